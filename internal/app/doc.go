@@ -1,0 +1,3 @@
+// Package app is the assembly: a config becomes a running node. It is the one
+// package that knows every other.
+package app

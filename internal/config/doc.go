@@ -1,0 +1,4 @@
+// Package config is the operator's manual: one struct whose comments say what
+// every setting means, read from one YAML file and the environment, strict about
+// names and about what cannot work together.
+package config

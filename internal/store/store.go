@@ -1,0 +1,272 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+var (
+	// ErrNotFound: there is no such record.
+	ErrNotFound = errors.New("store: not found")
+	// ErrConflict: a name or an id is taken.
+	ErrConflict = errors.New("store: conflict")
+	// ErrStale: the record changed since the caller read it.
+	ErrStale = errors.New("store: changed meanwhile")
+	// ErrBusy: no connection could be had in time, or the database kept asking to
+	// try again. Nothing was written; trying later may work.
+	ErrBusy = errors.New("store: busy")
+)
+
+// A Store is the durable memory of a deployment, shared by all its replicas.
+//
+// A method of Records called on the Store itself is one transaction. When a
+// method that writes returns nil, what it wrote is on disk and every replica
+// reads it from then on. When it returns one of this package's errors, nothing
+// was written. When it returns any other error, it may or may not have been.
+type Store interface {
+	Records
+
+	// Update runs f in one serializable-enough transaction: two concurrent
+	// Updates that read and write the same rows behave as if one came after the
+	// other. f's error rolls everything back. f may be run several times, when
+	// the database asks for it, so it may have no other effect than on r.
+	Update(ctx context.Context, f func(r Records) error) error
+
+	// Ping asks whether the database answers.
+	Ping(ctx context.Context) error
+
+	// Close releases what the store opened. What it was given stays open.
+	Close() error
+}
+
+// Records are all operations, inside a transaction or outside.
+type Records interface {
+	Users
+	Groups
+	Claims
+	Keys
+	Revocations
+	Audit
+	Settings
+}
+
+// A Page asks for part of a list that is ordered by name: up to Limit records
+// whose name key comes after After, and, if Prefix is set, starts with it. Both
+// are folded names. It costs what it returns, not what the table holds.
+type Page struct {
+	After  string
+	Prefix string
+	Limit  int
+}
+
+// A User is a person or a machine that logs in.
+type User struct {
+	ID       string // UUIDv7, the token's sub; never used again
+	Username string // as it was given
+	// NameKey is the username as it is compared (RFC 8265 UsernameCaseMapped);
+	// unique.
+	NameKey      string
+	Email        string
+	FirstName    string
+	LastName     string
+	PasswordHash string // PHC string; empty: no login by password
+	Disabled     bool
+	// Epoch is carried by every token of the user; a revocation of "everything
+	// until now" raises it, so that it needs no clock.
+	Epoch     int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	Version   int64 // raised by every change; what UpdateUser compares
+}
+
+// Users are the people.
+type Users interface {
+	// CreateUser adds a user. ErrConflict when the id or the name key is taken.
+	CreateUser(ctx context.Context, u User) error
+	// User by id, or ErrNotFound.
+	User(ctx context.Context, id string) (User, error)
+	// UserByName by name key, or ErrNotFound.
+	UserByName(ctx context.Context, nameKey string) (User, error)
+	// Users in the order of their name keys.
+	Users(ctx context.Context, p Page) ([]User, error)
+	// UpdateUser replaces everything but ID, CreatedAt and Epoch if Version is
+	// still u.Version, and raises Version by one. ErrStale otherwise (also when
+	// the user is gone), ErrConflict when the name key is taken.
+	UpdateUser(ctx context.Context, u User) error
+	// NextEpoch raises the user's epoch by one and returns it, or ErrNotFound.
+	// It does not touch Version.
+	NextEpoch(ctx context.Context, id string) (int64, error)
+	// DeleteUser and its memberships, or ErrNotFound.
+	DeleteUser(ctx context.Context, id string) error
+	// Memberships: AddMember and RemoveMember are no error when it is so already;
+	// AddMember gives ErrNotFound when the user or the group is missing.
+	AddMember(ctx context.Context, userID, groupID string) error
+	RemoveMember(ctx context.Context, userID, groupID string) error
+	GroupsOfUser(ctx context.Context, userID string) ([]Group, error)
+	MembersOfGroup(ctx context.Context, groupID string, p Page) ([]User, error)
+	// ClaimsOfUser through all groups, each once, ordered by short name, value.
+	ClaimsOfUser(ctx context.Context, userID string) ([]Claim, error)
+	// AnyoneHolds says whether an enabled user holds the claim.
+	AnyoneHolds(ctx context.Context, shortName, value string) (bool, error)
+}
+
+// A Group gives its members its claims.
+type Group struct {
+	ID        string // UUIDv7
+	Name      string
+	NameKey   string // as it is compared; unique
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	Version   int64
+}
+
+// Groups stand between users and claims.
+type Groups interface {
+	CreateGroup(ctx context.Context, g Group) error // ErrConflict
+	Group(ctx context.Context, id string) (Group, error)
+	GroupByName(ctx context.Context, nameKey string) (Group, error)
+	Groups(ctx context.Context, p Page) ([]Group, error)
+	UpdateGroup(ctx context.Context, g Group) error // as UpdateUser
+	// DeleteGroup and its memberships and links, or ErrNotFound.
+	DeleteGroup(ctx context.Context, id string) error
+	// AddClaim and RemoveClaim are no error when it is so already; AddClaim gives
+	// ErrNotFound when the group or the claim is missing.
+	AddClaim(ctx context.Context, groupID, claimID string) error
+	RemoveClaim(ctx context.Context, groupID, claimID string) error
+	ClaimsOfGroup(ctx context.Context, groupID string) ([]Claim, error)
+}
+
+// A Claim is one right: Value under ShortName in the token.
+type Claim struct {
+	ID        string // UUIDv7
+	Name      string
+	NameKey   string // as it is compared; unique
+	ShortName string // the token's claim name
+	Value     string // one value; has no comma
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	Version   int64
+}
+
+// Claims are what groups can give.
+type Claims interface {
+	CreateClaim(ctx context.Context, c Claim) error // ErrConflict
+	Claim(ctx context.Context, id string) (Claim, error)
+	ClaimByName(ctx context.Context, nameKey string) (Claim, error)
+	Claims(ctx context.Context, p Page) ([]Claim, error)
+	UpdateClaim(ctx context.Context, c Claim) error // as UpdateUser
+	// DeleteClaim and its links, or ErrNotFound.
+	DeleteClaim(ctx context.Context, id string) error
+	GroupsWithClaim(ctx context.Context, claimID string) ([]Group, error)
+}
+
+// A Key is a signing key as the database knows it: its public half and its life.
+// The private half is there only when the operator chose stored keys.
+type Key struct {
+	ID        string // kid
+	Instance  string // who generated it
+	Algorithm string
+	PublicJWK []byte // RFC 7517, JSON
+	Sealed    []byte // private half, PKCS #8, sealed (package seal); nil: in memory only
+	// The life of a key is told by times, so that every reader sees the same
+	// state at the same moment: published from CreatedAt, active from ActivateAt,
+	// retiring from RetireAt, gone after RemoveAt.
+	CreatedAt  time.Time
+	ActivateAt time.Time
+	RetireAt   time.Time
+	RemoveAt   time.Time
+	RevokedAt  time.Time // zero: it was not
+}
+
+// Keys are the signing keys.
+type Keys interface {
+	CreateKey(ctx context.Context, k Key) error // ErrConflict: a kid is never used again
+	Keys(ctx context.Context) ([]Key, error)    // ordered by CreatedAt, ID
+	// UpdateKey replaces Sealed and the times of the key, or ErrNotFound.
+	UpdateKey(ctx context.Context, k Key) error
+	DeleteKey(ctx context.Context, id string) error
+}
+
+// A Revocation is one line of the log of what was taken back.
+type Revocation struct {
+	Seq  int64
+	Kind string // "jti", "sid", "user", "kid" (package verify/revoked)
+	// Subject is the jti, session id, user id or kid.
+	Subject string
+	// Epoch and IssuedBefore say which tokens of a user: those with a lower
+	// epoch, and those with an earlier iat (zero: none by time).
+	Epoch        int64
+	IssuedBefore time.Time
+	// ExpiresAt is when the last token that it concerns has expired, leeway
+	// included. After it the line means nothing and may be deleted.
+	ExpiresAt time.Time
+	CreatedAt time.Time
+	Actor     string // user id of who did it; empty: the system
+	Reason    string // a stable word: "logout", "admin", "replay"…
+}
+
+// A LogHead says which log it is and how far it has come. ID changes when the
+// database is another one; Seq never falls while it is the same.
+type LogHead struct {
+	ID  string
+	Seq int64
+}
+
+// Revocations is the log of what was taken back.
+//
+// Its promise: sequence numbers start at 1, have no gaps at the time of writing,
+// and become visible in their order. Whoever has read up to Seq n, and then
+// reads after n, has missed nothing, however many writers there are and in
+// whatever order their transactions began.
+type Revocations interface {
+	// AppendRevocation gives the line the next number, which it returns. Inside a
+	// transaction it holds the log until the end, so let it be the last step.
+	AppendRevocation(ctx context.Context, r Revocation) (seq int64, err error)
+	// RevocationsAfter returns up to limit lines with Seq > after in their order,
+	// and the head as it was in the same moment: when fewer than limit lines come
+	// back, the caller has everything up to that head. Lines that expired before
+	// now may be missing.
+	RevocationsAfter(ctx context.Context, after int64, limit int) ([]Revocation, LogHead, error)
+	// DeleteExpiredRevocations removes up to limit lines whose ExpiresAt is
+	// before t. The head stays.
+	DeleteExpiredRevocations(ctx context.Context, t time.Time, limit int) (int, error)
+}
+
+// An AuditEvent is one line of who did what.
+type AuditEvent struct {
+	ID      string // UUIDv7
+	At      time.Time
+	Actor   string // user id; empty: nobody was known
+	Action  string // "login", "user.create"…
+	Target  string // what it was done to: an id; never a secret
+	Outcome string // "ok", "denied", "failed"
+	Address string // of the client
+	Detail  string // short text; never a secret
+}
+
+// AuditQuery asks for the newest events before a moment.
+type AuditQuery struct {
+	Before string // event id; empty: from the newest
+	Actor  string
+	Target string
+	Limit  int
+}
+
+// Audit is the trail.
+type Audit interface {
+	AppendAudit(ctx context.Context, e AuditEvent) error
+	AuditEvents(ctx context.Context, q AuditQuery) ([]AuditEvent, error) // newest first
+	DeleteAuditBefore(ctx context.Context, t time.Time, limit int) (int, error)
+}
+
+// Settings are single values that all replicas share.
+type Settings interface {
+	// Setting, or ErrNotFound.
+	Setting(ctx context.Context, name string) (string, error)
+	// PutSetting writes it.
+	PutSetting(ctx context.Context, name, value string) error
+	// CreateSetting writes it if it is not there; the value that is there now,
+	// whoever wrote it, comes back.
+	CreateSetting(ctx context.Context, name, value string) (string, error)
+}
