@@ -74,10 +74,13 @@ type User struct {
 	Disabled     bool
 	// Epoch is carried by every token of the user; a revocation of "everything
 	// until now" raises it, so that it needs no clock.
-	Epoch     int64
-	CreatedAt time.Time
-	UpdatedAt time.Time
-	Version   int64 // raised by every change; what UpdateUser compares
+	Epoch int64
+	// SessionEpoch is the epoch from which sessions count: one that was started
+	// under a lower epoch has ended, whether or not its record is still there.
+	SessionEpoch int64
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	Version      int64 // raised by every change; what UpdateUser compares
 }
 
 // Users are the people.
@@ -90,13 +93,14 @@ type Users interface {
 	UserByName(ctx context.Context, nameKey string) (User, error)
 	// Users in the order of their name keys.
 	Users(ctx context.Context, p Page) ([]User, error)
-	// UpdateUser replaces everything but ID, CreatedAt and Epoch if Version is
-	// still u.Version, and raises Version by one. ErrStale otherwise (also when
+	// UpdateUser replaces everything but ID, CreatedAt and the epochs if Version
+	// is still u.Version, and raises Version by one. ErrStale otherwise (also when
 	// the user is gone), ErrConflict when the name key is taken.
 	UpdateUser(ctx context.Context, u User) error
 	// NextEpoch raises the user's epoch by one and returns it, or ErrNotFound.
-	// It does not touch Version.
-	NextEpoch(ctx context.Context, id string) (int64, error)
+	// With endSessions, SessionEpoch becomes the new epoch too: whoever is signed
+	// in has to log in again. It does not touch Version.
+	NextEpoch(ctx context.Context, id string, endSessions bool) (int64, error)
 	// DeleteUser and its memberships, or ErrNotFound.
 	DeleteUser(ctx context.Context, id string) error
 	// Memberships: AddMember and RemoveMember are no error when it is so already;
