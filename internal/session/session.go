@@ -1,0 +1,296 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/state"
+)
+
+// Kind is the kind of the session records in package state.
+const Kind = "session"
+
+var (
+	// ErrInvalid: the refresh token names no live session, or was never ours.
+	ErrInvalid = problem.New(problem.Unauthenticated, "invalid_refresh_token", "the refresh token is not valid; log in again")
+	// ErrReplayed: the refresh token was spent longer ago than the grace period,
+	// so that somebody else may hold its successor (RFC 9700 §4.14.2). The session
+	// that comes with it must be taken back.
+	ErrReplayed = problem.New(problem.Unauthenticated, "refresh_token_replayed", "the refresh token was used before; the session has been ended, log in again")
+	// ErrTooFast: more renewals in one grace period than anybody needs.
+	ErrTooFast = problem.New(problem.TooMany, "renewing_too_fast", "this session renews too often")
+)
+
+const (
+	// maxRecent bounds how many spent refresh tokens a record remembers.
+	maxRecent = 64
+	// maxRaces bounds how often a renewal is tried again that met another one. A
+	// loser finds its token spent just now and is answered from the record, so
+	// that more than a few rounds mean that something else is wrong.
+	maxRaces = 16
+	// maxUserAgent bounds what is kept of a client's description, in bytes.
+	maxUserAgent = 256
+)
+
+// A Session is one sign-in of one user.
+type Session struct {
+	// ID is the token's sid. It names the session and opens nothing.
+	ID     string `json:"id"`
+	UserID string `json:"user_id"`
+	// Epoch is the user's epoch at sign-in (store.User.SessionEpoch).
+	Epoch     int64     `json:"epoch"`
+	CreatedAt time.Time `json:"created_at"`
+	RenewedAt time.Time `json:"renewed_at"`
+	// ExpiresAt is the absolute end; no renewal moves it.
+	ExpiresAt time.Time `json:"expires_at"`
+	Address   string    `json:"address"`    // of the client at sign-in
+	UserAgent string    `json:"user_agent"` // of the client at sign-in
+}
+
+// record is what package state keeps: the session and its family of refresh
+// tokens, of which only hashes are kept.
+type record struct {
+	Session
+	Family  []byte     `json:"family"`  // hash of the family's part of the token
+	Current []byte     `json:"current"` // hash of the one refresh token that is not spent
+	Recent  []rotation `json:"recent,omitempty"`
+}
+
+// A rotation remembers a refresh token that was spent a moment ago. With the
+// salt, and the spent token itself, its successor can be made again; without the
+// token, the record gives nothing away.
+type rotation struct {
+	Spent []byte    `json:"spent"`
+	Salt  []byte    `json:"salt"`
+	At    time.Time `json:"at"`
+}
+
+// Config is what a Store needs.
+type Config struct {
+	State state.Store
+	// TTL is the absolute life of a session.
+	TTL time.Duration
+	// Idle ends a session that was not renewed for so long; zero: never.
+	Idle time.Duration
+	// RefreshDuration is how long a refresh token may wait for its use.
+	RefreshDuration time.Duration
+	// RenewGrace is how long a spent refresh token still gives its successor.
+	RenewGrace time.Duration
+	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound.
+	MaxPerUser int
+	Now        func() time.Time
+	Rand       io.Reader
+}
+
+// Store starts, renews, lists and ends sessions.
+type Store struct{ Config }
+
+// New makes a Store.
+func New(c Config) *Store { return &Store{c} }
+
+// Start begins a session and returns it with its first refresh token. Sessions
+// of the user beyond MaxPerUser are ended, the oldest first; they are returned,
+// because their tokens have still to be taken back.
+func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
+	id, err := uuid.NewRandomFromReader(s.Rand)
+	if err != nil {
+		return Session{}, "", nil, fmt.Errorf("session: id: %w", err)
+	}
+	now := s.Now()
+	rec := record{Session: Session{
+		ID: id.String(), UserID: userID, Epoch: epoch,
+		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL),
+		Address: address, UserAgent: clip(userAgent, maxUserAgent),
+	}}
+	refresh, err := newRefreshToken(s.Rand, userID, rec.ID)
+	if err != nil {
+		return Session{}, "", nil, err
+	}
+	rec.Family, rec.Current = hash(refresh.family[:]), hash(refresh.secret[:])
+
+	value, err := json.Marshal(rec)
+	if err != nil {
+		return Session{}, "", nil, fmt.Errorf("session: encode: %w", err)
+	}
+	if _, err := s.State.Create(ctx, key(userID, rec.ID), value, s.life(rec, now)); err != nil {
+		return Session{}, "", nil, fmt.Errorf("session: start: %w", err)
+	}
+	ended, err := s.endOldest(ctx, userID)
+	if err != nil {
+		return Session{}, "", nil, err
+	}
+	return rec.Session, refresh.String(), ended, nil
+}
+
+// Renew spends a refresh token and returns its session and its successor. The
+// same token inside the grace period gives the same successor, on whichever
+// replica. ErrReplayed comes with the session that has to be taken back.
+func (s *Store) Renew(ctx context.Context, presented string) (Session, string, error) {
+	token, err := parseRefreshToken(presented)
+	if err != nil {
+		return Session{}, "", ErrInvalid
+	}
+	k := key(token.userID(), token.sessionID())
+	for range maxRaces {
+		stored, err := s.State.Get(ctx, k)
+		if errors.Is(err, state.ErrNotFound) {
+			return Session{}, "", ErrInvalid
+		}
+		if err != nil {
+			return Session{}, "", fmt.Errorf("session: renew: %w", err)
+		}
+		var rec record
+		if err := json.Unmarshal(stored.Value, &rec); err != nil {
+			return Session{}, "", fmt.Errorf("session: decode: %w", err)
+		}
+		now := s.Now()
+		next, changed, err := s.rotate(&rec, token, now)
+		if err != nil {
+			return rec.Session, "", err
+		}
+		if !changed {
+			return rec.Session, next.String(), nil
+		}
+		value, err := json.Marshal(rec)
+		if err != nil {
+			return Session{}, "", fmt.Errorf("session: encode: %w", err)
+		}
+		_, err = s.State.Swap(ctx, k, stored.Version, value, s.life(rec, now))
+		if errors.Is(err, state.ErrChanged) {
+			continue // another renewal, or a logout, was first: look again
+		}
+		if err != nil {
+			return Session{}, "", fmt.Errorf("session: renew: %w", err)
+		}
+		return rec.Session, next.String(), nil
+	}
+	return Session{}, "", ErrTooFast
+}
+
+// rotate decides what a presented token is worth to a record: the current one is
+// spent and changes the record; one that was spent a moment ago gives its
+// successor again; everything else is refused.
+func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next refreshToken, changed bool, err error) {
+	if !now.Before(rec.ExpiresAt) || !equal(rec.Family, hash(token.family[:])) {
+		return refreshToken{}, false, ErrInvalid
+	}
+	spent := hash(token.secret[:])
+	rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return now.Sub(r.At) >= s.RenewGrace })
+	if equal(rec.Current, spent) {
+		if len(rec.Recent) >= maxRecent {
+			return refreshToken{}, false, ErrTooFast.After(s.RenewGrace)
+		}
+		salt := make([]byte, 32)
+		if _, err := io.ReadFull(s.Rand, salt); err != nil {
+			return refreshToken{}, false, fmt.Errorf("session: salt: %w", err)
+		}
+		next = token.successor(salt)
+		rec.Current = hash(next.secret[:])
+		rec.Recent = append(rec.Recent, rotation{Spent: spent, Salt: salt, At: now})
+		rec.RenewedAt = now
+		return next, true, nil
+	}
+	for _, r := range rec.Recent {
+		if equal(r.Spent, spent) {
+			return token.successor(r.Salt), false, nil
+		}
+	}
+	return refreshToken{}, false, ErrReplayed
+}
+
+// Get returns one session of a user, or state.ErrNotFound.
+func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		return Session{}, state.ErrNotFound
+	}
+	stored, err := s.State.Get(ctx, key(userID, parsed.String()))
+	if err != nil {
+		return Session{}, err
+	}
+	return decode(stored)
+}
+
+// List returns a user's sessions, the newest first.
+func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
+	stored, err := s.State.List(ctx, Kind, userID)
+	if err != nil {
+		return nil, fmt.Errorf("session: list: %w", err)
+	}
+	sessions := make([]Session, 0, len(stored))
+	for _, r := range stored {
+		one, err := decode(r)
+		if err != nil {
+			return nil, err
+		}
+		sessions = append(sessions, one)
+	}
+	slices.SortFunc(sessions, func(a, b Session) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	return sessions, nil
+}
+
+// End ends a session: it cannot be renewed any more. That it had ended already
+// is no error. Its access tokens are the revocation log's matter.
+func (s *Store) End(ctx context.Context, userID, id string) error {
+	if err := s.State.Delete(ctx, key(userID, id)); err != nil {
+		return fmt.Errorf("session: end: %w", err)
+	}
+	return nil
+}
+
+// EndAll ends every session of a user.
+func (s *Store) EndAll(ctx context.Context, userID string) error {
+	if _, err := s.State.DeleteOwned(ctx, Kind, userID); err != nil {
+		return fmt.Errorf("session: end all: %w", err)
+	}
+	return nil
+}
+
+// endOldest looks after the new session was written, so that of two sign-ins at
+// the same moment at least one sees both.
+func (s *Store) endOldest(ctx context.Context, userID string) ([]Session, error) {
+	if s.MaxPerUser == 0 {
+		return nil, nil
+	}
+	sessions, err := s.List(ctx, userID)
+	if err != nil || len(sessions) <= s.MaxPerUser {
+		return nil, err
+	}
+	ended := sessions[s.MaxPerUser:]
+	for _, old := range ended {
+		if err := s.End(ctx, userID, old.ID); err != nil {
+			return nil, err
+		}
+	}
+	return ended, nil
+}
+
+// life is how long the record may lie unused: until the absolute end, but no
+// longer than its refresh token may wait.
+func (s *Store) life(rec record, now time.Time) time.Duration {
+	ttl := min(rec.ExpiresAt.Sub(now), s.RefreshDuration)
+	if s.Idle > 0 {
+		ttl = min(ttl, s.Idle)
+	}
+	return ttl
+}
+
+func key(userID, id string) state.Key {
+	return state.Key{Kind: Kind, Owner: userID, ID: id}
+}
+
+func decode(stored state.Record) (Session, error) {
+	var rec record
+	if err := json.Unmarshal(stored.Value, &rec); err != nil {
+		return Session{}, fmt.Errorf("session: decode: %w", err)
+	}
+	return rec.Session, nil
+}
