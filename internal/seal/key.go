@@ -1,0 +1,115 @@
+package seal
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ParseKey reads a storage key as an operator writes it (AUTH_STORAGE_KEY):
+// KeySize random bytes in base64, of either alphabet and padded or not, or in hex.
+// The error never repeats the text.
+func ParseKey(text string) ([]byte, error) {
+	text = strings.TrimSpace(text)
+	if key, err := hex.DecodeString(text); err == nil && len(key) == KeySize {
+		return key, nil
+	}
+	unpadded := strings.TrimRight(text, "=")
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if key, err := encoding.DecodeString(unpadded); err == nil && len(key) == KeySize {
+			return key, nil
+		}
+	}
+	return nil, fmt.Errorf("the storage key is not %d bytes in base64 or hex: make one with \"openssl rand -base64 32\"", KeySize)
+}
+
+// maxKeyFile bounds what is read from a key file.
+const maxKeyFile = 4096
+
+// FromFile reads the storage key from a file, which it makes if there is none.
+// When several processes start at once, all come back with the same key, and the
+// file is on disk before any of them does.
+//
+// A file that every user of the machine may read or change is refused. Its group
+// may: Kubernetes gives the files of a volume to the pod's group (fsGroup).
+func FromFile(path string) ([]byte, error) {
+	key, err := readKeyFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if err := createKeyFile(path); err != nil {
+		return nil, fmt.Errorf("the storage key file %s cannot be made (create its directory, or set AUTH_STORAGE_KEY): %w", path, err)
+	}
+	// Read it back: the process that came first decides which key it is.
+	return readKeyFile(path)
+}
+
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("the storage key file %s is not a file", path)
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return nil, fmt.Errorf("the storage key file %s is open to every user of this machine (mode %04o): run \"chmod 600 %s\", and change the key if somebody may have read it",
+			path, info.Mode().Perm(), path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
+	}
+	key, err := ParseKey(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}
+
+// createKeyFile writes a new key beside path and links it there, which fails when
+// another process was first: then that one's key stands, and it is no error.
+func createKeyFile(path string) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // O_EXCL, mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+
+	key := make([]byte, KeySize)
+	rand.Read(key) // never fails
+	if _, err := fmt.Fprintln(f, base64.StdEncoding.EncodeToString(key)); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a name in the directory last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
