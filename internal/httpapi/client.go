@@ -1,0 +1,75 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+var errNoToken = problem.New(problem.Unauthenticated, "token_missing", "send the access token as Authorization: Bearer …")
+
+// Proxies are the addresses whose X-Forwarded-For is believed. Everybody else's
+// is not looked at: it is a header that the client can write.
+type Proxies []netip.Prefix
+
+// Address is the client's: the peer's own, or, as long as the right end of
+// X-Forwarded-For was written by a trusted proxy, the one that it names.
+func (p Proxies) Address(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return "" // not a network connection, as in a test
+	}
+	address := peer.Addr().Unmap()
+	if !p.trusts(address) {
+		return address.String()
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break // nobody whom we trust wrote this: stay with the last one who did
+		}
+		address = hop.Unmap()
+		if !p.trusts(address) {
+			break
+		}
+	}
+	return address.String()
+}
+
+func (p Proxies) trusts(a netip.Addr) bool {
+	for _, prefix := range p {
+		if prefix.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// client is where a request came from.
+func (p Proxies) client(r *http.Request) login.Client {
+	return login.Client{Address: p.Address(r), UserAgent: r.UserAgent()}
+}
+
+// bearer is the token of the Authorization header (RFC 6750 §2.1). Tokens in a
+// query or a body are not accepted: they end up in logs.
+func bearer(r *http.Request) (string, error) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", errNoToken
+	}
+	return token, nil
+}
+
+// authenticate verifies the request's token.
+func authenticate(s *login.Service, r *http.Request) (*accesstoken.Token, error) {
+	token, err := bearer(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.Verify(token)
+}

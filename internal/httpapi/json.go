@@ -1,0 +1,131 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// MaxBody bounds the body of a request, in bytes.
+const MaxBody = 64 << 10
+
+var (
+	errTooLarge    = problem.New(problem.TooLarge, "body_too_large", "the body is larger than %d KiB", MaxBody>>10)
+	errMalformed   = problem.New(problem.Malformed, "malformed_json", "the body is not one well-formed JSON object")
+	errContentType = problem.New(problem.Malformed, "unsupported_content_type", "send the body as application/json")
+)
+
+// readJSON reads a small object into v, strictly: one object, valid UTF-8, no
+// name twice, no name that v does not know, in its exact spelling.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	if t := r.Header.Get("Content-Type"); t != "" && t != "application/json" {
+		if t, _, err := mime.ParseMediaType(t); err != nil || t != "application/json" {
+			return errContentType
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return errTooLarge
+		}
+		return errMalformed.Because(err)
+	}
+	return decodeStrict(body, v)
+}
+
+// decodeStrict is encoding/json without what it forgives.
+func decodeStrict(body []byte, v any) error {
+	if err := wellFormed(body); err != nil {
+		e := errMalformed.Because(err)
+		e.Detail += ": " + err.Error()
+		return e
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		e := problem.New(problem.Invalid, "invalid_request", "the body does not fit").Because(err)
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			e.Detail = fmt.Sprintf("%s must be of type %s", wrong.Field, wrong.Type)
+		} else {
+			e.Detail = "the body has " + trimJSON(err)
+		}
+		return e
+	}
+	return nil
+}
+
+func trimJSON(err error) string {
+	return string(bytes.TrimPrefix([]byte(err.Error()), []byte("json: ")))
+}
+
+// wellFormed says whether body is one JSON value of valid UTF-8 in which no
+// object has a name twice: two readers of such a body could see two values.
+func wellFormed(body []byte) error {
+	if !utf8.Valid(body) {
+		return errors.New("it is not valid UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := uniqueNames(d, 0); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return errors.New("it ends too early")
+		}
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows it")
+	}
+	return nil
+}
+
+// maxDepth bounds how deep a request may nest; none of ours needs more than 3.
+const maxDepth = 16
+
+func uniqueNames(d *json.Decoder, depth int) error {
+	if depth > maxDepth {
+		return errors.New("it nests too deep")
+	}
+	t, err := d.Token()
+	if err != nil {
+		return err
+	}
+	open, ok := t.(json.Delim)
+	if !ok {
+		return nil
+	}
+	names := map[string]bool{}
+	for d.More() {
+		if open == '{' {
+			name, err := d.Token()
+			if err != nil {
+				return err
+			}
+			if s, _ := name.(string); names[s] {
+				return fmt.Errorf("the name %q stands twice", s)
+			} else {
+				names[s] = true
+			}
+		}
+		if err := uniqueNames(d, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
+}
+
+// writeJSON answers with a body that nobody may keep.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: there is nobody to tell
+}

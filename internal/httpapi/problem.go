@@ -1,0 +1,97 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// Problem is the body of every error (RFC 9457 §3), with a stable code.
+type Problem struct {
+	Type   string `json:"type" doc:"always about:blank; the code says what happened" example:"about:blank"`
+	Title  string `json:"title" doc:"the status in words" example:"Unauthorized"`
+	Status int    `json:"status" example:"401"`
+	Detail string `json:"detail" doc:"one sentence for people"`
+	Code   string `json:"code" doc:"stable, for programs" example:"invalid_credentials"`
+	// Errors says what is wrong with which part of a request.
+	Errors []string `json:"errors,omitempty" doc:"what is wrong with which part of the request"`
+}
+
+var statusOf = map[problem.Kind]int{
+	problem.Internal:        http.StatusInternalServerError,
+	problem.Invalid:         http.StatusUnprocessableEntity,
+	problem.Malformed:       http.StatusBadRequest,
+	problem.Unauthenticated: http.StatusUnauthorized,
+	problem.Denied:          http.StatusForbidden,
+	problem.NotFound:        http.StatusNotFound,
+	problem.Conflict:        http.StatusConflict,
+	problem.TooLarge:        http.StatusRequestEntityTooLarge,
+	problem.TooMany:         http.StatusTooManyRequests,
+	problem.Unavailable:     http.StatusServiceUnavailable,
+}
+
+// answer is the one place where an error becomes a status, headers and a body.
+func answer(err error) (Problem, http.Header) {
+	e := problem.From(err)
+	status := statusOf[e.Kind]
+	header := http.Header{}
+	switch e.Kind {
+	case problem.Unauthenticated:
+		header.Set("WWW-Authenticate", challenge(e.Code))
+	case problem.TooMany, problem.Unavailable:
+		header.Set("Retry-After", retryAfter(e.RetryAfter))
+	}
+	return Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: e.Detail, Code: e.Code}, header
+}
+
+// challenge is the WWW-Authenticate of RFC 6750 §3: a request that brought no
+// token is told only how to bring one.
+func challenge(code string) string {
+	switch code {
+	case errNoToken.Code:
+		return `Bearer realm="watchword"`
+	case "invalid_token", "token_expired", "token_revoked":
+		return `Bearer realm="watchword", error="invalid_token", error_description="` + code + `"`
+	}
+	return `Bearer realm="watchword"`
+}
+
+// retryAfter in whole seconds, at least one (RFC 9110 §10.2.3).
+func retryAfter(d time.Duration) string {
+	return strconv.Itoa(max(1, int(math.Ceil(d.Seconds()))))
+}
+
+// WriteProblem answers a request with an error. The cause of what is our fault
+// goes to the log, never to the client.
+func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
+	body, header := answer(err)
+	logCause(r, body, err)
+	for name, values := range header {
+		w.Header()[name] = values
+	}
+	writeProblem(w, body)
+}
+
+func writeProblem(w http.ResponseWriter, body Problem) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(body.Status)
+	_ = json.NewEncoder(w).Encode(body) // the client is gone: there is nobody to tell
+}
+
+func logCause(r *http.Request, body Problem, err error) {
+	if body.Status < http.StatusInternalServerError {
+		return
+	}
+	level := slog.LevelError
+	if body.Status == http.StatusServiceUnavailable {
+		level = slog.LevelWarn
+	}
+	slog.Default().Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "code", body.Code, "err", err)
+}
