@@ -1,0 +1,282 @@
+package config
+
+import "time"
+
+// A Config is everything an operator can set. The comment of a field is its
+// manual; docs/configuration.md is made from it by `make docs`.
+//
+// Each field is one key of the YAML file, named by its yaml tag, and one
+// environment variable: WATCHWORD_ and the path of the key in capitals, joined by
+// "_" (server.address is WATCHWORD_SERVER_ADDRESS). The tag env names a second
+// variable, known from the deployment guide; a field that has one may also be
+// read from a file, which is named by either variable with _FILE after it. The
+// tag oneof lists the words that a field may hold, and secret says what of its value
+// is never printed: all, or of a URL the password.
+type Config struct {
+	// Server is where this node listens and how the world reaches it.
+	Server Server `yaml:"server"`
+	// Database is where everything that must last is kept.
+	Database Database `yaml:"database"`
+	// State is where sessions and other things that expire are kept.
+	State State `yaml:"state"`
+	// Storage protects what is kept at rest.
+	Storage Storage `yaml:"storage"`
+	// Cluster says who this node is.
+	Cluster Cluster `yaml:"cluster"`
+	// Tokens is what is issued: by which keys, for whom, for how long.
+	Tokens Tokens `yaml:"tokens"`
+	// Sessions is how long people stay signed in.
+	Sessions Sessions `yaml:"sessions"`
+	// Revocation is how soon, and how strictly, what was taken back is refused.
+	Revocation Revocation `yaml:"revocation"`
+	// Password is the price of a password hash (Argon2id, RFC 9106), and how many
+	// are computed at once.
+	Password Password `yaml:"password"`
+	// Admin is the first administrator.
+	Admin Admin `yaml:"admin"`
+	// Users is where users come from.
+	Users Users `yaml:"users"`
+	// Health is what GET /health asks.
+	Health Health `yaml:"health"`
+	// Log is what the node says about itself, on standard error.
+	Log Log `yaml:"log"`
+}
+
+// Server is where this node listens and how the world reaches it.
+type Server struct {
+	// Host and port to listen on. The default is reached from this machine only;
+	// ":8080" listens on every address. Port 0 takes any free port, and then
+	// public_url must be set.
+	Address string `yaml:"address"`
+	// The URL under which clients reach the service, without a slash at its end.
+	// It is the tokens' issuer unless tokens.issuer is set, so set it before the
+	// first token is issued, and the same on every node. Default: http, or https
+	// with server.tls, and server.address.
+	PublicURL string `yaml:"public_url"`
+	// Addresses or networks (10.0.0.0/8) of the proxies in front of this node.
+	// X-Forwarded-For is believed from them and from nobody else; leave it empty
+	// when clients connect directly.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	// How long the node goes on serving after it was asked to stop, while /readyz
+	// already answers 503, so that load balancers can turn away first. Set it to
+	// a little more than their check interval.
+	DrainDelay time.Duration `yaml:"drain_delay"`
+	// TLS on the listener itself.
+	TLS TLS `yaml:"tls"`
+}
+
+// TLS on the listener itself. Without it, put a proxy in front that does TLS.
+type TLS struct {
+	// File with the certificate and its chain, PEM. Needs key_file.
+	CertFile string `yaml:"cert_file"`
+	// File with the certificate's private key, PEM. Needs cert_file.
+	KeyFile string `yaml:"key_file"`
+}
+
+// Database is where everything that must last is kept.
+type Database struct {
+	// sqlite:FILE (relative to the working directory), postgres://… or mysql://…
+	// (MySQL and MariaDB), with user and password in the URL, percent-encoded.
+	// The schema is created and kept up to date by the node itself.
+	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
+	// The most connections this node opens. All nodes together must stay below
+	// what the database allows.
+	MaxConnections int `yaml:"max_connections"`
+	// How long a request waits for a connection before it is answered 503.
+	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
+}
+
+// State is where sessions and other things that expire are kept.
+type State struct {
+	// sql keeps them in the database. memory is faster, but everybody is signed
+	// out when the node restarts. auto is sql.
+	Backend string `yaml:"backend" oneof:"auto memory sql"`
+}
+
+// Storage protects what is kept at rest.
+type Storage struct {
+	// The key under which private signing keys are encrypted in the database: 32
+	// random bytes in base64 or hex (openssl rand -base64 32). Needed with
+	// tokens.keys database, except on SQLite, where a key file is made beside the
+	// database when this is empty. Keep it apart from the database's backups, and
+	// do not lose it.
+	Key string `yaml:"key" env:"AUTH_STORAGE_KEY" secret:"all"`
+}
+
+// Cluster says who this node is.
+type Cluster struct {
+	// The node's name: letters, digits, ".", "_" and "-". It begins the kid of
+	// every signing key that the node makes. Default: the host name and a random
+	// part.
+	InstanceID string `yaml:"instance_id"`
+}
+
+// Tokens is what is issued: by which keys, for whom, for how long.
+type Tokens struct {
+	// Where private signing keys live. database: encrypted in the database, so
+	// that tokens stay valid over a restart. memory: they never leave the
+	// process; tokens end with it.
+	Keys string `yaml:"keys" oneof:"memory database"`
+	// The signature algorithm (RFC 7518, RFC 8037). Change it at any time: the
+	// next key has it, and tokens of older keys stay valid.
+	Algorithm string `yaml:"algorithm" oneof:"ES256 ES384 ES512 EdDSA RS256 PS256"`
+	// The tokens' iss (RFC 7519 §4.1.1), compared byte for byte by everybody who
+	// verifies. Default: server.public_url.
+	Issuer string `yaml:"issuer"`
+	// The tokens' aud: which services they are for. A service must find its own
+	// name in it. Default: the issuer.
+	Audience []string `yaml:"audience"`
+	// How long a key signs before the next one takes over. Longer than
+	// token_duration and key_set_max_age.
+	KeyDuration time.Duration `yaml:"key_duration"`
+	// How long an access token is valid. Shorter is safer with services that do
+	// not follow the revocation feed, and costs more renewals.
+	TokenDuration time.Duration `yaml:"token_duration"`
+	// How long a refresh token may lie unused. The session's own end comes first
+	// if it is earlier.
+	RefreshDuration time.Duration `yaml:"refresh_duration"`
+	// For how long a spent refresh token still gives the same successor, so that
+	// a client whose answer was lost may ask again. Later use counts as theft and
+	// ends the session.
+	RenewGrace time.Duration `yaml:"renew_grace"`
+	// The max-age with which the key set is served. A new key signs only after it
+	// has been in the key set for as long.
+	KeySetMaxAge time.Duration `yaml:"key_set_max_age"`
+	// Which of the user's own data the tokens carry, and under which name.
+	UserInfo UserInfo `yaml:"user_info"`
+}
+
+// UserInfo says which of the user's own data the tokens carry, and under which
+// name. An empty name leaves it out.
+type UserInfo struct {
+	// Claim that holds the username.
+	Username string `yaml:"username"`
+	// Claim that holds first and last name.
+	FullName string `yaml:"full_name"`
+	// Claim that holds the e-mail address.
+	Email string `yaml:"email"`
+}
+
+// Sessions is how long people stay signed in.
+type Sessions struct {
+	// How long a session lasts, however often it is renewed.
+	TTL time.Duration `yaml:"ttl"`
+	// A session that is not renewed for so long ends. 0s: it never ends by being
+	// idle. Not shorter than tokens.token_duration.
+	Idle time.Duration `yaml:"idle"`
+	// How many sessions a user may have at once; one more ends the oldest.
+	// 0: any number.
+	MaxPerUser int `yaml:"max_per_user"`
+}
+
+// Revocation is how soon, and how strictly, what was taken back is refused.
+type Revocation struct {
+	// How often the log of revocations is asked for news.
+	Poll time.Duration `yaml:"poll"`
+	// How old the node's knowledge of the log may be. It is the promised bound:
+	// after it, a revoked token is refused by every node, or on_outage applies.
+	// Longer than poll.
+	MaxStaleness time.Duration `yaml:"max_staleness"`
+	// What happens to tokens while the log has been out of reach for longer than
+	// max_staleness. deny: 503. allow: they are accepted by signature and expiry
+	// alone. allow 2m: so for two minutes, then deny.
+	OnOutage OnOutage `yaml:"on_outage"`
+}
+
+// Password is the price of a password hash (Argon2id, RFC 9106), and how many are
+// computed at once. Stored hashes keep the price they were made with until their
+// user logs in.
+type Password struct {
+	// Memory of one hash, such as 19MiB; a number alone is KiB.
+	Memory KiB `yaml:"memory"`
+	// Passes over the memory.
+	Iterations int `yaml:"iterations"`
+	// Lanes of one hash.
+	Parallelism int `yaml:"parallelism"`
+	// How many hashes are computed at once. Together they take workers × memory.
+	// 0: one for each CPU.
+	Workers int `yaml:"workers"`
+	// How many logins may wait for a worker; one more is answered 503.
+	Queue int `yaml:"queue"`
+}
+
+// Admin is the first administrator. It is created at start while there is none,
+// and never changed afterwards.
+type Admin struct {
+	// Its username. Needs password.
+	Username string `yaml:"username" env:"ADMIN_GUI_USERNAME"`
+	// Its password. Needs username.
+	Password string `yaml:"password" env:"ADMIN_GUI_PASSWORD" secret:"all"`
+}
+
+// Users is where users come from.
+type Users struct {
+	// YAML file of claims, groups and users that are created at start if they are
+	// not there. It never removes anything and never overwrites a password.
+	InitFile string `yaml:"init_file"`
+}
+
+// Health is what GET /health asks.
+type Health struct {
+	// How long a storage backend may take to answer before it counts as down.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Log is what the node says about itself, on standard error.
+type Log struct {
+	// The least level that is written.
+	Level string `yaml:"level" oneof:"debug info warn error"`
+	// auto is text on a terminal and json elsewhere.
+	Format string `yaml:"format" oneof:"auto text json"`
+}
+
+// Default returns the settings as they are when nothing is set.
+func Default() *Config {
+	return &Config{
+		Server: Server{
+			Address: "127.0.0.1:8080",
+		},
+		Database: Database{
+			URL:            "sqlite:data/watchword.db",
+			MaxConnections: 10,
+			AcquireTimeout: 5 * time.Second,
+		},
+		State: State{
+			Backend: "auto",
+		},
+		Tokens: Tokens{
+			Keys:            "database",
+			Algorithm:       "ES256",
+			KeyDuration:     3 * time.Hour,
+			TokenDuration:   30 * time.Minute,
+			RefreshDuration: 30 * 24 * time.Hour,
+			RenewGrace:      10 * time.Second,
+			KeySetMaxAge:    30 * time.Second,
+			UserInfo: UserInfo{
+				Username: "preferred_username",
+				FullName: "name",
+				Email:    "email",
+			},
+		},
+		Sessions: Sessions{
+			TTL: 24 * time.Hour,
+		},
+		Revocation: Revocation{
+			Poll:         time.Second,
+			MaxStaleness: 5 * time.Second,
+		},
+		Password: Password{
+			Memory:      19 * 1024,
+			Iterations:  2,
+			Parallelism: 1,
+			Queue:       64,
+		},
+		Health: Health{
+			Timeout: 2 * time.Second,
+		},
+		Log: Log{
+			Level:  "info",
+			Format: "auto",
+		},
+	}
+}

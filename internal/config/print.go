@@ -1,0 +1,100 @@
+package config
+
+import (
+	"io"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// mask stands for what is not shown.
+const mask = "********"
+
+// Print writes the configuration as a YAML file that has every setting. Secrets
+// are masked: the whole value, or in a URL its password and parameters.
+func (c *Config) Print(w io.Writer) error {
+	return c.encode(w, func(s *Setting, text string) string {
+		switch {
+		case text == "" || s.Secret == "":
+			return text
+		case s.Secret == "password":
+			return maskURL(text)
+		default:
+			return mask
+		}
+	})
+}
+
+// encode writes every setting, its text as shown returns it.
+func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string) error {
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	sections := map[string]*yaml.Node{"": root}
+	for i := range settings {
+		s := &settings[i]
+		at := strings.LastIndex(s.Key, ".")
+		parent := section(sections, s.Key[:at])
+		var value *yaml.Node
+		if list, ok := reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface().([]string); ok {
+			value = &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+			for _, item := range list {
+				value.Content = append(value.Content, scalar(item, true))
+			}
+		} else {
+			value = scalar(shown(s, s.Format(c)), s.Type.Kind() == reflect.String)
+		}
+		parent.Content = append(parent.Content, scalar(s.Key[at+1:], true), value)
+	}
+	encoder := yaml.NewEncoder(w)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(root); err != nil {
+		return err
+	}
+	return encoder.Close()
+}
+
+// section returns the mapping for a path, and makes it if it is not there.
+func section(sections map[string]*yaml.Node, path string) *yaml.Node {
+	if n, found := sections[path]; found {
+		return n
+	}
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	sections[path] = n
+	parent, name := "", path
+	if at := strings.LastIndex(path, "."); at >= 0 {
+		parent, name = path[:at], path[at+1:]
+	}
+	p := section(sections, parent)
+	p.Content = append(p.Content, scalar(name, true), n)
+	return n
+}
+
+// scalar makes a value that readYAML reads back as it is. With the tag of a
+// string, the encoder quotes what would otherwise be read as something else.
+func scalar(text string, isString bool) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: strings.ReplaceAll(text, "${", "$${")}
+	if isString {
+		n.Tag = "!!str"
+	}
+	return n
+}
+
+// maskURL hides the password of a URL, and all that follows a question mark, since
+// drivers take passwords there too. It reads the text more widely than package
+// url, so that what is not quite a URL is hidden as well.
+func maskURL(text string) string {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		return text // sqlite:FILE
+	}
+	rest, query, found := strings.Cut(rest, "?")
+	if found {
+		query = "?" + mask
+	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		if user, _, found := strings.Cut(rest[:at], ":"); found {
+			rest = user + ":" + mask + rest[at:]
+		}
+	}
+	return scheme + "://" + rest + query
+}

@@ -1,0 +1,184 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// prefix begins the environment variable of every setting.
+const prefix = "WATCHWORD_"
+
+// A Setting describes one key of the configuration.
+type Setting struct {
+	Key    string       // path in the YAML file: "server.tls.cert_file"
+	Env    string       // environment variable: "WATCHWORD_SERVER_TLS_CERT_FILE"
+	Alias  string       // second variable, of the deployment guide; "" without one
+	OneOf  []string     // the words it may hold; empty: not a matter of words
+	Secret string       // what of it is never printed: "all", or of a URL the "password"; "": it is no secret
+	Type   reflect.Type // of the field
+	index  []int        // where the field is in a Config
+}
+
+// settings are all of them, in the order of the manual.
+var settings = describe(reflect.TypeFor[Config](), "", nil)
+
+// Settings returns all settings in the order of the struct.
+func Settings() []Setting { return slices.Clone(settings) }
+
+// describe walks the fields of t: a struct that is no value of its own is a
+// section, anything else is a setting.
+func describe(t reflect.Type, path string, index []int) []Setting {
+	var list []Setting
+	for i := range t.NumField() {
+		field := t.Field(i)
+		key := strings.TrimPrefix(path+"."+field.Tag.Get("yaml"), ".")
+		at := append(slices.Clone(index), i)
+		if isSection(field.Type) {
+			list = append(list, describe(field.Type, key, at)...)
+			continue
+		}
+		list = append(list, Setting{
+			Key:    key,
+			Env:    prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_")),
+			Alias:  field.Tag.Get("env"),
+			OneOf:  strings.Fields(field.Tag.Get("oneof")),
+			Secret: field.Tag.Get("secret"),
+			Type:   field.Type,
+			index:  at,
+		})
+	}
+	return list
+}
+
+func isSection(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+// find returns the setting, or nil.
+func find(key string) *Setting {
+	for i := range settings {
+		if settings[i].Key == key {
+			return &settings[i]
+		}
+	}
+	return nil
+}
+
+// children returns the names that stand directly in a section; the path of the
+// file itself is "".
+func children(path string) []string {
+	var names []string
+	for _, s := range settings {
+		rest, inside := s.Key, true
+		if path != "" {
+			rest, inside = strings.CutPrefix(s.Key, path+".")
+		}
+		name, _, _ := strings.Cut(rest, ".")
+		if inside && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Format writes the setting's value in c as it is written in the environment.
+func (s *Setting) Format(c *Config) string {
+	v := reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
+	switch v := v.(type) {
+	case string:
+		return v
+	case int:
+		return strconv.Itoa(v)
+	case time.Duration:
+		return formatDuration(v)
+	case []string:
+		return strings.Join(v, ",")
+	case encoding.TextMarshaler:
+		text, err := v.MarshalText()
+		if err != nil {
+			panic("config: " + s.Key + ": " + err.Error()) // none of our types does
+		}
+		return string(text)
+	}
+	panic("config: no way to write " + s.Key)
+}
+
+// parse reads the text of a value into the setting's type. The value of a secret
+// is not repeated in the error.
+func (s *Setting) parse(text string) (any, error) {
+	switch s.Type {
+	case reflect.TypeFor[string]():
+		if len(s.OneOf) > 0 && !slices.Contains(s.OneOf, text) {
+			return nil, fmt.Errorf("%q is not one of %s", text, strings.Join(s.OneOf, ", "))
+		}
+		return text, nil
+	case reflect.TypeFor[int]():
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number", text)
+		}
+		return n, nil
+	case reflect.TypeFor[time.Duration]():
+		return parseDuration(text)
+	case reflect.TypeFor[[]string]():
+		return parseList(text), nil
+	}
+	v := reflect.New(s.Type)
+	u, ok := v.Interface().(encoding.TextUnmarshaler)
+	if !ok {
+		panic("config: no way to read " + s.Key)
+	}
+	if err := u.UnmarshalText([]byte(text)); err != nil {
+		return nil, err
+	}
+	return v.Elem().Interface(), nil
+}
+
+// didYouMean asks it about a suggestion; of none it says nothing.
+func didYouMean(suggestion string) string {
+	if suggestion == "" {
+		return ""
+	}
+	return "; did you mean " + suggestion + "?"
+}
+
+// nearest returns the candidate that looks most like name, or "" if none does.
+func nearest(name string, candidates []string) string {
+	if len(name) > 64 {
+		return ""
+	}
+	best, least := "", len(name)/3+2
+	for _, c := range candidates {
+		if d := distance(name, c); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's: how many letters must be added, removed or replaced
+// to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,327 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/seal"
+)
+
+// Validate reports everything that cannot work, as an *Error. Load has called it;
+// call it after changing a Config by hand.
+func (c *Config) Validate() error {
+	v := &validator{}
+	c.Server.validate(v)
+	c.Database.validate(v)
+	c.Tokens.validate(v)
+	c.Password.validate(v)
+
+	if c.Storage.Key != "" {
+		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
+			v.problem("storage.key", "%v", err)
+		}
+	} else if c.Tokens.Keys == "database" && !c.Database.IsSQLite() {
+		v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
+	}
+	if id := c.Cluster.InstanceID; id != "" && !instanceID.MatchString(id) {
+		v.problem("cluster.instance_id", "it may have up to 64 letters, digits, \".\", \"_\" and \"-\"")
+	}
+
+	v.positive("sessions.ttl", c.Sessions.TTL)
+	v.atLeast("sessions.max_per_user", c.Sessions.MaxPerUser, 0)
+	if c.Sessions.TTL < c.Tokens.TokenDuration {
+		v.problem("tokens.token_duration", "it is longer than a session (sessions.ttl %s); make it shorter, or sessions.ttl longer", formatDuration(c.Sessions.TTL))
+	}
+	if c.Sessions.Idle != 0 && c.Sessions.Idle < c.Tokens.TokenDuration {
+		v.problem("sessions.idle", "it is shorter than an access token's life (tokens.token_duration %s), so every session would end before its first renewal; make it longer", formatDuration(c.Tokens.TokenDuration))
+	}
+
+	v.positive("revocation.poll", c.Revocation.Poll)
+	if c.Revocation.MaxStaleness <= c.Revocation.Poll {
+		v.problem("revocation.max_staleness", "it is not longer than revocation.poll (%s), so every answer would come too late; make it several times as long", formatDuration(c.Revocation.Poll))
+	}
+
+	if (c.Admin.Username == "") != (c.Admin.Password == "") {
+		missing := "admin.username"
+		if c.Admin.Password == "" {
+			missing = "admin.password"
+		}
+		v.problem(missing, "username and password of the first administrator go together; set both or neither")
+	}
+	v.positive("health.timeout", c.Health.Timeout)
+
+	for i := range settings {
+		if s := &settings[i]; len(s.OneOf) > 0 {
+			if _, err := s.parse(s.Format(c)); err != nil {
+				v.problem(s.Key, "%v", err)
+			}
+		}
+	}
+	return v.err()
+}
+
+// Warnings are sentences about what works, but is probably not meant.
+func (c *Config) Warnings() []string {
+	var list []string
+	if u, err := url.Parse(c.Server.PublicURL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		list = append(list, "server.public_url begins with http://: passwords and tokens cross the network in the clear; use https")
+	}
+	if c.State.Backend == "memory" {
+		list = append(list, "state.backend is memory: everybody is signed out when this node restarts")
+	}
+	if c.Revocation.OnOutage.Allow {
+		list = append(list, "revocation.on_outage is allow: while the database is away, revoked tokens are accepted")
+	}
+	if c.Password.Memory < 7*1024 {
+		list = append(list, "password.memory is below 7MiB: stolen password hashes are cheap to try")
+	}
+	return list
+}
+
+// complete fills in the settings whose default follows from others.
+func (c *Config) complete() {
+	if c.Server.PublicURL == "" {
+		c.Server.PublicURL = c.Server.defaultPublicURL()
+	}
+	c.Server.PublicURL = strings.TrimRight(c.Server.PublicURL, "/")
+	if c.Tokens.Issuer == "" {
+		c.Tokens.Issuer = c.Server.PublicURL
+	}
+	if len(c.Tokens.Audience) == 0 && c.Tokens.Issuer != "" {
+		c.Tokens.Audience = []string{c.Tokens.Issuer}
+	}
+}
+
+// defaultPublicURL is how a browser on this machine reaches the address; "" when
+// only the running node knows.
+func (s *Server) defaultPublicURL() string {
+	host, port, err := net.SplitHostPort(s.Address)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	scheme := "http"
+	if s.TLS.CertFile != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+func (s *Server) validate(v *validator) {
+	_, port, err := net.SplitHostPort(s.Address)
+	if n, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil {
+		v.problem("server.address", "%q is not a host and a port, such as 127.0.0.1:8080 or :8080", s.Address)
+	} else if n == 0 && s.PublicURL == "" {
+		v.problem("server.public_url", "it must be set when server.address leaves the port open")
+	}
+	if s.PublicURL != "" {
+		if err := checkHTTPURL(s.PublicURL); err != nil {
+			v.problem("server.public_url", "%v", err)
+		}
+	}
+	for _, p := range s.TrustedProxies {
+		if _, err := parseNetwork(p); err != nil {
+			v.problem("server.trusted_proxies", "%q is neither an address nor a network such as 10.0.0.0/8", p)
+		}
+	}
+	v.notNegative("server.drain_delay", s.DrainDelay)
+	if (s.TLS.CertFile == "") != (s.TLS.KeyFile == "") {
+		missing := "server.tls.cert_file"
+		if s.TLS.KeyFile == "" {
+			missing = "server.tls.key_file"
+		}
+		v.problem(missing, "a certificate and its key go together; set both or neither")
+	}
+}
+
+// Proxies returns TrustedProxies as networks; a single address is a network of
+// one.
+func (s *Server) Proxies() ([]netip.Prefix, error) {
+	list := make([]netip.Prefix, len(s.TrustedProxies))
+	for i, p := range s.TrustedProxies {
+		var err error
+		if list[i], err = parseNetwork(p); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func parseNetwork(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(text)
+	return network.Masked(), err
+}
+
+// IsSQLite says whether the database is a file of this machine.
+func (d *Database) IsSQLite() bool { return strings.HasPrefix(d.URL, "sqlite:") }
+
+func (d *Database) validate(v *validator) {
+	const forms = "it begins with sqlite:, postgres:// or mysql://"
+	scheme, rest, found := strings.Cut(d.URL, ":")
+	switch {
+	case !found:
+		v.problem("database.url", forms)
+	case scheme == "sqlite":
+		if rest == "" {
+			v.problem("database.url", "sqlite: is followed by the name of a file, such as sqlite:data/watchword.db")
+		} else if strings.Contains(rest, ":memory:") {
+			v.problem("database.url", "a database in memory forgets every user; name a file, such as sqlite:data/watchword.db")
+		}
+	case scheme == "postgres" || scheme == "postgresql" || scheme == "mysql":
+		if err := checkDatabaseURL(d.URL); err != nil {
+			v.problem("database.url", "%v", err)
+		}
+	default:
+		v.problem("database.url", forms)
+	}
+	v.atLeast("database.max_connections", d.MaxConnections, 1)
+	v.positive("database.acquire_timeout", d.AcquireTimeout)
+}
+
+// checkDatabaseURL never repeats the URL, since there may be a password in it. A
+// list of hosts (PostgreSQL's) is no URL to package url, so only the part before
+// the hosts is read strictly.
+func checkDatabaseURL(text string) error {
+	_, rest, found := strings.Cut(text, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	authority, _, _ = strings.Cut(authority, "?")
+	hosts := authority
+	if i := strings.LastIndex(authority, "@"); i >= 0 {
+		hosts = authority[i+1:]
+		if strings.Contains(authority[:i], "@") {
+			return errors.New("there are two @ in it; write @ in a user name or password as %40")
+		}
+		if _, err := url.Parse("x://" + authority[:i] + "@host"); err != nil {
+			return errors.New("user name and password cannot be read; percent-encode special characters in them (@ is %40, / is %2F)")
+		}
+	}
+	for host := range strings.SplitSeq(hosts, ",") {
+		if _, err := url.Parse("x://" + host); err != nil {
+			return errors.New("the host and port cannot be read; if the password has special characters, percent-encode them (@ is %40, / is %2F)")
+		}
+	}
+	if !found {
+		return errors.New("it is written as postgres://user:password@host:5432/name, or mysql://user:password@host:3306/name")
+	}
+	return nil
+}
+
+func (t *Tokens) validate(v *validator) {
+	v.notNegative("tokens.key_set_max_age", t.KeySetMaxAge)
+	v.notNegative("tokens.renew_grace", t.RenewGrace)
+	if t.TokenDuration < time.Second {
+		v.problem("tokens.token_duration", "it must be at least 1s")
+	}
+	if t.KeyDuration <= t.TokenDuration {
+		v.problem("tokens.key_duration", "a key must sign for longer than a token lives (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))
+	}
+	if t.KeyDuration <= 2*t.KeySetMaxAge {
+		v.problem("tokens.key_duration", "a key must sign for more than twice as long as the key set may be cached (tokens.key_set_max_age %s); make it longer", formatDuration(t.KeySetMaxAge))
+	}
+	if t.RefreshDuration < t.TokenDuration {
+		v.problem("tokens.refresh_duration", "a refresh token must live as long as an access token at least (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))
+	}
+	if t.RenewGrace >= t.RefreshDuration {
+		v.problem("tokens.renew_grace", "it must be shorter than tokens.refresh_duration (%s)", formatDuration(t.RefreshDuration))
+	}
+	if strings.Contains(t.Issuer, ":") { // RFC 7519 §2, StringOrURI
+		if u, err := url.Parse(t.Issuer); err != nil || !u.IsAbs() {
+			v.problem("tokens.issuer", "%q has a colon, but is not a URL", t.Issuer)
+		}
+	}
+	if i := slices.IndexFunc(t.Audience, func(a string) bool { return strings.TrimSpace(a) == "" }); i >= 0 {
+		v.problem("tokens.audience", "a name in it is empty")
+	}
+	t.UserInfo.validate(v)
+}
+
+func (u *UserInfo) validate(v *validator) {
+	fields := []struct{ key, name string }{
+		{"tokens.user_info.username", u.Username},
+		{"tokens.user_info.full_name", u.FullName},
+		{"tokens.user_info.email", u.Email},
+	}
+	for i, f := range fields {
+		if f.name == "" {
+			continue
+		}
+		for _, other := range fields[:i] {
+			if other.name == f.name {
+				v.problem(f.key, "%s is called %q too; give each its own name", other.key, f.name)
+			}
+		}
+	}
+}
+
+func (p *Password) validate(v *validator) {
+	v.atLeast("password.iterations", p.Iterations, 1)
+	v.atLeast("password.workers", p.Workers, 0)
+	v.atLeast("password.queue", p.Queue, 0)
+	if p.Parallelism < 1 || p.Parallelism > 255 {
+		v.problem("password.parallelism", "it must be from 1 to 255")
+	} else if int64(p.Memory) < 8*int64(p.Parallelism) { // RFC 9106 §3.1
+		v.problem("password.memory", "it must be at least 8KiB for each lane (password.parallelism)")
+	}
+}
+
+func checkHTTPURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("%q is not an http or https URL", text)
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return errors.New("it has only scheme, host, port and path")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// A validator collects problems.
+type validator struct {
+	problems []Problem
+}
+
+func (v *validator) problem(key, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) positive(key string, d time.Duration) {
+	if d <= 0 {
+		v.problem(key, "it must be longer than 0s")
+	}
+}
+
+func (v *validator) notNegative(key string, d time.Duration) {
+	if d < 0 {
+		v.problem(key, "it may not be negative")
+	}
+}
+
+func (v *validator) atLeast(key string, n, least int) {
+	if n < least {
+		v.problem(key, "it must be at least %d", least)
+	}
+}
+
+func (v *validator) err() error {
+	if len(v.problems) == 0 {
+		return nil
+	}
+	return &Error{v.problems}
+}

@@ -1,0 +1,118 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// OnOutage says what happens to tokens while nobody knows what was taken back.
+// The zero value denies.
+type OnOutage struct {
+	Allow bool
+	For   time.Duration // with Allow: for how long; zero: without end
+}
+
+// MarshalText writes deny, allow or "allow 2m".
+func (o OnOutage) MarshalText() ([]byte, error) {
+	switch {
+	case !o.Allow:
+		return []byte("deny"), nil
+	case o.For == 0:
+		return []byte("allow"), nil
+	default:
+		return []byte("allow " + formatDuration(o.For)), nil
+	}
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (o *OnOutage) UnmarshalText(text []byte) error {
+	words := strings.Fields(string(text))
+	switch {
+	case len(words) == 1 && words[0] == "deny":
+		*o = OnOutage{}
+		return nil
+	case len(words) == 1 && words[0] == "allow":
+		*o = OnOutage{Allow: true}
+		return nil
+	case len(words) == 2 && words[0] == "allow":
+		d, err := parseDuration(words[1])
+		if err != nil {
+			return err
+		}
+		if d == 0 {
+			return fmt.Errorf("allow 0s allows nothing; write deny")
+		}
+		*o = OnOutage{Allow: true, For: d}
+		return nil
+	}
+	return fmt.Errorf("%q is not deny, allow, or allow and a duration (allow 2m)", text)
+}
+
+// KiB is an amount of memory in units of 1024 bytes.
+type KiB uint32
+
+// MarshalText writes the amount in the largest unit that divides it: 19MiB.
+func (k KiB) MarshalText() ([]byte, error) {
+	switch {
+	case k != 0 && k%(1<<20) == 0:
+		return fmt.Appendf(nil, "%dGiB", k>>20), nil
+	case k != 0 && k%(1<<10) == 0:
+		return fmt.Appendf(nil, "%dMiB", k>>10), nil
+	default:
+		return fmt.Appendf(nil, "%dKiB", k), nil
+	}
+}
+
+// UnmarshalText reads a number with KiB, MiB or GiB; a number alone is KiB.
+func (k *KiB) UnmarshalText(text []byte) error {
+	number, unit := string(text), uint64(1)
+	for suffix, kib := range map[string]uint64{"KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20} {
+		if before, found := strings.CutSuffix(number, suffix); found {
+			number, unit = strings.TrimSpace(before), kib
+			break
+		}
+	}
+	n, err := strconv.ParseUint(number, 10, 32)
+	if err != nil || n*unit > 1<<32-1 {
+		return fmt.Errorf("%q is not an amount of memory such as 19MiB or 65536KiB", text)
+	}
+	*k = KiB(n * unit)
+	return nil
+}
+
+// parseDuration reads 30s, 3h or 1h30m. None is negative here.
+func parseDuration(text string) (time.Duration, error) {
+	if _, err := strconv.Atoi(text); err == nil && text != "0" {
+		return 0, fmt.Errorf("%q has no unit; write %ss, %sm or %sh", text, text, text, text)
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a duration such as 30s, 5m or 3h", text)
+	}
+	return d, nil
+}
+
+// formatDuration writes what people write: 3h rather than 3h0m0s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if trimmed, found := strings.CutSuffix(s, "m0s"); found {
+		s = trimmed + "m"
+	}
+	if trimmed, found := strings.CutSuffix(s, "h0m"); found {
+		s = trimmed + "h"
+	}
+	return s
+}
+
+// parseList reads items that are separated by commas.
+func parseList(text string) []string {
+	list := []string{}
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			list = append(list, item)
+		}
+	}
+	return list
+}
