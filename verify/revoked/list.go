@@ -1,0 +1,294 @@
+package revoked
+
+import (
+	"cmp"
+	"container/heap"
+	"encoding/binary"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// A List is what is known to be taken back. The zero List is empty and ready.
+// It is safe for concurrent use, and a reader never waits for more than the
+// insertion of one entry.
+//
+// It takes about 70 bytes an entry.
+type List struct {
+	write sync.Mutex               // held by whoever changes a shard
+	count [len(kinds)]atomic.Int64 // live entries of each kind
+	// complete is the number up to which everything applied is in the shards.
+	complete atomic.Int64
+	shards   [64]shard
+}
+
+// A shard holds the IDs with one prefix. IDs are digests, so shards fill evenly.
+type shard struct {
+	mu sync.RWMutex // guards the two slices; held to write only for moments
+	// records by seq. An element is never changed, so that a copy of the slice's
+	// header may be read without the lock. A record that was superseded stays
+	// until the next rebuild; the table does not point to it.
+	records []record
+	// table is a hash table with linear probing: the position in records plus
+	// one; 0 is free. Its length is a power of two, and at most half is in use.
+	table []uint32
+	live  int // positions in table
+}
+
+// A record is an Entry without padding. Seq 0: it is not from the present log.
+type record struct {
+	seq          int64
+	epoch        int64
+	issuedBefore int64
+	expiresAt    int64
+	id           ID
+	kind         uint8 // index in kinds
+}
+
+// Apply adds entries. It may be told the same twice, and in any order; of two
+// entries for one user it keeps the stronger of each bound. If one entry fails
+// its Check, nothing is applied.
+//
+// Entries of one log are applied in the order of their numbers; After relies on
+// it.
+func (l *List) Apply(entries ...Entry) error {
+	for _, e := range entries {
+		if err := e.Check(); err != nil {
+			return err
+		}
+	}
+	l.write.Lock()
+	defer l.write.Unlock()
+	complete := l.complete.Load()
+	for _, e := range entries {
+		l.put(record{e.Seq, e.Epoch, e.IssuedBefore, e.ExpiresAt, e.ID, uint8(e.Kind.index())})
+		complete = max(complete, e.Seq)
+	}
+	l.complete.Store(complete)
+	return nil
+}
+
+func (l *List) put(r record) {
+	s := l.shard(r.id)
+	old, found := s.find(r.id)
+	if found {
+		merged := old.merge(r)
+		if merged == old {
+			return
+		}
+		r = merged
+	} else {
+		l.count[r.kind].Add(1) // before the entry can be found; see Revoked
+	}
+	if (s.live+1)*2 > len(s.table) || len(s.records) > 2*s.live+64 {
+		l.rebuild(s, func(record) bool { return true })
+	}
+	ordered := len(s.records) == 0 || s.records[len(s.records)-1].seq <= r.seq
+	s.mu.Lock()
+	s.records = append(s.records, r)
+	if s.point(len(s.records) - 1) {
+		s.live++
+	}
+	s.mu.Unlock()
+	if !ordered {
+		l.rebuild(s, func(record) bool { return true })
+	}
+}
+
+// merge returns the stronger of both, at the later place in the log.
+func (r record) merge(n record) record {
+	m := r
+	m.epoch = max(r.epoch, n.epoch)
+	m.issuedBefore = max(r.issuedBefore, n.issuedBefore)
+	m.expiresAt = max(r.expiresAt, n.expiresAt)
+	if m != r || r.seq == 0 {
+		m.seq = max(r.seq, n.seq)
+	}
+	return m
+}
+
+// Revoked says whether the token is taken back, and by which kind of entry. It
+// does not allocate for names of usual length.
+func (l *List) Revoked(t *accesstoken.Token) (Kind, bool) {
+	for i, name := range [len(kinds)]string{t.KeyID, t.Subject, t.SessionID, t.ID} {
+		if name == "" || l.count[i].Load() == 0 {
+			continue
+		}
+		kind := kinds[i]
+		id := Digest(kind, name)
+		s := l.shard(id)
+		s.mu.RLock()
+		r, found := s.find(id)
+		s.mu.RUnlock()
+		if found && (kind != User || r.covers(t)) {
+			return kind, true
+		}
+	}
+	return "", false
+}
+
+// covers says whether the token is one of those that the user lost.
+func (r record) covers(t *accesstoken.Token) bool {
+	return t.Epoch < r.epoch || r.issuedBefore != 0 && t.IssuedAt.Unix() < r.issuedBefore
+}
+
+// After returns up to limit entries of the present log with a greater number, in
+// order. Everything between two of them that is not there has expired or was
+// superseded by a later one.
+func (l *List) After(seq int64, limit int) []Entry {
+	complete := l.complete.Load() // first: what is applied from now on may be half there
+	seq = max(seq, 0)
+	if seq >= complete {
+		return nil
+	}
+	var runs merge
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.RLock()
+		records := s.records
+		s.mu.RUnlock()
+		from := sort.Search(len(records), func(i int) bool { return records[i].seq > seq })
+		if from < len(records) {
+			runs = append(runs, records[from:])
+		}
+	}
+	heap.Init(&runs)
+	var entries []Entry
+	for len(runs) > 0 && len(entries) < limit && runs[0][0].seq <= complete {
+		r := runs[0][0]
+		entries = append(entries, Entry{r.seq, kinds[r.kind], r.id, r.epoch, r.issuedBefore, r.expiresAt})
+		if runs[0] = runs[0][1:]; len(runs[0]) == 0 {
+			heap.Pop(&runs)
+		} else {
+			heap.Fix(&runs, 0)
+		}
+	}
+	return entries
+}
+
+// Detach takes the entries out of the log and keeps them: a token is refused as
+// before, but After begins anew. It is for the day on which the log is another
+// one.
+func (l *List) Detach() {
+	l.write.Lock()
+	defer l.write.Unlock()
+	l.complete.Store(0)
+	for i := range l.shards {
+		s := &l.shards[i]
+		records := slices.Clone(s.records)
+		for j := range records {
+			records[j].seq = 0
+		}
+		s.mu.Lock()
+		s.records = records
+		s.mu.Unlock()
+	}
+}
+
+// Expire forgets the entries that expired before t and says how many.
+func (l *List) Expire(t time.Time) int {
+	now, dropped := t.Unix(), 0
+	for i := range l.shards {
+		l.write.Lock() // for one shard at a time, so that Apply need not wait for all
+		s := &l.shards[i]
+		if slices.ContainsFunc(s.records, func(r record) bool { return r.expiresAt < now }) {
+			dropped += l.rebuild(s, func(r record) bool { return r.expiresAt >= now })
+		}
+		l.write.Unlock()
+	}
+	return dropped
+}
+
+// Len is how many entries there are.
+func (l *List) Len() int {
+	n := int64(0)
+	for i := range l.count {
+		n += l.count[i].Load()
+	}
+	return int(n)
+}
+
+func (l *List) shard(id ID) *shard { return &l.shards[id[0]%uint8(len(l.shards))] }
+
+// rebuild replaces the shard by its live records that keep wants, in order, with
+// room for as many again, and says how many live ones it dropped. Readers see
+// the old shard until the new one is ready. The caller holds l.write.
+func (l *List) rebuild(s *shard, keep func(record) bool) (dropped int) {
+	fresh := shard{records: make([]record, 0, s.live)}
+	var gone [len(kinds)]int64
+	for _, at := range s.table {
+		if at == 0 {
+			continue
+		}
+		if r := s.records[at-1]; keep(r) {
+			fresh.records = append(fresh.records, r)
+		} else {
+			gone[r.kind]++
+			dropped++
+		}
+	}
+	slices.SortFunc(fresh.records, func(a, b record) int { return cmp.Compare(a.seq, b.seq) })
+	size := 16
+	for size < 4*len(fresh.records) {
+		size *= 2
+	}
+	fresh.table = make([]uint32, size)
+	for i := range fresh.records {
+		fresh.point(i)
+	}
+	s.mu.Lock()
+	s.records, s.table, s.live = fresh.records, fresh.table, len(fresh.records)
+	s.mu.Unlock()
+	for i := range gone {
+		l.count[i].Add(-gone[i]) // after the entries cannot be found
+	}
+	return dropped
+}
+
+// find returns the live record of id.
+func (s *shard) find(id ID) (record, bool) {
+	if len(s.table) == 0 {
+		return record{}, false
+	}
+	at := s.table[s.slot(id)]
+	if at == 0 {
+		return record{}, false
+	}
+	return s.records[at-1], true
+}
+
+// point lets the table lead to the record at position i instead of any other of
+// its id, and says whether there was none.
+func (s *shard) point(i int) (added bool) {
+	slot := s.slot(s.records[i].id)
+	added = s.table[slot] == 0
+	s.table[slot] = uint32(i + 1)
+	return added
+}
+
+// slot is where id is in the table, or would be. There is always a free place.
+func (s *shard) slot(id ID) uint32 {
+	mask := uint32(len(s.table) - 1)
+	slot := binary.LittleEndian.Uint32(id[4:]) & mask
+	for s.table[slot] != 0 && s.records[s.table[slot]-1].id != id {
+		slot = (slot + 1) & mask
+	}
+	return slot
+}
+
+// merge is a heap of runs of records, the one with the lowest number on top.
+type merge [][]record
+
+func (m merge) Len() int           { return len(m) }
+func (m merge) Less(i, j int) bool { return m[i][0].seq < m[j][0].seq }
+func (m merge) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
+func (m *merge) Push(x any)        { *m = append(*m, x.([]record)) }
+func (m *merge) Pop() any {
+	last := (*m)[len(*m)-1]
+	*m = (*m)[:len(*m)-1]
+	return last
+}
