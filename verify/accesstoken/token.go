@@ -1,0 +1,157 @@
+package accesstoken
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Token is an access token that Check has accepted.
+type Token struct {
+	KeyID     string   // kid: which key signed it
+	Issuer    string   // iss
+	Subject   string   // sub: whose it is
+	Audience  []string // aud
+	ID        string   // jti
+	SessionID string   // sid; empty when it belongs to no session
+	Epoch     int64    // epoch: how often everything of the user had been taken back; 0 when absent
+
+	ExpiresAt time.Time // exp
+	IssuedAt  time.Time // iat
+	NotBefore time.Time // nbf; zero when absent
+
+	// Claims are all members of the payload, the registered ones too. Numbers
+	// are json.Number, as they were written.
+	Claims map[string]any
+}
+
+// Claim returns the claim of that name if it is a string, else the empty string.
+func (t *Token) Claim(name string) string {
+	s, _ := t.Claims[name].(string)
+	return s
+}
+
+// HasValue says whether the claim of that name holds the value: a claim that a
+// user has several times is one string, its values joined with commas.
+func (t *Token) HasValue(name, value string) bool {
+	return value != "" && slices.Contains(strings.Split(t.Claim(name), ","), value)
+}
+
+// parseClaims reads the payload. Names are compared exactly ("EXP" is not exp),
+// each required claim (RFC 9068 §2.2) is there, and each is of its type. The
+// token is nil if the payload cannot be read at all.
+func parseClaims(payload []byte) (*Token, []error) {
+	m, err := decodeObject(payload)
+	if err != nil {
+		return nil, []error{ErrMalformed.because("the token's claims cannot be read", err)}
+	}
+	r := reader{claims: m}
+	return &Token{
+		Issuer:    r.text("iss", true),
+		Subject:   r.text("sub", true),
+		Audience:  r.audience(),
+		ID:        r.text("jti", true),
+		SessionID: r.text("sid", false),
+		Epoch:     r.count("epoch"),
+		ExpiresAt: r.date("exp", true),
+		IssuedAt:  r.date("iat", true),
+		NotBefore: r.date("nbf", false),
+		Claims:    m,
+	}, r.faults
+}
+
+// A reader takes claims out of the payload and notes what is wrong with them.
+type reader struct {
+	claims map[string]any
+	faults []error
+}
+
+func (r *reader) missing(name string, required bool) {
+	if required {
+		r.faults = append(r.faults, ErrMissingClaim.because("the token lacks the claim "+name, nil))
+	}
+}
+
+func (r *reader) wrong(name, what string) {
+	r.faults = append(r.faults, ErrMalformed.because("the token's "+name+" is not "+what, nil))
+}
+
+func (r *reader) text(name string, required bool) string {
+	v, present := r.claims[name]
+	if !present {
+		r.missing(name, required)
+		return ""
+	}
+	s, ok := v.(string)
+	if !ok || s == "" {
+		r.wrong(name, "a string with something in it")
+	}
+	return s
+}
+
+// audience is one string or an array of them (RFC 7519 §4.1.3).
+func (r *reader) audience() []string {
+	v, present := r.claims["aud"]
+	if !present {
+		r.missing("aud", true)
+		return nil
+	}
+	list, isArray := v.([]any)
+	if !isArray {
+		list = []any{v}
+	}
+	all := make([]string, len(list))
+	for i := range list {
+		s, ok := list[i].(string)
+		if !ok || s == "" {
+			r.wrong("aud", "a string or an array of strings")
+			return nil
+		}
+		all[i] = s
+	}
+	return all
+}
+
+func (r *reader) count(name string) int64 {
+	v, present := r.claims[name]
+	if !present {
+		return 0
+	}
+	n, ok := v.(json.Number)
+	if !ok {
+		r.wrong(name, "a number")
+		return 0
+	}
+	i, err := n.Int64()
+	if err != nil || i < 0 {
+		r.wrong(name, "a whole number")
+		return 0
+	}
+	return i
+}
+
+// lastSecond is the end of the year 9999: what RFC 3339 can still say.
+const lastSecond = 253402300799
+
+// date is a NumericDate: seconds since 1970, perhaps with a fraction (RFC 7519 §2).
+func (r *reader) date(name string, required bool) time.Time {
+	v, present := r.claims[name]
+	if !present {
+		r.missing(name, required)
+		return time.Time{}
+	}
+	n, ok := v.(json.Number)
+	if !ok {
+		r.wrong(name, "a number of seconds since 1970")
+		return time.Time{}
+	}
+	seconds, err := n.Float64()
+	if err != nil || !(seconds >= 0 && seconds <= lastSecond) {
+		r.wrong(name, "a number of seconds since 1970")
+		return time.Time{}
+	}
+	whole, fraction := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(fraction*1e9)).UTC()
+}
