@@ -1,0 +1,144 @@
+package state
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// This file is what backends share, so that a rule exists once: which arguments
+// are refused, how a version is made, how a bucket is counted.
+
+var (
+	// ErrInvalid: the backend was not asked, because a key, a value, a lifetime
+	// or a rate is not one. It is the caller's mistake.
+	ErrInvalid = errors.New("state: invalid argument")
+	// ErrUnavailable: the backend gave no answer, or none in time. The cause
+	// says why; a write may or may not have happened.
+	ErrUnavailable = problem.New(problem.Unavailable, "state_unavailable", "the store of sessions does not answer")
+)
+
+// Bounds of what a Store takes.
+const (
+	MaxKind   = 64                        // bytes of Key.Kind
+	MaxName   = 128                       // bytes of Key.Owner and of Key.ID
+	MaxTTL    = 10 * 365 * 24 * time.Hour // lifetime of a record
+	MinTTL    = time.Millisecond          // the same, at least
+	MaxPeriod = 366 * 24 * time.Hour      // Rate.Period
+	MaxBurst  = 1_000_000                 // Rate.Burst
+)
+
+// Check returns ErrInvalid, with the field that is wrong, unless k may name a
+// record.
+func (k Key) Check() error {
+	if err := CheckOwned(k.Kind, k.Owner); err != nil {
+		return err
+	}
+	if !isName(k.ID) {
+		return fmt.Errorf("%w: the id must be 1 to %d of [A-Za-z0-9_-]", ErrInvalid, MaxName)
+	}
+	return nil
+}
+
+// CheckOwned is Key.Check for the operations on all records of an owner.
+func CheckOwned(kind, owner string) error {
+	if !isKind(kind) {
+		return fmt.Errorf("%w: the kind must be 1 to %d of [a-z_]", ErrInvalid, MaxKind)
+	}
+	if !isName(owner) {
+		return fmt.Errorf("%w: the owner must be 1 to %d of [A-Za-z0-9_-]", ErrInvalid, MaxName)
+	}
+	return nil
+}
+
+// CheckWrite returns ErrInvalid unless the record may be written.
+func CheckWrite(key Key, value []byte, ttl time.Duration) error {
+	if err := key.Check(); err != nil {
+		return err
+	}
+	if len(value) > MaxValue {
+		return fmt.Errorf("%w: a value of %d bytes; at most %d are kept", ErrInvalid, len(value), MaxValue)
+	}
+	if ttl < MinTTL || ttl > MaxTTL {
+		return fmt.Errorf("%w: a lifetime of %v; it must be from %v to %v", ErrInvalid, ttl, MinTTL, MaxTTL)
+	}
+	return nil
+}
+
+// Check returns ErrInvalid unless r can be counted.
+func (r Rate) Check() error {
+	if r.Burst < 1 || r.Burst > MaxBurst || r.Period < time.Microsecond || r.Period > MaxPeriod {
+		return fmt.Errorf("%w: a rate of %d per %v", ErrInvalid, r.Burst, r.Period)
+	}
+	return nil
+}
+
+// NewVersion returns a version that has not been used: 63 random bits, never
+// zero. No counter could promise this of a backend that was flushed or restored.
+func NewVersion() int64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		if v := int64(binary.BigEndian.Uint64(b[:]) >> 1); v != 0 {
+			return v
+		}
+	}
+}
+
+// Interval is what one event costs, in microseconds, rounded up so that rounding
+// never allows more than the rate.
+func (r Rate) Interval() int64 {
+	period, burst := r.Period.Microseconds(), int64(r.Burst)
+	return (period + burst - 1) / burst
+}
+
+// Decide is the generic cell rate algorithm. The state of a bucket is its
+// theoretical arrival time: when it will be empty again, in microseconds since
+// 1970; zero for a new one. Decide returns the state after one more event at
+// now, or the state as it was if the event is not allowed.
+//
+// A bucket can not be more than full: a state further ahead (the clock was set
+// back, the rate was changed) counts as full.
+func (r Rate) Decide(arrival, now int64) (int64, Decision) {
+	interval := r.Interval()
+	full := interval * int64(r.Burst)
+	used := min(max(arrival-now, 0), full)
+	if used+interval > full {
+		return arrival, Decision{
+			RetryAfter: micros(used + interval - full),
+			ResetAfter: micros(used),
+		}
+	}
+	used += interval
+	return now + used, Decision{
+		Allowed:    true,
+		Remaining:  int((full - used) / interval),
+		ResetAfter: micros(used),
+	}
+}
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+func isKind(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && c != '_' {
+			return false
+		}
+	}
+	return 1 <= len(s) && len(s) <= MaxKind
+}
+
+func isName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return 1 <= len(s) && len(s) <= MaxName
+}

@@ -1,0 +1,233 @@
+// Package memstate keeps shared state in the memory of one process. It is for a
+// single node that may forget its sessions at restart, and for tests; a cluster
+// is refused it by package config.
+package memstate
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/state"
+)
+
+// Store implements state.Store, but for durability: it lasts as long as the
+// process.
+type Store struct {
+	now func() time.Time
+
+	mu      sync.Mutex // guards what follows
+	records map[owned]map[string]state.Record
+	rates   map[state.Key]int64 // the arrival of state.Rate.Decide
+}
+
+// owned is what is listed together; the rest of a key is its ID.
+type owned struct{ kind, owner string }
+
+var _ state.Store = (*Store)(nil)
+
+// New returns an empty store. now is its clock.
+func New(now func() time.Time) *Store {
+	return &Store{
+		now:     now,
+		records: make(map[owned]map[string]state.Record),
+		rates:   make(map[state.Key]int64),
+	}
+}
+
+// Get implements state.Store.
+func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
+	if err := check(ctx, key.Check()); err != nil {
+		return state.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live(key)
+}
+
+// Put implements state.Store.
+func (s *Store) Put(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (int64, error) {
+	if err := check(ctx, state.CheckWrite(key, value, ttl)); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write(key, value, ttl), nil
+}
+
+// Create implements state.Store.
+func (s *Store) Create(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (int64, error) {
+	if err := check(ctx, state.CheckWrite(key, value, ttl)); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.live(key); err == nil {
+		return 0, state.ErrExists
+	}
+	return s.write(key, value, ttl), nil
+}
+
+// Swap implements state.Store.
+func (s *Store) Swap(ctx context.Context, key state.Key, version int64, value []byte, ttl time.Duration) (int64, error) {
+	if err := check(ctx, state.CheckWrite(key, value, ttl)); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, err := s.live(key); err != nil || old.Version != version {
+		return 0, state.ErrChanged
+	}
+	return s.write(key, value, ttl), nil
+}
+
+// Take implements state.Store.
+func (s *Store) Take(ctx context.Context, key state.Key) (state.Record, error) {
+	if err := check(ctx, key.Check()); err != nil {
+		return state.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.live(key)
+	if err != nil {
+		return state.Record{}, err
+	}
+	s.remove(key)
+	return r, nil
+}
+
+// Delete implements state.Store.
+func (s *Store) Delete(ctx context.Context, key state.Key) error {
+	if err := check(ctx, key.Check()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(key)
+	return nil
+}
+
+// List implements state.Store.
+func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
+	if err := check(ctx, state.CheckOwned(kind, owner)); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []state.Record
+	for _, r := range s.records[owned{kind, owner}] {
+		if r, err := s.live(r.Key); err == nil {
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+// DeleteOwned implements state.Store.
+func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error) {
+	if err := check(ctx, state.CheckOwned(kind, owner)); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, r := range s.records[owned{kind, owner}] {
+		if _, err := s.live(r.Key); err == nil {
+			n++
+		}
+	}
+	delete(s.records, owned{kind, owner})
+	return n, nil
+}
+
+// Limit implements state.Store.
+func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
+	if err := check(ctx, key.Check()); err != nil {
+		return state.Decision{}, err
+	}
+	if err := rate.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	arrival, d := rate.Decide(s.rates[key], s.now().UnixMicro())
+	s.rates[key] = arrival
+	return d, nil
+}
+
+// Sweep implements state.Store.
+func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, n := s.now(), 0
+	for _, records := range s.records {
+		for _, r := range records {
+			if n < limit && !now.Before(r.Expires) {
+				s.remove(r.Key)
+				n++
+			}
+		}
+	}
+	for key, arrival := range s.rates {
+		if n < limit && arrival <= now.UnixMicro() {
+			delete(s.rates, key)
+			n++
+		}
+	}
+	return n, nil
+}
+
+// Clock returns the time by which records expire.
+func (s *Store) Clock(context.Context) (time.Time, error) { return s.now(), nil }
+
+// Ping implements state.Store.
+func (s *Store) Ping(ctx context.Context) error { return ctx.Err() }
+
+// Close implements state.Store. It forgets nothing: other users of the store may
+// still be at work.
+func (s *Store) Close() error { return nil }
+
+// live returns a copy of the record under key if it has not expired.
+func (s *Store) live(key state.Key) (state.Record, error) {
+	r, ok := s.records[owned{key.Kind, key.Owner}][key.ID]
+	if !ok || !s.now().Before(r.Expires) {
+		return state.Record{}, state.ErrNotFound
+	}
+	r.Value = bytes.Clone(r.Value)
+	return r, nil
+}
+
+func (s *Store) write(key state.Key, value []byte, ttl time.Duration) int64 {
+	o := owned{key.Kind, key.Owner}
+	if s.records[o] == nil {
+		s.records[o] = make(map[string]state.Record)
+	}
+	r := state.Record{
+		Key:     key,
+		Value:   append([]byte{}, value...),
+		Expires: s.now().Add(ttl).UTC().Truncate(time.Millisecond),
+		Version: state.NewVersion(),
+	}
+	s.records[o][key.ID] = r
+	return r.Version
+}
+
+func (s *Store) remove(key state.Key) {
+	o := owned{key.Kind, key.Owner}
+	delete(s.records[o], key.ID)
+	if len(s.records[o]) == 0 {
+		delete(s.records, o)
+	}
+}
+
+// check returns the first reason not to begin.
+func check(ctx context.Context, invalid error) error {
+	if invalid != nil {
+		return invalid
+	}
+	return ctx.Err()
+}
