@@ -1,0 +1,90 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// Authenticate returns the user whose name and password these are, or
+// ErrInvalidCredentials. A name that nobody has, a disabled user and one without
+// a password cost what a wrong password costs: one look into the store and one
+// hash. ErrBusy when too many ask at once.
+func (s *Service) Authenticate(ctx context.Context, username, password string) (store.User, error) {
+	user, err := s.candidate(ctx, username)
+	if err != nil {
+		return store.User{}, fault(err)
+	}
+	prepared, err := preparePassword(password)
+	usable := err == nil && user.PasswordHash != "" && !user.Disabled
+
+	hash := user.PasswordHash
+	if _, err := parsePHC(hash); err != nil {
+		if hash != "" {
+			s.Logger.ErrorContext(ctx, "the stored password hash of a user cannot be used; set a new password", "user", user.ID, "error", err)
+		}
+		hash, usable = s.Hasher.dummy, false
+	}
+	match, err := s.Hasher.Verify(ctx, prepared, hash)
+	if err != nil {
+		return store.User{}, hashFault(err)
+	}
+	if !match || !usable {
+		return store.User{}, ErrInvalidCredentials
+	}
+	return shown(s.rehash(ctx, user, prepared)), nil
+}
+
+// candidate is who has the name, or nobody: a user without an id or a password.
+func (s *Service) candidate(ctx context.Context, username string) (store.User, error) {
+	key, err := UsernameKey(username)
+	if err != nil {
+		return store.User{}, nil
+	}
+	user, err := s.Store.UserByName(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.User{}, nil
+	}
+	return user, err
+}
+
+// rehash keeps the password at today's cost. When that fails it is tried again at
+// the next login.
+func (s *Service) rehash(ctx context.Context, user store.User, prepared string) store.User {
+	if !s.Hasher.Outdated(user.PasswordHash) {
+		return user
+	}
+	hash, err := s.Hasher.Hash(ctx, prepared)
+	if err == nil {
+		renewed := user
+		renewed.PasswordHash = hash
+		if err = s.Store.UpdateUser(ctx, renewed); err == nil {
+			renewed.Version++
+			return renewed
+		}
+	}
+	s.Logger.WarnContext(ctx, "a password could not be hashed anew", "user", user.ID, "error", err)
+	return user
+}
+
+// ClaimsOf are the user's claims as a token carries them: by short name, the
+// values of several groups joined with a comma, in a stable order.
+func (s *Service) ClaimsOf(ctx context.Context, userID string) (map[string]string, error) {
+	claims, err := s.Store.ClaimsOfUser(ctx, userID)
+	if err != nil {
+		return nil, fault(err)
+	}
+	values := make(map[string][]string)
+	for _, c := range claims {
+		values[c.ShortName] = append(values[c.ShortName], c.Value)
+	}
+	joined := make(map[string]string, len(values))
+	for name, all := range values {
+		slices.Sort(all)
+		joined[name] = strings.Join(slices.Compact(all), ",")
+	}
+	return joined, nil
+}

@@ -1,0 +1,177 @@
+package directory
+
+import (
+	"context"
+	"errors"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// ErrClaimNotFound: there is no claim of this id or name.
+var ErrClaimNotFound = problem.New(problem.NotFound, "claim_not_found", "there is no such claim")
+
+// A NewClaim is what CreateClaim is told.
+type NewClaim struct {
+	Name      string
+	ShortName string // the token's claim name
+	Value     string // one value
+}
+
+// A ClaimPatch says what changes; nil leaves it as it is.
+type ClaimPatch struct {
+	Name      *string
+	ShortName *string
+	Value     *string
+}
+
+// CreateClaim adds a claim. It needs ClaimsWrite and the right itself, so that
+// only a superuser makes a right that nobody held before.
+func (s *Service) CreateClaim(ctx context.Context, actor Actor, n NewClaim) (store.Claim, error) {
+	var one store.Claim
+	if err := patchClaim(&one, ClaimPatch{&n.Name, &n.ShortName, &n.Value}); err != nil {
+		return store.Claim{}, err
+	}
+	err := s.change(ctx, actor, ClaimsWrite, "claim.create", one.Name, func(c *change) error {
+		return c.createClaim(ctx, &one)
+	})
+	return one, err
+}
+
+// patchClaim changes one as the patch says, or says what is wrong with it.
+func patchClaim(one *store.Claim, p ClaimPatch) (err error) {
+	if p.Name != nil {
+		if one.Name, one.NameKey, err = name("claim", *p.Name); err != nil {
+			return err
+		}
+	}
+	if p.ShortName != nil {
+		one.ShortName = *p.ShortName
+	}
+	if p.Value != nil {
+		one.Value = *p.Value
+	}
+	r, err := right(one.ShortName, one.Value)
+	one.Value = r.Value
+	return err
+}
+
+// Claim by id or name. It needs ClaimsRead.
+func (s *Service) Claim(ctx context.Context, actor Actor, ref string) (store.Claim, error) {
+	if err := s.Authorize(ctx, actor, ClaimsRead); err != nil {
+		return store.Claim{}, err
+	}
+	one, err := findClaim(ctx, s.Store, ref)
+	return one, fault(err)
+}
+
+// Claims in the order of their names. It needs ClaimsRead.
+func (s *Service) Claims(ctx context.Context, actor Actor, p Page) (List[store.Claim], error) {
+	if err := s.Authorize(ctx, actor, ClaimsRead); err != nil {
+		return List[store.Claim]{}, err
+	}
+	fold := func(prefix string) (string, error) { return nameKey("claim", prefix) }
+	return list(ctx, p, fold, func(c store.Claim) string { return c.NameKey }, s.Store.Claims)
+}
+
+// UpdateClaim changes a claim. It needs ClaimsWrite, the right before and after,
+// and all rights of the groups that give it; when the right changes, also those of
+// their members, whose tokens are taken back.
+func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p ClaimPatch) (store.Claim, error) {
+	const action = "claim.update"
+	var one store.Claim
+	err := s.changeClaim(ctx, actor, action, claim, func(c *change, found store.Claim, groups []store.Group) error {
+		one = found
+		if err := patchClaim(&one, p); err != nil {
+			return err
+		}
+		if one == found {
+			return errNothing
+		}
+		before, after := Right{found.ShortName, found.Value}, Right{one.ShortName, one.Value}
+		if !c.own.Holds(after) {
+			return ErrBeyondOwnRights
+		}
+		if after != before {
+			for _, g := range groups {
+				if err := c.takeFromMembers(ctx, g.ID, "rights_changed"); err != nil {
+					return err
+				}
+			}
+		}
+		one.UpdatedAt = c.now
+		if err := nameTaken("claim", c.r.UpdateClaim(ctx, one)); err != nil {
+			return err
+		}
+		one.Version++
+		return c.note(ctx, action, one.ID, "%s %s=%s, was %s %s=%s", one.Name, one.ShortName, one.Value, found.Name, found.ShortName, found.Value)
+	})
+	return one, err
+}
+
+// DeleteClaim removes a claim and takes back the tokens of those who had it. It
+// needs ClaimsWrite, the right, and all rights of the groups that give it and of
+// their members.
+func (s *Service) DeleteClaim(ctx context.Context, actor Actor, claim string) error {
+	const action = "claim.delete"
+	return s.changeClaim(ctx, actor, action, claim, func(c *change, one store.Claim, groups []store.Group) error {
+		for _, g := range groups {
+			if err := c.takeFromMembers(ctx, g.ID, "rights_changed"); err != nil {
+				return err
+			}
+		}
+		if err := c.r.DeleteClaim(ctx, one.ID); err != nil {
+			return err
+		}
+		return c.note(ctx, action, one.ID, "%s %s=%s", one.Name, one.ShortName, one.Value)
+	})
+}
+
+// changeClaim is change for a claim that the actor holds, with the groups that
+// give it, none of which is stronger than the actor.
+func (s *Service) changeClaim(ctx context.Context, actor Actor, action, ref string, f func(*change, store.Claim, []store.Group) error) error {
+	return s.change(ctx, actor, ClaimsWrite, action, ref, func(c *change) error {
+		one, err := findClaim(ctx, c.r, ref)
+		if err != nil {
+			return err
+		}
+		if !c.own.Holds(Right{one.ShortName, one.Value}) {
+			return ErrBeyondOwnRights
+		}
+		groups, err := c.r.GroupsWithClaim(ctx, one.ID)
+		if err != nil {
+			return err
+		}
+		for _, g := range groups {
+			if err := within(ctx, c.own, c.r.ClaimsOfGroup, g.ID); err != nil {
+				return err
+			}
+		}
+		return f(c, one, groups)
+	})
+}
+
+// createClaim adds a claim that the actor holds; its id and times it fills in.
+func (c *change) createClaim(ctx context.Context, one *store.Claim) (err error) {
+	if !c.own.Holds(Right{one.ShortName, one.Value}) {
+		return ErrBeyondOwnRights
+	}
+	if one.ID, err = c.s.newID(); err != nil {
+		return err
+	}
+	one.CreatedAt, one.UpdatedAt, one.Version = c.now, c.now, 1
+	if err := nameTaken("claim", c.r.CreateClaim(ctx, *one)); err != nil {
+		return err
+	}
+	return c.note(ctx, "claim.create", one.ID, "%s %s=%s", one.Name, one.ShortName, one.Value)
+}
+
+// findClaim by id or name.
+func findClaim(ctx context.Context, r store.Claims, ref string) (store.Claim, error) {
+	fold := func(s string) (string, error) { return nameKey("claim", s) }
+	one, err := find(ctx, ref, r.Claim, r.ClaimByName, fold)
+	if errors.Is(err, store.ErrNotFound) {
+		err = ErrClaimNotFound
+	}
+	return one, err
+}

@@ -1,0 +1,217 @@
+package directory
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// ErrBusy: as many passwords are being checked, and as many wait, as this replica
+// allows itself.
+var ErrBusy = problem.New(problem.Unavailable, "login_busy", "too many logins at this moment; try again").After(time.Second)
+
+const (
+	saltBytes = 16
+	hashBytes = 32
+)
+
+// Bounds of what a hash from the database or the init file may ask for, so that a
+// planted one cannot take a replica down.
+const (
+	maxMemory      = 256 << 10 // KiB
+	maxIterations  = 16
+	maxParallelism = 16
+	maxWork        = 4 * maxMemory // KiB × iterations
+	maxEncoded     = 256           // bytes of the PHC string
+)
+
+// HasherConfig is what hashing a password costs, and how much of it at once.
+type HasherConfig struct {
+	Memory      int // KiB of one hash
+	Iterations  int
+	Parallelism int
+	// Workers is how many hashes are computed at once; 0: one for each CPU.
+	Workers int
+	// Queue is how many may wait for a worker.
+	Queue int
+	Rand  io.Reader
+}
+
+// A Hasher computes password hashes, Argon2id (RFC 9106) as PHC strings. It takes
+// no more than Workers × Memory for hashes that are being computed and the same
+// again for finished ones, whoever asks how often: the memory of a finished hash
+// is collected before more can pile up.
+type Hasher struct {
+	cost     cost
+	rand     io.Reader
+	admitted chan struct{}       // a place in the queue or in a worker
+	budget   *semaphore.Weighted // KiB
+	limit    int64               // KiB: the whole budget
+	dummy    string
+
+	mu    sync.Mutex
+	spent int64 // KiB that hashes took since the last collection; guarded by mu
+}
+
+// NewHasher makes a Hasher.
+func NewHasher(c HasherConfig) (*Hasher, error) {
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Workers < 0 || c.Queue < 0 {
+		return nil, errors.New("password: workers and queue cannot be negative")
+	}
+	k := cost{memory: c.Memory, iterations: c.Iterations, parallelism: c.Parallelism}
+	if err := k.check(); err != nil {
+		return nil, fmt.Errorf("password: %w", err)
+	}
+	h := &Hasher{
+		cost:     k,
+		rand:     c.Rand,
+		admitted: make(chan struct{}, c.Workers+c.Queue),
+		limit:    int64(c.Workers) * int64(c.Memory),
+	}
+	h.budget = semaphore.NewWeighted(h.limit)
+	// Random bytes in place of a hash: no password leads to them, and comparing
+	// with them costs what comparing with a real hash costs.
+	random := make([]byte, saltBytes+hashBytes)
+	if _, err := io.ReadFull(h.rand, random); err != nil {
+		return nil, fmt.Errorf("password: %w", err)
+	}
+	h.dummy = encoded{k, random[:saltBytes], random[saltBytes:]}.String()
+	return h, nil
+}
+
+// Hash makes the PHC string of a password. ErrBusy when the queue is full; the
+// context's error when it ends before the turn comes.
+func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
+	e := encoded{h.cost, make([]byte, saltBytes), nil}
+	if _, err := io.ReadFull(h.rand, e.salt); err != nil {
+		return "", fmt.Errorf("password: salt: %w", err)
+	}
+	var err error
+	if e.hash, err = h.compute(ctx, password, e, hashBytes); err != nil {
+		return "", err
+	}
+	return e.String(), nil
+}
+
+// Verify says whether the PHC string is the password's. Errors are those of Hash,
+// and one for a string that is no hash or asks for more than is allowed.
+func (h *Hasher) Verify(ctx context.Context, password, phc string) (bool, error) {
+	e, err := parsePHC(phc)
+	if err != nil {
+		return false, err
+	}
+	got, err := h.compute(ctx, password, e, len(e.hash))
+	if err != nil {
+		return false, err
+	}
+	return subtle.ConstantTimeCompare(got, e.hash) == 1, nil
+}
+
+// Outdated says whether the PHC string was made with another cost than today's.
+func (h *Hasher) Outdated(phc string) bool {
+	e, err := parsePHC(phc)
+	return err != nil || e.cost != h.cost
+}
+
+// compute runs one hash when its turn has come.
+func (h *Hasher) compute(ctx context.Context, password string, e encoded, size int) ([]byte, error) {
+	select {
+	case h.admitted <- struct{}{}:
+		defer func() { <-h.admitted }()
+	default:
+		return nil, ErrBusy
+	}
+	// A hash of a former, cheaper cost still takes a worker; a dearer one takes
+	// several, or all.
+	weight := min(max(int64(e.memory), int64(h.cost.memory)), h.limit)
+	if err := h.budget.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	defer h.budget.Release(weight)
+	h.collect(int64(e.memory))
+	return argon2.IDKey([]byte(password), e.salt, uint32(e.iterations), uint32(e.memory), uint8(e.parallelism), uint32(size)), nil
+}
+
+// collect makes room for a hash that is about to take so much memory: package
+// argon2 allocates anew for every hash, and the runtime by itself would let
+// garbage grow to the size of everything else that is alive.
+func (h *Hasher) collect(memory int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.spent += memory; h.spent > h.limit {
+		runtime.GC()
+		h.spent = memory
+	}
+}
+
+// cost is what one hash costs.
+type cost struct{ memory, iterations, parallelism int }
+
+func (c cost) check() error {
+	switch {
+	case c.iterations < 1 || c.iterations > maxIterations:
+		return fmt.Errorf("iterations must be 1 to %d", maxIterations)
+	case c.parallelism < 1 || c.parallelism > maxParallelism:
+		return fmt.Errorf("parallelism must be 1 to %d", maxParallelism)
+	case c.memory < 8*c.parallelism || c.memory > maxMemory: // RFC 9106 §3.1
+		return fmt.Errorf("memory must be %d to %d KiB", 8*c.parallelism, maxMemory)
+	case c.memory*c.iterations > maxWork:
+		return fmt.Errorf("memory × iterations must be at most %d KiB", maxWork)
+	}
+	return nil
+}
+
+// encoded is a PHC string taken apart.
+type encoded struct {
+	cost
+	salt, hash []byte
+}
+
+var errPHC = errors.New("not an Argon2id hash in PHC form ($argon2id$v=19$m=…,t=…,p=…$salt$hash)")
+
+// parsePHC reads a hash and refuses what this program would not have written,
+// apart from cost and lengths within bounds.
+func parsePHC(s string) (encoded, error) {
+	var e encoded
+	if len(s) > maxEncoded {
+		return e, errPHC
+	}
+	part := strings.Split(s, "$")
+	if len(part) != 6 || part[0] != "" || part[1] != "argon2id" || part[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return e, errPHC
+	}
+	if n, err := fmt.Sscanf(part[3], "m=%d,t=%d,p=%d", &e.memory, &e.iterations, &e.parallelism); n != 3 || err != nil {
+		return e, errPHC
+	}
+	var errSalt, errHash error
+	e.salt, errSalt = base64.RawStdEncoding.Strict().DecodeString(part[4])
+	e.hash, errHash = base64.RawStdEncoding.Strict().DecodeString(part[5])
+	if errSalt != nil || errHash != nil || len(e.salt) < 8 || len(e.salt) > 64 || len(e.hash) < 16 || len(e.hash) > 64 || e.String() != s {
+		return e, errPHC
+	}
+	if err := e.check(); err != nil {
+		return e, fmt.Errorf("password hash: %w", err)
+	}
+	return e, nil
+}
+
+func (e encoded) String() string {
+	b64 := base64.RawStdEncoding
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, e.memory, e.iterations, e.parallelism,
+		b64.EncodeToString(e.salt), b64.EncodeToString(e.hash))
+}

@@ -1,0 +1,400 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// ErrUserNotFound: nobody has this id or name.
+var ErrUserNotFound = problem.New(problem.NotFound, "user_not_found", "there is no such user")
+
+// A NewUser is what CreateUser is told.
+type NewUser struct {
+	Username  string
+	Password  string // empty: no login by password
+	Email     string
+	FirstName string
+	LastName  string
+	Disabled  bool
+	Groups    []string // by id or name
+	// Administrator makes a superuser: a member of the group Administrators, which
+	// is made if it is not there.
+	Administrator bool
+}
+
+// A UserPatch says what changes; nil leaves it as it is.
+type UserPatch struct {
+	Username  *string
+	Email     *string
+	FirstName *string
+	LastName  *string
+	Disabled  *bool
+}
+
+// CreateUser adds a user. It needs UsersWrite, and all rights of the groups.
+func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store.User, error) {
+	const action = "user.create"
+	user, err := n.user()
+	if err != nil {
+		return store.User{}, err
+	}
+	if n.Password != "" {
+		if user.PasswordHash, err = s.hashFor(ctx, actor, action, user.Username, n.Password); err != nil {
+			return store.User{}, err
+		}
+	}
+	err = s.change(ctx, actor, UsersWrite, action, user.Username, func(c *change) error {
+		var groups []store.Group
+		for _, ref := range n.Groups {
+			g, err := findGroup(ctx, c.r, ref)
+			if err != nil {
+				return err
+			}
+			groups = append(groups, g)
+		}
+		if n.Administrator {
+			g, err := c.administrators(ctx)
+			if err != nil {
+				return err
+			}
+			groups = append(groups, g)
+		}
+		if err := c.createUser(ctx, &user); err != nil {
+			return err
+		}
+		for _, g := range groups {
+			if err := c.join(ctx, user, g); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return shown(user), err
+}
+
+// user checks what was given.
+func (n NewUser) user() (store.User, error) {
+	u := store.User{Disabled: n.Disabled}
+	return u, patchUser(&u, UserPatch{Username: &n.Username, Email: &n.Email, FirstName: &n.FirstName, LastName: &n.LastName})
+}
+
+// patchUser changes u as the patch says, or says what is wrong with it.
+func patchUser(u *store.User, p UserPatch) (err error) {
+	if p.Username != nil {
+		if u.Username, u.NameKey, err = username(*p.Username); err != nil {
+			return err
+		}
+	}
+	if p.Email != nil {
+		if u.Email, err = email(*p.Email); err != nil {
+			return err
+		}
+	}
+	if p.FirstName != nil {
+		if u.FirstName, err = personName(*p.FirstName); err != nil {
+			return err
+		}
+	}
+	if p.LastName != nil {
+		if u.LastName, err = personName(*p.LastName); err != nil {
+			return err
+		}
+	}
+	if p.Disabled != nil {
+		u.Disabled = *p.Disabled
+	}
+	return nil
+}
+
+// User by id or name. It needs UsersRead, except for oneself by id.
+func (s *Service) User(ctx context.Context, actor Actor, ref string) (store.User, error) {
+	if actor.system || actor.ID != ref {
+		if err := s.Authorize(ctx, actor, UsersRead); err != nil {
+			return store.User{}, err
+		}
+	}
+	u, err := findUser(ctx, s.Store, ref)
+	return shown(u), fault(err)
+}
+
+// Users in the order of their names. It needs UsersRead.
+func (s *Service) Users(ctx context.Context, actor Actor, p Page) (List[store.User], error) {
+	if err := s.Authorize(ctx, actor, UsersRead); err != nil {
+		return List[store.User]{}, err
+	}
+	return users(ctx, p, s.Store.Users)
+}
+
+func users(ctx context.Context, p Page, ask func(context.Context, store.Page) ([]store.User, error)) (List[store.User], error) {
+	l, err := list(ctx, p, UsernameKey, func(u store.User) string { return u.NameKey }, ask)
+	for i := range l.Items {
+		l.Items[i] = shown(l.Items[i])
+	}
+	return l, err
+}
+
+// GroupsOf a user, by id or name. It needs UsersRead, except for oneself by id.
+func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]store.Group, error) {
+	u, err := s.User(ctx, actor, user)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := s.Store.GroupsOfUser(ctx, u.ID)
+	return groups, fault(err)
+}
+
+// UpdateUser changes a user. It needs UsersWrite and all rights of the user.
+// Disabling ends the sessions and takes back the tokens.
+func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p UserPatch) (store.User, error) {
+	var u store.User
+	err := s.changeUser(ctx, actor, "user.update", user, func(c *change, found store.User) error {
+		u = found
+		if err := patchUser(&u, p); err != nil {
+			return err
+		}
+		if u == found {
+			return errNothing
+		}
+		if err := c.updateUser(ctx, &u); err != nil {
+			return err
+		}
+		if u.Disabled && !found.Disabled {
+			if err := c.take(ctx, u.ID, true, "user_disabled"); err != nil {
+				return err
+			}
+		}
+		return c.note(ctx, "user.update", u.ID, "%s", changedFields(found, u))
+	})
+	return shown(u), err
+}
+
+// SetPassword gives a user another password, ends his sessions and takes back his
+// tokens. It needs UsersWrite and all rights of the user.
+func (s *Service) SetPassword(ctx context.Context, actor Actor, user, password string) error {
+	const action = "user.password"
+	hash, err := s.hashFor(ctx, actor, action, user, password)
+	if err != nil {
+		return err
+	}
+	return s.changeUser(ctx, actor, action, user, func(c *change, u store.User) error {
+		u.PasswordHash = hash
+		if err := c.updateUser(ctx, &u); err != nil {
+			return err
+		}
+		if err := c.take(ctx, u.ID, true, "password_changed"); err != nil {
+			return err
+		}
+		return c.note(ctx, action, u.ID, "")
+	})
+}
+
+// DeleteUser removes a user, ends his sessions and takes back his tokens. It needs
+// UsersWrite and all rights of the user.
+func (s *Service) DeleteUser(ctx context.Context, actor Actor, user string) error {
+	const action = "user.delete"
+	return s.changeUser(ctx, actor, action, user, func(c *change, u store.User) error {
+		if err := c.take(ctx, u.ID, true, "user_deleted"); err != nil {
+			return err
+		}
+		if err := c.r.DeleteUser(ctx, u.ID); err != nil {
+			return err
+		}
+		return c.note(ctx, action, u.ID, "%s", u.Username)
+	})
+}
+
+// AddToGroup makes the user a member; it is no error when he is. It needs
+// UsersWrite, and all rights of the user and of the group.
+func (s *Service) AddToGroup(ctx context.Context, actor Actor, user, group string) error {
+	return s.changeUser(ctx, actor, "user.join", user, func(c *change, u store.User) error {
+		g, member, err := c.membership(ctx, u, group)
+		if err != nil {
+			return err
+		}
+		if member {
+			return errNothing
+		}
+		return c.join(ctx, u, g)
+	})
+}
+
+// RemoveFromGroup ends a membership and takes back the user's tokens; it is no
+// error when he is no member. It needs what AddToGroup needs.
+func (s *Service) RemoveFromGroup(ctx context.Context, actor Actor, user, group string) error {
+	const action = "user.leave"
+	return s.changeUser(ctx, actor, action, user, func(c *change, u store.User) error {
+		g, member, err := c.membership(ctx, u, group)
+		if err != nil {
+			return err
+		}
+		if !member {
+			return errNothing
+		}
+		if err := within(ctx, c.own, c.r.ClaimsOfGroup, g.ID); err != nil {
+			return err
+		}
+		if err := c.r.RemoveMember(ctx, u.ID, g.ID); err != nil {
+			return err
+		}
+		if err := c.take(ctx, u.ID, false, "rights_changed"); err != nil {
+			return err
+		}
+		return c.note(ctx, action, u.ID, "group %s", g.Name)
+	})
+}
+
+// changeUser is change for a user who is there and not stronger than the actor.
+func (s *Service) changeUser(ctx context.Context, actor Actor, action, ref string, f func(*change, store.User) error) error {
+	return s.change(ctx, actor, UsersWrite, action, ref, func(c *change) error {
+		u, err := findUser(ctx, c.r, ref)
+		if err != nil {
+			return err
+		}
+		if err := within(ctx, c.own, c.r.ClaimsOfUser, u.ID); err != nil {
+			return err
+		}
+		return f(c, u)
+	})
+}
+
+// createUser adds the user, whose id and times it fills in.
+func (c *change) createUser(ctx context.Context, u *store.User) (err error) {
+	if u.ID, err = c.s.newID(); err != nil {
+		return err
+	}
+	u.CreatedAt, u.UpdatedAt, u.Version = c.now, c.now, 1
+	if err := usernameTaken(c.r.CreateUser(ctx, *u)); err != nil {
+		return err
+	}
+	return c.note(ctx, "user.create", u.ID, "%s", u.Username)
+}
+
+// updateUser writes the user, as whom it then stands in the store.
+func (c *change) updateUser(ctx context.Context, u *store.User) error {
+	u.UpdatedAt = c.now
+	if err := usernameTaken(c.r.UpdateUser(ctx, *u)); err != nil {
+		return err
+	}
+	u.Version++
+	return nil
+}
+
+func usernameTaken(err error) error {
+	if errors.Is(err, store.ErrConflict) {
+		return problem.New(problem.Conflict, "username_taken", "there is a user of this name").Because(err)
+	}
+	return err
+}
+
+// membership finds the group and says whether the user is in it.
+func (c *change) membership(ctx context.Context, u store.User, group string) (store.Group, bool, error) {
+	g, err := findGroup(ctx, c.r, group)
+	if err != nil {
+		return g, false, err
+	}
+	groups, err := c.r.GroupsOfUser(ctx, u.ID)
+	for _, one := range groups {
+		if one.ID == g.ID {
+			return g, true, err
+		}
+	}
+	return g, false, err
+}
+
+// join makes the user a member of a group that the actor holds.
+func (c *change) join(ctx context.Context, u store.User, g store.Group) error {
+	if err := within(ctx, c.own, c.r.ClaimsOfGroup, g.ID); err != nil {
+		return err
+	}
+	if err := c.r.AddMember(ctx, u.ID, g.ID); err != nil {
+		return err
+	}
+	return c.note(ctx, "user.join", u.ID, "group %s", g.Name)
+}
+
+// hashFor hashes a new password, before the transaction because it takes long,
+// and only for who may set one, because it costs.
+func (s *Service) hashFor(ctx context.Context, actor Actor, action, target, password string) (string, error) {
+	if err := s.Authorize(ctx, actor, UsersWrite); err != nil {
+		s.denied(ctx, actor, action, target, err)
+		return "", err
+	}
+	prepared, err := newPassword(password)
+	if err != nil {
+		return "", err
+	}
+	return s.hash(ctx, prepared)
+}
+
+// hash is Hasher.Hash with a face for every error.
+func (s *Service) hash(ctx context.Context, prepared string) (string, error) {
+	hash, err := s.Hasher.Hash(ctx, prepared)
+	return hash, hashFault(err)
+}
+
+func hashFault(err error) error {
+	if err == nil || errors.Is(err, ErrBusy) {
+		return err
+	}
+	return ErrBusy.Because(err)
+}
+
+// findUser by id or name.
+func findUser(ctx context.Context, r store.Users, ref string) (store.User, error) {
+	u, err := find(ctx, ref, r.User, r.UserByName, UsernameKey)
+	if errors.Is(err, store.ErrNotFound) {
+		err = ErrUserNotFound
+	}
+	return u, err
+}
+
+// find looks for an id first, so that nobody can take the place of a thing by
+// naming another one as its id.
+func find[T any](ctx context.Context, ref string, byID, byName func(context.Context, string) (T, error), fold func(string) (string, error)) (T, error) {
+	if id, err := uuid.Parse(ref); err == nil && id.String() == ref {
+		if t, err := byID(ctx, ref); !errors.Is(err, store.ErrNotFound) {
+			return t, err
+		}
+	}
+	key, err := fold(ref)
+	if err != nil {
+		var none T
+		return none, store.ErrNotFound // nothing can have such a name
+	}
+	return byName(ctx, key)
+}
+
+// shown is a user as he leaves this package: his password's hash stays.
+func shown(u store.User) store.User {
+	u.PasswordHash = ""
+	return u
+}
+
+// changedFields names what differs, for the audit trail.
+func changedFields(a, b store.User) string {
+	s := "changed"
+	for _, f := range []struct {
+		name    string
+		changed bool
+	}{
+		{"username", a.Username != b.Username},
+		{"email", a.Email != b.Email},
+		{"first_name", a.FirstName != b.FirstName},
+		{"last_name", a.LastName != b.LastName},
+		{"disabled", a.Disabled != b.Disabled},
+	} {
+		if f.changed {
+			s += " " + f.name
+		}
+	}
+	if a.Disabled != b.Disabled {
+		s += fmt.Sprintf("=%t", b.Disabled)
+	}
+	return s
+}
