@@ -11,15 +11,15 @@ import (
 type Kind string
 
 const (
-	KID  Kind = "kid"  // every token that the key signed
-	User Kind = "user" // a user's tokens up to an epoch or a moment
-	SID  Kind = "sid"  // the tokens of one session
-	JTI  Kind = "jti"  // one token
+	Key     Kind = "kid"  // every token that the key signed
+	User    Kind = "user" // a user's tokens up to an epoch or a moment
+	Session Kind = "sid"  // the tokens of one session
+	Token   Kind = "jti"  // one token
 )
 
 // kinds in the order in which a token is asked; an index here is a kind's
 // compact form.
-var kinds = [...]Kind{KID, User, SID, JTI}
+var kinds = [...]Kind{Key, User, Session, Token}
 
 func (k Kind) index() int {
 	for i := range kinds {

@@ -35,7 +35,7 @@ func apply(t testing.TB, l *List, entries ...Entry) {
 
 func TestDigestVectors(t *testing.T) {
 	// printf 'jti\0abc' | sha256sum | xxd -r -p | head -c 16 | basenc --base64url
-	id := Digest(JTI, "abc")
+	id := Digest(Token, "abc")
 	text, _ := id.MarshalText()
 	if got, want := string(text), "V6kKSvMGkOSmxtLVSQXoEQ"; got != want {
 		t.Errorf("Digest(jti, abc) = %s, want %s", got, want)
@@ -44,10 +44,10 @@ func TestDigestVectors(t *testing.T) {
 	if err := back.UnmarshalText(text); err != nil || back != id {
 		t.Errorf("UnmarshalText: %v, %v", back, err)
 	}
-	if Digest(SID, "abc") == id {
+	if Digest(Session, "abc") == id {
 		t.Error("a session and a token of one name have the same digest")
 	}
-	if Digest(JTI, string(make([]byte, 500))) == Digest(JTI, string(make([]byte, 501))) {
+	if Digest(Token, string(make([]byte, 500))) == Digest(Token, string(make([]byte, 501))) {
 		t.Error("long names are cut")
 	}
 	for _, bad := range []string{"", "AAAA", string(text) + "==", string(text)[:21] + "/", string(text)[:21] + "x", string(text) + "A"} {
@@ -69,25 +69,25 @@ func TestEntryJSON(t *testing.T) {
 	if err := json.Unmarshal(got, &back); err != nil || back != e {
 		t.Errorf("read back %v, %v", back, err)
 	}
-	id, _ = Digest(JTI, "j").MarshalText()
+	id, _ = Digest(Token, "j").MarshalText()
 	want = `{"seq":1,"kind":"jti","id":"` + string(id) + `","exp":1700003600}`
-	if got, _ := json.Marshal(entry(1, JTI, "j")); string(got) != want {
+	if got, _ := json.Marshal(entry(1, Token, "j")); string(got) != want {
 		t.Errorf("entry is %s, want %s", got, want)
 	}
 }
 
 func TestEntryCheck(t *testing.T) {
 	for name, e := range map[string]Entry{
-		"no number":        {Kind: JTI, ExpiresAt: 1},
+		"no number":        {Kind: Token, ExpiresAt: 1},
 		"unknown kind":     {Seq: 1, Kind: "tenant", ExpiresAt: 1},
 		"no kind":          {Seq: 1, ExpiresAt: 1},
-		"no expiry":        {Seq: 1, Kind: JTI},
+		"no expiry":        {Seq: 1, Kind: Token},
 		"user of nothing":  {Seq: 1, Kind: User, ExpiresAt: 1},
 		"negative epoch":   {Seq: 1, Kind: User, Epoch: -1, IssuedBefore: 1, ExpiresAt: 1},
-		"session by epoch": {Seq: 1, Kind: SID, Epoch: 1, ExpiresAt: 1},
+		"session by epoch": {Seq: 1, Kind: Session, Epoch: 1, ExpiresAt: 1},
 	} {
 		var l List
-		good := entry(1, JTI, "good")
+		good := entry(1, Token, "good")
 		if err := l.Apply(good, e); err == nil || l.Len() != 0 {
 			t.Errorf("%s: Apply gives %v and holds %d", name, err, l.Len())
 		}
@@ -104,11 +104,11 @@ func TestRevoked(t *testing.T) {
 		kind    Kind
 	}{
 		"nothing":                  {nil, ""},
-		"the token":                {[]Entry{entry(1, JTI, "j")}, JTI},
-		"another token":            {[]Entry{entry(1, JTI, "i")}, ""},
-		"the session":              {[]Entry{entry(1, SID, "s")}, SID},
-		"the key":                  {[]Entry{entry(1, KID, "k")}, KID},
-		"a session named as token": {[]Entry{entry(1, SID, "j")}, ""},
+		"the token":                {[]Entry{entry(1, Token, "j")}, Token},
+		"another token":            {[]Entry{entry(1, Token, "i")}, ""},
+		"the session":              {[]Entry{entry(1, Session, "s")}, Session},
+		"the key":                  {[]Entry{entry(1, Key, "k")}, Key},
+		"a session named as token": {[]Entry{entry(1, Session, "j")}, ""},
 		"the epoch itself":         {[]Entry{user(5, 0)}, ""},
 		"the next epoch":           {[]Entry{user(6, 0)}, User},
 		"issued in that second":    {[]Entry{user(0, t0.Unix())}, ""},
@@ -117,7 +117,7 @@ func TestRevoked(t *testing.T) {
 		"a weaker one after":       {[]Entry{user(6, 0), user(2, 0)}, User},
 		"bounds of two are united": {[]Entry{user(1, t0.Unix()+1), user(2, 0)}, User},
 		"only another user":        {[]Entry{entry(1, User, "v")}, ""},
-		"a token beside a user":    {[]Entry{user(5, 0), entry(2, JTI, "j")}, JTI},
+		"a token beside a user":    {[]Entry{user(5, 0), entry(2, Token, "j")}, Token},
 	} {
 		var l List
 		apply(t, &l, c.entries...)
@@ -126,7 +126,7 @@ func TestRevoked(t *testing.T) {
 		}
 	}
 	var l List
-	apply(t, &l, entry(1, SID, ""), entry(2, JTI, ""))
+	apply(t, &l, entry(1, Session, ""), entry(2, Token, ""))
 	if _, ok := l.Revoked(&accesstoken.Token{KeyID: "k", Subject: "u"}); ok {
 		t.Error("a token without a session is revoked by a nameless one")
 	}
@@ -135,7 +135,7 @@ func TestRevoked(t *testing.T) {
 func TestExpireForgetsOnlyTheExpired(t *testing.T) {
 	var l List
 	for i := range int64(1000) {
-		e := entry(i+1, JTI, strconv.FormatInt(i, 10))
+		e := entry(i+1, Token, strconv.FormatInt(i, 10))
 		e.ExpiresAt = t0.Unix() + i
 		apply(t, &l, e)
 	}
@@ -151,9 +151,9 @@ func TestExpireForgetsOnlyTheExpired(t *testing.T) {
 		t.Errorf("the first that is left: %v", got)
 	}
 	// A longer life that comes later wins, also over what waits to be swept.
-	longer := entry(2000, JTI, "600")
+	longer := entry(2000, Token, "600")
 	longer.ExpiresAt = t0.Unix() + 5000
-	apply(t, &l, longer, entry(2001, JTI, "600"))
+	apply(t, &l, longer, entry(2001, Token, "600"))
 	l.Expire(t0.Add(4000 * time.Second))
 	if _, ok := l.Revoked(&accesstoken.Token{ID: "600"}); !ok || l.Len() != 1 {
 		t.Errorf("revoked %v, %d entries; want the one with the longer life", ok, l.Len())
@@ -163,15 +163,15 @@ func TestExpireForgetsOnlyTheExpired(t *testing.T) {
 func TestDetachKeepsWhatIsRevoked(t *testing.T) {
 	var l List
 	for i := range int64(100) {
-		apply(t, &l, entry(i+1, JTI, strconv.FormatInt(i, 10)))
+		apply(t, &l, entry(i+1, Token, strconv.FormatInt(i, 10)))
 	}
 	l.Detach()
 	if got := l.After(0, 10); len(got) != 0 {
 		t.Errorf("a detached list still serves %v", got)
 	}
-	apply(t, &l, entry(1, JTI, "new"), entry(2, JTI, "7"))
+	apply(t, &l, entry(1, Token, "new"), entry(2, Token, "7"))
 	got := l.After(0, 10)
-	if len(got) != 2 || got[0].ID != Digest(JTI, "new") || got[1].ID != Digest(JTI, "7") {
+	if len(got) != 2 || got[0].ID != Digest(Token, "new") || got[1].ID != Digest(Token, "7") {
 		t.Errorf("after the change the log is %v", got)
 	}
 	for i := range 100 {
@@ -247,7 +247,7 @@ func TestApplyInAnyOrder(t *testing.T) {
 	var l List
 	order := rand.New(rand.NewPCG(1, 2)).Perm(500)
 	for _, i := range order {
-		apply(t, &l, entry(int64(i+1), JTI, strconv.Itoa(i)))
+		apply(t, &l, entry(int64(i+1), Token, strconv.Itoa(i)))
 	}
 	got := l.After(0, 1000)
 	if len(got) != 500 || !slices.IsSortedFunc(got, func(a, b Entry) int { return int(a.Seq - b.Seq) }) {
@@ -258,14 +258,14 @@ func TestApplyInAnyOrder(t *testing.T) {
 // TestConcurrently appends, reads, pages and expires at the same time: what
 // Apply has returned for is refused from then on, and a follower misses nothing.
 func TestConcurrently(t *testing.T) {
-	const entries, chunk = 20000, 50
+	const entries, chunk = 5000, 50
 	var l List
 	var applied atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		batch := make([]Entry, 0, chunk)
 		for seq := int64(1); seq <= entries; seq++ {
-			if batch = append(batch, entry(seq, JTI, strconv.FormatInt(seq, 10))); len(batch) == chunk {
+			if batch = append(batch, entry(seq, Token, strconv.FormatInt(seq, 10))); len(batch) == chunk {
 				if err := l.Apply(batch...); err != nil {
 					t.Error(err)
 				}
@@ -306,14 +306,15 @@ func TestConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// million fills a list with a million entries: three of four are tokens.
+// million fills a list with a million entries: three of four are tokens, the
+// others users and sessions.
 func million(t testing.TB) *List {
 	l := new(List)
 	batch := make([]Entry, 0, 1000)
 	for seq := int64(1); seq <= 1_000_000; seq++ {
-		kind := JTI
+		kind := Token
 		if seq%4 == 0 {
-			kind = [...]Kind{KID, User, SID}[seq/4%3]
+			kind = [...]Kind{User, Session}[seq/4%2]
 		}
 		if batch = append(batch, entry(seq, kind, strconv.FormatInt(seq, 10))); len(batch) == cap(batch) {
 			apply(t, l, batch...)

@@ -1,0 +1,79 @@
+package revocation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+var (
+	// ErrNotRecorded: the log could not be written. It is not known whether the
+	// line is there; to take back twice is harmless.
+	ErrNotRecorded = problem.New(problem.Unavailable, "revocation_not_recorded",
+		"it could not be recorded that this is taken back; try again")
+	// ErrUnsettled: the line is in the log, but this replica has not read it yet.
+	ErrUnsettled = problem.New(problem.Unavailable, "revocation_unsettled",
+		"it is recorded that this is taken back, but not every replica knows it yet; try again to be certain")
+)
+
+// A Log takes back.
+type Log struct {
+	Store store.Revocations
+	View  *View
+	Now   func() time.Time
+	// Bell tells the other replicas that there is news; nil: they find it at their
+	// next poll. It must not block.
+	Bell func()
+}
+
+// TakeBack appends a line to the log. When it returns nil, this replica refuses
+// what was taken back, and every other will within the bound. CreatedAt may be
+// left out.
+func (l *Log) TakeBack(ctx context.Context, rev store.Revocation) (seq int64, err error) {
+	if seq, err = l.append(ctx, l.Store, rev); err != nil {
+		return 0, err
+	}
+	return seq, l.Settle(ctx, seq)
+}
+
+// Append is the first half of TakeBack, for use in a transaction: after its
+// commit the caller calls Settle. It holds the log until the transaction ends, so
+// let it be the last step.
+func (l *Log) Append(ctx context.Context, r store.Records, rev store.Revocation) (seq int64, err error) {
+	return l.append(ctx, r, rev)
+}
+
+// Settle rings the bells and returns nil when this replica's view has the log up
+// to seq.
+func (l *Log) Settle(ctx context.Context, seq int64) error {
+	l.View.Ring()
+	if l.Bell != nil {
+		l.Bell()
+	}
+	if err := l.View.Wait(ctx, seq); err != nil {
+		return ErrUnsettled.Because(err)
+	}
+	return nil
+}
+
+func (l *Log) append(ctx context.Context, r store.Revocations, rev store.Revocation) (int64, error) {
+	if rev.CreatedAt.IsZero() {
+		rev.CreatedAt = l.Now()
+	}
+	check := entryOf(rev)
+	check.Seq = 1 // the store gives the number
+	if err := check.Check(); err != nil {
+		return 0, err
+	}
+	if rev.Subject == "" {
+		return 0, fmt.Errorf("revocation: a line of kind %s names nothing", rev.Kind)
+	}
+	seq, err := r.AppendRevocation(ctx, rev)
+	if err != nil {
+		return 0, ErrNotRecorded.Because(err)
+	}
+	return seq, nil
+}

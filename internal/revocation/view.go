@@ -1,0 +1,366 @@
+package revocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+var (
+	// ErrRevoked: the token was taken back.
+	ErrRevoked = problem.New(problem.Unauthenticated, "token_revoked", "this token has been taken back")
+	// ErrStale: it is not known well enough what was taken back.
+	ErrStale = problem.New(problem.Unavailable, "revocation_stale",
+		"this replica has lost sight of what was taken back, so it accepts no token for now")
+)
+
+// Outage says what a view that is not fresh answers about a token of which it
+// knows nothing bad. The zero value refuses it.
+type Outage struct {
+	Allow bool
+	For   time.Duration // with Allow: for how long since the view went stale; zero: without end
+}
+
+// Config is what a View needs.
+type Config struct {
+	Store store.Revocations
+	// Poll is how often the log is asked for news, if no bell rings.
+	Poll time.Duration
+	// MaxStaleness is for how long the view trusts itself after it has last
+	// confirmed the head of the log. It must be longer than Poll.
+	MaxStaleness time.Duration
+	OnOutage     Outage
+	// Now tells the time, with a monotonic reading: staleness is measured by it.
+	Now        func() time.Time
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// A View is this replica's knowledge of what was taken back. It tails the log and
+// answers from memory.
+type View struct {
+	cfg  Config
+	list revoked.List
+	bell chan struct{} // holds a ring that Run has not heard yet
+	// confirmed is the last that is known for certain; nil until the whole log
+	// has been read once.
+	confirmed atomic.Pointer[confirmation]
+	stale     atomic.Bool // the present outage has been logged
+	answers   *prometheus.CounterVec
+
+	log  string // id of the log that is being read; Run's alone
+	read int64  // the number up to which it has been read; Run's alone
+
+	mu   sync.Mutex
+	next chan struct{} // closed and replaced by every confirmation
+}
+
+// A confirmation says that everything up to the head of a log was in the list at
+// a time.
+type confirmation struct {
+	head store.LogHead
+	asOf time.Time
+}
+
+// pageSize is how many lines are read at once.
+const pageSize = 1000
+
+// NewView makes a view that knows nothing until Run has read the log.
+func NewView(cfg Config) (*View, error) {
+	if cfg.Poll <= 0 || cfg.MaxStaleness <= cfg.Poll {
+		return nil, fmt.Errorf("revocation: max_staleness (%v) must be longer than poll (%v)", cfg.MaxStaleness, cfg.Poll)
+	}
+	v := &View{cfg: cfg, bell: make(chan struct{}, 1), next: make(chan struct{})}
+	return v, v.register()
+}
+
+// Run keeps the view up to date and sweeps what has expired, until ctx ends.
+func (v *View) Run(ctx context.Context) {
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() { v.sweep(ctx) })
+	defer sweeper.Wait()
+
+	poll := time.NewTicker(v.cfg.Poll)
+	defer poll.Stop()
+	failing := false
+	for {
+		err := v.refresh(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			v.cfg.Logger.Warn("the revocation log cannot be read; trying again until it can", "err", err)
+		case err == nil && failing:
+			v.cfg.Logger.Info("the revocation log can be read again")
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		case <-v.bell:
+		}
+	}
+}
+
+// Ring has the log read at once. It never blocks.
+func (v *View) Ring() {
+	select {
+	case v.bell <- struct{}{}:
+	default: // one is waiting; it will be heard after this moment
+	}
+}
+
+// Check says whether a token, which has been verified, may be used: nil,
+// ErrRevoked, or ErrStale. What is known to be taken back is refused however
+// stale the view is.
+func (v *View) Check(t *accesstoken.Token) error {
+	if _, ok := v.list.Revoked(t); ok {
+		return ErrRevoked
+	}
+	c := v.confirmed.Load()
+	if c == nil {
+		return v.refuse() // whatever OnOutage says: a view that never saw the log would bring everything back
+	}
+	stale := v.cfg.Now().Sub(c.asOf) - v.cfg.MaxStaleness
+	if stale <= 0 {
+		return nil
+	}
+	if v.stale.CompareAndSwap(false, true) {
+		v.cfg.Logger.Error("the view of the revocation log is stale",
+			"confirmed", c.asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
+	}
+	if v.cfg.OnOutage.Allow && (v.cfg.OnOutage.For == 0 || stale <= v.cfg.OnOutage.For) {
+		v.answers.WithLabelValues("allow").Inc()
+		return nil
+	}
+	return v.refuse()
+}
+
+func (v *View) refuse() error {
+	v.answers.WithLabelValues("deny").Inc()
+	return ErrStale.After(v.cfg.Poll)
+}
+
+// Confirmed returns up to which number the view knew everything, and when. The
+// time is zero until the log has been read once.
+func (v *View) Confirmed() (seq int64, asOf time.Time) {
+	c := v.confirmed.Load()
+	if c == nil {
+		return 0, time.Time{}
+	}
+	return c.head.Seq, c.asOf
+}
+
+// Wait returns when the view has confirmed, since it was called, that it has
+// everything up to number seq, or with ctx. (An older confirmation might be of a
+// log that has been replaced since.)
+func (v *View) Wait(ctx context.Context, seq int64) error {
+	called := v.cfg.Now()
+	for {
+		next := v.Next()
+		if c := v.confirmed.Load(); c != nil && c.head.Seq >= seq && !c.asOf.Before(called) {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Next returns a channel that is closed with the next confirmation.
+func (v *View) Next() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.next
+}
+
+// Page returns the part of the log after a number, at most limit entries; the
+// beginning of the log, if the reader's log is another one (and named) or he has
+// seen more of it than there is. ErrStale while the log has never been read.
+func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
+	c := v.confirmed.Load() // before the entries: they may be newer, not older
+	if c == nil {
+		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
+	}
+	p := revoked.Page{
+		Log:  c.head.ID,
+		Head: c.head.Seq,
+		AsOf: c.asOf.UTC().Truncate(time.Millisecond),
+		Age:  max(0, v.cfg.Now().Sub(c.asOf).Milliseconds()),
+	}
+	if after > p.Head || log != "" && log != p.Log {
+		p.Snapshot, after = true, 0
+	}
+	p.Entries = v.list.After(after, limit)
+	p.More = len(p.Entries) == limit && p.Entries[limit-1].Seq < p.Head
+	return p, nil
+}
+
+// refresh reads the log to its end.
+func (v *View) refresh(ctx context.Context) error {
+	// An answer that takes longer confirms nothing.
+	ctx, cancel := context.WithTimeout(ctx, v.cfg.MaxStaleness)
+	defer cancel()
+	for {
+		asked := v.cfg.Now()
+		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, v.read, pageSize)
+		if err != nil {
+			return err
+		}
+		if v.log != "" && (head.ID != v.log || head.Seq < v.read) {
+			v.startAnew(head)
+			continue
+		}
+		v.log = head.ID
+		if err := v.apply(lines); err != nil {
+			return err
+		}
+		if len(lines) < pageSize {
+			v.read = head.Seq
+			v.confirm(confirmation{head, asked})
+			return nil
+		}
+		v.read = lines[len(lines)-1].Seq
+	}
+}
+
+// startAnew is for the day on which the database is another one, or an older
+// copy of itself. What was known to be taken back stays so.
+func (v *View) startAnew(head store.LogHead) {
+	v.cfg.Logger.Error("the revocation log is not the one that was read before: it was replaced, or restored from a backup; "+
+		"what this replica knows to be revoked stays revoked until it expires, other replicas may not know it",
+		"log", v.log, "read_to", v.read, "new_log", head.ID, "new_head", head.Seq)
+	v.list.Detach()
+	v.log, v.read = head.ID, 0
+}
+
+func (v *View) apply(lines []store.Revocation) error {
+	entries := make([]revoked.Entry, len(lines))
+	for i, r := range lines {
+		entries[i] = entryOf(r)
+	}
+	return v.list.Apply(entries...)
+}
+
+// entryOf rounds times up to the second, so that nothing is taken back too
+// little or for too short a time.
+func entryOf(r store.Revocation) revoked.Entry {
+	kind := revoked.Kind(r.Kind)
+	return revoked.Entry{
+		Seq:          r.Seq,
+		Kind:         kind,
+		ID:           revoked.Digest(kind, r.Subject),
+		Epoch:        r.Epoch,
+		IssuedBefore: ceilSecond(r.IssuedBefore),
+		ExpiresAt:    ceilSecond(r.ExpiresAt),
+	}
+}
+
+func ceilSecond(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Add(time.Second - 1).Unix()
+}
+
+func (v *View) confirm(c confirmation) {
+	v.confirmed.Store(&c)
+	if v.stale.Swap(false) {
+		v.cfg.Logger.Info("the view of the revocation log is fresh again", "head", c.head.Seq)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	close(v.next)
+	v.next = make(chan struct{})
+}
+
+const (
+	// ClockSkew is how long an expired line is kept: replicas' clocks may differ by
+	// as much without one of them deleting what another still needs.
+	ClockSkew  = 10 * time.Minute
+	sweepEvery = time.Minute
+	sweepBatch = 1000
+)
+
+// sweep deletes what has expired, in batches, so that nobody waits for it. All
+// replicas do; a line that another has deleted is no line less.
+func (v *View) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		if _, err := v.Sweep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			v.cfg.Logger.Warn("expired revocations cannot be deleted", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Sweep deletes what expired before the clock skew from the list and from the
+// log, and says how many lines of the log. Run does it by itself.
+func (v *View) Sweep(ctx context.Context) (int, error) {
+	before := v.cfg.Now().Add(-ClockSkew)
+	v.list.Expire(before)
+	for total := 0; ; {
+		n, err := v.cfg.Store.DeleteExpiredRevocations(ctx, before, sweepBatch)
+		if total += n; err != nil || n < sweepBatch {
+			return total, err
+		}
+	}
+}
+
+// register makes the metrics.
+func (v *View) register() error {
+	v.answers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_revocation_stale_answers_total",
+		Help: "Tokens that were asked about while the view of the revocation log was stale, by what was decided.",
+	}, []string{"decision"})
+	for _, decision := range []string{"allow", "deny"} {
+		v.answers.WithLabelValues(decision)
+	}
+	if v.cfg.Registerer == nil {
+		return nil
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "watchword_revocation_" + name, Help: help}, f)
+	}
+	for _, c := range []prometheus.Collector{
+		v.answers,
+		gauge("view_staleness_seconds", "How long ago the head of the revocation log was last confirmed; -1 while it never was.", v.staleness),
+		gauge("entries", "Revocations in memory.", func() float64 { return float64(v.list.Len()) }),
+		gauge("head", "The last number of the revocation log that this replica knows.", func() float64 {
+			head, _ := v.Confirmed()
+			return float64(head)
+		}),
+	} {
+		if err := v.cfg.Registerer.Register(c); err != nil {
+			return fmt.Errorf("revocation: %w", err)
+		}
+	}
+	return nil
+}
+
+func (v *View) staleness() float64 {
+	_, asOf := v.Confirmed()
+	if asOf.IsZero() {
+		return -1
+	}
+	return v.cfg.Now().Sub(asOf).Seconds()
+}
