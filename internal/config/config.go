@@ -2,10 +2,10 @@ package config
 
 import "time"
 
-// A Config is everything an operator can set. The comment of a field is its
-// manual; docs/configuration.md is made from it by `make docs`.
+// A Config is everything an operator can set. The comments of its sections and
+// their fields are the manual; docs/configuration.md is made from it by `make docs`.
 //
-// Each field is one key of the YAML file, named by its yaml tag, and one
+// Each field of a section is one key of the YAML file, named by its yaml tag, and one
 // environment variable: WATCHWORD_ and the path of the key in capitals, joined by
 // "_" (server.address is WATCHWORD_SERVER_ADDRESS). The tag env names a second
 // variable, known from the deployment guide; a field that has one may also be
@@ -13,33 +13,19 @@ import "time"
 // tag oneof lists the words that a field may hold, and secret says what of its value
 // is never printed: all, or of a URL the password.
 type Config struct {
-	// Server is where this node listens and how the world reaches it.
-	Server Server `yaml:"server"`
-	// Database is where everything that must last is kept.
-	Database Database `yaml:"database"`
-	// State is where sessions and other things that expire are kept.
-	State State `yaml:"state"`
-	// Storage protects what is kept at rest.
-	Storage Storage `yaml:"storage"`
-	// Cluster says who this node is.
-	Cluster Cluster `yaml:"cluster"`
-	// Tokens is what is issued: by which keys, for whom, for how long.
-	Tokens Tokens `yaml:"tokens"`
-	// Sessions is how long people stay signed in.
-	Sessions Sessions `yaml:"sessions"`
-	// Revocation is how soon, and how strictly, what was taken back is refused.
+	Server     Server     `yaml:"server"`
+	Database   Database   `yaml:"database"`
+	State      State      `yaml:"state"`
+	Storage    Storage    `yaml:"storage"`
+	Cluster    Cluster    `yaml:"cluster"`
+	Tokens     Tokens     `yaml:"tokens"`
+	Sessions   Sessions   `yaml:"sessions"`
 	Revocation Revocation `yaml:"revocation"`
-	// Password is the price of a password hash (Argon2id, RFC 9106), and how many
-	// are computed at once.
-	Password Password `yaml:"password"`
-	// Admin is the first administrator.
-	Admin Admin `yaml:"admin"`
-	// Users is where users come from.
-	Users Users `yaml:"users"`
-	// Health is what GET /health asks.
-	Health Health `yaml:"health"`
-	// Log is what the node says about itself, on standard error.
-	Log Log `yaml:"log"`
+	Password   Password   `yaml:"password"`
+	Admin      Admin      `yaml:"admin"`
+	Users      Users      `yaml:"users"`
+	Health     Health     `yaml:"health"`
+	Log        Log        `yaml:"log"`
 }
 
 // Server is where this node listens and how the world reaches it.
@@ -61,8 +47,7 @@ type Server struct {
 	// already answers 503, so that load balancers can turn away first. Set it to
 	// a little more than their check interval.
 	DrainDelay time.Duration `yaml:"drain_delay"`
-	// TLS on the listener itself.
-	TLS TLS `yaml:"tls"`
+	TLS        TLS           `yaml:"tls"`
 }
 
 // TLS on the listener itself. Without it, put a proxy in front that does TLS.
@@ -142,8 +127,7 @@ type Tokens struct {
 	// The max-age with which the key set is served. A new key signs only after it
 	// has been in the key set for as long.
 	KeySetMaxAge time.Duration `yaml:"key_set_max_age"`
-	// Which of the user's own data the tokens carry, and under which name.
-	UserInfo UserInfo `yaml:"user_info"`
+	UserInfo     UserInfo      `yaml:"user_info"`
 }
 
 // UserInfo says which of the user's own data the tokens carry, and under which

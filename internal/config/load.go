@@ -151,17 +151,19 @@ func (l *layer) problem(where, key, format string, args ...any) {
 // readEnvironment makes a layer of the variables.
 func readEnvironment(env map[string]string) *layer {
 	l := newLayer()
-	known := []string{pathVariable}
+	known := []string{strings.TrimPrefix(pathVariable, prefix)} // without the prefix
 	for i := range settings {
 		s := &settings[i]
+		known = append(known, strings.TrimPrefix(s.Env, prefix))
+		if s.Alias != "" {
+			known = append(known, strings.TrimPrefix(s.Env, prefix)+"_FILE")
+		}
 		for _, name := range []string{s.Alias, s.Env} { // the last one counts
 			if name == "" {
 				continue
 			}
-			known = append(known, name)
 			value, found := env[name]
 			if s.Alias != "" {
-				known = append(known, name+"_FILE")
 				if path, named := env[name+"_FILE"]; named {
 					if found {
 						l.problem(name, s.Key, "%s_FILE is set too; keep one of the two", name)
@@ -182,10 +184,15 @@ func readEnvironment(env map[string]string) *layer {
 		}
 	}
 	for name, value := range env {
-		if !strings.HasPrefix(name, prefix) || slices.Contains(known, name) || isServiceLink(name, value) {
+		ours, found := strings.CutPrefix(name, prefix)
+		if !found || slices.Contains(known, ours) || isServiceLink(name, value) {
 			continue
 		}
-		l.problem(name, "", "there is no such setting%s", didYouMean(nearest(name, known)))
+		near := nearest(ours, known)
+		if near != "" {
+			near = prefix + near
+		}
+		l.problem(name, "", "there is no such setting%s", didYouMean(near))
 	}
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return strings.Compare(a.Where, b.Where) })
 	return l

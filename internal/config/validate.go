@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/token"
 )
 
 // Validate reports everything that cannot work, as an *Error. Load has called it;
@@ -257,12 +259,27 @@ func (u *UserInfo) validate(v *validator) {
 		if f.name == "" {
 			continue
 		}
+		if err := checkUserInfo(f.name); err != nil {
+			v.problem(f.key, "%v", err)
+		}
 		for _, other := range fields[:i] {
 			if other.name == f.name {
 				v.problem(f.key, "%s is called %q too; give each its own name", other.key, f.name)
 			}
 		}
 	}
+}
+
+// checkUserInfo says whether a token may carry the user's own data under the name.
+func checkUserInfo(name string) error {
+	var spelling *problem.Error
+	switch err := token.CheckClaimName(name); {
+	case token.Reserved(name) || strings.EqualFold(name, "admin"): // admin is what administrators are known by
+		return fmt.Errorf("%q has a meaning of its own in a token; take another name", name)
+	case errors.As(err, &spelling) && spelling.Code == "claim_name_invalid":
+		return fmt.Errorf("%q cannot be one: %s", name, spelling.Detail)
+	}
+	return nil // names such as email are refused to claims because they belong here
 }
 
 func (p *Password) validate(v *validator) {

@@ -1,0 +1,172 @@
+// Command docgen writes docs/configuration.md: the manual that stands in the
+// comments of package config's struct, as a page.
+//
+//	go run ./internal/config/docgen internal/config/config.go docs/configuration.md
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+)
+
+func main() {
+	if len(os.Args) != 3 {
+		fail(fmt.Errorf("two files are expected: config.go, and the page to write"))
+	}
+	page, err := page(os.Args[1])
+	if err != nil {
+		fail(err)
+	}
+	if err := os.WriteFile(os.Args[2], page, 0o644); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "docgen:", err)
+	os.Exit(1)
+}
+
+const introduction = "# Configuration\n\n" +
+	"<!-- Made from internal/config/config.go by `make docs`; change it there. -->\n\n" +
+	"Watchword reads its settings from three places; a later one overrides an earlier one:\n\n" +
+	"1. the defaults below;\n" +
+	"2. one YAML file: the one named by `--config` or `WATCHWORD_CONFIG`, or `watchword.yaml` in the working directory if it is there;\n" +
+	"3. the environment: first the names of the deployment guide (`DATABASE_URL`), over them the names that begin with `WATCHWORD_`.\n\n" +
+	"Every key has a variable: `WATCHWORD_` and the path of the key in capitals, joined by `_`. A variable that is set\n" +
+	"counts, even if it is empty. A list is written with commas.\n\n" +
+	"**Secrets from files.** The settings for which *or from a file* is said may be read from a file, which is named by the\n" +
+	"variable with `_FILE` after it (`DATABASE_URL_FILE=/run/secrets/database`), as Docker and Kubernetes provide them. A line\n" +
+	"break at the end of the file is not part of the value. A variable and its `_FILE` at once are refused.\n\n" +
+	"**Variables in the YAML file.** `${NAME}` in a value is replaced with the variable `NAME`; a variable that is not set is\n" +
+	"an error. `$${` stands for the two characters themselves.\n\n" +
+	"**Nothing is ignored.** An unknown key, an unknown `WATCHWORD_` variable, a key that stands twice, or a value of the wrong\n" +
+	"kind stops the start, with the line and, where there is one, the nearest known name. So does what cannot work together.\n" +
+	"`watchword config check FILE` says so beforehand, and `watchword config` prints the settings in effect with secrets masked.\n\n" +
+	"Durations are written `30s`, `5m`, `3h` or `1h30m`; `0s` is none.\n"
+
+// page makes the manual from the source of config's struct.
+func page(source string) ([]byte, error) {
+	comments, err := readComments(source)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	out.WriteString(introduction)
+	last := ""
+	for _, s := range config.Settings() {
+		section := s.Key[:strings.LastIndex(s.Key, ".")]
+		if section != last {
+			comment := comments[section]
+			if comment == "" {
+				return nil, fmt.Errorf("the section %s has no comment", section)
+			}
+			fmt.Fprintf(&out, "\n## %s\n\n%s\n\n| key | environment | type | default | meaning |\n|---|---|---|---|---|\n", section, comment)
+			last = section
+		}
+		comment := comments[s.Key]
+		if comment == "" {
+			return nil, fmt.Errorf("the setting %s has no comment", s.Key)
+		}
+		fmt.Fprintf(&out, "| `%s` | %s | %s | %s | %s |\n", s.Key, environment(s), typeName(s), defaultValue(s), cell(comment))
+	}
+	return out.Bytes(), nil
+}
+
+func environment(s config.Setting) string {
+	if s.Alias == "" {
+		return "`" + s.Env + "`"
+	}
+	return fmt.Sprintf("`%s`, `%s`, or from a file", s.Env, s.Alias)
+}
+
+func typeName(s config.Setting) string {
+	if len(s.OneOf) > 0 {
+		return "`" + strings.Join(s.OneOf, "`, `") + "`"
+	}
+	switch s.Type {
+	case reflect.TypeFor[string]():
+		return "text"
+	case reflect.TypeFor[[]string]():
+		return "list"
+	case reflect.TypeFor[int]():
+		return "number"
+	case reflect.TypeFor[time.Duration]():
+		return "duration"
+	case reflect.TypeFor[config.KiB]():
+		return "memory"
+	case reflect.TypeFor[config.OnOutage]():
+		return "`deny`, `allow`, `allow` and a duration"
+	}
+	panic("docgen: no name for the type of " + s.Key)
+}
+
+func defaultValue(s config.Setting) string {
+	if text := s.Format(config.Default()); text != "" {
+		return "`" + text + "`"
+	}
+	return ""
+}
+
+// cell makes a comment fit into a table.
+func cell(comment string) string { return strings.ReplaceAll(comment, "|", `\|`) }
+
+// A section is a struct and its comment.
+type section struct {
+	*ast.StructType
+	comment string
+}
+
+// readComments returns the comments of sections and settings by their keys.
+func readComments(source string) (map[string]string, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
+	if err != nil {
+		return nil, err
+	}
+	structs := map[string]section{}
+	for _, d := range file.Decls {
+		decl, ok := d.(*ast.GenDecl)
+		if !ok {
+			continue
+		}
+		for _, spec := range decl.Specs {
+			if t, ok := spec.(*ast.TypeSpec); ok {
+				if s, ok := t.Type.(*ast.StructType); ok {
+					structs[t.Name.Name] = section{s, decl.Doc.Text()}
+				}
+			}
+		}
+	}
+	if _, found := structs["Config"]; !found {
+		return nil, fmt.Errorf("%s has no struct Config", source)
+	}
+	comments := map[string]string{}
+	collect(structs, structs["Config"], "", comments)
+	return comments, nil
+}
+
+func collect(structs map[string]section, s section, path string, comments map[string]string) {
+	for _, field := range s.Fields.List {
+		tag, err := strconv.Unquote(field.Tag.Value)
+		if err != nil {
+			panic(err) // the file has been parsed
+		}
+		key := strings.TrimPrefix(path+"."+reflect.StructTag(tag).Get("yaml"), ".")
+		comment := field.Doc.Text()
+		if name, ok := field.Type.(*ast.Ident); ok && structs[name.Name].StructType != nil {
+			comment = structs[name.Name].comment
+			collect(structs, structs[name.Name], key, comments)
+		}
+		comments[key] = strings.Join(strings.Fields(comment), " ")
+	}
+}

@@ -1,0 +1,224 @@
+package config
+
+import (
+	"bytes"
+	"crypto/rand"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestValidateRefusesWhatCannotWork(t *testing.T) {
+	const key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for _, tt := range []struct{ name, yaml, want string }{
+		{"address without a port", "server: {address: localhost, public_url: 'http://a'}",
+			`server.address: "localhost" is not a host and a port, such as 127.0.0.1:8080 or :8080`},
+		{"port out of range", "server: {address: ':70000', public_url: 'http://a'}",
+			`server.address: ":70000" is not a host and a port, such as 127.0.0.1:8080 or :8080`},
+		{"open port", "server: {address: ':0'}",
+			"server.public_url: it must be set when server.address leaves the port open"},
+		{"public URL without a scheme", "server: {public_url: auth.example.com}",
+			`server.public_url: "auth.example.com" is not an http or https URL`},
+		{"public URL of another scheme", "server: {public_url: 'ftp://auth.example.com'}",
+			`server.public_url: "ftp://auth.example.com" is not an http or https URL`},
+		{"public URL with a query", "server: {public_url: 'https://auth.example.com?x'}",
+			"server.public_url: it has only scheme, host, port and path"},
+		{"public URL with a password", "server: {public_url: 'https://u:p@auth.example.com'}",
+			"server.public_url: it has only scheme, host, port and path"},
+		{"proxy that is a name", "server: {trusted_proxies: [10.0.0.0/8, proxy]}",
+			`server.trusted_proxies: "proxy" is neither an address nor a network such as 10.0.0.0/8`},
+		{"certificate without its key", "server: {tls: {cert_file: a.pem}}",
+			"server.tls.key_file: a certificate and its key go together; set both or neither"},
+		{"key without its certificate", "server: {tls: {key_file: a.pem}}",
+			"server.tls.cert_file: a certificate and its key go together; set both or neither"},
+		{"no database", "{database: {url: ''}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
+		{"unknown database", "{database: {url: 'oracle://h/db'}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
+		{"SQLite without a file", "database: {url: 'sqlite:'}",
+			"database.url: sqlite: is followed by the name of a file, such as sqlite:data/watchword.db"},
+		{"SQLite in memory", "database: {url: 'sqlite::memory:'}",
+			"database.url: a database in memory forgets every user; name a file, such as sqlite:data/watchword.db"},
+		{"half a URL", "{database: {url: 'postgres:h'}, tokens: {keys: memory}}",
+			"database.url: it is written as postgres://user:password@host:5432/name, or mysql://user:password@host:3306/name"},
+		{"password with a slash", "{database: {url: 'postgres://u:secr/et@h/db'}, tokens: {keys: memory}}",
+			"database.url: the host and port cannot be read; if the password has special characters, percent-encode them (@ is %40, / is %2F)"},
+		{"password with an @", "{database: {url: 'postgres://u:secr@et@h/db'}, tokens: {keys: memory}}",
+			"database.url: there are two @ in it; write @ in a user name or password as %40"},
+		{"password with a %", "{database: {url: 'mysql://u:secr%et@h/db'}, tokens: {keys: memory}}",
+			"database.url: user name and password cannot be read; percent-encode special characters in them (@ is %40, / is %2F)"},
+		{"no connections", "database: {max_connections: 0}", "database.max_connections: it must be at least 1"},
+		{"no time for a connection", "database: {acquire_timeout: 0s}", "database.acquire_timeout: it must be longer than 0s"},
+		{"storage key of the wrong size", "storage: {key: c2hvcnQ=}",
+			`storage.key: the storage key is not 32 bytes in base64 or hex: make one with "openssl rand -base64 32"`},
+		{"stored keys without a storage key", "database: {url: 'postgres://h/db'}",
+			`storage.key: it is needed to encrypt the signing keys in the database; make one with "openssl rand -base64 32", or set tokens.keys to memory`},
+		{"name with a space", "cluster: {instance_id: 'a b'}",
+			`cluster.instance_id: it may have up to 64 letters, digits, ".", "_" and "-"`},
+		{"key life shorter than token life", "tokens: {key_duration: 20m}",
+			"tokens.key_duration: a key must sign for longer than a token lives (tokens.token_duration 30m); make it longer"},
+		{"key life shorter than caches", "tokens: {key_duration: 2h, key_set_max_age: 1h}",
+			"tokens.key_duration: a key must sign for more than twice as long as the key set may be cached (tokens.key_set_max_age 1h); make it longer"},
+		{"tokens without life", "tokens: {token_duration: 0s}", "tokens.token_duration: it must be at least 1s"},
+		{"refresh shorter than access", "tokens: {refresh_duration: 1m}",
+			"tokens.refresh_duration: a refresh token must live as long as an access token at least (tokens.token_duration 30m); make it longer"},
+		{"endless grace", "tokens: {renew_grace: 720h}", "tokens.renew_grace: it must be shorter than tokens.refresh_duration (720h)"},
+		{"token longer than session", "sessions: {ttl: 10m}",
+			"tokens.token_duration: it is longer than a session (sessions.ttl 10m); make it shorter, or sessions.ttl longer"},
+		{"idle before the first renewal", "sessions: {idle: 10m}",
+			"sessions.idle: it is shorter than an access token's life (tokens.token_duration 30m), so every session would end before its first renewal; make it longer"},
+		{"negative bound", "sessions: {max_per_user: -1}", "sessions.max_per_user: it must be at least 0"},
+		{"issuer that is no URL", "tokens: {issuer: ':x'}", `tokens.issuer: ":x" has a colon, but is not a URL`},
+		{"empty audience", "tokens: {audience: [a, '']}", "tokens.audience: a name in it is empty"},
+		{"registered claim", "tokens: {user_info: {email: SUB}}",
+			`tokens.user_info.email: "SUB" has a meaning of its own in a token; take another name`},
+		{"administration's claim", "tokens: {user_info: {full_name: admin}}",
+			`tokens.user_info.full_name: "admin" has a meaning of its own in a token; take another name`},
+		{"one claim for two", "tokens: {user_info: {email: name}}",
+			`tokens.user_info.email: tokens.user_info.full_name is called "name" too; give each its own name`},
+		{"poll slower than the bound", "revocation: {poll: 5s}",
+			"revocation.max_staleness: it is not longer than revocation.poll (5s), so every answer would come too late; make it several times as long"},
+		{"no poll", "revocation: {poll: 0s}", "revocation.poll: it must be longer than 0s"},
+		{"no passes", "password: {iterations: 0}", "password.iterations: it must be at least 1"},
+		{"no lanes", "password: {parallelism: 0}", "password.parallelism: it must be from 1 to 255"},
+		{"too little memory", "password: {memory: 15, parallelism: 2}",
+			"password.memory: it must be at least 8KiB for each lane (password.parallelism)"},
+		{"administrator without a password", "admin: {username: root}",
+			"admin.password: username and password of the first administrator go together; set both or neither"},
+		{"administrator without a name", "admin: {password: s3cret}",
+			"admin.username: username and password of the first administrator go together; set both or neither"},
+		{"no time for health", "health: {timeout: 0s}", "health.timeout: it must be longer than 0s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := loadText(tt.yaml)
+			if err == nil {
+				t.Fatalf("accepted, want %s", tt.want)
+			}
+			// Where the value stands is another test's matter.
+			if got := strings.TrimPrefix(err.Error(), "watchword.yaml:1: "); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+
+	for _, text := range []string{
+		"{database: {url: 'postgresql://u:p@h1:5432,h2/db?default_query_exec_mode=exec'}, storage: {key: '" + key + "'}}",
+		"{database: {url: 'mysql://u@h/db'}, tokens: {keys: memory}}",
+		"{database: {url: 'postgres://[::1]:5432/db'}, tokens: {keys: memory}}",
+		"server: {address: '[::1]:8443', tls: {cert_file: a, key_file: b}}",
+		"server: {address: '127.0.0.1:0', public_url: 'http://localhost'}",
+		"tokens: {issuer: watchword, user_info: {username: preferred_username, full_name: '', email: ''}}",
+	} {
+		if _, err := loadText(text); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestValidateAConfigMadeByHand(t *testing.T) {
+	c := Default()
+	c.Log.Level = "loud"
+	c.Server.DrainDelay = -1
+	err := c.Validate()
+	expect(t, err, "server.drain_delay: it may not be negative\n"+
+		`log.level: "loud" is not one of debug, info, warn, error`)
+}
+
+func TestWhatFollowsFromTheAddress(t *testing.T) {
+	for _, tt := range []struct{ yaml, want string }{
+		{"server: {address: ':8080'}", "http://localhost:8080"},
+		{"server: {address: '0.0.0.0:80'}", "http://localhost:80"},
+		{"server: {address: '[::]:80'}", "http://localhost:80"},
+		{"server: {address: '[::1]:80'}", "http://[::1]:80"},
+		{"server: {address: 'auth:443', tls: {cert_file: a, key_file: b}}", "https://auth:443"},
+		{"server: {public_url: 'https://auth.example.com/'}", "https://auth.example.com"},
+	} {
+		c, err := loadText(tt.yaml)
+		if err != nil {
+			t.Errorf("%s: %v", tt.yaml, err)
+			continue
+		}
+		if c.Server.PublicURL != tt.want || c.Tokens.Issuer != tt.want || !reflect.DeepEqual(c.Tokens.Audience, []string{tt.want}) {
+			t.Errorf("%s: public_url %s, issuer %s, audience %s; want %s", tt.yaml, c.Server.PublicURL, c.Tokens.Issuer, c.Tokens.Audience, tt.want)
+		}
+	}
+	c, err := loadText("tokens: {issuer: watchword}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(c.Tokens.Audience, []string{"watchword"}) {
+		t.Errorf("audience is %s, want the issuer", c.Tokens.Audience)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for _, tt := range []struct{ yaml, want string }{
+		{"server: {public_url: 'http://auth.example.com'}", "server.public_url"},
+		{"state: {backend: memory}", "state.backend"},
+		{"revocation: {on_outage: allow}", "revocation.on_outage"},
+		{"password: {memory: 1MiB}", "password.memory"},
+	} {
+		c, err := loadText(tt.yaml)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := c.Warnings(); len(w) != 1 || !strings.HasPrefix(w[0], tt.want+" ") {
+			t.Errorf("%s: %q", tt.yaml, w)
+		}
+	}
+}
+
+func TestProxies(t *testing.T) {
+	s := Server{TrustedProxies: []string{"10.1.2.3/8", "192.0.2.1", "2001:db8::/32", "::ffff:192.0.2.2"}}
+	got, err := s.Proxies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"),
+		netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("192.0.2.2/32"),
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestNewInstanceID(t *testing.T) {
+	for hostname, prefix := range map[string]string{
+		"auth-0": "auth-0-", "Host Name!": "Host-Name-", "": "", strings.Repeat("x", 300): strings.Repeat("x", 48) + "-",
+	} {
+		id, err := NewInstanceID(hostname, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !instanceID.MatchString(id) || !strings.HasPrefix(id, prefix) || len(id) != len(prefix)+8 {
+			t.Errorf("%q of the host %q", id, hostname)
+		}
+	}
+	if _, err := NewInstanceID("auth", bytes.NewReader(nil)); err == nil {
+		t.Error("a name without randomness")
+	}
+}
+
+func TestPrintShowsNoSecret(t *testing.T) {
+	c := Default()
+	c.Storage.Key = "SECRET-1"
+	c.Admin.Password = "sqlite:SECRET-2"
+	for url, shown := range map[string]string{
+		"sqlite:data/watchword.db":                      "sqlite:data/watchword.db",
+		"postgres://u:SECRET@h1,h2/db":                  "postgres://u:********@h1,h2/db",
+		"postgres://u@h/db?password=SECRET&sslmode=off": "postgres://u@h/db?********",
+		"mysql://u:SECRET/SECRET@SECRET@h/db":           "mysql://u:********@h/db",
+	} {
+		c.Database.URL = url
+		var out strings.Builder
+		if err := c.Print(&out); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "SECRET") {
+			t.Errorf("%s: a secret is shown:\n%s", url, out.String())
+		}
+		if !strings.Contains(out.String(), "url: "+shown+"\n") {
+			t.Errorf("%s: want %s in\n%s", url, shown, out.String())
+		}
+	}
+}
