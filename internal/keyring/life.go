@@ -1,0 +1,205 @@
+package keyring
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// A Phase is where a key stands in its life.
+type Phase string
+
+// The phases of a key, in their order. Revoked ends any of them.
+const (
+	Pending   Phase = "pending"   // made, but not yet known to be in the store: nobody is told of it
+	Published Phase = "published" // in the key set; signs nothing yet
+	Active    Phase = "active"    // signs
+	Retiring  Phase = "retiring"  // in the key set until the last token it signed has expired
+	Removed   Phase = "removed"   // gone; its kid never comes back
+	Revoked   Phase = "revoked"   // taken back: neither signs nor verifies
+)
+
+// Phases are all phases.
+var Phases = []Phase{Pending, Published, Active, Retiring, Removed, Revoked}
+
+// State tells a key's phase at a moment by its times alone, so that every reader
+// of the store says the same.
+func State(k store.Key, now time.Time) Phase {
+	switch {
+	case !k.RevokedAt.IsZero():
+		return Revoked
+	case !now.Before(k.RemoveAt):
+		return Removed
+	case !now.Before(k.RetireAt):
+		return Retiring
+	case !now.Before(k.ActivateAt):
+		return Active
+	case !now.Before(k.CreatedAt):
+		return Published
+	default:
+		return Pending
+	}
+}
+
+// A policy is how long each phase lasts.
+type policy struct {
+	keyDuration   time.Duration
+	tokenDuration time.Duration
+	leeway        time.Duration
+	maxAge        time.Duration
+}
+
+// poll is how often the store is asked for news: a second, or less when keys live
+// so briefly that a second matters.
+func (p policy) poll() time.Duration { return min(time.Second, p.keyDuration/20) }
+
+// slack is how long the store may be away before the next key is in it, and again
+// how long after its time a key may still sign because the store is away.
+func (p policy) slack() time.Duration { return p.keyDuration / 10 }
+
+// ripen is how long a key is published before it signs: as long as a key set
+// without it may be in a cache, and two polls in which processes that share the
+// store come to know it.
+func (p policy) ripen() time.Duration { return p.maxAge + 2*p.poll() }
+
+// lead is how long before a key retires the next one is made.
+func (p policy) lead() time.Duration { return p.ripen() + p.slack() }
+
+// date gives a new key its times.
+func (p policy) date(k store.Key, created, activate time.Time) store.Key {
+	k.CreatedAt, k.ActivateAt = created, activate
+	k.RetireAt = activate.Add(p.keyDuration)
+	k.RemoveAt = p.removeAt(k.RetireAt)
+	return k
+}
+
+// removeAt is when the last token has expired that a key may have signed which
+// retires at that moment, or a little late.
+func (p policy) removeAt(retire time.Time) time.Time {
+	return retire.Add(p.slack() + p.tokenDuration + p.leeway)
+}
+
+// retire moves the end of a key's active time, and the end of its life with it.
+func (p policy) retire(k store.Key, at time.Time) store.Key {
+	k.RemoveAt = latest(k.RemoveAt.Add(at.Sub(k.RetireAt)), p.removeAt(at))
+	k.RetireAt = at
+	return k
+}
+
+// lastSigning is from when on a key may sign no more: a token that it signed then
+// would outlive it in the key set.
+func (p policy) lastSigning(k store.Key) time.Time {
+	return k.RemoveAt.Add(-p.tokenDuration - p.leeway)
+}
+
+// ripe says whether a key that this process began to publish at that moment may
+// sign: no cache holds a key set without it. A key whose row says that it was
+// active sooner was allowed to when it was made: there was nothing before it.
+func (p policy) ripe(k store.Key, since, now time.Time) bool {
+	return now.Sub(since) >= p.maxAge || k.ActivateAt.Sub(k.CreatedAt) < p.maxAge
+}
+
+// A plan is what has to change in the store so that signing goes on.
+type plan struct {
+	create  bool
+	at      time.Time   // when the created key is to be active
+	updates []store.Key // with their new times
+	deletes []string    // kids that were published and never signed
+}
+
+func (p plan) empty() bool { return !p.create && len(p.updates) == 0 && len(p.deletes) == 0 }
+
+// plan looks at all keys in the store and says what is due. Which of them this
+// process can sign with, ours says. Keys that are outdated are to be replaced
+// before their time.
+func (p policy) plan(rows []store.Key, ours, outdated func(store.Key) bool, now time.Time) plan {
+	var (
+		current *store.Key  // the newest whose active time has begun
+		next    []store.Key // whose has not, in their order
+		anyLive bool        // somebody may hold a key set
+	)
+	rows = slices.SortedFunc(slices.Values(rows), byActivation)
+	for _, k := range rows {
+		live := now.Before(k.RemoveAt)
+		anyLive = anyLive || live && k.RevokedAt.IsZero()
+		switch {
+		case !live || !ours(k):
+		case !k.ActivateAt.After(now):
+			current = &k
+		case k.RevokedAt.IsZero():
+			next = append(next, k)
+		}
+	}
+	switch {
+	case current == nil && len(next) == 0 && !anyLive:
+		return plan{create: true, at: now} // the very first key: there is nothing in any cache
+	case current == nil && len(next) == 0:
+		return plan{create: true, at: now.Add(p.ripen())}
+	case current == nil:
+		return p.planClockWentBack(next[0], now)
+	case !current.RevokedAt.IsZero() && len(next) == 0:
+		return plan{create: true, at: now} // compromised: better refused by a cache than forged
+	case !current.RevokedAt.IsZero():
+		next[0].ActivateAt = now
+		return plan{updates: next[:1]}
+	default:
+		return p.planRotation(*current, next, outdated, now)
+	}
+}
+
+// planClockWentBack lets a key sign that a clock, since put right, made for a
+// later time.
+func (p policy) planClockWentBack(next store.Key, now time.Time) plan {
+	if !next.CreatedAt.After(now) {
+		return plan{} // it is ripening
+	}
+	next.ActivateAt = now
+	return plan{updates: []store.Key{next}}
+}
+
+func (p policy) planRotation(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
+	at := now.Add(p.ripen())
+	if outdated(current) {
+		if slices.ContainsFunc(next, func(k store.Key) bool { return !outdated(k) }) {
+			return plan{}
+		}
+	} else {
+		end := earliest(current.RetireAt, p.lastSigning(current))
+		if len(next) > 0 || now.Before(end.Add(-p.lead())) {
+			return plan{}
+		}
+		at = latest(at, current.RetireAt)
+	}
+	result := plan{create: true, at: at}
+	before := current
+	for _, k := range next {
+		if k.ActivateAt.After(at) {
+			result.deletes = append(result.deletes, k.ID)
+		} else {
+			before = k
+		}
+	}
+	result.updates = []store.Key{p.retire(before, at)}
+	return result
+}
+
+// byActivation is the order in which keys come to sign.
+func byActivation(a, b store.Key) int {
+	return cmp.Or(a.ActivateAt.Compare(b.ActivateAt), cmp.Compare(a.ID, b.ID))
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

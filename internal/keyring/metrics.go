@@ -1,0 +1,70 @@
+package keyring
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	keys     *prometheus.GaugeVec
+	rotation prometheus.Gauge
+	failures prometheus.Counter
+}
+
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "watchword_signing_keys",
+			Help: "Signing keys that this replica holds, by state.",
+		}, []string{"state"}),
+		rotation: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "watchword_signing_key_next_rotation_timestamp_seconds",
+			Help: "When the key that signs now is to retire, in Unix time; 0 while no key may sign.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_signing_key_refresh_failures_total",
+			Help: "Attempts to bring the signing keys up to date with the database that failed.",
+		}),
+	}
+	for i, c := range m.all() {
+		if err := registerer.Register(c); err != nil {
+			for _, earlier := range m.all()[:i] {
+				registerer.Unregister(earlier)
+			}
+			return nil, fmt.Errorf("keyring: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.keys, m.rotation, m.failures}
+}
+
+func (m *metrics) unregister(registerer prometheus.Registerer) {
+	for _, c := range m.all() {
+		registerer.Unregister(c)
+	}
+}
+
+// show sets the gauges to what is held.
+func (m *metrics) show(keys map[string]*held, pending bool, signing *held, now time.Time) {
+	count := map[Phase]int{}
+	if pending {
+		count[Pending]++
+	}
+	for _, h := range keys {
+		count[State(h.row, now)]++
+	}
+	for _, phase := range Phases {
+		if phase != Removed {
+			m.keys.WithLabelValues(string(phase)).Set(float64(count[phase]))
+		}
+	}
+	m.rotation.Set(0)
+	if signing != nil {
+		m.rotation.Set(float64(signing.row.RetireAt.Unix()))
+	}
+}

@@ -1,0 +1,519 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// ErrNoSigningKey: there is no key that may sign now. Signing with another one
+// would make tokens that somebody refuses.
+var ErrNoSigningKey = problem.New(problem.Unavailable, "no_signing_key",
+	"this server has no key that it may sign with at the moment")
+
+// Where the private keys are (tokens.keys).
+const (
+	// InMemory: in this process alone, and gone with it. The public halves are in
+	// the store, for people to list; they are not trusted from there.
+	InMemory = "memory"
+	// InDatabase: in the store, sealed. They survive a restart, and processes on
+	// one database share them.
+	InDatabase = "database"
+)
+
+// Store is what a Ring needs of package store.
+type Store interface {
+	store.Keys
+	store.Settings
+	Update(ctx context.Context, f func(r store.Records) error) error
+}
+
+// Config is what a Ring is made of. All of it is required, but Box only for keys
+// in the database.
+type Config struct {
+	Keys          string        // InMemory or InDatabase
+	Algorithm     string        // of new keys: one of accesstoken.Algorithms
+	KeyDuration   time.Duration // how long a key is active; default 3h
+	TokenDuration time.Duration // how long the longest-lived token lives; default 30m
+	Leeway        time.Duration // by which verifiers accept a token after its exp
+	MaxAge        time.Duration // of the served key set (Cache-Control); default 30s
+	InstanceID    string        // prefix of the kids made here
+	Store         Store
+	Box           *seal.Box
+	Now           func() time.Time
+	Rand          io.Reader
+	Logger        *slog.Logger
+	Registerer    prometheus.Registerer
+}
+
+// A Ring holds the keys of this replica. Signer, Public and Key may be called by
+// any number of goroutines; they take no lock and never wait.
+//
+// What it promises at every moment after Open:
+//
+//   - At most one key signs, and one does unless the store has been away for
+//     longer than a tenth of KeyDuration beyond the rotation that was due, or the
+//     ring is not ripe yet (see Open).
+//   - No key signs before it has been published for MaxAge. Exceptions: the very
+//     first key, when the store knows no other that could be in a cache, and the
+//     one that replaces a revoked key.
+//   - A token lives no longer than the published life of its key, Leeway included,
+//     if it lives no longer than TokenDuration.
+//   - A key that is not known to be in the store is neither used nor published,
+//     and a kid that was removed does not come back.
+type Ring struct {
+	cfg     Config
+	policy  policy
+	metrics *metrics
+	view    atomic.Pointer[view]
+
+	mu       sync.Mutex // guards what follows; held across a whole Refresh
+	held     map[string]*held
+	gone     map[string]bool // removed here, row not yet deleted
+	fresh    *fresh          // a key that is not known to be in the store
+	replaces time.Time       // keys made before it had another algorithm
+}
+
+// view is what callers see; it never changes.
+type view struct {
+	keys    *accesstoken.KeySet
+	signer  *token.Signer // nil: none may sign
+	until   time.Time     // when signer stops
+	retryAt time.Time     // when there may be a signer, if there is none
+}
+
+// held is a key with its private half.
+type held struct {
+	row    store.Key
+	signer *token.Signer
+	since  time.Time // when it was first published here; zero: it was not yet
+	until  time.Time // stop signing then, whatever row says; zero: row decides
+}
+
+// Open loads the keys there are, makes what is missing, and returns a Ring that
+// signs and publishes. Its keys stay as they are until Run.
+//
+// When the store knows keys that verifiers may have in a cache, and this process
+// can sign with none of them (it keeps its keys in memory and joins or restarts),
+// its first key must be known everywhere before it signs: for MaxAge and a little,
+// Signer says ErrNoSigningKey, and the replica is not ready.
+//
+// Sealed keys that the Box does not open are an error, and nothing is changed.
+func Open(ctx context.Context, cfg Config) (*Ring, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	r := &Ring{
+		cfg: cfg,
+		policy: policy{
+			keyDuration:   cfg.KeyDuration,
+			tokenDuration: cfg.TokenDuration,
+			leeway:        cfg.Leeway,
+			maxAge:        cfg.MaxAge,
+		},
+		held: map[string]*held{},
+		gone: map[string]bool{},
+	}
+	r.view.Store(&view{})
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	if err := r.Refresh(ctx); err != nil {
+		r.metrics.unregister(cfg.Registerer)
+		return nil, err
+	}
+	return r, nil
+}
+
+func (c Config) check() error {
+	switch {
+	case c.Keys != InMemory && c.Keys != InDatabase:
+		return fmt.Errorf("tokens.keys is %q: use %q or %q", c.Keys, InDatabase, InMemory)
+	case c.Keys == InDatabase && c.Box == nil:
+		return errors.New("keys in the database need a storage key: set AUTH_STORAGE_KEY")
+	case !slices.Contains(accesstoken.Algorithms(), c.Algorithm):
+		return fmt.Errorf("tokens.algorithm is %q: use one of %v", c.Algorithm, accesstoken.Algorithms())
+	case c.TokenDuration <= 0 || c.KeyDuration < c.TokenDuration:
+		return fmt.Errorf("keys live for %v and tokens for %v: make tokens.key_duration at least as long as tokens.token_duration", c.KeyDuration, c.TokenDuration)
+	case c.MaxAge < 0 || c.KeyDuration < 2*c.MaxAge:
+		return fmt.Errorf("keys live for %v, and the key set may be cached for %v: make tokens.key_duration at least twice as long", c.KeyDuration, c.MaxAge)
+	case c.InstanceID == "":
+		return errors.New("a key needs the name of its instance: set cluster.instance_id")
+	}
+	return nil
+}
+
+// Signer returns the key that signs now. The error is ErrNoSigningKey, with the
+// time after which trying again may help.
+func (r *Ring) Signer() (*token.Signer, error) {
+	v, now := r.view.Load(), r.cfg.Now()
+	if v.signer != nil && now.Before(v.until) {
+		return v.signer, nil
+	}
+	return nil, ErrNoSigningKey.After(max(r.policy.poll(), v.retryAt.Sub(now)))
+}
+
+// Public returns the published keys: those of this replica that verify. It is the
+// same pointer until a key comes or goes, so that a caller may keep what it made
+// of it.
+func (r *Ring) Public() *accesstoken.KeySet { return r.view.Load().keys }
+
+// Key returns a published key by its kid.
+func (r *Ring) Key(kid string) (accesstoken.Key, bool) { return r.Public().Key(kid) }
+
+// Run lives the keys' lives until ctx ends: it acts at each due time and looks
+// every second for what other processes wrote. While the store is away, the key
+// that signs goes on as long as it may.
+func (r *Ring) Run(ctx context.Context) {
+	failing := false
+	for {
+		err := r.Refresh(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			r.cfg.Logger.ErrorContext(ctx, "signing keys: cannot be kept up to date; trying on", "error", err)
+		case err == nil && failing:
+			r.cfg.Logger.InfoContext(ctx, "signing keys: up to date again")
+		}
+		failing = err != nil
+
+		timer := time.NewTimer(r.wait())
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// storeTimeout bounds one Refresh.
+const storeTimeout = 5 * time.Second
+
+// Refresh does what is due now: activates, makes, retires and removes keys, and
+// takes over what other processes wrote. Run calls it all the time; call it to
+// see at once what was just written to the store, such as a rotation request.
+func (r *Ring) Refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.refresh(ctx)
+	r.publish(ctx) // also what time alone has changed, when the store is away
+	if err != nil {
+		r.metrics.failures.Inc()
+	}
+	return err
+}
+
+// Withdraw stops signing and publishing with a key in this process, now, and
+// replaces it. Call it once the transaction with RevokeIn is committed; other
+// processes see the row within a second. The replacement signs at once: verifiers
+// that keep the key set for its max-age without asking again for a kid that they
+// do not know may refuse it until then.
+func (r *Ring) Withdraw(ctx context.Context, kid string) error {
+	r.mu.Lock()
+	if h := r.held[kid]; h != nil && h.row.RevokedAt.IsZero() {
+		h.row.RevokedAt = r.wall()
+	}
+	r.publish(ctx)
+	r.mu.Unlock()
+	return r.Refresh(ctx)
+}
+
+// load is the first look at the store: what is there is believed to have been
+// published by a former life of this process, or another one, when it was made.
+func (r *Ring) load(ctx context.Context) error {
+	rows, err := r.cfg.Store.Keys(ctx)
+	if err != nil {
+		return fmt.Errorf("signing keys: %w", err)
+	}
+	if err := r.adopt(rows); err != nil {
+		return err
+	}
+	for _, h := range r.held {
+		h.since = h.row.CreatedAt
+	}
+	if newest := r.newest(); newest != nil && newest.row.Algorithm != r.cfg.Algorithm {
+		r.replaces = r.wall()
+	}
+	return nil
+}
+
+// refresh brings held and the store together. What it learns before an error is
+// kept.
+func (r *Ring) refresh(ctx context.Context) error {
+	rows, err := r.cfg.Store.Keys(ctx)
+	if err != nil {
+		return fmt.Errorf("signing keys: %w", err)
+	}
+	adoptErr := r.adopt(rows)
+	r.publish(ctx)
+	changed, err := r.change(ctx, rows)
+	if err != nil {
+		return errors.Join(adoptErr, err)
+	}
+	if changed {
+		if rows, err = r.cfg.Store.Keys(ctx); err != nil {
+			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
+		}
+		adoptErr = r.adopt(rows)
+		r.publish(ctx)
+	}
+	return errors.Join(adoptErr, r.clean(ctx, rows))
+}
+
+// adopt takes over what the store says: times, revocations, and keys that other
+// processes made. A key that is no longer there is dropped.
+func (r *Ring) adopt(rows []store.Key) error {
+	var errs []error
+	there := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		there[row.ID] = true
+		h := r.held[row.ID]
+		switch {
+		case r.gone[row.ID]:
+		case h != nil:
+			if revoked := h.row.RevokedAt; row.RevokedAt.IsZero() {
+				row.RevokedAt = revoked // what Withdraw knows already
+			}
+			h.row, h.until = row, time.Time{}
+		case State(row, r.wall()) == Removed:
+		case r.fresh != nil && r.fresh.signer.KeyID() == row.ID:
+			r.held[row.ID] = &held{row: row, signer: r.fresh.signer}
+			r.fresh = nil
+		case r.cfg.Keys == InDatabase && row.Sealed != nil:
+			signer, err := unsealKey(r.cfg.Box, row)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			r.held[row.ID] = &held{row: row, signer: signer}
+		}
+	}
+	missing := func(kid string) bool { return !there[kid] }
+	maps.DeleteFunc(r.held, func(kid string, _ *held) bool { return missing(kid) })
+	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return missing(kid) })
+	return errors.Join(errs...)
+}
+
+// change writes what is due, in one transaction that looks at the store again:
+// of two processes that share their keys, one does it. It says whether it wrote.
+func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
+	before, err := rotateBefore(ctx, r.cfg.Store)
+	if err != nil {
+		return false, err
+	}
+	due := r.plan(rows, before)
+	if due.empty() {
+		return false, nil
+	}
+	if due.create && r.fresh == nil {
+		if r.fresh, err = newKey(r.cfg); err != nil {
+			return false, err
+		}
+	}
+	// Whether or not the transaction is known to succeed, the new ends of active
+	// times hold here from now on.
+	for _, k := range due.updates {
+		if h := r.held[k.ID]; h != nil {
+			h.until = r.policy.lastSigning(k)
+		}
+	}
+	err = r.cfg.Store.Update(ctx, func(rec store.Records) error {
+		rows, err := rec.Keys(ctx)
+		if err != nil {
+			return err
+		}
+		return r.apply(ctx, rec, r.plan(rows, before))
+	})
+	if err != nil {
+		return false, fmt.Errorf("signing keys: %w", err)
+	}
+	return true, nil
+}
+
+func (r *Ring) plan(rows []store.Key, before time.Time) plan {
+	now := r.wall()
+	if before.After(now) {
+		before = time.Time{} // another clock is ahead: wait for it
+	}
+	before = latest(before, r.replaces)
+	ours := func(k store.Key) bool { return k.Sealed != nil }
+	if r.cfg.Keys == InMemory {
+		ours = func(k store.Key) bool { return r.held[k.ID] != nil }
+	}
+	outdated := func(k store.Key) bool { return k.CreatedAt.Before(before) }
+	return r.policy.plan(rows, ours, outdated, now)
+}
+
+// errMeanwhile: the keys changed between the first look and the transaction.
+var errMeanwhile = errors.New("another process is changing the keys; trying again")
+
+func (r *Ring) apply(ctx context.Context, rec store.Records, p plan) error {
+	for _, kid := range p.deletes {
+		if err := rec.DeleteKey(ctx, kid); err != nil {
+			return err
+		}
+	}
+	for _, k := range p.updates {
+		if err := rec.UpdateKey(ctx, k); err != nil {
+			return err
+		}
+	}
+	if !p.create {
+		return nil
+	}
+	if r.fresh == nil {
+		return errMeanwhile
+	}
+	return rec.CreateKey(ctx, r.policy.date(r.fresh.row, r.wall(), p.at))
+}
+
+// foreignRows is how long rows of other instances are left after their keys are
+// removed: their own instance cleans up, unless it is gone for good.
+const foreignRows = 24 * time.Hour
+
+// clean deletes the rows of removed keys.
+func (r *Ring) clean(ctx context.Context, rows []store.Key) error {
+	for _, row := range rows {
+		end := row.RemoveAt
+		if row.Instance != r.cfg.InstanceID && (r.cfg.Keys == InMemory || row.Sealed == nil) {
+			end = end.Add(foreignRows)
+		}
+		if r.wall().Before(end) && !r.gone[row.ID] {
+			continue
+		}
+		if err := r.cfg.Store.DeleteKey(ctx, row.ID); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("signing keys: %w", err)
+		}
+	}
+	return nil
+}
+
+// publish makes the view of what is held now.
+func (r *Ring) publish(ctx context.Context) {
+	now, old := r.cfg.Now(), r.view.Load()
+	v := &view{keys: old.keys}
+	var keys []accesstoken.Key
+	for _, h := range r.inOrder() {
+		switch State(h.row, now) {
+		case Removed:
+			delete(r.held, h.row.ID)
+			r.gone[h.row.ID] = true
+			r.cfg.Logger.InfoContext(ctx, "signing key removed", "kid", h.row.ID)
+		case Revoked:
+		default:
+			keys = append(keys, h.signer.Public())
+		}
+	}
+	if !slices.EqualFunc(keys, old.keys.Keys(), func(a, b accesstoken.Key) bool { return a.ID == b.ID }) || old.keys == nil {
+		v.keys = keySet(keys)
+	}
+	chosen := r.choose(now, old.signer)
+	if chosen != nil {
+		v.signer, v.until = chosen.signer, chosen.lastSigning(r.policy)
+	} else if newest := r.newest(); newest != nil {
+		v.retryAt = newest.row.ActivateAt
+	}
+	r.view.Store(v)
+
+	// Only now is it published; and by the clock that a jump does not touch.
+	for _, h := range r.held {
+		if h.since.IsZero() {
+			h.since = r.cfg.Now()
+			r.cfg.Logger.InfoContext(ctx, "signing key published", "kid", h.row.ID, "active_at", h.row.ActivateAt)
+		}
+	}
+	if v.signer != nil && v.signer != old.signer {
+		r.cfg.Logger.InfoContext(ctx, "signing key active", "kid", v.signer.KeyID(), "retires_at", chosen.row.RetireAt)
+	}
+	if r.metrics != nil {
+		r.metrics.show(r.held, r.fresh != nil, chosen, now)
+	}
+}
+
+// choose returns the key that signs now: the newest whose time has come and that
+// every cache has. The one that signs already stays, if a clock was put back.
+// Once a key has signed, those before it never do again, whatever becomes of it.
+func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
+	for _, h := range slices.Backward(r.inOrder()) {
+		if h.signer != signing {
+			if h.row.ActivateAt.After(now) || h.since.IsZero() && !r.policy.ripe(h.row, now, now) || !h.since.IsZero() && !r.policy.ripe(h.row, h.since, now) {
+				continue
+			}
+		}
+		if !h.row.RevokedAt.IsZero() || !now.Before(h.lastSigning(r.policy)) {
+			return nil
+		}
+		return h
+	}
+	return nil
+}
+
+func (h *held) lastSigning(p policy) time.Time {
+	end := p.lastSigning(h.row)
+	if !h.until.IsZero() {
+		end = earliest(end, h.until)
+	}
+	return end
+}
+
+// inOrder returns the held keys in the order in which they come to sign.
+func (r *Ring) inOrder() []*held {
+	return slices.SortedFunc(maps.Values(r.held), func(a, b *held) int { return byActivation(a.row, b.row) })
+}
+
+// newest is the last in that order; nil when there is none.
+func (r *Ring) newest() *held {
+	if keys := r.inOrder(); len(keys) > 0 {
+		return keys[len(keys)-1]
+	}
+	return nil
+}
+
+// wall is the time as the store keeps it.
+func (r *Ring) wall() time.Time { return r.cfg.Now().UTC().Truncate(time.Microsecond) }
+
+// wait is how long there is nothing to do.
+func (r *Ring) wait() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, wait := r.cfg.Now(), r.policy.poll()
+	for _, h := range r.held {
+		for _, due := range []time.Time{h.row.ActivateAt, h.row.RemoveAt} {
+			if until := due.Sub(now); until > 0 {
+				wait = min(wait, until)
+			}
+		}
+	}
+	return wait
+}
+
+func keySet(keys []accesstoken.Key) *accesstoken.KeySet {
+	set, err := accesstoken.NewKeySet(keys...)
+	if err != nil {
+		panic(err) // each key is a Signer's, under its own kid
+	}
+	return set
+}

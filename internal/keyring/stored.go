@@ -1,0 +1,123 @@
+package keyring
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// ErrUnknownKey: there is no signing key with that kid.
+var ErrUnknownKey = problem.New(problem.NotFound, "unknown_key", "there is no signing key with this id")
+
+// RevokeIn marks a key as compromised, inside the caller's transaction: the row in
+// the revocation log (kind "kid", valid until the returned key's RemoveAt) belongs
+// into the same one. Revoking twice changes nothing. Rings drop and replace the
+// key within a second of the commit; Withdraw does it at once.
+func RevokeIn(ctx context.Context, r store.Records, kid string, now time.Time) (store.Key, error) {
+	rows, err := r.Keys(ctx)
+	if err != nil {
+		return store.Key{}, err
+	}
+	for _, k := range rows {
+		if k.ID != kid {
+			continue
+		}
+		if k.RevokedAt.IsZero() {
+			k.RevokedAt = now.UTC().Truncate(time.Microsecond)
+			err = r.UpdateKey(ctx, k)
+		}
+		return k, err
+	}
+	return store.Key{}, ErrUnknownKey
+}
+
+// settingRotateBefore holds the moment before which no key may have been made.
+const settingRotateBefore = "signing_keys.rotate_before"
+
+// RequestRotation asks every running node to replace the keys made before now. It
+// takes each a second to see it, and the key set's max-age until its next key
+// signs; tokens of the old ones stay valid.
+func RequestRotation(ctx context.Context, s store.Settings, now time.Time) error {
+	return s.PutSetting(ctx, settingRotateBefore, now.UTC().Format(time.RFC3339Nano))
+}
+
+// rotateBefore reads the latest request; the zero time if there was none.
+func rotateBefore(ctx context.Context, s store.Settings) (time.Time, error) {
+	text, err := s.Setting(ctx, settingRotateBefore)
+	if errors.Is(err, store.ErrNotFound) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("signing keys: %w", err)
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("signing keys: the setting %s is not a time: %w", settingRotateBefore, err)
+	}
+	return t, nil
+}
+
+// fresh is a key that was just made: a row without times, and its private half.
+type fresh struct {
+	row    store.Key
+	signer *token.Signer
+}
+
+// newKey makes a key, named after its instance and its RFC 7638 thumbprint.
+func newKey(cfg Config) (*fresh, error) {
+	private, err := token.GenerateKey(cfg.Rand, cfg.Algorithm)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	public := accesstoken.Key{Algorithm: cfg.Algorithm, Public: private.Public()}
+	kid := cfg.InstanceID + "-" + public.Thumbprint()
+	signer, err := token.NewSigner(kid, cfg.Algorithm, private)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	row := store.Key{ID: kid, Instance: cfg.InstanceID, Algorithm: cfg.Algorithm}
+	if row.PublicJWK, err = signer.Public().MarshalJSON(); err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	if cfg.Keys == InDatabase {
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			return nil, fmt.Errorf("signing keys: %w", err)
+		}
+		row.Sealed = cfg.Box.Seal(der, place(kid))
+	}
+	return &fresh{row: row, signer: signer}, nil
+}
+
+// unsealKey makes the private half of a row usable. The public half comes from it
+// and not from the row, so that who can write the database cannot add a key.
+func unsealKey(box *seal.Box, row store.Key) (*token.Signer, error) {
+	der, err := box.Open(row.Sealed, place(row.ID))
+	switch {
+	case errors.Is(err, seal.ErrUnknownKey):
+		return nil, fmt.Errorf("the signing key %s is sealed under another storage key: start with the storage key that was used before (AUTH_STORAGE_KEY, or the key file beside the database)", row.ID)
+	case err != nil:
+		return nil, fmt.Errorf("the signing key %s in the database is damaged or was moved there from another row: restore it, or take it back with \"watchword keys revoke\"", row.ID)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("the signing key %s in the database is not a private key", row.ID)
+	}
+	signer, ok := private.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("the signing key %s in the database cannot sign", row.ID)
+	}
+	return token.NewSigner(row.ID, row.Algorithm, signer)
+}
+
+// place is what a sealed private key is bound to.
+func place(kid string) string { return "signing_keys/" + kid }
