@@ -323,7 +323,7 @@ func fault(err error) error {
 	switch {
 	case err == nil || errors.As(err, &p):
 		return err
-	case errors.Is(err, store.ErrStale):
+	case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict):
 		return ErrChangedMeanwhile.Because(err)
 	case errors.Is(err, store.ErrBusy):
 		return errBusy.Because(err)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -49,10 +48,11 @@ type HasherConfig struct {
 	Rand  io.Reader
 }
 
-// A Hasher computes password hashes, Argon2id (RFC 9106) as PHC strings. It takes
-// no more than Workers × Memory for hashes that are being computed and the same
-// again for finished ones, whoever asks how often: the memory of a finished hash
-// is collected before more can pile up.
+// A Hasher computes password hashes, Argon2id (RFC 9106) as PHC strings. Whoever
+// asks how often, hashes in work take no more than Workers × Memory. Finished ones
+// are garbage, of which the runtime (at its default GOGC) keeps about as much
+// again: package argon2 takes fresh memory for every hash. Collecting it by hand
+// would cost more than it saves once the process holds much else.
 type Hasher struct {
 	cost     cost
 	rand     io.Reader
@@ -60,9 +60,6 @@ type Hasher struct {
 	budget   *semaphore.Weighted // KiB
 	limit    int64               // KiB: the whole budget
 	dummy    string
-
-	mu    sync.Mutex
-	spent int64 // KiB that hashes took since the last collection; guarded by mu
 }
 
 // NewHasher makes a Hasher.
@@ -143,20 +140,7 @@ func (h *Hasher) compute(ctx context.Context, password string, e encoded, size i
 		return nil, err
 	}
 	defer h.budget.Release(weight)
-	h.collect(int64(e.memory))
 	return argon2.IDKey([]byte(password), e.salt, uint32(e.iterations), uint32(e.memory), uint8(e.parallelism), uint32(size)), nil
-}
-
-// collect makes room for a hash that is about to take so much memory: package
-// argon2 allocates anew for every hash, and the runtime by itself would let
-// garbage grow to the size of everything else that is alive.
-func (h *Hasher) collect(memory int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.spent += memory; h.spent > h.limit {
-		runtime.GC()
-		h.spent = memory
-	}
 }
 
 // cost is what one hash costs.

@@ -1,0 +1,257 @@
+package directory
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// cheap is a Hasher for tests that are not about hashing.
+func cheap(t testing.TB) *Hasher {
+	return hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64})
+}
+
+func hasher(t testing.TB, c HasherConfig) *Hasher {
+	t.Helper()
+	c.Rand = rand.Reader
+	h, err := NewHasher(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestHashAndVerify(t *testing.T) {
+	ctx, h := t.Context(), cheap(t)
+	one, err := h.Hash(ctx, "correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, _ := h.Hash(ctx, "correct horse")
+	if one == two {
+		t.Error("two hashes of one password are equal: no salt")
+	}
+	if !strings.HasPrefix(one, "$argon2id$v=19$m=64,t=1,p=1$") {
+		t.Errorf("not in PHC form: %s", one)
+	}
+	for password, want := range map[string]bool{"correct horse": true, "correct horsf": false, "": false} {
+		if got, err := h.Verify(ctx, password, one); got != want || err != nil {
+			t.Errorf("%q: %v, %v", password, got, err)
+		}
+	}
+	if h.Outdated(one) {
+		t.Error("a fresh hash is outdated")
+	}
+	for _, other := range []HasherConfig{{Memory: 128, Iterations: 1, Parallelism: 1}, {Memory: 64, Iterations: 2, Parallelism: 1}, {Memory: 64, Iterations: 1, Parallelism: 2}} {
+		if !hasher(t, other).Outdated(one) {
+			t.Errorf("not outdated for %+v", other)
+		}
+	}
+}
+
+// From the tests of the reference implementation, phc-winner-argon2.
+func TestVerifyReferenceHash(t *testing.T) {
+	const phc = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+	if ok, err := cheap(t).Verify(t.Context(), "password", phc); !ok || err != nil {
+		t.Errorf("%v, %v", ok, err)
+	}
+}
+
+// A hash that somebody planted in the database or the init file must not cost
+// more than this program allows, nor be read otherwise than it looks.
+func TestPlantedHashesAreRefused(t *testing.T) {
+	const salt, hash = "c29tZXNhbHQ", "CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+	for _, phc := range []string{
+		"", "x", "plaintext password",
+		"$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$m=64,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=4194304,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=99999999999999999999,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=64,t=1000000,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=262144,t=16,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=64,t=0,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=64,t=1,p=0$" + salt + "$" + hash,
+		"$argon2id$v=19$m=65536,t=1,p=256$" + salt + "$" + hash,
+		"$argon2id$v=19$m=-64,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=064,t=1,p=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=64,t=1,p=1,x=1$" + salt + "$" + hash,
+		"$argon2id$v=19$m=64,t=1,p=1$$" + hash,
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$",
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$AAAA",
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + hash + "=",
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + hash + "$",
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + strings.Repeat("A", 1000),
+		"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+	} {
+		if ok, err := cheap(t).Verify(t.Context(), "password", phc); ok || err == nil {
+			t.Errorf("%q is taken", phc)
+		}
+	}
+}
+
+func TestHasherRefusesWhatCannotWork(t *testing.T) {
+	for _, c := range []HasherConfig{
+		{}, {Memory: 64, Iterations: 1}, {Memory: 64, Parallelism: 1}, {Memory: 7, Iterations: 1, Parallelism: 1},
+		{Memory: maxMemory + 1, Iterations: 1, Parallelism: 1}, {Memory: maxMemory, Iterations: 5, Parallelism: 1},
+		{Memory: 64, Iterations: 1, Parallelism: 1, Workers: -1}, {Memory: 64, Iterations: 1, Parallelism: 1, Queue: -1},
+	} {
+		c.Rand = rand.Reader
+		if _, err := NewHasher(c); err == nil {
+			t.Errorf("%+v is taken", c)
+		}
+	}
+}
+
+// occupy takes the only worker of h until the returned function is called.
+func occupy(t *testing.T, h *Hasher) (release func()) {
+	t.Helper()
+	h.admitted <- struct{}{}
+	if !h.budget.TryAcquire(h.limit) {
+		t.Fatal("the worker is taken")
+	}
+	return func() { h.budget.Release(h.limit); <-h.admitted }
+}
+
+func TestBeyondTheQueueIsBusy(t *testing.T) {
+	h := hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3})
+	release := occupy(t, h)
+	results := make(chan error, 3)
+	for range 3 {
+		go func() {
+			_, err := h.Hash(t.Context(), "x")
+			results <- err
+		}()
+	}
+	eventually(t, func() bool { return len(h.admitted) == 4 })
+	_, err := h.Hash(t.Context(), "x")
+	if !errors.Is(err, ErrBusy) || ErrBusy.RetryAfter <= 0 {
+		t.Errorf("beyond the queue: %v", err)
+	}
+	release()
+	for range 3 {
+		if err := <-results; err != nil {
+			t.Errorf("in the queue: %v", err)
+		}
+	}
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
+	h := hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 1})
+	release := occupy(t, h)
+	defer release()
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error)
+	go func() {
+		_, err := h.Hash(ctx, "x")
+		result <- err
+	}()
+	eventually(t, func() bool { return len(h.admitted) == 2 })
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	eventually(t, func() bool { return len(h.admitted) == 1 })
+}
+
+// A hash that was made when hashes cost more takes the place of several.
+func TestDearerHashesStayWithinTheBudget(t *testing.T) {
+	h := hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 4, Queue: 4})
+	dear, err := hasher(t, HasherConfig{Memory: 192, Iterations: 1, Parallelism: 1}).Hash(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !h.budget.TryAcquire(2 * 64) { // room for two of today's is left
+		t.Fatal("the workers are taken")
+	}
+	done := make(chan error)
+	go func() {
+		_, err := h.Verify(t.Context(), "x", dear)
+		done <- err
+	}()
+	eventually(t, func() bool { return len(h.admitted) == 1 && !h.budget.TryAcquire(1) }) // he waits, and nobody passes him
+	h.budget.Release(64)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Sixty-four logins at once, each of which takes 19 MiB, would take 1.2 GiB.
+func TestMemoryOfManyLoginsIsBounded(t *testing.T) {
+	const workers, memory, logins = 2, 19 << 10, 64
+	h := hasher(t, HasherConfig{Memory: memory, Iterations: 1, Parallelism: 1, Workers: workers, Queue: logins})
+	runtime.GC()
+	base := heap()
+	var stop atomic.Bool
+	peak := make(chan uint64)
+	go func() {
+		var most uint64
+		for !stop.Load() {
+			most = max(most, heap())
+			time.Sleep(500 * time.Microsecond)
+		}
+		peak <- most
+	}()
+	var wg sync.WaitGroup
+	for range logins {
+		wg.Go(func() {
+			if _, err := h.Verify(context.Background(), "x", h.dummy); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	stop.Store(true)
+	took := (<-peak - base) >> 20
+	// In work, the same again as garbage, and a hash for each worker while the
+	// collector is on its way.
+	const allowed = 3 * workers * memory >> 10
+	t.Logf("%d logins: %d MiB at most, %d in work at once", logins, took, workers*memory>>10)
+	if took > allowed {
+		t.Errorf("%d logins took %d MiB, more than %d", logins, took, allowed)
+	}
+}
+
+func heap() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
+// eventually waits for a condition that is about to come true.
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen")
+		}
+	}
+}
+
+func FuzzParsePHC(f *testing.F) {
+	f.Add("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")
+	f.Fuzz(func(t *testing.T, s string) {
+		if e, err := parsePHC(s); err == nil && (e.String() != s || e.check() != nil) {
+			t.Errorf("%q is read as %q", s, e)
+		}
+	})
+}
+
+func BenchmarkHash(b *testing.B) {
+	h := hasher(b, HasherConfig{Memory: 19 << 10, Iterations: 2, Parallelism: 1})
+	for b.Loop() {
+		if _, err := h.Hash(b.Context(), "correct horse battery staple"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
