@@ -56,7 +56,8 @@ type View struct {
 	// confirmed is the last that is known for certain; nil until the whole log
 	// has been read once.
 	confirmed atomic.Pointer[confirmation]
-	stale     atomic.Bool // the present outage has been logged
+	round     atomic.Int64 // counts readings of the log as they begin
+	stale     atomic.Bool  // the present outage has been logged
 	answers   *prometheus.CounterVec
 
 	log  string // id of the log that is being read; Run's alone
@@ -70,7 +71,9 @@ type View struct {
 // a time.
 type confirmation struct {
 	head store.LogHead
-	asOf time.Time
+	asOf time.Time // before the database was asked
+	// round is of the reading that confirmed it.
+	round int64
 }
 
 // pageSize is how many lines are read at once.
@@ -129,28 +132,40 @@ func (v *View) Check(t *accesstoken.Token) error {
 	if _, ok := v.list.Revoked(t); ok {
 		return ErrRevoked
 	}
-	c := v.confirmed.Load()
-	if c == nil {
-		return v.refuse() // whatever OnOutage says: a view that never saw the log would bring everything back
-	}
-	stale := v.cfg.Now().Sub(c.asOf) - v.cfg.MaxStaleness
-	if stale <= 0 {
-		return nil
-	}
-	if v.stale.CompareAndSwap(false, true) {
+	stale, err := v.judge()
+	if stale > 0 && v.stale.CompareAndSwap(false, true) {
+		_, asOf := v.Confirmed()
 		v.cfg.Logger.Error("the view of the revocation log is stale",
-			"confirmed", c.asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
+			"confirmed", asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
 	}
-	if v.cfg.OnOutage.Allow && (v.cfg.OnOutage.For == 0 || stale <= v.cfg.OnOutage.For) {
+	switch {
+	case err != nil:
+		v.answers.WithLabelValues("deny").Inc()
+	case stale > 0:
 		v.answers.WithLabelValues("allow").Inc()
-		return nil
 	}
-	return v.refuse()
+	return err
 }
 
-func (v *View) refuse() error {
-	v.answers.WithLabelValues("deny").Inc()
-	return ErrStale.After(v.cfg.Poll)
+// Ready says whether the view answers for tokens that it does not know to be
+// taken back: nil, or ErrStale.
+func (v *View) Ready() error {
+	_, err := v.judge()
+	return err
+}
+
+// judge tells by how much the view is staler than it may be, and ErrStale if it
+// must not be trusted any more.
+func (v *View) judge() (stale time.Duration, err error) {
+	c := v.confirmed.Load()
+	if c == nil { // whatever OnOutage says: a view that never saw the log would bring everything back
+		return 0, ErrStale.After(v.cfg.Poll)
+	}
+	stale = v.cfg.Now().Sub(c.asOf) - v.cfg.MaxStaleness
+	if stale <= 0 || v.cfg.OnOutage.Allow && (v.cfg.OnOutage.For == 0 || stale <= v.cfg.OnOutage.For) {
+		return stale, nil
+	}
+	return stale, ErrStale.After(v.cfg.Poll)
 }
 
 // Confirmed returns up to which number the view knew everything, and when. The
@@ -167,10 +182,10 @@ func (v *View) Confirmed() (seq int64, asOf time.Time) {
 // everything up to number seq, or with ctx. (An older confirmation might be of a
 // log that has been replaced since.)
 func (v *View) Wait(ctx context.Context, seq int64) error {
-	called := v.cfg.Now()
+	called := v.round.Load()
 	for {
 		next := v.Next()
-		if c := v.confirmed.Load(); c != nil && c.head.Seq >= seq && !c.asOf.Before(called) {
+		if c := v.confirmed.Load(); c != nil && c.head.Seq >= seq && c.round > called {
 			return nil
 		}
 		select {
@@ -191,6 +206,9 @@ func (v *View) Next() <-chan struct{} {
 // Page returns the part of the log after a number, at most limit entries; the
 // beginning of the log, if the reader's log is another one (and named) or he has
 // seen more of it than there is. ErrStale while the log has never been read.
+//
+// A page may hold entries above its head, which this view has read but not
+// confirmed: an earlier entry for the same user may have been merged into one.
 func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 	c := v.confirmed.Load() // before the entries: they may be newer, not older
 	if c == nil {
@@ -202,7 +220,7 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 		AsOf: c.asOf.UTC().Truncate(time.Millisecond),
 		Age:  max(0, v.cfg.Now().Sub(c.asOf).Milliseconds()),
 	}
-	if after > p.Head || log != "" && log != p.Log {
+	if after > max(p.Head, v.list.Last()) || log != "" && log != p.Log {
 		p.Snapshot, after = true, 0
 	}
 	p.Entries = v.list.After(after, limit)
@@ -215,6 +233,7 @@ func (v *View) refresh(ctx context.Context) error {
 	// An answer that takes longer confirms nothing.
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.MaxStaleness)
 	defer cancel()
+	round := v.round.Add(1)
 	for {
 		asked := v.cfg.Now()
 		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, v.read, pageSize)
@@ -231,7 +250,7 @@ func (v *View) refresh(ctx context.Context) error {
 		}
 		if len(lines) < pageSize {
 			v.read = head.Seq
-			v.confirm(confirmation{head, asked})
+			v.confirm(confirmation{head, asked, round})
 			return nil
 		}
 		v.read = lines[len(lines)-1].Seq

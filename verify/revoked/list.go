@@ -170,6 +170,9 @@ func (l *List) After(seq int64, limit int) []Entry {
 	return entries
 }
 
+// Last is the number up to which entries of the present log have been applied.
+func (l *List) Last() int64 { return l.complete.Load() }
+
 // Detach takes the entries out of the log and keeps them: a token is refused as
 // before, but After begins anew. It is for the day on which the log is another
 // one.

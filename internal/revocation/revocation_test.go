@@ -1,0 +1,458 @@
+package revocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// A replica is a running view over a log.
+type replica struct {
+	*View
+	log     *Log
+	logged  *journal
+	metrics *prometheus.Registry
+}
+
+func start(t *testing.T, m store.Revocations, outage Outage) *replica {
+	t.Helper()
+	r := &replica{logged: new(journal), metrics: prometheus.NewRegistry()}
+	var err error
+	r.View, err = NewView(Config{
+		Store: m, Poll: time.Second, MaxStaleness: 5 * time.Second, OnOutage: outage, Now: time.Now,
+		Logger:     slog.New(slog.NewTextHandler(r.logged, nil)),
+		Registerer: r.metrics,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.log = &Log{Store: m, View: r.View, Now: time.Now}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return r
+}
+
+func (r *replica) metric(t *testing.T, name, label string) float64 {
+	t.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "watchword_revocation_"+name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+func (r *replica) expect(t *testing.T, tok *accesstoken.Token, want error) {
+	t.Helper()
+	if err := r.Check(tok); !errors.Is(err, want) || want == nil && err != nil {
+		t.Errorf("token %s: %v, want %v", tok.ID, err, want)
+	}
+}
+
+func token(id string) *accesstoken.Token {
+	return &accesstoken.Token{KeyID: "k", Subject: "u", SessionID: "s", ID: id, IssuedAt: time.Now()}
+}
+
+func line(id string) store.Revocation {
+	return store.Revocation{Kind: string(revoked.Token), Subject: id, ExpiresAt: time.Now().Add(time.Hour), Reason: "logout"}
+}
+
+func TestTakeBackIsKnownWhenItReturns(t *testing.T) {
+	m := newMemLog()
+	r := start(t, m, Outage{})
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for i := range 50 {
+				id := fmt.Sprint(g, "-", i)
+				if _, err := r.log.TakeBack(t.Context(), line(id)); err != nil {
+					t.Errorf("%s: %v", id, err)
+					return
+				}
+				for range 3 {
+					if err := r.Check(token(id)); !errors.Is(err, ErrRevoked) {
+						t.Errorf("%s was taken back, then: %v", id, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if head, _ := r.Confirmed(); head != 800 || r.metric(t, "entries", "") != 800 || r.metric(t, "head", "") != 800 {
+		t.Errorf("the head is %d after 800 lines", head)
+	}
+	r.expect(t, token("other"), nil)
+}
+
+func TestOtherReplicasKnowWithinAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		a, b := start(t, m, Outage{}), start(t, m, Outage{})
+		synctest.Wait()
+		if _, err := a.log.TakeBack(t.Context(), line("x")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.expect(t, token("x"), ErrRevoked)
+
+		a.log.Bell = b.Ring
+		if _, err := a.log.TakeBack(t.Context(), line("y")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // no time passes
+		b.expect(t, token("y"), ErrRevoked)
+	})
+}
+
+func TestAViewThatIsCutOffStopsTrustingItself(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		outage Outage
+		// want is what a good token is answered at 5 s, 5 s + 1 ns, and 1 min 5 s + 1 ns
+		want [3]error
+	}{
+		{"deny", Outage{}, [3]error{nil, ErrStale, ErrStale}},
+		{"allow", Outage{Allow: true}, [3]error{nil, nil, nil}},
+		{"allow 1m", Outage{Allow: true, For: time.Minute}, [3]error{nil, nil, ErrStale}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemLog()
+				r := start(t, m, c.outage)
+				synctest.Wait()
+				if _, err := r.log.TakeBack(t.Context(), line("bad")); err != nil {
+					t.Fatal(err)
+				}
+				m.set(func(m *memLog) { m.down = true })
+				for i, at := range []time.Duration{5 * time.Second, 5*time.Second + 1, time.Minute + 5*time.Second + 1} {
+					_, asOf := r.Confirmed()
+					time.Sleep(time.Until(asOf.Add(at)))
+					r.expect(t, token("good"), c.want[i])
+					r.expect(t, token("bad"), ErrRevoked)
+				}
+				if c.want[2] != nil {
+					p := problem.From(r.Check(token("good")))
+					if p.Kind != problem.Unavailable || p.RetryAfter != time.Second {
+						t.Errorf("a stale view answers %+v", p)
+					}
+				}
+				if n := strings.Count(r.logged.String(), "view of the revocation log is stale"); n != 1 {
+					t.Errorf("logged %d times for one outage", n)
+				}
+				allowed, denied := r.metric(t, "stale_answers_total", "allow"), r.metric(t, "stale_answers_total", "deny")
+				if (allowed > 0) != c.outage.Allow || (denied > 0) != (c.want[2] != nil) {
+					t.Errorf("counted %v allowed, %v denied", allowed, denied)
+				}
+				if s := r.metric(t, "view_staleness_seconds", ""); s < 65 || s > 66 {
+					t.Errorf("staleness is %v s", s)
+				}
+
+				m.set(func(m *memLog) { m.down = false })
+				time.Sleep(time.Second)
+				synctest.Wait()
+				r.expect(t, token("good"), nil)
+				r.expect(t, token("bad"), ErrRevoked)
+			})
+		})
+	}
+}
+
+// An answer is as old as its question: a revocation may have been written while
+// it was on its way.
+func TestSlowAnswersAreOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		m.set(func(m *memLog) { m.latency = 3 * time.Second })
+		r := start(t, m, Outage{})
+		began := time.Now()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if _, asOf := r.Confirmed(); !asOf.Equal(began) {
+			t.Errorf("confirmed as of %v after it was asked", asOf.Sub(began))
+		}
+		r.expect(t, token("x"), nil)
+
+		// Slower than the bound: nothing is confirmed, and Run goes on trying.
+		m.set(func(m *memLog) { m.latency = 6 * time.Second })
+		time.Sleep(20 * time.Second)
+		r.expect(t, token("x"), ErrStale)
+		m.set(func(m *memLog) { m.latency = 0 })
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		r.expect(t, token("x"), nil)
+	})
+}
+
+func TestAViewThatNeverSawTheLogAcceptsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		for i := range 2*pageSize + 1 {
+			m.lines = append(m.lines, store.Revocation{Seq: int64(i + 1), Kind: "jti", Subject: strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour)})
+		}
+		m.head = int64(len(m.lines))
+		m.readable = 2 // of three pages
+		r := start(t, m, Outage{Allow: true})
+		synctest.Wait()
+		r.expect(t, token("good"), ErrStale)
+		r.expect(t, token("0"), ErrRevoked)
+		if _, asOf := r.Confirmed(); !asOf.IsZero() {
+			t.Error("a log that was read in part is confirmed")
+		}
+		if _, err := r.Page("", 0, 10); !errors.Is(err, ErrStale) {
+			t.Errorf("a page of it: %v", err)
+		}
+		if s := r.metric(t, "view_staleness_seconds", ""); s != -1 {
+			t.Errorf("staleness is %v", s)
+		}
+		m.set(func(m *memLog) { m.readable = -1 })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.expect(t, token("good"), nil)
+		r.expect(t, token(strconv.Itoa(2*pageSize)), ErrRevoked)
+	})
+}
+
+func TestFailedAppends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r := start(t, m, Outage{})
+		synctest.Wait()
+
+		m.set(func(m *memLog) { m.afterwards = true })
+		if _, err := r.log.TakeBack(t.Context(), line("persisted")); !errors.Is(err, ErrNotRecorded) {
+			t.Errorf("failed but persisted: %v", err)
+		}
+		m.set(func(m *memLog) { m.afterwards, m.down = false, true })
+		if _, err := r.log.TakeBack(t.Context(), line("not persisted")); !errors.Is(err, ErrNotRecorded) {
+			t.Errorf("failed and not persisted: %v", err)
+		}
+		m.set(func(m *memLog) { m.down = false })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.expect(t, token("persisted"), ErrRevoked)
+		r.expect(t, token("not persisted"), nil)
+		for _, id := range []string{"persisted", "not persisted"} { // the client tries again
+			if _, err := r.log.TakeBack(t.Context(), line(id)); err != nil {
+				t.Error(err)
+			}
+			r.expect(t, token(id), ErrRevoked)
+		}
+	})
+}
+
+func TestSettleDoesNotPretend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r := start(t, m, Outage{})
+		synctest.Wait()
+		for range 10 {
+			if _, err := r.log.TakeBack(t.Context(), line("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The database is replaced. Number 3 of the new log was never read, though
+		// this view has read up to 10.
+		m.set(func(m *memLog) { m.id, m.head, m.lines, m.readable = "log-2", 2, nil, 0 })
+		if seq, err := m.AppendRevocation(t.Context(), line("y")); err != nil || seq != 3 {
+			t.Fatal(seq, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		err := r.log.Settle(ctx, 3)
+		if p := problem.From(err); !errors.Is(err, ErrUnsettled) || p.Kind != problem.Unavailable {
+			t.Errorf("Settle gives %v", err)
+		}
+		m.set(func(m *memLog) { m.readable = -1 })
+		if err := r.log.Settle(t.Context(), 3); err != nil {
+			t.Error(err)
+		}
+		r.expect(t, token("y"), ErrRevoked)
+	})
+}
+
+func TestAnotherLogBringsNothingBack(t *testing.T) {
+	for name, change := range map[string]func(*memLog){
+		"replaced":               func(m *memLog) { m.id, m.head, m.lines = "log-2", 0, nil },
+		"replaced by a longer":   func(m *memLog) { m.id, m.head, m.lines = "log-2", 50, nil },
+		"restored from a backup": func(m *memLog) { m.head, m.lines = 1, m.lines[:1] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemLog()
+				r := start(t, m, Outage{})
+				synctest.Wait()
+				for i := range 5 {
+					if _, err := r.log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				page, _ := r.Page("", 0, 100)
+				m.set(change)
+				seq, err := r.log.TakeBack(t.Context(), line("new"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, id := range []string{"0", "1", "2", "3", "4", "new"} {
+					r.expect(t, token(id), ErrRevoked)
+				}
+				if head, _ := r.Confirmed(); head != seq {
+					t.Errorf("the head is %d, want %d", head, seq)
+				}
+				if !strings.Contains(r.logged.String(), "restored from a backup") {
+					t.Errorf("it was not said aloud: %s", r.logged)
+				}
+				again, err := r.Page(page.Log, page.Next(), 100)
+				if err != nil || !again.Snapshot || again.Entries[len(again.Entries)-1].ID != revoked.Digest(revoked.Token, "new") {
+					t.Errorf("a follower of the old log is sent %+v, %v", again, err)
+				}
+			})
+		})
+	}
+}
+
+func TestTheExpiredIsSwept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r := start(t, m, Outage{})
+		synctest.Wait()
+		short, long := line("short"), line("long")
+		short.ExpiresAt = time.Now().Add(time.Minute)
+		for _, l := range []store.Revocation{short, long} {
+			if _, err := r.log.TakeBack(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(ClockSkew) // expired for the clock skew but a minute
+		synctest.Wait()
+		r.expect(t, token("short"), ErrRevoked)
+		time.Sleep(2*time.Minute + time.Second)
+		synctest.Wait()
+		if n := r.list.Len(); n != 1 || len(m.lines) != 1 {
+			t.Errorf("%d entries in memory, %d in the log, want 1 and 1", n, len(m.lines))
+		}
+		r.expect(t, token("long"), ErrRevoked)
+
+		for range 2*sweepBatch + 5 {
+			m.lines = append(m.lines, short)
+		}
+		if n, err := r.Sweep(t.Context()); n != 2*sweepBatch+5 || err != nil {
+			t.Errorf("swept %d, %v", n, err)
+		}
+	})
+}
+
+func TestWhatCannotBeTakenBack(t *testing.T) {
+	r := start(t, newMemLog(), Outage{})
+	for name, l := range map[string]store.Revocation{
+		"nothing":           {},
+		"unknown kind":      {Kind: "tenant", Subject: "x", ExpiresAt: time.Now()},
+		"nobody":            {Kind: "jti", ExpiresAt: time.Now()},
+		"for no time":       {Kind: "jti", Subject: "x"},
+		"a user of nothing": {Kind: "user", Subject: "x", ExpiresAt: time.Now()},
+	} {
+		if _, err := r.log.TakeBack(t.Context(), l); err == nil {
+			t.Errorf("%s was taken back", name)
+		}
+	}
+}
+
+// A newer replica may take back what this one does not understand.
+func TestAnUnknownKindIsNotIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r := start(t, m, Outage{})
+		synctest.Wait()
+		l := line("x")
+		l.Kind = "tenant"
+		if _, err := m.AppendRevocation(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(7 * time.Second)
+		r.expect(t, token("good"), ErrStale)
+	})
+}
+
+func TestTimesAreRoundedUp(t *testing.T) {
+	at := time.Unix(1700000000, 1000)
+	e := entryOf(store.Revocation{Kind: "user", Subject: "u", IssuedBefore: at, ExpiresAt: at})
+	if e.IssuedBefore != 1700000001 || e.ExpiresAt != 1700000001 {
+		t.Errorf("times are %d and %d", e.IssuedBefore, e.ExpiresAt)
+	}
+	if e := entryOf(store.Revocation{Kind: "jti", ExpiresAt: at.Truncate(time.Second)}); e.IssuedBefore != 0 || e.ExpiresAt != 1700000000 {
+		t.Errorf("times are %d and %d", e.IssuedBefore, e.ExpiresAt)
+	}
+}
+
+func TestPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newMemLog(), Outage{})
+		synctest.Wait()
+		for i := range 5 {
+			if _, err := r.log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(250 * time.Millisecond)
+		for _, c := range []struct {
+			log          string
+			after, limit int64
+			first, last  int64 // 0: none
+			more, snap   bool
+			next         int64
+		}{
+			{"", 0, 10, 1, 5, false, false, 5},
+			{"log-1", 2, 10, 3, 5, false, false, 5},
+			{"log-1", 2, 2, 3, 4, true, false, 4},
+			{"log-1", 3, 2, 4, 5, false, false, 5},
+			{"log-1", 5, 2, 0, 0, false, false, 5},
+			{"log-1", 6, 2, 1, 2, true, true, 2},
+			{"log-0", 3, 2, 1, 2, true, true, 2},
+		} {
+			p, err := r.Page(c.log, c.after, int(c.limit))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var first, last int64
+			if n := len(p.Entries); n > 0 {
+				first, last = p.Entries[0].Seq, p.Entries[n-1].Seq
+			}
+			if first != c.first || last != c.last || p.More != c.more || p.Snapshot != c.snap || p.Next() != c.next {
+				t.Errorf("page of %q after %d, limit %d: %+v", c.log, c.after, c.limit, p)
+			}
+			if p.Log != "log-1" || p.Head != 5 || p.Age != 250 || time.Since(p.AsOf) != 250*time.Millisecond {
+				t.Errorf("page is of %s, head %d as of %v, age %d", p.Log, p.Head, p.AsOf, p.Age)
+			}
+		}
+	})
+}
+
+func TestConfigThatCannotWork(t *testing.T) {
+	if _, err := NewView(Config{Poll: 5 * time.Second, MaxStaleness: 5 * time.Second}); err == nil {
+		t.Error("a view that is stale between two polls was made")
+	}
+}
