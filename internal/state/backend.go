@@ -96,6 +96,9 @@ func (r Rate) Interval() int64 {
 	return (period + burst - 1) / burst
 }
 
+// Full is what the whole burst costs, in microseconds.
+func (r Rate) Full() int64 { return r.Interval() * int64(r.Burst) }
+
 // Decide is the generic cell rate algorithm. The state of a bucket is its
 // theoretical arrival time: when it will be empty again, in microseconds since
 // 1970; zero for a new one. Decide returns the state after one more event at
@@ -104,21 +107,26 @@ func (r Rate) Interval() int64 {
 // A bucket can not be more than full: a state further ahead (the clock was set
 // back, the rate was changed) counts as full.
 func (r Rate) Decide(arrival, now int64) (int64, Decision) {
-	interval := r.Interval()
-	full := interval * int64(r.Burst)
-	used := min(max(arrival-now, 0), full)
-	if used+interval > full {
-		return arrival, Decision{
-			RetryAfter: micros(used + interval - full),
-			ResetAfter: micros(used),
-		}
+	used := min(max(arrival-now, 0), r.Full())
+	if used+r.Interval() > r.Full() {
+		return arrival, r.Decision(false, used)
 	}
-	used += interval
-	return now + used, Decision{
-		Allowed:    true,
-		Remaining:  int((full - used) / interval),
+	used += r.Interval()
+	return now + used, r.Decision(true, used)
+}
+
+// Decision says in a caller's terms what Decide, or its twin in another
+// language, found: used is how full the bucket is now, in microseconds.
+func (r Rate) Decision(allowed bool, used int64) Decision {
+	d := Decision{
+		Allowed:    allowed,
+		Remaining:  int((r.Full() - used) / r.Interval()),
 		ResetAfter: micros(used),
 	}
+	if !allowed {
+		d.RetryAfter = micros(used + r.Interval() - r.Full())
+	}
+	return d
 }
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -1,0 +1,145 @@
+package sqlstate
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+)
+
+// queries are the statements in the words of one dialect. What they do with the
+// clock is written {ms} and {µs}: the time in microseconds, by whole milliseconds
+// for records. Each stands for an argument nowMillis or nowMicros in its place.
+type queries struct {
+	get, put, create, replace, swap, take, delete string
+	list, deleteOwned                             string
+	rate, newRate, moveRate                       string
+	sweepRecords, sweepRates                      string
+	clock                                         string
+}
+
+const oneRecord = " WHERE kind = ? AND owner = ? AND id = ?"
+
+func newQueries(d sqldb.Dialect) queries {
+	q := queries{
+		get:         "SELECT kind, owner, id, value, version, expires_at FROM state_records" + oneRecord + " AND expires_at > {ms}",
+		put:         insert,
+		create:      insert,
+		replace:     "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND expires_at <= {ms}",
+		swap:        "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND version = ? AND expires_at > {ms}",
+		take:        "DELETE FROM state_records" + oneRecord + " AND version = ?",
+		delete:      "DELETE FROM state_records" + oneRecord,
+		list:        "SELECT kind, owner, id, value, version, expires_at FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}",
+		deleteOwned: "DELETE FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}",
+		// One row also for a bucket that is not there.
+		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
+			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
+		newRate:      "INSERT INTO state_rates (kind, owner, id, tat, expires_at) VALUES (?, ?, ?, ?, ?)",
+		moveRate:     "UPDATE state_rates SET tat = ?, expires_at = ?" + oneRecord + " AND tat = ?",
+		sweepRecords: sweep(d, "state_records"),
+		sweepRates:   sweep(d, "state_rates"),
+		clock:        "SELECT {µs}",
+	}
+	if d == sqldb.MySQL {
+		// VALUES() is the form that both MySQL 8 and MariaDB take.
+		q.put += " ON DUPLICATE KEY UPDATE value = VALUES(value), version = VALUES(version), expires_at = VALUES(expires_at)"
+	} else {
+		set := " ON CONFLICT (kind, owner, id) DO UPDATE SET value = excluded.value, version = excluded.version, expires_at = excluded.expires_at"
+		q.put += set
+		q.create += set + " WHERE state_records.expires_at <= {ms}"
+	}
+	millis, micros := clock(d)
+	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros)
+	for _, query := range []*string{
+		&q.get, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
+		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates, &q.clock,
+	} {
+		*query = replace.Replace(*query)
+	}
+	return q
+}
+
+const insert = "INSERT INTO state_records (kind, owner, id, value, version, expires_at) VALUES (?, ?, ?, ?, ?, {ms} + ?)"
+
+// sweep deletes the rows that expired first. The condition is repeated outside
+// the subquery: PostgreSQL evaluates it again for a row that somebody has just
+// made anew, and so leaves it alone.
+func sweep(d sqldb.Dialect, table string) string {
+	if d == sqldb.MySQL {
+		return "DELETE FROM " + table + " WHERE expires_at <= {ms} ORDER BY expires_at LIMIT ?"
+	}
+	return fmt.Sprintf("DELETE FROM %s WHERE expires_at <= {ms} AND (kind, owner, id) IN"+
+		" (SELECT kind, owner, id FROM %s WHERE expires_at <= {ms} ORDER BY expires_at LIMIT ?)", table, table)
+}
+
+// clock is the server's time in microseconds since 1970, by whole milliseconds
+// and exactly. On SQLite it is an argument.
+func clock(d sqldb.Dialect) (millis, micros string) {
+	switch d {
+	case sqldb.Postgres:
+		return "CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT) * 1000",
+			"CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+	case sqldb.MySQL: // UTC: local times come twice when summer ends
+		return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3))",
+			"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+	default:
+		return "?", "?"
+	}
+}
+
+// A tick is an argument that stands for the clock.
+type tick int
+
+const (
+	nowMillis tick = iota
+	nowMicros
+)
+
+// args replaces the ticks by the time on SQLite, and leaves them out where the
+// statement asks the server.
+func (s *Store) args(list ...any) []any {
+	args := make([]any, 0, len(list))
+	for _, a := range list {
+		switch {
+		case a != nowMillis && a != nowMicros:
+			args = append(args, a)
+		case s.db.Dialect() != sqldb.SQLite:
+		case a == nowMillis:
+			args = append(args, s.now().UnixMilli()*1000)
+		default:
+			args = append(args, s.now().UnixMicro())
+		}
+	}
+	return args
+}
+
+func readRecord(scan sqldb.Scan) (state.Record, error) {
+	var (
+		r       state.Record
+		expires int64
+	)
+	err := scan(&r.Key.Kind, &r.Key.Owner, &r.Key.ID, &r.Value, &r.Version, &expires)
+	r.Expires = sqldb.Time(expires)
+	return r, err
+}
+
+// lifetime is ttl as it is added to a time.
+func lifetime(ttl time.Duration) int64 { return ttl.Milliseconds() * 1000 }
+
+// blob is value, but never NULL.
+func blob(value []byte) []byte {
+	if value == nil {
+		return []byte{}
+	}
+	return value
+}
+
+// unavailable says that the backend gave no answer; nil stays nil.
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return state.ErrUnavailable.Because(err)
+}

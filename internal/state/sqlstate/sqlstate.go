@@ -1,0 +1,240 @@
+// Package sqlstate keeps shared state in the SQL database of the deployment, in
+// the tables state_records and state_rates of package sqldb.
+//
+// Writes are single statements, guarded by the version or the expiry that they
+// replace, so that no transaction is held open between two of them. The clock is
+// the database server's; on SQLite, where every process is on one machine, it is
+// the one that New was given.
+package sqlstate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+)
+
+// sweepBatch is how many rows one statement of Sweep deletes: few enough that
+// nobody waits long for its locks.
+const sweepBatch = 500
+
+// Store implements state.Store.
+type Store struct {
+	db  *sqldb.DB
+	now func() time.Time
+	sql queries
+}
+
+var _ state.Store = (*Store)(nil)
+
+// New returns a store on a database whose schema is there; db stays the
+// caller's. now is the clock if the database is SQLite.
+func New(db *sqldb.DB, now func() time.Time) *Store {
+	return &Store{db: db, now: now, sql: newQueries(db.Dialect())}
+}
+
+// Get implements state.Store.
+func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
+	if err := key.Check(); err != nil {
+		return state.Record{}, err
+	}
+	r, err := readRecord(s.db.QueryRow(ctx, s.sql.get, s.args(key.Kind, key.Owner, key.ID, nowMillis)...).Scan)
+	if errors.Is(err, sqldb.ErrNoRows) {
+		return state.Record{}, state.ErrNotFound
+	}
+	return r, unavailable(err)
+}
+
+// Put implements state.Store.
+func (s *Store) Put(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (int64, error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	version := state.NewVersion()
+	_, err := s.exec(ctx, s.sql.put, key.Kind, key.Owner, key.ID, blob(value), version, nowMillis, lifetime(ttl))
+	if err != nil {
+		return 0, err
+	}
+	return version, nil
+}
+
+// Create implements state.Store.
+func (s *Store) Create(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (int64, error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	version := state.NewVersion()
+	for {
+		// MySQL can not say in one statement that only an expired row is replaced.
+		n, err := s.exec(ctx, s.sql.create, key.Kind, key.Owner, key.ID, blob(value), version, nowMillis, lifetime(ttl), nowMillis)
+		if errors.Is(err, sqldb.ErrUnique) {
+			n, err = s.exec(ctx, s.sql.replace, blob(value), version, nowMillis, lifetime(ttl), key.Kind, key.Owner, key.ID, nowMillis)
+		}
+		if err != nil {
+			return 0, err
+		}
+		if n > 0 {
+			return version, nil
+		}
+		if _, err := s.Get(ctx, key); err == nil {
+			return 0, state.ErrExists
+		} else if !errors.Is(err, state.ErrNotFound) {
+			return 0, err
+		}
+		// What stood in the way has gone meanwhile.
+	}
+}
+
+// Swap implements state.Store.
+func (s *Store) Swap(ctx context.Context, key state.Key, version int64, value []byte, ttl time.Duration) (int64, error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	next := state.NewVersion()
+	n, err := s.exec(ctx, s.sql.swap, blob(value), next, nowMillis, lifetime(ttl), key.Kind, key.Owner, key.ID, version, nowMillis)
+	if err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, state.ErrChanged
+	}
+	return next, nil
+}
+
+// Take implements state.Store. Because a version is never used again, deleting
+// just the version that was read is as good as a transaction.
+func (s *Store) Take(ctx context.Context, key state.Key) (state.Record, error) {
+	for {
+		r, err := s.Get(ctx, key)
+		if err != nil {
+			return state.Record{}, err
+		}
+		n, err := s.exec(ctx, s.sql.take, key.Kind, key.Owner, key.ID, r.Version)
+		if err != nil {
+			return state.Record{}, err
+		}
+		if n > 0 {
+			return r, nil
+		}
+	}
+}
+
+// Delete implements state.Store.
+func (s *Store) Delete(ctx context.Context, key state.Key) error {
+	if err := key.Check(); err != nil {
+		return err
+	}
+	_, err := s.exec(ctx, s.sql.delete, key.Kind, key.Owner, key.ID)
+	return err
+}
+
+// List implements state.Store.
+func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
+	if err := state.CheckOwned(kind, owner); err != nil {
+		return nil, err
+	}
+	list, err := sqldb.All(ctx, s.db, readRecord, s.sql.list, s.args(kind, owner, nowMillis)...)
+	return list, unavailable(err)
+}
+
+// DeleteOwned implements state.Store.
+func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error) {
+	if err := state.CheckOwned(kind, owner); err != nil {
+		return 0, err
+	}
+	n, err := s.exec(ctx, s.sql.deleteOwned, kind, owner, nowMillis)
+	return int(n), err
+}
+
+// Limit implements state.Store. An event that is not allowed costs one read; one
+// that is allowed moves the bucket from the very state that was read, which never
+// comes back, because every event moves it ahead.
+func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
+	if err := key.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	if err := rate.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	for {
+		var (
+			arrival *int64
+			now     int64
+		)
+		err := s.db.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
+		if err != nil {
+			return state.Decision{}, unavailable(err)
+		}
+		var was int64
+		if arrival != nil {
+			was = *arrival
+		}
+		next, decision := rate.Decide(was, now)
+		if !decision.Allowed {
+			return decision, nil
+		}
+		var n int64
+		if arrival == nil {
+			n, err = s.exec(ctx, s.sql.newRate, key.Kind, key.Owner, key.ID, next, next)
+		} else {
+			n, err = s.exec(ctx, s.sql.moveRate, next, next, key.Kind, key.Owner, key.ID, was)
+		}
+		if err != nil && !errors.Is(err, sqldb.ErrUnique) {
+			return state.Decision{}, err
+		}
+		if n > 0 {
+			return decision, nil
+		}
+	}
+}
+
+// Sweep implements state.Store.
+func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
+	total := 0
+	for _, query := range []string{s.sql.sweepRecords, s.sql.sweepRates} {
+		for total < limit {
+			batch := min(sweepBatch, limit-total)
+			n, err := s.exec(ctx, query, nowMillis, nowMillis, batch)
+			if err != nil {
+				return total, err
+			}
+			total += int(n)
+			if int(n) < batch {
+				break
+			}
+		}
+	}
+	return total, nil
+}
+
+// Clock returns the time by which records expire.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+	var now int64
+	err := s.db.QueryRow(ctx, s.sql.clock, s.args(nowMicros)...).Scan(&now)
+	return sqldb.Time(now), unavailable(err)
+}
+
+// Ping implements state.Store.
+func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Ping(ctx)) }
+
+// Close implements state.Store: the database was given.
+func (s *Store) Close() error { return nil }
+
+// exec runs one statement. A deadlock, which rolls it back, is tried again as
+// package sqldb does.
+func (s *Store) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	args = s.args(args...)
+	n, err := s.db.Exec(ctx, query, args...)
+	if errors.Is(err, sqldb.ErrRetry) {
+		err = s.db.InTxReadCommitted(ctx, func(ctx context.Context, q sqldb.Q) (err error) {
+			n, err = q.Exec(ctx, query, args...)
+			return err
+		})
+	}
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return n, nil
+}

@@ -1,0 +1,34 @@
+package sqlstate_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/state/statetest"
+)
+
+func TestConformanceSQLite(t *testing.T) {
+	dirs := make(map[*testing.T]string)
+	statetest.Run(t, "sqlite", func(t *testing.T) state.Store {
+		if dirs[t] == "" {
+			dirs[t] = t.TempDir()
+		}
+		return open(t, "sqlite:"+filepath.Join(dirs[t], "watchword.db"))
+	})
+}
+
+func open(t *testing.T, url string) *sqlstate.Store {
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return sqlstate.New(db, time.Now)
+}
