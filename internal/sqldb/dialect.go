@@ -1,0 +1,106 @@
+package sqldb
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Dialect is one of the three kinds of SQL. Its methods write what cannot be
+// said in the same words everywhere.
+type Dialect int
+
+const (
+	SQLite   Dialect = iota
+	Postgres         // also behind PgBouncer
+	MySQL            // also MariaDB
+)
+
+// String is the name that metrics, logs and errors use.
+func (d Dialect) String() string {
+	return [...]string{"sqlite", "postgres", "mysql"}[d]
+}
+
+// ForUpdate ends a SELECT whose rows the transaction will change: it locks them,
+// so that two transactions queue up instead of refusing each other later. SQLite
+// has one writer at a time and needs nothing.
+func (d Dialect) ForUpdate() string {
+	if d == SQLite {
+		return ""
+	}
+	return " FOR UPDATE"
+}
+
+// Upsert inserts a row or, when one with the same key columns is there, sets its
+// other columns. The parameters are the keys, then the others. Keys must be the
+// table's primary key, and the table may have no other unique columns.
+func (d Dialect) Upsert(table string, keys, others []string) string {
+	insert := insertInto(table, keys, others)
+	sets := make([]string, len(others))
+	for i, c := range others {
+		if d == MySQL {
+			// VALUES() is deprecated in MySQL 8 in favour of a row alias, which
+			// MariaDB does not know; both take this.
+			sets[i] = fmt.Sprintf("%s = VALUES(%s)", c, c)
+		} else {
+			sets[i] = fmt.Sprintf("%s = excluded.%s", c, c)
+		}
+	}
+	if d == MySQL {
+		return insert + " ON DUPLICATE KEY UPDATE " + strings.Join(sets, ", ")
+	}
+	return insert + " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO UPDATE SET " + strings.Join(sets, ", ")
+}
+
+// InsertIfAbsent inserts a row unless one with the same key columns is there,
+// which then stays as it is. Parameters as in Upsert. The count of affected rows
+// does not say which it was.
+func (d Dialect) InsertIfAbsent(table string, keys, others []string) string {
+	insert := insertInto(table, keys, others)
+	if d == MySQL {
+		// INSERT IGNORE would swallow other errors, too.
+		return insert + fmt.Sprintf(" ON DUPLICATE KEY UPDATE %s = %s.%s", keys[0], table, keys[0])
+	}
+	return insert + " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO NOTHING"
+}
+
+// DeleteSome deletes the first rows, in the order of a column, that a condition
+// holds for. The last parameter is how many at most. Key is the primary key: one
+// column, or several with commas.
+func (d Dialect) DeleteSome(table, key, where, order string) string {
+	if d == MySQL {
+		return fmt.Sprintf("DELETE FROM %s WHERE %s ORDER BY %s LIMIT ?", table, where, order)
+	}
+	return fmt.Sprintf("DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT ?)",
+		table, key, key, table, where, order)
+}
+
+// rebind writes the parameters as the dialect does. A ? inside quotes stays.
+func (d Dialect) rebind(query string) string {
+	if d != Postgres || !strings.Contains(query, "?") {
+		return query
+	}
+	var b strings.Builder
+	b.Grow(len(query) + 16)
+	quoted, n := false, 0
+	for i := range len(query) {
+		switch c := query[i]; {
+		case c == '\'':
+			quoted = !quoted
+			b.WriteByte(c)
+		case c == '?' && !quoted:
+			n++
+			b.WriteByte('$')
+			b.WriteString(strconv.Itoa(n))
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func insertInto(table string, keys, others []string) string {
+	columns := append(append([]string{}, keys...), others...)
+	return fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s)", table,
+		strings.Join(columns, ", "), strings.Repeat(", ?", len(columns)-1))
+}

@@ -1,0 +1,91 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// openMySQL serves MySQL 8 and MariaDB from 10.2 on. Differences between them
+// are mentioned where they bite.
+func (db *DB) openMySQL(ctx context.Context) error {
+	db.dialect = MySQL
+	u, err := parseURL(db.cfg.URL)
+	if err != nil {
+		return err
+	}
+	host := u.Host
+	if u.Port() == "" {
+		host = net.JoinHostPort(u.Hostname(), "3306")
+	}
+	// The driver's own form, without what may hold special characters.
+	cfg, err := mysql.ParseDSN("tcp(" + host + ")/?" + u.RawQuery)
+	if err != nil {
+		return fmt.Errorf("it cannot be read: %w", err)
+	}
+	cfg.User = u.User.Username()
+	cfg.Passwd, _ = u.User.Password()
+	cfg.DBName = strings.TrimPrefix(u.Path, "/")
+	if cfg.DBName == "" {
+		return errors.New("it must name the database: mysql://user:password@host:3306/watchword")
+	}
+	cfg.ClientFoundRows = true // an UPDATE says how many rows it matched, as everywhere else
+	cfg.ParseTime = false
+	cfg.RejectReadOnly = true // a primary that became a replica: connect anew
+	cfg.Logger = &mysql.NopLogger{}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = dialTimeout
+	}
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	// Too long a value is an error, not cut off.
+	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
+		return err
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return err
+	}
+	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections, !cfg.InterpolateParams)
+	db.writer, db.reader = p, p
+	if err := p.db.PingContext(ctx); err != nil {
+		return errors.Join(err, p.close())
+	}
+	return nil
+}
+
+// https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
+func mysqlKind(err error) kind {
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
+		switch e.Number {
+		case 1062: // ER_DUP_ENTRY
+			return unique
+		case 1213, // ER_LOCK_DEADLOCK
+			1020: // ER_CHECKREAD: MariaDB, innodb_snapshot_isolation
+			return retry
+		case 1146: // ER_NO_SUCH_TABLE
+			return noTable
+		case 1040, 1203, 1226, // too many connections
+			1053,             // ER_SERVER_SHUTDOWN
+			1114,             // ER_RECORD_FILE_FULL
+			1205,             // ER_LOCK_WAIT_TIMEOUT; has waited long already
+			1290, 1792, 1836: // read-only
+			return refused
+		}
+		return other
+	}
+	if errors.Is(err, mysql.ErrInvalidConn) {
+		return lost
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+		return refused
+	}
+	return other
+}

@@ -1,0 +1,133 @@
+package sqldb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxConnections = 10
+	DefaultAcquireTimeout = 5 * time.Second
+	DefaultTimeout        = 15 * time.Second
+)
+
+// Connections that are not needed are closed after idleTime, and every one after
+// lifeTime, so that a balancer in front of the database, or a new primary, is
+// noticed.
+const (
+	idleTime = 5 * time.Minute
+	lifeTime = 30 * time.Minute
+)
+
+// Config says which database to open and how patient to be with it.
+type Config struct {
+	// URL is sqlite:path, postgres://user:password@host:port/name?options (what
+	// pgx reads, several hosts too), or mysql://user:password@host:port/name
+	// (options are those of go-sql-driver). Behind PgBouncer in transaction mode
+	// add default_query_exec_mode=exec.
+	URL string
+	// MaxConnections bounds the pool. Zero: DefaultMaxConnections.
+	MaxConnections int
+	// AcquireTimeout is how long a caller waits for a free connection, and how
+	// long a transaction is tried again. Zero: DefaultAcquireTimeout.
+	AcquireTimeout time.Duration
+	// Timeout bounds one statement or one transaction, everything included, so
+	// that a database that hangs does not hang its callers. It does not bound
+	// migrations. Zero: DefaultTimeout.
+	Timeout time.Duration
+	// Logger gets warnings about how the database is set up; nil: none.
+	Logger *slog.Logger
+	// Registerer gets the metrics; nil: none.
+	Registerer prometheus.Registerer
+}
+
+// A DB is an open database. Its own Exec, Query and QueryRow are each a
+// transaction of their own.
+type DB struct {
+	cfg     Config
+	dialect Dialect
+	writer  *pool
+	reader  *pool // the same as writer, but on SQLite
+	metrics *metrics
+}
+
+// Open connects to the database and makes sure that it answers. It does not
+// touch the schema: that is Migrate.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	if cfg.MaxConnections == 0 {
+		cfg.MaxConnections = DefaultMaxConnections
+	}
+	if cfg.AcquireTimeout == 0 {
+		cfg.AcquireTimeout = DefaultAcquireTimeout
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	db := &DB{cfg: cfg}
+	var err error
+	switch scheme, _, _ := strings.Cut(cfg.URL, ":"); scheme {
+	case "sqlite":
+		err = db.openSQLite(ctx)
+	case "postgres", "postgresql":
+		err = db.openPostgres(ctx)
+	case "mysql":
+		err = db.openMySQL(ctx)
+	default:
+		err = errors.New("it must begin with sqlite:, postgres:// or mysql://")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("database.url: %w", err)
+	}
+	db.metrics = newMetrics(db)
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(db.metrics); err != nil {
+			return nil, errors.Join(fmt.Errorf("sqldb: %w", err), db.Close())
+		}
+	}
+	return db, nil
+}
+
+// Dialect says which SQL the database speaks.
+func (db *DB) Dialect() Dialect { return db.dialect }
+
+// Ping asks whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	var one int
+	return db.QueryRow(ctx, "SELECT 1").Scan(&one)
+}
+
+// Close ends all connections.
+func (db *DB) Close() error {
+	if db.cfg.Registerer != nil && db.metrics != nil {
+		db.cfg.Registerer.Unregister(db.metrics)
+	}
+	err := db.writer.close()
+	if db.reader != db.writer {
+		err = errors.Join(err, db.reader.close())
+	}
+	return err
+}
+
+// parseURL reads a database URL. Its errors never show it: it has a password.
+func parseURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return nil, fmt.Errorf("it cannot be read (%w); special characters in a password are written as %%XX", err)
+	}
+	return u, nil
+}

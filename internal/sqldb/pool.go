@@ -1,0 +1,148 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A pool is a bounded set of connections. Its slots stand in front of the
+// connections of database/sql, which would let a caller wait for ever.
+type pool struct {
+	db       *sql.DB
+	dialect  Dialect
+	path     string // SQLite: the file, for error messages
+	slots    chan struct{}
+	patience time.Duration
+
+	// Prepared statements by query, for drivers that do not keep them themselves.
+	// Queries are constants of the program, so the map is small.
+	prepares bool
+	mu       sync.Mutex
+	stmts    map[string]*sql.Stmt
+
+	waiting atomic.Int64 // callers that wait for a slot now
+	waits   atomic.Int64 // that had to, ever
+	waited  atomic.Int64 // nanoseconds, all together
+	refused atomic.Int64 // that gave up
+}
+
+func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
+	sqlDB.SetMaxOpenConns(connections)
+	sqlDB.SetMaxIdleConns(connections)
+	sqlDB.SetConnMaxIdleTime(idleTime)
+	sqlDB.SetConnMaxLifetime(lifeTime)
+	return &pool{
+		db:       sqlDB,
+		dialect:  db.dialect,
+		slots:    make(chan struct{}, connections),
+		patience: db.cfg.AcquireTimeout,
+		prepares: prepares,
+		stmts:    make(map[string]*sql.Stmt),
+	}
+}
+
+// acquire waits for a slot; the caller gives it back with release.
+func (p *pool) acquire(ctx context.Context) error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	p.waits.Add(1)
+	p.waiting.Add(1)
+	start := time.Now()
+	timer := time.NewTimer(p.patience)
+	defer func() {
+		timer.Stop()
+		p.waiting.Add(-1)
+		p.waited.Add(int64(time.Since(start)))
+	}()
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return fmt.Errorf("sqldb: %w", ctx.Err())
+		}
+	}
+	p.refused.Add(1)
+	return fmt.Errorf("sqldb: %w: no free connection of %d within %v", ErrBusy,
+		cap(p.slots), time.Since(start).Round(time.Millisecond))
+}
+
+func (p *pool) release() { <-p.slots }
+
+// prepared returns the prepared statement of a query, or nil when there is none.
+func (p *pool) prepared(query string) *sql.Stmt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stmts[query]
+}
+
+// prepare makes the prepared statement of a query. The caller holds a slot and no
+// connection.
+func (p *pool) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	stmt, err := p.db.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if first := p.stmts[query]; first != nil { // another caller was faster
+		return first, stmt.Close()
+	}
+	p.stmts[query] = stmt
+	return stmt, nil
+}
+
+// A runner is a *sql.DB, a *sql.Tx or a prepared statement of either, as far as
+// it matters here.
+type runner interface {
+	ExecContext(ctx context.Context, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, args ...any) (*sql.Rows, error)
+}
+
+// A plain is a query that is not prepared.
+type plain struct {
+	on interface {
+		ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	}
+	query string
+}
+
+func (q plain) ExecContext(ctx context.Context, args ...any) (sql.Result, error) {
+	return q.on.ExecContext(ctx, q.query, args...)
+}
+
+func (q plain) QueryContext(ctx context.Context, args ...any) (*sql.Rows, error) {
+	return q.on.QueryContext(ctx, q.query, args...)
+}
+
+// runner returns what runs the query outside a transaction.
+func (p *pool) runner(ctx context.Context, query string) (runner, error) {
+	if !p.prepares {
+		return plain{p.db, p.dialect.rebind(query)}, nil
+	}
+	if stmt := p.prepared(query); stmt != nil {
+		return stmt, nil
+	}
+	return p.prepare(ctx, query)
+}
+
+func (p *pool) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, stmt := range p.stmts {
+		errs = append(errs, stmt.Close())
+	}
+	clear(p.stmts)
+	return errors.Join(append(errs, p.db.Close())...)
+}

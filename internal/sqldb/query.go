@@ -1,0 +1,152 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+)
+
+// A Q runs queries: a DB, where each is a transaction of its own, or the inside
+// of InTx. Parameters are written ?.
+//
+// Errors: ErrUnique, ErrBusy, ErrRetry (inside InTx: return it), ErrNoRows; or
+// another one, after which a write outside a transaction may or may not have
+// happened.
+type Q interface {
+	// Exec runs a statement and says how many rows it matched.
+	Exec(ctx context.Context, query string, args ...any) (int64, error)
+	// Query runs a SELECT. The rows must be closed, and until then nothing else
+	// may be asked of the same transaction.
+	Query(ctx context.Context, query string, args ...any) (*Rows, error)
+	// QueryRow is for a SELECT of at most one row.
+	QueryRow(ctx context.Context, query string, args ...any) Row
+	// Dialect says which SQL this is.
+	Dialect() Dialect
+}
+
+// Scan reads the columns of one row into variables.
+type Scan func(dest ...any) error
+
+// All returns what read makes of every row of a SELECT.
+func All[T any](ctx context.Context, q Q, read func(Scan) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		one, err := read(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
+
+// Rows are the answer to Query.
+type Rows struct {
+	rows    *sql.Rows
+	explain func(error) error
+	release func()
+	once    sync.Once
+}
+
+// Next goes to the next row.
+func (r *Rows) Next() bool { return r.rows.Next() }
+
+// Scan reads the columns of the row.
+func (r *Rows) Scan(dest ...any) error { return r.explain(r.rows.Scan(dest...)) }
+
+// Err says why Next ended early; nil if it did not.
+func (r *Rows) Err() error { return r.explain(r.rows.Err()) }
+
+// Close gives the connection back. It may be called again.
+func (r *Rows) Close() error {
+	err := r.rows.Close()
+	r.once.Do(r.release)
+	return err
+}
+
+// A Row is the answer to QueryRow.
+type Row struct {
+	rows *Rows
+	err  error
+}
+
+func newRow(rows *Rows, err error) Row { return Row{rows, err} }
+
+// Scan reads the columns of the row, or returns ErrNoRows.
+func (r Row) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return ErrNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	return r.rows.Close()
+}
+
+// Exec runs a statement as a transaction of its own.
+func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
+	defer cancel()
+	p := db.writer
+	if err := p.acquire(ctx); err != nil {
+		return 0, err
+	}
+	defer p.release()
+	run, err := p.runner(ctx, query)
+	if err != nil {
+		return 0, p.explain(ctx, err, true)
+	}
+	n, err := affected(run.ExecContext(ctx, args...))
+	return n, p.explain(ctx, err, false)
+}
+
+// Query runs a SELECT on a snapshot of its own.
+func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
+	p := db.reader
+	if err := p.acquire(ctx); err != nil {
+		cancel()
+		return nil, err
+	}
+	rows, err := func() (*sql.Rows, error) {
+		run, err := p.runner(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		return run.QueryContext(ctx, args...)
+	}()
+	if err != nil {
+		p.release()
+		defer cancel()
+		return nil, p.explain(ctx, err, true)
+	}
+	return &Rows{
+		rows:    rows,
+		explain: func(err error) error { return p.explain(ctx, err, true) },
+		release: func() { p.release(); cancel() },
+	}, nil
+}
+
+// QueryRow is Query for at most one row.
+func (db *DB) QueryRow(ctx context.Context, query string, args ...any) Row {
+	return newRow(db.Query(ctx, query, args...))
+}
+
+func affected(r sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}

@@ -1,0 +1,185 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// openSQLite opens the file, and makes it, with mode 0600, when it is not there.
+//
+// One connection writes, several read: in WAL mode neither waits for the other,
+// and writers that queue up in this process never meet SQLITE_BUSY. A commit is
+// on the disk (synchronous=FULL) before it is answered.
+func (db *DB) openSQLite(ctx context.Context) error {
+	path := strings.TrimPrefix(db.cfg.URL, "sqlite:")
+	path = strings.TrimPrefix(path, "//")
+	if path == "" || strings.HasPrefix(path, ":memory:") {
+		return errors.New("sqlite needs the path of a file: sqlite:data/watchword.db")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if err := db.createFile(path); err != nil {
+		return err
+	}
+	pragmas := url.Values{
+		"mode":          {"rw"},
+		"_busy_timeout": {strconv.FormatInt(db.cfg.AcquireTimeout.Milliseconds(), 10)},
+		"_foreign_keys": {"on"},
+		"_defensive":    {"1"},
+		"_dqs":          {"0"},
+		"_error_rc":     {"1"},
+	}
+	dsn := func(more ...string) string {
+		u := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(abs)}
+		q := url.Values{}
+		for k, v := range pragmas {
+			q[k] = v
+		}
+		for i := 0; i < len(more); i += 2 {
+			q.Add(more[i], more[i+1])
+		}
+		u.RawQuery = q.Encode()
+		return u.String()
+	}
+	open := func(connections int, more ...string) (*pool, error) {
+		c, err := sqlite.NewConnector(dsn(more...))
+		if err != nil {
+			return nil, err
+		}
+		p := db.newPool(sql.OpenDB(c), connections, true)
+		p.db.SetConnMaxLifetime(0) // there is no balancer and no failover
+		p.path = path
+		return p, nil
+	}
+	db.writer, err = open(1, "_journal_mode", "WAL", "_synchronous", "FULL", "_txlock", "immediate",
+		"_pragma", "journal_size_limit(16777216)")
+	if err != nil {
+		return err
+	}
+	db.reader, err = open(db.cfg.MaxConnections, "_query_only", "1")
+	if err != nil {
+		return errors.Join(err, db.writer.close())
+	}
+	if err := db.tryWriting(ctx); err != nil {
+		return errors.Join(sqliteAdvice(path, err), db.writer.close(), db.reader.close())
+	}
+	return nil
+}
+
+// createFile makes an empty database file that nobody else may read. The
+// directory is made, too, if it stands right in the working directory as data/
+// of the default does; any other must be there, so that a volume that is not
+// mounted is not taken for an empty database.
+func (db *DB) createFile(path string) error {
+	dir := filepath.Dir(path)
+	if !filepath.IsAbs(dir) && filepath.Dir(dir) == "." && dir != "." && dir != ".." {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("the directory %s cannot be made: %w", dir, err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, fs.ErrExist):
+		// It is not opened here: closing it would drop the locks that SQLite holds.
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.IsDir() {
+			return fmt.Errorf("%s is a directory; name a file in it", path)
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			db.cfg.Logger.Warn("the database file can be read by other users of this machine; "+
+				"take that away with chmod 600", "file", path, "mode", info.Mode().Perm().String())
+		}
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the directory %s does not exist: make it, or mount the volume that belongs there", dir)
+	case errors.Is(err, fs.ErrPermission), isReadOnlyFS(err):
+		return fmt.Errorf("%s cannot be made: let this user (uid %d) write to the directory %s", path, os.Getuid(), dir)
+	}
+	return err
+}
+
+// tryWriting finds out now what would fail later. The switch to WAL mode does not
+// wait for its turn as other statements do, so it is tried again.
+func (db *DB) tryWriting(ctx context.Context) error {
+	deadline := time.Now().Add(db.cfg.AcquireTimeout)
+	for {
+		tx, err := db.writer.db.BeginTx(ctx, nil)
+		if err == nil {
+			return tx.Rollback()
+		}
+		if sqliteKind(err) != refused || sqliteCode(err)&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func sqliteCode(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code()
+	}
+	return sqlite3.SQLITE_OK
+}
+
+func sqliteKind(err error) kind {
+	code := sqliteCode(err)
+	switch code {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+		return unique
+	case sqlite3.SQLITE_ERROR:
+		if strings.Contains(err.Error(), "no such table") {
+			return noTable
+		}
+	}
+	switch code & 0xff {
+	// Busy: busy_timeout has passed already, so trying again at once is no use.
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL,
+		sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+		return refused
+	}
+	return other
+}
+
+// sqliteAdvice says in one sentence what to change.
+func sqliteAdvice(path string, err error) error {
+	var advice string
+	switch sqliteCode(err) & 0xff {
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		advice = fmt.Sprintf("let this user (uid %d) write to the file %s and its directory, and make sure that they are not mounted read-only",
+			os.Getuid(), path)
+	case sqlite3.SQLITE_NOTADB:
+		advice = fmt.Sprintf("%s is not an SQLite database; name another file, or move this one away", path)
+	case sqlite3.SQLITE_CORRUPT:
+		advice = fmt.Sprintf("%s is damaged; put back a backup", path)
+	case sqlite3.SQLITE_FULL:
+		advice = fmt.Sprintf("the disk that holds %s is full; free some space", path)
+	case sqlite3.SQLITE_BUSY:
+		advice = fmt.Sprintf("another process keeps %s locked; only Watchword should have it open", path)
+	default:
+		return err
+	}
+	return fmt.Errorf("%s (%w)", advice, err)
+}

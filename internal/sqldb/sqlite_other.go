@@ -1,0 +1,5 @@
+//go:build !unix
+
+package sqldb
+
+func isReadOnlyFS(error) bool { return false }

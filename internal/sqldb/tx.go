@@ -1,0 +1,142 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// InTx runs f in one serializable transaction: of two that read and write the
+// same rows, one comes after the other. When the database asks for it (deadlock,
+// serialization failure), f is run again from its beginning, for AcquireTimeout
+// at most, so f may have no other effect than on q. f's error rolls everything
+// back and is returned. Inside f use q, never the DB.
+func (db *DB) InTx(ctx context.Context, f func(ctx context.Context, q Q) error) error {
+	return db.inTx(ctx, sql.LevelSerializable, f)
+}
+
+// InTxReadCommitted is InTx for work whose first statement locks the one row that
+// decides (UPDATE, or SELECT with Dialect.ForUpdate): contenders queue up at that
+// row instead of being refused and tried again. Later statements see what was
+// committed before them.
+func (db *DB) InTxReadCommitted(ctx context.Context, f func(ctx context.Context, q Q) error) error {
+	return db.inTx(ctx, sql.LevelReadCommitted, f)
+}
+
+func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, f func(ctx context.Context, q Q) error) error {
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
+	defer cancel()
+	giveUp := time.Now().Add(db.cfg.AcquireTimeout)
+	for pause := time.Millisecond; ; pause = min(2*pause, 64*time.Millisecond) {
+		err := db.runTx(ctx, level, f)
+		if !errors.Is(err, ErrRetry) {
+			return err
+		}
+		db.metrics.retries.Inc()
+		jittered := pause/2 + rand.N(pause)
+		if time.Now().Add(jittered).After(giveUp) {
+			return fmt.Errorf("sqldb: %w: %w", ErrBusy, err)
+		}
+		select {
+		case <-time.After(jittered):
+		case <-ctx.Done():
+			return db.writer.explain(ctx, err, true)
+		}
+	}
+}
+
+// runTx runs the transaction once.
+func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx context.Context, q Q) error) error {
+	p := db.writer
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.release()
+	if db.dialect == SQLite {
+		level = sql.LevelDefault // BEGIN IMMEDIATE: one writer at a time
+	}
+	sqlTx, err := p.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+	if err != nil {
+		return p.explain(ctx, err, true)
+	}
+	t := &tx{pool: p, tx: sqlTx}
+	defer t.prepareMissing(ctx)
+	defer sqlTx.Rollback() // also when f panics; after a commit it does nothing
+
+	err = f(ctx, t)
+	if t.retry != nil {
+		return t.retry // whatever f made of it, the database has rolled back
+	}
+	if err != nil {
+		return err
+	}
+	return p.explain(ctx, sqlTx.Commit(), false)
+}
+
+// A tx is the Q inside a transaction.
+type tx struct {
+	pool    *pool
+	tx      *sql.Tx
+	missing []string // queries that were not prepared yet
+	retry   error    // the first error that asked for another run
+}
+
+func (t *tx) Dialect() Dialect { return t.pool.dialect }
+
+func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	n, err := affected(t.runner(ctx, query).ExecContext(ctx, args...))
+	return n, t.explain(ctx, err)
+}
+
+func (t *tx) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
+	rows, err := t.runner(ctx, query).QueryContext(ctx, args...)
+	if err != nil {
+		return nil, t.explain(ctx, err)
+	}
+	return &Rows{
+		rows:    rows,
+		explain: func(err error) error { return t.explain(ctx, err) },
+		release: func() {},
+	}, nil
+}
+
+func (t *tx) QueryRow(ctx context.Context, query string, args ...any) Row {
+	return newRow(t.Query(ctx, query, args...))
+}
+
+// runner uses the prepared statement if there is one. If not, it is prepared when
+// the transaction has ended: preparing takes a connection, and this transaction
+// may hold the only one.
+func (t *tx) runner(ctx context.Context, query string) runner {
+	if t.pool.prepares {
+		if stmt := t.pool.prepared(query); stmt != nil {
+			return t.tx.StmtContext(ctx, stmt)
+		}
+		t.missing = append(t.missing, query)
+	}
+	return plain{t.tx, t.pool.dialect.rebind(query)}
+}
+
+// prepareMissing fills the cache for the next time. An error here is of no
+// consequence: whoever needs the statement will meet it.
+func (t *tx) prepareMissing(ctx context.Context) {
+	for _, query := range t.missing {
+		if t.pool.prepared(query) == nil {
+			if _, err := t.pool.prepare(ctx, query); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// explain knows that nothing is written before the commit.
+func (t *tx) explain(ctx context.Context, err error) error {
+	err = t.pool.explain(ctx, err, true)
+	if t.retry == nil && errors.Is(err, ErrRetry) {
+		t.retry = err
+	}
+	return err
+}

@@ -1,0 +1,72 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// AppendRevocation implements store.Revocations. Raising the head locks its row
+// until the commit: the next writer waits for it, so numbers have no gaps and
+// become visible in their order. Outside a larger transaction that lock is all
+// that is needed, and read committed lets writers queue up.
+func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (seq int64, err error) {
+	add := func(ctx context.Context, q sqldb.Q) error {
+		if _, err := q.Exec(ctx, "UPDATE revocation_head SET seq = seq + 1 WHERE id = 1"); err != nil {
+			return err
+		}
+		seq, err = one(ctx, q, readInt, "SELECT seq FROM revocation_head WHERE id = 1")
+		if err != nil {
+			return err
+		}
+		_, err := q.Exec(ctx, `INSERT INTO revocations (seq, kind, subject, epoch, issued_before, expires_at,
+			created_at, actor, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			seq, rev.Kind, rev.Subject, rev.Epoch, sqldb.Micros(rev.IssuedBefore), sqldb.Micros(rev.ExpiresAt),
+			sqldb.Micros(rev.CreatedAt), rev.Actor, rev.Reason)
+		return err
+	}
+	if r.db == nil {
+		err = add(ctx, r.q)
+	} else {
+		err = r.db.InTxReadCommitted(ctx, add)
+	}
+	return seq, translate(err)
+}
+
+// RevocationsAfter implements store.Revocations. One statement reads from one
+// snapshot on every database, whatever the isolation level: so the lines and the
+// head fit together.
+func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
+	var head store.LogHead
+	revs := []store.Revocation{}
+	_, err := list(ctx, r.q, func(scan sqldb.Scan) (struct{}, error) {
+		var seq, epoch, before, expires, created sql.NullInt64
+		var kind, subject, actor, reason sql.NullString
+		err := scan(&head.ID, &head.Seq, &seq, &kind, &subject, &epoch, &before, &expires, &created, &actor, &reason)
+		if seq.Valid {
+			revs = append(revs, store.Revocation{
+				Seq: seq.Int64, Kind: kind.String, Subject: subject.String, Epoch: epoch.Int64,
+				IssuedBefore: sqldb.Time(before.Int64), ExpiresAt: sqldb.Time(expires.Int64),
+				CreatedAt: sqldb.Time(created.Int64), Actor: actor.String, Reason: reason.String,
+			})
+		}
+		return struct{}{}, err
+	}, `SELECT h.log_id, h.seq, r.seq, r.kind, r.subject, r.epoch, r.issued_before, r.expires_at,
+		r.created_at, r.actor, r.reason FROM revocation_head h
+		LEFT JOIN (SELECT * FROM revocations WHERE seq > ? ORDER BY seq LIMIT ?) r ON 1 = 1
+		WHERE h.id = 1 ORDER BY r.seq`, after, limit)
+	if err != nil {
+		return nil, store.LogHead{}, err
+	}
+	return revs, head, nil
+}
+
+// DeleteExpiredRevocations implements store.Revocations.
+func (r records) DeleteExpiredRevocations(ctx context.Context, t time.Time, limit int) (int, error) {
+	n, err := r.q.Exec(ctx, r.q.Dialect().DeleteSome("revocations", "seq", "expires_at < ?", "expires_at"),
+		sqldb.Micros(t), limit)
+	return int(n), translate(err)
+}

@@ -1,0 +1,194 @@
+package sqlstore
+
+import (
+	"context"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+const userColumns = `u.id, u.username, u.name_key, u.email, u.first_name, u.last_name,
+	u.password_hash, u.disabled, u.epoch, u.session_epoch, u.created_at, u.updated_at, u.version`
+
+func readUser(scan sqldb.Scan) (u store.User, err error) {
+	var disabled int
+	var created, updated int64
+	err = scan(&u.ID, &u.Username, &u.NameKey, &u.Email, &u.FirstName, &u.LastName,
+		&u.PasswordHash, &disabled, &u.Epoch, &u.SessionEpoch, &created, &updated, &u.Version)
+	u.Disabled = disabled != 0
+	u.CreatedAt, u.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
+	return u, err
+}
+
+// CreateUser implements store.Users. The record's Version is not looked at: a new
+// one has 1.
+func (r records) CreateUser(ctx context.Context, u store.User) error {
+	return r.write(ctx, func(q sqldb.Q) error {
+		taken, err := exists(ctx, q, "SELECT 1 FROM users WHERE id = ? OR name_key = ?", u.ID, u.NameKey)
+		if err != nil {
+			return err
+		}
+		if taken {
+			return store.ErrConflict
+		}
+		return insert(ctx, q, `INSERT INTO users (id, username, name_key, email, first_name, last_name,
+			password_hash, disabled, epoch, session_epoch, created_at, updated_at, version)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)`,
+			u.ID, u.Username, u.NameKey, u.Email, u.FirstName, u.LastName,
+			u.PasswordHash, bit(u.Disabled), u.Epoch, u.SessionEpoch,
+			sqldb.Micros(u.CreatedAt), sqldb.Micros(u.UpdatedAt))
+	})
+}
+
+// User implements store.Users.
+func (r records) User(ctx context.Context, id string) (store.User, error) {
+	return one(ctx, r.q, readUser, "SELECT "+userColumns+" FROM users u WHERE u.id = ?", id)
+}
+
+// UserByName implements store.Users.
+func (r records) UserByName(ctx context.Context, nameKey string) (store.User, error) {
+	return one(ctx, r.q, readUser, "SELECT "+userColumns+" FROM users u WHERE u.name_key = ?", nameKey)
+}
+
+// Users implements store.Users.
+func (r records) Users(ctx context.Context, p store.Page) ([]store.User, error) {
+	return page(ctx, r.q, readUser, p, "u.name_key", "SELECT "+userColumns+" FROM users u WHERE 1 = 1")
+}
+
+// UpdateUser implements store.Users.
+func (r records) UpdateUser(ctx context.Context, u store.User) error {
+	return r.write(ctx, func(q sqldb.Q) error {
+		err := lockVersion(ctx, q, "users", u.ID, u.NameKey, u.Version)
+		if err != nil {
+			return err
+		}
+		if _, err := q.Exec(ctx, "UPDATE memberships SET user_key = ? WHERE user_id = ? AND user_key <> ?",
+			u.NameKey, u.ID, u.NameKey); err != nil {
+			return err
+		}
+		return insert(ctx, q, `UPDATE users SET username = ?, name_key = ?, email = ?, first_name = ?,
+			last_name = ?, password_hash = ?, disabled = ?, updated_at = ?, version = version + 1 WHERE id = ?`,
+			u.Username, u.NameKey, u.Email, u.FirstName,
+			u.LastName, u.PasswordHash, bit(u.Disabled), sqldb.Micros(u.UpdatedAt), u.ID)
+	})
+}
+
+// NextEpoch implements store.Users.
+func (r records) NextEpoch(ctx context.Context, id string, endSessions bool) (epoch int64, err error) {
+	err = r.write(ctx, func(q sqldb.Q) error {
+		rows, err := q.Exec(ctx, "UPDATE users SET epoch = epoch + 1 WHERE id = ?", id)
+		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
+			return err
+		}
+		if endSessions {
+			// In a statement of its own: MySQL and the others do not agree on which
+			// epoch is meant in one that changes both.
+			if _, err := q.Exec(ctx, "UPDATE users SET session_epoch = epoch WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		epoch, err = one(ctx, q, readInt, "SELECT epoch FROM users WHERE id = ?", id)
+		return err
+	})
+	return epoch, err
+}
+
+// DeleteUser implements store.Users.
+func (r records) DeleteUser(ctx context.Context, id string) error {
+	return r.remove(ctx, "DELETE FROM users WHERE id = ?", id)
+}
+
+// AddMember implements store.Users.
+func (r records) AddMember(ctx context.Context, userID, groupID string) error {
+	return r.write(ctx, func(q sqldb.Q) error {
+		key, err := one(ctx, q, readString, "SELECT name_key FROM users WHERE id = ?"+q.Dialect().ForUpdate(), userID)
+		if err != nil {
+			return err
+		}
+		if _, err := one(ctx, q, readInt, "SELECT 1 FROM usergroups WHERE id = ?", groupID); err != nil {
+			return err
+		}
+		_, err = q.Exec(ctx, q.Dialect().InsertIfAbsent("memberships",
+			[]string{"user_id", "group_id"}, []string{"user_key"}), userID, groupID, key)
+		return err
+	})
+}
+
+// RemoveMember implements store.Users.
+func (r records) RemoveMember(ctx context.Context, userID, groupID string) error {
+	return r.write(ctx, func(q sqldb.Q) error {
+		_, err := q.Exec(ctx, "DELETE FROM memberships WHERE user_id = ? AND group_id = ?", userID, groupID)
+		return err
+	})
+}
+
+// GroupsOfUser implements store.Users.
+func (r records) GroupsOfUser(ctx context.Context, userID string) ([]store.Group, error) {
+	return list(ctx, r.q, readGroup, "SELECT "+groupColumns+` FROM memberships m
+		JOIN usergroups g ON g.id = m.group_id WHERE m.user_id = ? ORDER BY g.name_key`, userID)
+}
+
+// MembersOfGroup implements store.Users.
+func (r records) MembersOfGroup(ctx context.Context, groupID string, p store.Page) ([]store.User, error) {
+	return page(ctx, r.q, readUser, p, "m.user_key", "SELECT "+userColumns+` FROM memberships m
+		JOIN users u ON u.id = m.user_id WHERE m.group_id = ?`, groupID)
+}
+
+// ClaimsOfUser implements store.Users.
+func (r records) ClaimsOfUser(ctx context.Context, userID string) ([]store.Claim, error) {
+	return list(ctx, r.q, readClaim, "SELECT DISTINCT "+claimColumns+` FROM memberships m
+		JOIN group_claims gc ON gc.group_id = m.group_id
+		JOIN claims c ON c.id = gc.claim_id
+		WHERE m.user_id = ? ORDER BY c.short_name, c.held_value, c.id`, userID)
+}
+
+// AnyoneHolds implements store.Users.
+func (r records) AnyoneHolds(ctx context.Context, shortName, value string) (bool, error) {
+	return exists(ctx, r.q, `SELECT 1 FROM claims c
+		JOIN group_claims gc ON gc.claim_id = c.id
+		JOIN memberships m ON m.group_id = gc.group_id
+		JOIN users u ON u.id = m.user_id
+		WHERE c.short_name = ? AND c.held_value = ? AND u.disabled = 0 LIMIT 1`, shortName, value)
+}
+
+// lockVersion makes sure that a user, group or claim still has the version, and
+// that the name it is to have is free.
+func lockVersion(ctx context.Context, q sqldb.Q, table, id, nameKey string, version int64) error {
+	type row struct {
+		key     string
+		version int64
+	}
+	found, err := list(ctx, q, func(scan sqldb.Scan) (r row, err error) { return r, scan(&r.key, &r.version) },
+		"SELECT name_key, version FROM "+table+" WHERE id = ?"+q.Dialect().ForUpdate(), id)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 || found[0].version != version {
+		return store.ErrStale
+	}
+	if found[0].key == nameKey {
+		return nil
+	}
+	taken, err := exists(ctx, q, "SELECT 1 FROM "+table+" WHERE name_key = ?", nameKey)
+	if err == nil && taken {
+		return store.ErrConflict
+	}
+	return err
+}
+
+// remove deletes one row by id, or returns ErrNotFound.
+func (r records) remove(ctx context.Context, query, id string) error {
+	return r.write(ctx, func(q sqldb.Q) error {
+		rows, err := q.Exec(ctx, query, id)
+		return mustMatch(store.ErrNotFound, rows, err)
+	})
+}
+
+func readString(scan sqldb.Scan) (s string, err error) { return s, scan(&s) }
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,1015 @@
+// Package storetest holds an implementation of package store to what its
+// interfaces say: every operation and every error, transactions, and what must
+// stay true when many callers of two replicas meet.
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// callers is how many goroutines meet in the tests of concurrency; half of them
+// on each of two stores.
+const callers = 32
+
+// Run tests an implementation under the given name. Every call of open makes an
+// empty store and opens it twice, as two replicas would; it leaves the closing to
+// t.Cleanup.
+func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) {
+	t.Run(name, func(t *testing.T) {
+		for _, test := range []struct {
+			name string
+			run  func(t *testing.T, a, b store.Store)
+		}{
+			{"users", users},
+			{"groups", groups},
+			{"claims", claims},
+			{"names are compared byte by byte", names},
+			{"names that are no text", noText},
+			{"pages", pages},
+			{"memberships", memberships},
+			{"epochs", epochs},
+			{"does anyone hold a claim", anyoneHolds},
+			{"signing keys", keys},
+			{"revocations", revocations},
+			{"expired revocations", expiredRevocations},
+			{"audit", audit},
+			{"audit takes any text", auditText},
+			{"settings", settings},
+			{"update commits everything or nothing", updates},
+			{"update goes on after a conflict", updateAfterConflict},
+			{"update returns what its function returned", updateErrors},
+			{"a caller that has gone", cancelled},
+			{"concurrent create succeeds once", createOnce},
+			{"concurrent update of a version succeeds once", updateOnce},
+			{"concurrent updates come one after the other", serializable},
+			{"concurrent epochs are all different", epochsApart},
+			{"concurrent settings agree", settingsAgree},
+			{"a key is created once", keyOnce},
+			{"the log while many write it", logInOrder},
+			{"the log when transactions overtake each other", logOvertaken},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				a, b := open(t)
+				test.run(t, a, b)
+			})
+		}
+	})
+}
+
+// now is a time as a database keeps it.
+var now = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
+
+func user(name string) store.User {
+	return store.User{
+		ID: "id-" + name, Username: name, NameKey: name, Email: name + "@example.org",
+		FirstName: "F " + name, LastName: "L ü 🎈", PasswordHash: "$argon2id$x",
+		Epoch: 3, SessionEpoch: 2, CreatedAt: now, UpdatedAt: now.Add(time.Second), Version: 1,
+	}
+}
+
+func group(name string) store.Group {
+	return store.Group{ID: "id-" + name, Name: name, NameKey: name, CreatedAt: now, UpdatedAt: now, Version: 1}
+}
+
+func claim(name, short, value string) store.Claim {
+	return store.Claim{ID: "id-" + name, Name: name, NameKey: name, ShortName: short, Value: value,
+		CreatedAt: now, UpdatedAt: now, Version: 1}
+}
+
+func users(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	u := user("alice")
+	ok(t, a.CreateUser(ctx, u))
+	equal(t, must(b.User(ctx, u.ID))(t), u)
+	equal(t, must(b.UserByName(ctx, "alice"))(t), u)
+
+	sameID, sameName := user("bob"), user("carol")
+	sameID.ID, sameName.NameKey = u.ID, u.NameKey
+	is(t, a.CreateUser(ctx, sameID), store.ErrConflict)
+	is(t, b.CreateUser(ctx, sameName), store.ErrConflict)
+	is(t, second(a.UserByName(ctx, "bob")), store.ErrNotFound)
+	is(t, second(a.User(ctx, "id-bob")), store.ErrNotFound)
+
+	u.Username, u.NameKey, u.Email, u.FirstName, u.LastName = "Alice2", "alice2", "", "", ""
+	u.PasswordHash, u.Disabled, u.UpdatedAt = "", true, now.Add(time.Hour)
+	changed := u
+	changed.Epoch, changed.SessionEpoch, changed.CreatedAt = 99, 99, now.Add(time.Hour) // not UpdateUser's
+	ok(t, b.UpdateUser(ctx, changed))
+	u.Version = 2
+	equal(t, must(a.User(ctx, u.ID))(t), u)
+	equal(t, must(a.UserByName(ctx, "alice2"))(t), u)
+	is(t, second(a.UserByName(ctx, "alice")), store.ErrNotFound)
+
+	is(t, a.UpdateUser(ctx, changed), store.ErrStale) // still version 1
+	ok(t, a.CreateUser(ctx, user("bob")))
+	taken := u
+	taken.NameKey = "bob"
+	is(t, a.UpdateUser(ctx, taken), store.ErrConflict)
+	equal(t, must(a.User(ctx, u.ID))(t), u)
+
+	ok(t, a.DeleteUser(ctx, u.ID))
+	is(t, b.DeleteUser(ctx, u.ID), store.ErrNotFound)
+	is(t, second(b.User(ctx, u.ID)), store.ErrNotFound)
+	is(t, b.UpdateUser(ctx, u), store.ErrStale)
+	ok(t, b.CreateUser(ctx, user("alice2"))) // the name is free again
+
+	var zero store.User
+	zero.ID, zero.NameKey = "id-zero", "zero"
+	ok(t, a.CreateUser(ctx, zero))
+	zero.Version = 1
+	equal(t, must(b.User(ctx, "id-zero"))(t), zero)
+}
+
+func groups(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	g := group("staff")
+	ok(t, a.CreateGroup(ctx, g))
+	equal(t, must(b.Group(ctx, g.ID))(t), g)
+	equal(t, must(b.GroupByName(ctx, "staff"))(t), g)
+	sameID, sameName := group("x"), group("y")
+	sameID.ID, sameName.NameKey = g.ID, g.NameKey
+	is(t, b.CreateGroup(ctx, sameID), store.ErrConflict)
+	is(t, b.CreateGroup(ctx, sameName), store.ErrConflict)
+
+	stale := g
+	g.Name, g.NameKey, g.UpdatedAt = "Team", "team", now.Add(time.Minute)
+	ok(t, a.UpdateGroup(ctx, g))
+	g.Version = 2
+	equal(t, must(b.Group(ctx, g.ID))(t), g)
+	is(t, a.UpdateGroup(ctx, stale), store.ErrStale)
+	ok(t, a.CreateGroup(ctx, group("other")))
+	taken := g
+	taken.NameKey = "other"
+	is(t, a.UpdateGroup(ctx, taken), store.ErrConflict)
+
+	ok(t, a.CreateClaim(ctx, claim("read", "log", "r")))
+	ok(t, a.CreateClaim(ctx, claim("write", "log", "w")))
+	is(t, a.AddClaim(ctx, g.ID, "nobody"), store.ErrNotFound)
+	is(t, a.AddClaim(ctx, "nobody", "id-read"), store.ErrNotFound)
+	for range 2 { // the second time it is so already
+		ok(t, a.AddClaim(ctx, g.ID, "id-write"))
+		ok(t, a.AddClaim(ctx, g.ID, "id-read"))
+	}
+	equal(t, must(b.ClaimsOfGroup(ctx, g.ID))(t), []store.Claim{claim("read", "log", "r"), claim("write", "log", "w")})
+	equal(t, must(b.GroupsWithClaim(ctx, "id-read"))(t), []store.Group{g})
+	for range 2 {
+		ok(t, a.RemoveClaim(ctx, g.ID, "id-write"))
+	}
+	equal(t, must(b.ClaimsOfGroup(ctx, g.ID))(t), []store.Claim{claim("read", "log", "r")})
+
+	ok(t, a.CreateUser(ctx, user("alice")))
+	ok(t, a.AddMember(ctx, "id-alice", g.ID))
+	ok(t, a.DeleteGroup(ctx, g.ID))
+	is(t, b.DeleteGroup(ctx, g.ID), store.ErrNotFound)
+	is(t, second(b.Group(ctx, g.ID)), store.ErrNotFound)
+	is(t, second(b.GroupByName(ctx, "team")), store.ErrNotFound)
+	equal(t, len(must(b.GroupsOfUser(ctx, "id-alice"))(t)), 0)
+	equal(t, len(must(b.GroupsWithClaim(ctx, "id-read"))(t)), 0)
+	equal(t, len(must(b.ClaimsOfUser(ctx, "id-alice"))(t)), 0)
+}
+
+func claims(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	c := claim("log read", "log", "r")
+	ok(t, a.CreateClaim(ctx, c))
+	equal(t, must(b.Claim(ctx, c.ID))(t), c)
+	equal(t, must(b.ClaimByName(ctx, "log read"))(t), c)
+	sameID, sameName := claim("x", "x", "x"), claim("y", "y", "y")
+	sameID.ID, sameName.NameKey = c.ID, c.NameKey
+	is(t, b.CreateClaim(ctx, sameID), store.ErrConflict)
+	is(t, b.CreateClaim(ctx, sameName), store.ErrConflict)
+
+	stale := c
+	c.Name, c.NameKey, c.ShortName, c.Value, c.UpdatedAt = "N", "n", "s", "v", now.Add(time.Minute)
+	ok(t, a.UpdateClaim(ctx, c))
+	c.Version = 2
+	equal(t, must(b.Claim(ctx, c.ID))(t), c)
+	is(t, a.UpdateClaim(ctx, stale), store.ErrStale)
+	ok(t, a.CreateClaim(ctx, claim("other", "o", "o")))
+	taken := c
+	taken.NameKey = "other"
+	is(t, a.UpdateClaim(ctx, taken), store.ErrConflict)
+
+	ok(t, a.CreateGroup(ctx, group("staff")))
+	ok(t, a.AddClaim(ctx, "id-staff", c.ID))
+	ok(t, a.DeleteClaim(ctx, c.ID))
+	is(t, b.DeleteClaim(ctx, c.ID), store.ErrNotFound)
+	is(t, second(b.Claim(ctx, c.ID)), store.ErrNotFound)
+	equal(t, len(must(b.ClaimsOfGroup(ctx, "id-staff"))(t)), 0)
+}
+
+// names: a database that finds "alice" when asked for "Alice", "alicé" or
+// "alice " lets one log in as the other.
+func names(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	all := []string{"alice", "Alice", "alice ", "alicé", "alice\u0301", "alicß", "alicss", "ali\u200dce"}
+	for i, name := range all {
+		u := user(name)
+		u.ID = fmt.Sprint(i)
+		ok(t, a.CreateUser(ctx, u))
+		ok(t, a.PutSetting(ctx, name, name))
+	}
+	for i, name := range all {
+		equal(t, must(b.UserByName(ctx, name))(t).ID, fmt.Sprint(i))
+		equal(t, must(b.Setting(ctx, name))(t), name)
+	}
+	is(t, second(b.UserByName(ctx, "ALICE")), store.ErrNotFound)
+	is(t, second(b.User(ctx, "0 ")), store.ErrNotFound)
+}
+
+func noText(t *testing.T, a, _ store.Store) {
+	ctx := t.Context()
+	for _, name := range []string{"a\x00b", "\xff\xfe", "\xc3"} {
+		is(t, second(a.User(ctx, name)), store.ErrNotFound)
+		is(t, second(a.UserByName(ctx, name)), store.ErrNotFound)
+		is(t, second(a.GroupByName(ctx, name)), store.ErrNotFound)
+		is(t, second(a.Claim(ctx, name)), store.ErrNotFound)
+		is(t, second(a.NextEpoch(ctx, name, false)), store.ErrNotFound)
+		is(t, a.DeleteUser(ctx, name), store.ErrNotFound)
+		is(t, a.AddMember(ctx, name, name), store.ErrNotFound)
+		ok(t, a.RemoveMember(ctx, name, name))
+		equal(t, len(must(a.Users(ctx, store.Page{Prefix: name, Limit: 10}))(t)), 0)
+		equal(t, len(must(a.ClaimsOfUser(ctx, name))(t)), 0)
+		equal(t, len(must(a.GroupsOfUser(ctx, name))(t)), 0)
+		equal(t, must(a.AnyoneHolds(ctx, name, name))(t), false)
+	}
+}
+
+func pages(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	ok(t, a.CreateGroup(ctx, group("g")))
+	// In the order of bytes, which is not that of any language.
+	sorted := []string{"B", "a", "a b", "a%", "a%b", "a_", "ab", "abc", "b", "ä", "äb", "\U0001F388"}
+	for i := range sorted {
+		name := sorted[(i*5)%len(sorted)]
+		ok(t, a.CreateUser(ctx, user(name)))
+		ok(t, a.CreateGroup(ctx, group(name)))
+		ok(t, a.CreateClaim(ctx, claim(name, "x", name)))
+		ok(t, a.AddMember(ctx, "id-"+name, "id-g"))
+	}
+	lists := map[string]func(store.Page) ([]string, error){
+		"users": func(p store.Page) ([]string, error) {
+			list, err := b.Users(ctx, p)
+			return keysOf(list, func(u store.User) string { return u.NameKey }), err
+		},
+		"groups": func(p store.Page) ([]string, error) {
+			list, err := b.Groups(ctx, p)
+			var keys []string
+			for _, g := range list {
+				if g.NameKey != "g" {
+					keys = append(keys, g.NameKey)
+				}
+			}
+			return keys, err
+		},
+		"claims": func(p store.Page) ([]string, error) {
+			list, err := b.Claims(ctx, p)
+			return keysOf(list, func(c store.Claim) string { return c.NameKey }), err
+		},
+		"members": func(p store.Page) ([]string, error) {
+			list, err := b.MembersOfGroup(ctx, "id-g", p)
+			return keysOf(list, func(u store.User) string { return u.NameKey }), err
+		},
+	}
+	for name, list := range lists {
+		for _, test := range []struct {
+			page store.Page
+			want []string
+		}{
+			{store.Page{Limit: 100}, sorted},
+			{store.Page{Limit: 3}, sorted[:3]},
+			{store.Page{Limit: 2, After: "a"}, []string{"a b", "a%"}},
+			{store.Page{Limit: 100, After: "ä"}, []string{"äb", "\U0001F388"}},
+			{store.Page{Limit: 100, Prefix: "a"}, []string{"a", "a b", "a%", "a%b", "a_", "ab", "abc"}},
+			{store.Page{Limit: 100, Prefix: "a%"}, []string{"a%", "a%b"}},
+			{store.Page{Limit: 100, Prefix: "a_"}, []string{"a_"}},
+			{store.Page{Limit: 100, Prefix: "ab", After: "ab"}, []string{"abc"}},
+			{store.Page{Limit: 100, Prefix: "ä"}, []string{"ä", "äb"}},
+			{store.Page{Limit: 100, Prefix: "A"}, nil},
+			{store.Page{Limit: 100, After: "\U0001F388"}, nil},
+			{store.Page{Limit: 0}, nil},
+		} {
+			got, err := list(test.page)
+			if err != nil || !reflect.DeepEqual(got, test.want) {
+				t.Errorf("%s %+v: %q, %v; want %q", name, test.page, got, err, test.want)
+			}
+		}
+	}
+	equal(t, len(must(b.MembersOfGroup(ctx, "id-a", store.Page{Limit: 10}))(t)), 0)
+}
+
+func memberships(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	ok(t, a.CreateUser(ctx, user("alice")))
+	ok(t, a.CreateUser(ctx, user("bob")))
+	for _, g := range []string{"one", "two"} {
+		ok(t, a.CreateGroup(ctx, group(g)))
+	}
+	for _, c := range []store.Claim{claim("c1", "log", "w"), claim("c2", "log", "r"), claim("c3", "admin", "s")} {
+		ok(t, a.CreateClaim(ctx, c))
+		ok(t, a.AddClaim(ctx, "id-one", c.ID))
+	}
+	ok(t, a.AddClaim(ctx, "id-two", "id-c2"))
+
+	is(t, a.AddMember(ctx, "id-alice", "nothing"), store.ErrNotFound)
+	is(t, a.AddMember(ctx, "nobody", "id-one"), store.ErrNotFound)
+	for range 2 { // the second time it is so already
+		ok(t, a.AddMember(ctx, "id-alice", "id-two"))
+		ok(t, a.AddMember(ctx, "id-alice", "id-one"))
+		ok(t, a.AddMember(ctx, "id-bob", "id-two"))
+	}
+	equal(t, must(b.GroupsOfUser(ctx, "id-alice"))(t), []store.Group{group("one"), group("two")})
+	equal(t, must(b.MembersOfGroup(ctx, "id-two", store.Page{Limit: 9}))(t), []store.User{user("alice"), user("bob")})
+	// Each claim once, though c2 comes twice.
+	equal(t, must(b.ClaimsOfUser(ctx, "id-alice"))(t),
+		[]store.Claim{claim("c3", "admin", "s"), claim("c2", "log", "r"), claim("c1", "log", "w")})
+
+	renamed := user("alice")
+	renamed.NameKey = "zoe"
+	ok(t, a.UpdateUser(ctx, renamed))
+	renamed.Version = 2
+	equal(t, must(b.MembersOfGroup(ctx, "id-two", store.Page{Limit: 9}))(t), []store.User{user("bob"), renamed})
+	equal(t, must(b.MembersOfGroup(ctx, "id-two", store.Page{Limit: 9, Prefix: "z"}))(t), []store.User{renamed})
+
+	for range 2 {
+		ok(t, a.RemoveMember(ctx, "id-alice", "id-one"))
+	}
+	equal(t, must(b.ClaimsOfUser(ctx, "id-alice"))(t), []store.Claim{claim("c2", "log", "r")})
+	ok(t, a.DeleteUser(ctx, "id-alice"))
+	equal(t, must(b.MembersOfGroup(ctx, "id-two", store.Page{Limit: 9}))(t), []store.User{user("bob")})
+	equal(t, len(must(b.GroupsOfUser(ctx, "id-alice"))(t)), 0)
+	is(t, a.AddMember(ctx, "id-alice", "id-one"), store.ErrNotFound)
+}
+
+func epochs(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	u := user("alice")
+	ok(t, a.CreateUser(ctx, u))
+	equal(t, must(a.NextEpoch(ctx, u.ID, false))(t), 4)
+	equal(t, must(b.NextEpoch(ctx, u.ID, false))(t), 5)
+	u.Epoch = 5
+	equal(t, must(b.User(ctx, u.ID))(t), u) // and neither Version nor SessionEpoch moved
+	equal(t, must(b.NextEpoch(ctx, u.ID, true))(t), 6)
+	u.Epoch, u.SessionEpoch = 6, 6
+	equal(t, must(a.User(ctx, u.ID))(t), u)
+	is(t, second(a.NextEpoch(ctx, "nobody", true)), store.ErrNotFound)
+}
+
+func anyoneHolds(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	check := func(want bool) {
+		t.Helper()
+		equal(t, must(b.AnyoneHolds(ctx, "admin", "s"))(t), want)
+	}
+	ok(t, a.CreateClaim(ctx, claim("super", "admin", "s")))
+	ok(t, a.CreateGroup(ctx, group("admins")))
+	ok(t, a.AddClaim(ctx, "id-admins", "id-super"))
+	ok(t, a.CreateUser(ctx, user("root")))
+	check(false)
+	ok(t, a.AddMember(ctx, "id-root", "id-admins"))
+	check(true)
+	equal(t, must(b.AnyoneHolds(ctx, "admin", "S"))(t), false)
+	equal(t, must(b.AnyoneHolds(ctx, "s", "admin"))(t), false)
+	off := user("root")
+	off.Disabled = true
+	ok(t, a.UpdateUser(ctx, off))
+	check(false)
+	ok(t, a.CreateUser(ctx, user("second")))
+	ok(t, a.AddMember(ctx, "id-second", "id-admins"))
+	check(true)
+	ok(t, a.DeleteUser(ctx, "id-second"))
+	check(false)
+}
+
+func keys(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	equal(t, len(must(b.Keys(ctx))(t)), 0)
+	first := store.Key{
+		ID: "auth-0-abc", Instance: "auth-0", Algorithm: "ES256", PublicJWK: []byte(`{"kty":"EC"}`),
+		CreatedAt: now, ActivateAt: now.Add(time.Minute), RetireAt: now.Add(time.Hour), RemoveAt: now.Add(2 * time.Hour),
+	}
+	next := first
+	next.ID, next.CreatedAt, next.Sealed = "auth-0-000", now.Add(time.Second), bytes.Repeat([]byte{0, 1, 0xff}, 1000)
+	tie := first
+	tie.ID = "auth-0-abb"
+	for _, k := range []store.Key{next, first, tie} {
+		ok(t, a.CreateKey(ctx, k))
+	}
+	is(t, b.CreateKey(ctx, first), store.ErrConflict)
+	equal(t, must(b.Keys(ctx))(t), []store.Key{tie, first, next})
+
+	changed := first
+	changed.Instance, changed.Algorithm, changed.PublicJWK = "x", "x", []byte("x") // not UpdateKey's
+	changed.Sealed, changed.RevokedAt, changed.RetireAt = []byte("sealed"), now, now.Add(time.Minute)
+	ok(t, a.UpdateKey(ctx, changed))
+	first.Sealed, first.RevokedAt, first.RetireAt = changed.Sealed, changed.RevokedAt, changed.RetireAt
+	next.Sealed = nil
+	ok(t, a.UpdateKey(ctx, next))
+	equal(t, must(b.Keys(ctx))(t), []store.Key{tie, first, next})
+
+	ok(t, a.DeleteKey(ctx, first.ID))
+	is(t, b.DeleteKey(ctx, first.ID), store.ErrNotFound)
+	is(t, b.UpdateKey(ctx, first), store.ErrNotFound)
+	is(t, b.CreateKey(ctx, first), store.ErrConflict) // a kid is never used again
+	equal(t, must(b.Keys(ctx))(t), []store.Key{tie, next})
+}
+
+func revocation(n int) store.Revocation {
+	return store.Revocation{
+		Kind: "user", Subject: fmt.Sprint("subject ", n), Epoch: int64(n), IssuedBefore: now,
+		ExpiresAt: now.Add(time.Duration(n) * time.Hour), CreatedAt: now, Actor: "actor", Reason: "admin",
+	}
+}
+
+func revocations(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	revs, head, err := a.RevocationsAfter(ctx, 0, 10)
+	ok(t, err)
+	if len(revs) != 0 || head.Seq != 0 || head.ID == "" {
+		t.Fatalf("an empty log: %v, %+v", revs, head)
+	}
+	var want []store.Revocation
+	for n := 1; n <= 5; n++ {
+		r := revocation(n)
+		if n == 2 {
+			r = store.Revocation{Kind: "jti", Subject: "x", ExpiresAt: now}
+		}
+		s := a
+		if n%2 == 0 {
+			s = b
+		}
+		equal(t, must(s.AppendRevocation(ctx, r))(t), int64(n))
+		r.Seq = int64(n)
+		want = append(want, r)
+	}
+	for _, test := range []struct {
+		after int64
+		limit int
+		want  []store.Revocation
+	}{{0, 10, want}, {0, 2, want[:2]}, {2, 2, want[2:4]}, {4, 2, want[4:]}, {5, 10, want[5:]}, {9, 10, want[5:]}, {0, 0, want[5:]}} {
+		revs, at, err := b.RevocationsAfter(ctx, test.after, test.limit)
+		ok(t, err)
+		if len(revs) != len(test.want) || len(revs) > 0 && !reflect.DeepEqual(revs, test.want) {
+			t.Errorf("after %d, %d: %+v, want %+v", test.after, test.limit, revs, test.want)
+		}
+		equal(t, at, store.LogHead{ID: head.ID, Seq: 5})
+	}
+}
+
+func expiredRevocations(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for n := 1; n <= 5; n++ {
+		must(a.AppendRevocation(ctx, revocation(6-n)))(t) // the first expires last
+	}
+	cut := now.Add(4 * time.Hour) // after the lines 3, 4, 5; line 2 ends then
+	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 2)
+	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 1)
+	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 0)
+	revs, head, err := a.RevocationsAfter(ctx, 0, 10)
+	ok(t, err)
+	if len(revs) != 2 || revs[0].Seq != 1 || revs[1].Seq != 2 || head.Seq != 5 {
+		t.Fatalf("left: %+v, head %+v", revs, head)
+	}
+	equal(t, must(b.DeleteExpiredRevocations(ctx, now.Add(time.Hour*9), 10))(t), 2)
+	equal(t, must(a.AppendRevocation(ctx, revocation(1)))(t), 6) // the head stayed
+}
+
+func audit(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	var all []store.AuditEvent // newest first
+	for i := range 6 {
+		e := store.AuditEvent{
+			ID: fmt.Sprintf("01-%d", i), At: now.Add(time.Duration(i) * time.Minute), Actor: fmt.Sprint("actor", i%2),
+			Action: "login", Target: fmt.Sprint("target", i%3), Outcome: "ok", Address: "192.0.2.1", Detail: "für 🎈",
+		}
+		ok(t, a.AppendAudit(ctx, e))
+		all = append([]store.AuditEvent{e}, all...)
+	}
+	for _, test := range []struct {
+		query store.AuditQuery
+		want  []store.AuditEvent
+	}{
+		{store.AuditQuery{Limit: 10}, all},
+		{store.AuditQuery{Limit: 2}, all[:2]},
+		{store.AuditQuery{Limit: 2, Before: all[1].ID}, all[2:4]},
+		{store.AuditQuery{Limit: 10, Actor: "actor1"}, []store.AuditEvent{all[0], all[2], all[4]}},
+		{store.AuditQuery{Limit: 10, Target: "target0"}, []store.AuditEvent{all[2], all[5]}},
+		{store.AuditQuery{Limit: 10, Target: "target0", Actor: "actor1"}, []store.AuditEvent{all[2]}},
+		{store.AuditQuery{Limit: 10, Actor: "nobody"}, nil},
+	} {
+		equal(t, must(b.AuditEvents(ctx, test.query))(t), test.want)
+	}
+	equal(t, must(b.DeleteAuditBefore(ctx, all[2].At, 2))(t), 2)
+	equal(t, must(b.DeleteAuditBefore(ctx, all[2].At, 2))(t), 1)
+	equal(t, must(a.AuditEvents(ctx, store.AuditQuery{Limit: 10}))(t), all[:3])
+}
+
+// auditText: what a client sends must not keep the line about it from being
+// written.
+func auditText(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for i, text := range []string{"a\x00b", "\xff", string(bytes.Repeat([]byte("ä"), 100_000))} {
+		ok(t, a.AppendAudit(ctx, store.AuditEvent{ID: fmt.Sprint(i), At: now, Target: text, Actor: text, Address: text, Detail: text}))
+		if found := must(b.AuditEvents(ctx, store.AuditQuery{Target: text, Limit: 9}))(t); len(found) != 1 {
+			t.Errorf("%d events about %.10q, want 1", len(found), text)
+		}
+	}
+}
+
+func settings(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	is(t, second(a.Setting(ctx, "x")), store.ErrNotFound)
+	equal(t, must(a.CreateSetting(ctx, "x", "one"))(t), "one")
+	equal(t, must(b.CreateSetting(ctx, "x", "two"))(t), "one")
+	equal(t, must(b.Setting(ctx, "x"))(t), "one")
+	for _, v := range []string{"three", "three", "", "ü 🎈"} {
+		ok(t, a.PutSetting(ctx, "x", v))
+		equal(t, must(b.Setting(ctx, "x"))(t), v)
+	}
+	ok(t, a.PutSetting(ctx, "y", "new"))
+	equal(t, must(b.Setting(ctx, "y"))(t), "new")
+}
+
+func updates(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	work := func(r store.Records) error {
+		if err := r.CreateUser(ctx, user("alice")); err != nil {
+			return err
+		}
+		if _, err := r.User(ctx, "id-alice"); err != nil { // its own writes are seen
+			return err
+		}
+		if err := r.CreateGroup(ctx, group("staff")); err != nil {
+			return err
+		}
+		if err := r.AddMember(ctx, "id-alice", "id-staff"); err != nil {
+			return err
+		}
+		if err := r.PutSetting(ctx, "x", "y"); err != nil {
+			return err
+		}
+		if err := r.AppendAudit(ctx, store.AuditEvent{ID: "1", At: now}); err != nil {
+			return err
+		}
+		_, err := r.AppendRevocation(ctx, revocation(1))
+		return err
+	}
+	nothing := func() {
+		t.Helper()
+		is(t, second(b.User(ctx, "id-alice")), store.ErrNotFound)
+		is(t, second(b.Setting(ctx, "x")), store.ErrNotFound)
+		equal(t, len(must(b.AuditEvents(ctx, store.AuditQuery{Limit: 1}))(t)), 0)
+		revs, head, err := b.RevocationsAfter(ctx, 0, 10)
+		if err != nil || len(revs) != 0 || head.Seq != 0 {
+			t.Fatalf("the log has %v, %v, %v", revs, head, err)
+		}
+	}
+	enough := errors.New("enough")
+	is(t, a.Update(ctx, func(r store.Records) error { return errors.Join(work(r), enough) }), enough)
+	nothing()
+	func() {
+		defer func() { _ = recover() }()
+		_ = a.Update(ctx, func(r store.Records) error {
+			if err := work(r); err != nil {
+				return err
+			}
+			panic("in the middle")
+		})
+	}()
+	nothing()
+	ok(t, a.Update(ctx, work))
+	equal(t, must(b.GroupsOfUser(ctx, "id-alice"))(t), []store.Group{group("staff")})
+	_, head, err := b.RevocationsAfter(ctx, 0, 10)
+	ok(t, err)
+	equal(t, head.Seq, 1)
+}
+
+// updateAfterConflict: an error of this package inside an Update is an answer,
+// not the end of the transaction.
+func updateAfterConflict(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	ok(t, a.CreateUser(ctx, user("alice")))
+	ok(t, a.CreateUser(ctx, user("bob")))
+	ok(t, a.Update(ctx, func(r store.Records) error {
+		is(t, r.CreateUser(ctx, user("alice")), store.ErrConflict)
+		rename := user("alice")
+		rename.NameKey = "bob"
+		is(t, r.UpdateUser(ctx, rename), store.ErrConflict)
+		rename.Version = 7
+		is(t, r.UpdateUser(ctx, rename), store.ErrStale)
+		is(t, r.DeleteUser(ctx, "nobody"), store.ErrNotFound)
+		is(t, second(r.User(ctx, "nobody")), store.ErrNotFound)
+		is(t, r.AddMember(ctx, "id-alice", "nothing"), store.ErrNotFound)
+		return r.CreateUser(ctx, user("carol"))
+	}))
+	must(b.User(ctx, "id-carol"))(t)
+	equal(t, must(b.User(ctx, "id-alice"))(t), user("alice"))
+}
+
+func updateErrors(t *testing.T, a, _ store.Store) {
+	for _, want := range []error{store.ErrStale, store.ErrConflict, store.ErrNotFound, store.ErrBusy, context.Canceled, errors.New("mine")} {
+		if err := a.Update(t.Context(), func(store.Records) error { return want }); err != want {
+			t.Errorf("%v became %v", want, err)
+		}
+	}
+}
+
+func cancelled(t *testing.T, a, b store.Store) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	is(t, a.CreateUser(ctx, user("alice")), context.Canceled)
+	is(t, second(a.Users(ctx, store.Page{Limit: 1})), context.Canceled)
+	is(t, a.Ping(ctx), context.Canceled)
+	is(t, second(b.User(t.Context(), "id-alice")), store.ErrNotFound)
+
+	ctx, cancel = context.WithCancel(t.Context())
+	is(t, a.Update(ctx, func(r store.Records) error {
+		err := r.CreateUser(ctx, user("alice"))
+		cancel()
+		return err
+	}), context.Canceled)
+	is(t, second(b.User(t.Context(), "id-alice")), store.ErrNotFound)
+	ok(t, a.Ping(t.Context()))
+}
+
+func createOnce(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for round := range 3 {
+		var winners atomic.Int64
+		together(callers, func(i int) {
+			u := user(fmt.Sprint("user", round))
+			u.ID = fmt.Sprint(round, "-", i)
+			err := pick(i, a, b).CreateUser(ctx, u)
+			switch {
+			case err == nil:
+				winners.Add(1)
+			case !errors.Is(err, store.ErrConflict):
+				t.Error(err)
+			}
+		})
+		equal(t, winners.Load(), 1)
+	}
+	equal(t, len(must(a.Users(ctx, store.Page{Limit: 100}))(t)), 3)
+}
+
+func updateOnce(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	ok(t, a.CreateUser(ctx, user("alice")))
+	for round := range 3 {
+		u := must(a.User(ctx, "id-alice"))(t)
+		var winners atomic.Int64
+		var name atomic.Value
+		together(callers, func(i int) {
+			mine := u
+			mine.FirstName = fmt.Sprint(round, " ", i)
+			err := pick(i, a, b).UpdateUser(ctx, mine)
+			switch {
+			case err == nil:
+				winners.Add(1)
+				name.Store(mine.FirstName)
+			case !errors.Is(err, store.ErrStale):
+				t.Error(err)
+			}
+		})
+		equal(t, winners.Load(), 1)
+		u.FirstName, u.Version = name.Load().(string), u.Version+1
+		equal(t, must(b.User(ctx, "id-alice"))(t), u)
+	}
+}
+
+// serializable: everybody reads all and adds one more than there are. Two that
+// do not see each other would add the same number. And two who each leave the
+// last place only if the other stays must not both leave.
+func serializable(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	const writers = 8
+	together(writers, func(i int) {
+		err := pick(i, a, b).Update(ctx, func(r store.Records) error {
+			list, err := r.Users(ctx, store.Page{Limit: 100})
+			if err != nil {
+				return err
+			}
+			u := user(fmt.Sprintf("%d by %d", len(list), i)) // a key that does not collide
+			u.Epoch = int64(len(list))
+			return r.CreateUser(ctx, u)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	seen := map[int64]bool{}
+	for _, u := range must(a.Users(ctx, store.Page{Limit: 100}))(t) {
+		if seen[u.Epoch] {
+			t.Errorf("two transactions both counted %d", u.Epoch)
+		}
+		seen[u.Epoch] = true
+	}
+	equal(t, len(seen), writers)
+
+	ok(t, a.CreateGroup(ctx, group("admins")))
+	for _, name := range []string{"one", "two"} {
+		ok(t, a.CreateUser(ctx, user(name)))
+	}
+	for range 5 {
+		ok(t, a.AddMember(ctx, "id-one", "id-admins"))
+		ok(t, a.AddMember(ctx, "id-two", "id-admins"))
+		var left atomic.Int64
+		together(2, func(i int) {
+			leave := false
+			err := pick(i, a, b).Update(ctx, func(r store.Records) error {
+				members, err := r.MembersOfGroup(ctx, "id-admins", store.Page{Limit: 2})
+				if leave = len(members) == 2; err != nil || !leave {
+					return err
+				}
+				return r.RemoveMember(ctx, []string{"id-one", "id-two"}[i], "id-admins")
+			})
+			if err != nil {
+				t.Error(err)
+			} else if leave {
+				left.Add(1)
+			}
+		})
+		equal(t, left.Load(), 1)
+	}
+}
+
+func epochsApart(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	ok(t, a.CreateUser(ctx, user("alice")))
+	var seen sync.Map
+	together(callers, func(i int) {
+		epoch, err := pick(i, a, b).NextEpoch(ctx, "id-alice", i%4 == 0)
+		if err != nil {
+			t.Error(err)
+		} else if _, twice := seen.LoadOrStore(epoch, true); twice {
+			t.Errorf("epoch %d was given twice", epoch)
+		}
+	})
+	equal(t, must(b.User(ctx, "id-alice"))(t).Epoch, int64(3+callers))
+}
+
+func settingsAgree(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	var got sync.Map
+	together(callers, func(i int) {
+		v, err := pick(i, a, b).CreateSetting(ctx, "secret", fmt.Sprint(i))
+		if err != nil {
+			t.Error(err)
+		}
+		got.Store(v, true)
+	})
+	n := 0
+	got.Range(func(v, _ any) bool {
+		n++
+		equal(t, must(a.Setting(ctx, "secret"))(t), v.(string))
+		return true
+	})
+	equal(t, n, 1)
+}
+
+func keyOnce(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	var winners atomic.Int64
+	together(callers, func(i int) {
+		err := pick(i, a, b).CreateKey(ctx, store.Key{ID: "kid", Instance: fmt.Sprint(i), PublicJWK: []byte("{}"), CreatedAt: now})
+		switch {
+		case err == nil:
+			winners.Add(1)
+		case !errors.Is(err, store.ErrConflict):
+			t.Error(err)
+		}
+	})
+	equal(t, winners.Load(), 1)
+	equal(t, len(must(b.Keys(ctx))(t)), 1)
+}
+
+// logInOrder: while many write, alone and inside larger transactions, some of
+// which fail, tailers on both replicas read page after page.
+func logInOrder(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for i := range 4 {
+		ok(t, a.CreateUser(ctx, user(fmt.Sprint(i))))
+	}
+	const each = 3
+	var written sync.Map // seq → subject
+	done := make(chan struct{})
+	var tailers sync.WaitGroup
+	tails := make([][]store.Revocation, 2)
+	for i := range tails {
+		s := pick(i, a, b)
+		tailers.Go(func() {
+			var after int64
+			for last := false; ; {
+				revs, head, err := s.RevocationsAfter(ctx, after, 5)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				tails[i] = append(tails[i], revs...)
+				if len(revs) > 0 {
+					after = revs[len(revs)-1].Seq
+				}
+				if len(revs) < 5 && after != head.Seq {
+					t.Errorf("%d lines up to %d, but the head is at %d", len(revs), after, head.Seq)
+				}
+				if len(revs) < 5 && last {
+					return
+				}
+				select {
+				case <-done:
+					last = true
+				default:
+				}
+			}
+		})
+	}
+	note := func(seq int64, subject string) {
+		if was, twice := written.LoadOrStore(seq, subject); twice {
+			t.Errorf("%d was given to %v and to %s", seq, was, subject)
+		}
+	}
+	together(callers, func(i int) {
+		s := pick(i, a, b)
+		for n := range each {
+			r := revocation(n)
+			r.Subject = fmt.Sprintf("%d/%d", i, n)
+			if i%4 != 0 {
+				seq, err := s.AppendRevocation(ctx, r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				note(seq, r.Subject)
+				continue
+			}
+			var seq int64
+			changedMind := errors.New("changed its mind")
+			err := s.Update(ctx, func(rec store.Records) error {
+				_, err := rec.NextEpoch(ctx, fmt.Sprint("id-", i%3), true)
+				if err == nil {
+					seq, err = rec.AppendRevocation(ctx, r)
+				}
+				if err == nil && n == 1 {
+					return changedMind
+				}
+				return err
+			})
+			switch {
+			case err == nil:
+				note(seq, r.Subject)
+			case err != changedMind:
+				t.Error(err)
+				return
+			}
+		}
+	})
+	close(done)
+	tailers.Wait()
+	want := callers*each - callers/4
+	for i, tail := range tails {
+		if len(tail) != want {
+			t.Errorf("tailer %d saw %d lines, want %d", i, len(tail), want)
+		}
+		for n, r := range tail {
+			if subject, _ := written.Load(r.Seq); r.Seq != int64(n+1) || subject != r.Subject {
+				t.Fatalf("tailer %d: line %d has number %d and is about %s, not %v", i, n+1, r.Seq, r.Subject, subject)
+			}
+		}
+	}
+}
+
+// logOvertaken: a transaction begins first and commits last. Whatever numbers
+// the two get, a reader that follows the head misses neither.
+func logOvertaken(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	must(a.AppendRevocation(ctx, revocation(1)))(t)
+	began, overtaken := make(chan struct{}), make(chan struct{})
+	slow := make(chan error, 1)
+	var once sync.Once
+	go func() {
+		slow <- a.Update(ctx, func(r store.Records) error {
+			if _, err := r.Keys(ctx); err != nil { // it has begun, and has its snapshot
+				return err
+			}
+			once.Do(func() { close(began) })
+			<-overtaken
+			rev := revocation(2)
+			rev.Subject = "slow"
+			_, err := r.AppendRevocation(ctx, rev)
+			return err
+		})
+	}()
+	<-began
+	fast := make(chan error, 1)
+	go func() {
+		rev := revocation(3)
+		rev.Subject = "fast"
+		_, err := b.AppendRevocation(ctx, rev)
+		fast <- err
+	}()
+	// A database with one writer at a time makes the fast one wait for the slow one.
+	waited := time.After(200 * time.Millisecond)
+	var after int64
+	var seen []string
+	tail := func() {
+		revs, head, err := b.RevocationsAfter(ctx, after, 100)
+		ok(t, err)
+		for _, r := range revs {
+			after = r.Seq
+			seen = append(seen, r.Subject)
+		}
+		equal(t, after, head.Seq)
+	}
+	fastIs := false
+	select {
+	case err := <-fast:
+		ok(t, err)
+		fastIs = true
+	case <-waited:
+	}
+	tail()
+	close(overtaken)
+	ok(t, <-slow)
+	tail()
+	if !fastIs {
+		ok(t, <-fast)
+	}
+	tail()
+	want := []string{"subject 1", "fast", "slow"}
+	if !fastIs {
+		want = []string{"subject 1", "slow", "fast"}
+	}
+	equal(t, seen, want)
+}
+
+func keysOf[T any](list []T, key func(T) string) []string {
+	var keys []string
+	for _, x := range list {
+		keys = append(keys, key(x))
+	}
+	return keys
+}
+
+// pick spreads callers over the two stores.
+func pick(i int, a, b store.Store) store.Store {
+	if i%2 == 0 {
+		return a
+	}
+	return b
+}
+
+// together runs n goroutines that begin at the same moment, and waits for them.
+func together(n int, run func(i int)) {
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			run(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}
+
+func equal[T any](t *testing.T, got, want T) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func is(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error %v, want %v", err, want)
+	}
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// must makes must(f())(t) the value of f, or the end of the test.
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		ok(t, err)
+		return v
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
