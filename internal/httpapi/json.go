@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"unicode/utf8"
 
@@ -17,19 +16,15 @@ import (
 const MaxBody = 64 << 10
 
 var (
-	errTooLarge    = problem.New(problem.TooLarge, "body_too_large", "the body is larger than %d KiB", MaxBody>>10)
-	errMalformed   = problem.New(problem.Malformed, "malformed_json", "the body is not one well-formed JSON object")
-	errContentType = problem.New(problem.Malformed, "unsupported_content_type", "send the body as application/json")
+	errTooLarge  = problem.New(problem.TooLarge, "body_too_large", "the body is larger than %d KiB", MaxBody>>10)
+	errMalformed = problem.New(problem.Malformed, "malformed_json", "the body is not one well-formed JSON object")
 )
 
 // readJSON reads a small object into v, strictly: one object, valid UTF-8, no
-// name twice, no name that v does not know, in its exact spelling.
+// name twice, no name that v does not know. It is read as JSON whatever type it
+// is said to be: no browser sends a credential along by itself, so there is
+// nothing that a type could protect.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	if t := r.Header.Get("Content-Type"); t != "" && t != "application/json" {
-		if t, _, err := mime.ParseMediaType(t); err != nil || t != "application/json" {
-			return errContentType
-		}
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {

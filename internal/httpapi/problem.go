@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
@@ -66,11 +65,11 @@ func retryAfter(d time.Duration) string {
 	return strconv.Itoa(max(1, int(math.Ceil(d.Seconds()))))
 }
 
-// WriteProblem answers a request with an error. The cause of what is our fault
-// goes to the log, never to the client.
-func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
+// WriteProblem answers a request with an error. Its cause goes to the log, never
+// to the client.
+func WriteProblem(w http.ResponseWriter, _ *http.Request, err error) {
 	body, header := answer(err)
-	logCause(r, body, err)
+	note(w, err)
 	for name, values := range header {
 		w.Header()[name] = values
 	}
@@ -83,15 +82,4 @@ func writeProblem(w http.ResponseWriter, body Problem) {
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(body.Status)
 	_ = json.NewEncoder(w).Encode(body) // the client is gone: there is nobody to tell
-}
-
-func logCause(r *http.Request, body Problem, err error) {
-	if body.Status < http.StatusInternalServerError {
-		return
-	}
-	level := slog.LevelError
-	if body.Status == http.StatusServiceUnavailable {
-		level = slog.LevelWarn
-	}
-	slog.Default().Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "code", body.Code, "err", err)
 }

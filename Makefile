@@ -1,0 +1,52 @@
+# Two commands do everything: `make run` and `make test`. `make help` lists the rest.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+MODULES := . test/interop
+TOOL    := $(GO) tool -modfile=tools.mod
+
+.PHONY: help run build test fuzz ci fmt vet lint tidy docs docs-check bench tools clean
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: build ## Build, and serve on http://127.0.0.1:8080 with SQLite in ./data
+	@./bin/watchword serve
+
+build: ## Build bin/watchword
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
+
+test: tools ## Every test, with the race detector, and 30 s of each fuzz target
+	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
+	@GO="$(GO)" scripts/fuzz.sh 30s
+
+ci: fmt vet lint tidy docs-check test ## What every change must pass
+
+fmt: ## Fail if a file is not formatted
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; }
+
+vet: ## go vet
+	@for m in $(MODULES); do (cd $$m && $(GO) vet ./...) || exit 1; done
+
+lint: ## staticcheck
+	@$(TOOL) staticcheck ./...
+
+tidy: ## Fail if go.mod does not say what is used
+	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy -diff) || exit 1; done
+
+docs: ## Write what is generated from the code
+	@$(GO) generate ./...
+
+docs-check: docs ## Fail if what is generated is stale
+	@git diff --exit-code --stat -- docs || { echo "stale documents: run make docs and commit"; exit 1; }
+
+bench: ## Every benchmark, as docs/benchmarks.md cites them
+	@$(GO) test -run '^$$' -bench . -benchtime 1s -count 5 ./...
+
+tools: ## Install the distribution's packages that the tests need, if they are missing
+	@scripts/tools.sh
+
+clean: ## Remove what was built; data/ stays
+	rm -rf bin

@@ -1,0 +1,272 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// Options is what a node needs besides its configuration.
+type Options struct {
+	Config  *config.Config
+	Logger  *slog.Logger
+	Version string
+	// Terminal is where the password of a first administrator, that the node made
+	// up itself, is written, once. Nil: none is made up.
+	Terminal io.Writer
+}
+
+// A Node is a running replica.
+type Node struct {
+	handler http.Handler
+	parts   *Parts
+	state   state.Store
+	keys    *keyring.Ring
+	health  *httpapi.Health
+	logger  *slog.Logger
+
+	drained chan struct{} // closed when the node takes no more traffic
+	drain   sync.Once
+	stop    context.CancelFunc
+	loops   sync.WaitGroup
+}
+
+// New opens everything, makes the people that the configuration asks for and
+// starts what runs in the background. The node may take traffic when Ready says
+// so. ctx bounds the start alone.
+func New(ctx context.Context, o Options) (_ *Node, err error) {
+	cfg := o.Config
+	proxies, err := trustedProxies(cfg.Server.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	n := &Node{logger: o.Logger, drained: make(chan struct{})}
+	var sessions *session.Store
+	ended := func(ctx context.Context, userID string) error { return sessions.EndAll(ctx, userID) }
+	if n.parts, err = open(ctx, cfg, o.Logger, registry, ended); err != nil {
+		return nil, err
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stop = stop
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	n.state = openState(cfg, n.parts)
+	sessions = session.New(session.Config{
+		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
+		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
+		Now: time.Now, Rand: rand.Reader,
+	})
+	if n.keys, err = openKeys(ctx, cfg, o.Logger, registry, n.parts.Store); err != nil {
+		return nil, err
+	}
+	n.loop(background, n.parts.view.Run)
+	n.loop(background, n.parts.Audit.Run)
+	n.loop(background, n.keys.Run)
+	n.loop(background, n.sweepState)
+
+	if err := n.people(ctx, cfg, o.Terminal); err != nil {
+		return nil, err
+	}
+
+	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
+	service := login.New(login.Config{
+		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys,
+		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
+		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
+		TokenDuration: cfg.Tokens.TokenDuration, LongestToken: longestToken(cfg), LongestSession: cfg.Sessions.TTL,
+		Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+	})
+	n.health = &httpapi.Health{
+		Backends: map[string]func(context.Context) error{"database": n.parts.DB.Ping, "state": n.state.Ping},
+		Ready:    n.Ready, Timeout: cfg.Health.Timeout,
+	}
+	n.handler, err = httpapi.New(httpapi.Config{
+		Auth:    &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
+		KeySets: &httpapi.KeySets{Keys: n.keys.Public, MaxAge: cfg.Tokens.KeySetMaxAge},
+		Feed:    &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},
+		Health:  n.health, Login: service, Directory: n.parts.Directory, Proxies: proxies,
+		Metrics: registry, Logger: o.Logger, Version: o.Version,
+	})
+	return n, err
+}
+
+// Handler serves the node's HTTP face.
+func (n *Node) Handler() http.Handler { return n.handler }
+
+// Ready returns nil when the node may take traffic: it has a key to sign with and
+// knows what was taken back.
+func (n *Node) Ready() error {
+	if _, err := n.keys.Signer(); err != nil {
+		return err
+	}
+	return n.parts.view.Ready()
+}
+
+// WaitReady returns nil as soon as Ready does, or why not when ctx ends.
+func (n *Node) WaitReady(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := n.Ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Drain makes the node say that it takes no more traffic, and ends the streams of
+// the feed, which would never end by themselves. It still answers.
+func (n *Node) Drain() {
+	n.drain.Do(func() {
+		n.health.Drain()
+		close(n.drained)
+	})
+}
+
+// Close stops what runs in the background and closes the stores. No request may
+// be under way.
+func (n *Node) Close() error {
+	n.stop()
+	n.loops.Wait()
+	var err error
+	if n.state != nil {
+		err = n.state.Close()
+	}
+	return errors.Join(err, n.parts.Close())
+}
+
+func (n *Node) loop(ctx context.Context, run func(context.Context)) {
+	n.loops.Go(func() { run(ctx) })
+}
+
+// sweepEvery and sweepBatch bound how much expired state a sweep deletes at once.
+const (
+	sweepEvery = time.Minute
+	sweepBatch = 1000
+)
+
+// sweepState deletes what has expired, in small steps.
+func (n *Node) sweepState(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for {
+			swept, err := n.state.Sweep(ctx, sweepBatch)
+			if err != nil {
+				n.logger.Warn("expired state could not be deleted; trying again later", "err", err)
+			}
+			if swept < sweepBatch || err != nil {
+				break
+			}
+		}
+	}
+}
+
+func openState(cfg *config.Config, p *Parts) state.Store {
+	if cfg.State.Backend == "memory" {
+		return memstate.New(time.Now)
+	}
+	return sqlstate.New(p.DB, time.Now)
+}
+
+func openKeys(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry *prometheus.Registry, s store.Store) (*keyring.Ring, error) {
+	c := keyring.Config{
+		Keys: cfg.Tokens.Keys, Algorithm: cfg.Tokens.Algorithm, InstanceID: cfg.Cluster.InstanceID,
+		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: Leeway, MaxAge: cfg.Tokens.KeySetMaxAge,
+		Store: s, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: registry,
+	}
+	if cfg.Tokens.Keys == keyring.InDatabase {
+		var err error
+		if c.Box, err = StorageBox(cfg); err != nil {
+			return nil, err
+		}
+	}
+	return keyring.Open(ctx, c)
+}
+
+// people makes those whom the configuration names, and on an empty SQLite database
+// an administrator with a password of the node's own making.
+func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Writer) error {
+	d := n.parts.Directory
+	anybody, err := n.parts.Store.Users(ctx, store.Page{Limit: 1})
+	if err != nil {
+		return fmt.Errorf("app: users: %w", err)
+	}
+	if cfg.Admin.Username != "" {
+		if _, err := d.EnsureAdministrator(ctx, directory.Bootstrap{Username: cfg.Admin.Username, Password: cfg.Admin.Password}); err != nil {
+			return fmt.Errorf("the administrator of ADMIN_GUI_USERNAME could not be made: %w", err)
+		}
+	}
+	if cfg.Users.InitFile != "" {
+		if err := d.ApplyInitFile(ctx, cfg.Users.InitFile); err != nil {
+			return err
+		}
+	}
+	if terminal == nil || len(anybody) > 0 || n.parts.DB.Dialect().String() != "sqlite" {
+		return nil
+	}
+	password, err := directory.NewRandomPassword(rand.Reader)
+	if err != nil {
+		return err
+	}
+	created, err := d.EnsureAdministrator(ctx, directory.Bootstrap{Username: "admin", Password: password})
+	if err != nil || !created {
+		return err
+	}
+	_, err = fmt.Fprintf(terminal, "\nThis database was empty, so an administrator was made. The password is shown only now:\n\n    username: admin\n    password: %s\n\n", password)
+	return err
+}
+
+// trustedProxies reads addresses and networks.
+func trustedProxies(list []string) (httpapi.Proxies, error) {
+	proxies := make(httpapi.Proxies, 0, len(list))
+	for _, s := range list {
+		if a, err := netip.ParseAddr(s); err == nil {
+			proxies = append(proxies, netip.PrefixFrom(a, a.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("server.trusted_proxies: %q is neither an address nor a network such as 10.0.0.0/8", s)
+		}
+		proxies = append(proxies, p)
+	}
+	return proxies, nil
+}

@@ -1,0 +1,160 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// Leeway is how far the clocks of replicas and resource servers may differ.
+const Leeway = 30 * time.Second
+
+// Parts is what works without a running node: the command line's half.
+type Parts struct {
+	DB          *sqldb.DB
+	Store       store.Store
+	Directory   *directory.Service
+	Audit       *audit.Trail
+	Revocations *revocation.Log
+
+	view *revocation.View // a node's; nil for the command line
+}
+
+// Open opens the database that cfg names, brings its schema up to date and puts
+// the use cases on it. What is taken back through these parts is in the log when
+// the call returns; running replicas read it at their next poll.
+func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts, error) {
+	return open(ctx, cfg, logger, prometheus.NewRegistry(), nil)
+}
+
+// Close closes the database.
+func (p *Parts) Close() error { return p.DB.Close() }
+
+// open makes the parts; ended is called for users whose sessions have ended, and
+// with it a view is made, which is a node's.
+func open(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error) (_ *Parts, err error) {
+	if err := makeDataDirectory(cfg.Database.URL); err != nil {
+		return nil, err
+	}
+	p := &Parts{}
+	p.DB, err = sqldb.Open(ctx, sqldb.Config{
+		URL: cfg.Database.URL, MaxConnections: cfg.Database.MaxConnections, AcquireTimeout: cfg.Database.AcquireTimeout,
+		Logger: logger, Registerer: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.DB.Close())
+		}
+	}()
+	applied, err := p.DB.Migrate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range applied {
+		logger.Info("migrated the database", "migration", m.Name, "took", m.Took)
+	}
+	p.Store = sqlstore.New(p.DB)
+	p.Audit, err = audit.New(audit.Config{Store: p.Store, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: registry})
+	if err != nil {
+		return nil, err
+	}
+	p.Revocations = &revocation.Log{Store: p.Store, Now: time.Now}
+	var revoker directory.Revoker = appendOnly{p.Revocations}
+	if ended != nil {
+		p.view, err = revocation.NewView(revocation.Config{
+			Store: p.Store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
+			OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
+			Now:      time.Now, Logger: logger, Registerer: registry,
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.Revocations.View = p.view
+		revoker = p.Revocations
+	}
+	hasher, err := directory.NewHasher(directory.HasherConfig{
+		Memory: int(cfg.Password.Memory), Iterations: cfg.Password.Iterations, Parallelism: cfg.Password.Parallelism,
+		Workers: cfg.Password.Workers, Queue: cfg.Password.Queue, Rand: rand.Reader,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Directory = directory.New(directory.Config{
+		Store: p.Store, Hasher: hasher, Audit: p.Audit, Revocations: revoker, OnEnded: ended,
+		MaxTokenLife: longestToken(cfg), Now: time.Now, Rand: rand.Reader, Logger: logger,
+	})
+	return p, nil
+}
+
+// appendOnly is the log for a process without a view: the line is written, and
+// whoever tails the log finds it.
+type appendOnly struct{ *revocation.Log }
+
+func (appendOnly) Settle(context.Context, int64) error { return nil }
+
+// longestToken is how long after its issue a token may be accepted somewhere.
+func longestToken(cfg *config.Config) time.Duration { return cfg.Tokens.TokenDuration + Leeway }
+
+// rules are what a token of this deployment is held to.
+func rules(cfg *config.Config) accesstoken.Rules {
+	return accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: Leeway}
+}
+
+const sqliteScheme = "sqlite:"
+
+// makeDataDirectory makes the directory of the default database, so that a first
+// start needs no preparation. Any other directory is the operator's to make: a
+// wrong path should be an error, not an empty database somewhere else.
+func makeDataDirectory(url string) error {
+	if url != config.Default().Database.URL {
+		return nil
+	}
+	dir := filepath.Dir(strings.TrimPrefix(url, sqliteScheme))
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("database.url: %w", err)
+	}
+	return nil
+}
+
+// StorageBox returns what seals private keys at rest: under the configured storage
+// key, or, for SQLite without one, under a key file beside the database.
+func StorageBox(cfg *config.Config) (*seal.Box, error) {
+	if cfg.Storage.Key != "" {
+		key, err := seal.ParseKey(cfg.Storage.Key)
+		if err != nil {
+			return nil, fmt.Errorf("storage.key: %w", err)
+		}
+		return seal.New(key)
+	}
+	path, ok := strings.CutPrefix(cfg.Database.URL, sqliteScheme)
+	if !ok {
+		return nil, errors.New("storage.key: signing keys kept in this database need a storage key; set AUTH_STORAGE_KEY (openssl rand -base64 32)")
+	}
+	key, err := seal.FromFile(path + ".key")
+	if err != nil {
+		return nil, err
+	}
+	return seal.New(key)
+}

@@ -1,0 +1,148 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/watchword-auth/watchword/internal/config"
+)
+
+// Bounds on how long a client may take, so that slow ones hold nothing up. The
+// feed's streams set their own.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 32 << 10
+	// shutdownTimeout is how long requests that are under way may take to end
+	// after the listener has closed.
+	shutdownTimeout = 30 * time.Second
+)
+
+// Serve runs a node until ctx ends, and then drains it: no request that was
+// accepted is dropped. What it says to a person goes to terminal, its log to
+// standard error.
+func Serve(ctx context.Context, cfg *config.Config, terminal io.Writer, version string) error {
+	logger := NewLogger(cfg.Log, os.Stderr)
+	listener, err := listen(cfg.Server)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+
+	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal})
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           node.Handler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	if err := node.WaitReady(ctx); err != nil {
+		return errors.Join(err, server.Close(), node.Close())
+	}
+	// The first administrator's hash took memory that is not needed again.
+	debug.FreeOSMemory()
+	logger.Info("ready", "address", listener.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
+	welcome(terminal, cfg)
+
+	select {
+	case err := <-served:
+		return errors.Join(fmt.Errorf("server: %w", err), node.Close())
+	case <-ctx.Done():
+	}
+	logger.Info("draining", "delay", cfg.Server.DrainDelay)
+	node.Drain()
+	time.Sleep(cfg.Server.DrainDelay)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	err = server.Shutdown(deadline)
+	if err != nil {
+		err = fmt.Errorf("some requests did not end within %v: %w", shutdownTimeout, err)
+	}
+	if err := errors.Join(err, node.Close()); err != nil {
+		return err
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+// listen opens the port, or says in one sentence why not.
+func listen(s config.Server) (net.Listener, error) {
+	l, err := net.Listen("tcp", s.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("server.address: %s is in use by another program; stop that one or choose another address (WATCHWORD_SERVER_ADDRESS)", s.Address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("server.address: %w", err)
+	}
+	if s.TLS.CertFile == "" {
+		return l, nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.TLS.CertFile, s.TLS.KeyFile)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("server.tls: %w", err), l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{cert},
+	}), nil
+}
+
+// NewLogger makes the node's log.
+func NewLogger(c config.Log, out *os.File) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" || c.Format == "auto" && term.IsTerminal(int(out.Fd())) {
+		return slog.New(slog.NewTextHandler(out, options))
+	}
+	return slog.New(slog.NewJSONHandler(out, options))
+}
+
+// welcome says where the node is and what to try.
+func welcome(terminal io.Writer, cfg *config.Config) {
+	url := strings.TrimSuffix(cfg.Server.PublicURL, "/")
+	fmt.Fprintf(terminal, `Watchword serves on %[1]s
+its database is %[2]s
+
+Try:
+
+  curl -s %[1]s/api/pkeys
+  curl -s %[1]s/api/login -d '{"username":"admin","password":"…"}'
+  curl -s %[1]s/api/verify -H 'Authorization: Bearer …access_token…'
+
+Ctrl-C stops it.
+`, url, maskURL(cfg.Database.URL))
+}
+
+// maskURL leaves out what follows the scheme of a database that needs a password.
+func maskURL(url string) string {
+	if strings.HasPrefix(url, sqliteScheme) {
+		return strings.TrimPrefix(url, sqliteScheme)
+	}
+	scheme, _, _ := strings.Cut(url, ":")
+	return scheme
+}

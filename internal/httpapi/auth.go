@@ -1,0 +1,269 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// Auth is the life of a token over HTTP: log in, renew, log out, verify, take back.
+type Auth struct {
+	Login   *login.Service
+	Proxies Proxies
+	// UserInfo names the token's members that Verify gives headers of their own.
+	UserInfo login.UserInfo
+}
+
+// Mount adds the routes.
+func (a *Auth) Mount(mux *http.ServeMux) {
+	mux.HandleFunc("POST /api/login", a.login)
+	mux.HandleFunc("POST /api/renew", a.renew)
+	mux.HandleFunc("POST /api/logout", a.logout)
+	mux.HandleFunc("POST /auth/logout", a.logout)
+	mux.HandleFunc("/api/verify", a.verify)
+	mux.HandleFunc("POST /api/revocations", a.takeBack)
+}
+
+// LoginRequest is the body of POST /api/login.
+type LoginRequest struct {
+	Username string `json:"username" example:"tester"`
+	Password string `json:"password" format:"password" example:"correct horse battery staple"`
+}
+
+// RenewRequest is the body of POST /api/renew.
+type RenewRequest struct {
+	RefreshToken string `json:"refresh_token"`
+}
+
+// Grant is what a login and a renewal answer (RFC 6749 §5.1, and the session).
+type Grant struct {
+	AccessToken  string `json:"access_token" doc:"a JWT by RFC 9068"`
+	TokenType    string `json:"token_type" enum:"Bearer"`
+	ExpiresIn    int64  `json:"expires_in" doc:"seconds that the access token lives"`
+	RefreshToken string `json:"refresh_token" doc:"for POST /api/renew, once"`
+	SessionID    string `json:"session_id"`
+}
+
+func (a *Auth) login(w http.ResponseWriter, r *http.Request) {
+	var in LoginRequest
+	if err := readJSON(w, r, &in); err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	if in.Username == "" || in.Password == "" {
+		WriteProblem(w, r, missing("username", "password"))
+		return
+	}
+	grant, err := a.Login.Login(r.Context(), in.Username, in.Password, a.Proxies.client(r))
+	writeGrant(w, r, grant, err)
+}
+
+func (a *Auth) renew(w http.ResponseWriter, r *http.Request) {
+	var in RenewRequest
+	if err := readJSON(w, r, &in); err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	if in.RefreshToken == "" {
+		WriteProblem(w, r, missing("refresh_token"))
+		return
+	}
+	grant, err := a.Login.Renew(r.Context(), in.RefreshToken, a.Proxies.client(r))
+	writeGrant(w, r, grant, err)
+}
+
+func writeGrant(w http.ResponseWriter, r *http.Request, grant login.Grant, err error) {
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, Grant{
+		AccessToken: grant.AccessToken, TokenType: "Bearer", ExpiresIn: int64(grant.ExpiresIn / time.Second),
+		RefreshToken: grant.RefreshToken, SessionID: grant.SessionID,
+	})
+}
+
+func (a *Auth) logout(w http.ResponseWriter, r *http.Request) {
+	token, err := authenticate(a.Login, r)
+	if err == nil {
+		err = a.Login.Logout(r.Context(), token, a.Proxies.client(r))
+	}
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// verify answers with the claims, in the body for programs and in X-Auth-*
+// headers for proxies that ask it before they let a request pass (nginx
+// auth_request, Traefik and Caddy forward-auth, Envoy ext_authz), whatever method
+// the request had that they ask about.
+func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
+	token, err := authenticate(a.Login, r)
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	body, err := json.Marshal(token.Claims)
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	h := w.Header()
+	a.setIdentity(h, token)
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	_, _ = w.Write(body) // the client is gone: there is nobody to tell
+}
+
+// setIdentity writes who the token's holder is. The fixed headers are always
+// there, empty if need be, so that a proxy that copies them overwrites what the
+// client may have sent under the same names.
+func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token) {
+	h.Set("X-Auth-Subject", headerText(t.Subject))
+	h.Set("X-Auth-Session", headerText(t.SessionID))
+	h.Set("X-Auth-Expires", strconv.FormatInt(t.ExpiresAt.Unix(), 10))
+	h.Set("X-Auth-Username", headerText(t.Claim(a.UserInfo.Username)))
+	h.Set("X-Auth-Name", headerText(t.Claim(a.UserInfo.FullName)))
+	h.Set("X-Auth-Email", headerText(t.Claim(a.UserInfo.Email)))
+	a.setClaims(h, t)
+}
+
+// setClaims writes each of the user's claims under X-Auth-Claim-<name>. Headers
+// know fewer names than claims: of two that would become the same header neither
+// is told, so that none can pass for the other.
+func (a *Auth) setClaims(h http.Header, t *accesstoken.Token) {
+	for name, value := range t.Claims {
+		text, ok := value.(string)
+		if !ok || registered[name] {
+			continue
+		}
+		header := http.CanonicalHeaderKey("X-Auth-Claim-" + headerName(name))
+		if _, taken := h[header]; taken {
+			text = ""
+		}
+		h[header] = []string{headerText(text)}
+	}
+}
+
+// registered are the members of a token that are about the token.
+var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true}
+
+// headerName keeps a claim's name where a header's may have it (RFC 9110 §5.6.2).
+func headerName(claim string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-':
+			return c
+		}
+		return '-'
+	}, claim)
+}
+
+// headerText percent-encodes what is not printable ASCII, so that no claim can
+// end a header and begin another, and no proxy has to guess an encoding.
+func headerText(s string) string {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '%' {
+			return url.PathEscape(s)
+		}
+	}
+	return s
+}
+
+// RevocationRequest is the body of POST /api/revocations: what to take back.
+// Exactly one of jti, token, session_id, user and kid.
+type RevocationRequest struct {
+	TokenID      string       `json:"jti,omitempty" doc:"one access token by its id"`
+	Token        string       `json:"token,omitempty" doc:"one access token, whole"`
+	SessionID    string       `json:"session_id,omitempty" doc:"a session and its tokens"`
+	User         string       `json:"user,omitempty" doc:"the tokens and sessions of a user, by the user's id"`
+	IssuedBefore *NumericDate `json:"issued_before,omitempty" doc:"with user: those issued before this moment, in seconds since 1970 or as RFC 3339; left out: all until now"`
+	KeyID        string       `json:"kid,omitempty" doc:"a signing key and everything it signed"`
+}
+
+// Revocation answers POST /api/revocations.
+type Revocation struct {
+	Seq int64 `json:"seq" doc:"the line in the feed from which on everybody knows"`
+}
+
+func (a *Auth) takeBack(w http.ResponseWriter, r *http.Request) {
+	token, err := authenticate(a.Login, r)
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	var in RevocationRequest
+	if err := readJSON(w, r, &in); err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	target, err := in.target()
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	seq, err := a.Login.TakeBack(r.Context(), token, target, a.Proxies.client(r))
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, Revocation{Seq: seq})
+}
+
+func (in RevocationRequest) target() (login.Target, error) {
+	named := 0
+	for _, s := range []string{in.TokenID, in.Token, in.SessionID, in.User, in.KeyID} {
+		if s != "" {
+			named++
+		}
+		if len(s) > accesstoken.DefaultMaxLength {
+			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "no id is as long as that")
+		}
+	}
+	if named != 1 {
+		return login.Target{}, problem.New(problem.Invalid, "invalid_request", "name exactly one of jti, token, session_id, user and kid")
+	}
+	target := login.Target{TokenID: in.TokenID, Token: in.Token, SessionID: in.SessionID, User: in.User, KeyID: in.KeyID}
+	if in.IssuedBefore != nil {
+		if in.User == "" {
+			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "issued_before goes with user")
+		}
+		target.IssuedBefore = time.Time(*in.IssuedBefore)
+	}
+	return target, nil
+}
+
+// NumericDate reads a moment as seconds since 1970 (RFC 7519 §2) or RFC 3339.
+type NumericDate time.Time
+
+// UnmarshalJSON reads either form.
+func (d *NumericDate) UnmarshalJSON(b []byte) error {
+	var seconds float64
+	if err := json.Unmarshal(b, &seconds); err == nil {
+		if seconds <= 0 || seconds > 1<<40 {
+			return problem.New(problem.Invalid, "invalid_request", "issued_before must be a moment after 1970")
+		}
+		*d = NumericDate(time.UnixMicro(int64(seconds * 1e6)))
+		return nil
+	}
+	var t time.Time
+	if err := json.Unmarshal(b, &t); err != nil {
+		return problem.New(problem.Invalid, "invalid_request", "issued_before must be seconds since 1970 or a time by RFC 3339")
+	}
+	*d = NumericDate(t)
+	return nil
+}
+
+// missing is the answer to a request that lacks what it needs.
+func missing(names ...string) error {
+	return problem.New(problem.Invalid, "invalid_request", "the body needs %s", strings.Join(names, " and "))
+}

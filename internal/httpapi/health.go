@@ -1,0 +1,106 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Health answers the probes. The process being alive, its being able to take
+// traffic, and the storage behind it being well are three questions: one that is
+// asked to decide about a restart must not depend on a database that is away.
+type Health struct {
+	// Backends are the configured storage backends by name.
+	Backends map[string]func(context.Context) error
+	// Ready returns why no traffic should come; nil: it may.
+	Ready func() error
+	// Timeout bounds the question to a backend.
+	Timeout time.Duration
+
+	draining atomic.Bool
+}
+
+// BackendHealth is the state of one storage backend.
+type BackendHealth struct {
+	Status    string  `json:"status" enum:"ok,failed"`
+	LatencyMS float64 `json:"latency_ms" doc:"how long the answer took"`
+}
+
+// HealthReport answers GET /health.
+type HealthReport struct {
+	Status   string                   `json:"status" enum:"ok,failed"`
+	Backends map[string]BackendHealth `json:"backends"`
+}
+
+// Readiness answers GET /readyz.
+type Readiness struct {
+	Status string `json:"status" enum:"ready,not_ready"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Mount adds the routes.
+func (h *Health) Mount(mux *http.ServeMux) {
+	mux.HandleFunc("GET /health", h.health)
+	mux.HandleFunc("GET /livez", h.alive)
+	mux.HandleFunc("GET /readyz", h.ready)
+}
+
+// Drain makes the node say that it takes no more traffic.
+func (h *Health) Drain() { h.draining.Store(true) }
+
+// health asks all backends side by side. What exactly failed is in the log; the
+// endpoint is open and says only that.
+func (h *Health) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), h.Timeout)
+	defer cancel()
+	report := HealthReport{Status: "ok", Backends: make(map[string]BackendHealth, len(h.Backends))}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var cause error
+	for name, ping := range h.Backends {
+		wg.Go(func() {
+			began := time.Now()
+			err := ping(ctx)
+			one := BackendHealth{Status: "ok", LatencyMS: float64(time.Since(began).Microseconds()) / 1000}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				one.Status, report.Status, cause = "failed", "failed", err
+			}
+			report.Backends[name] = one
+		})
+	}
+	wg.Wait()
+	status := http.StatusOK
+	if cause != nil {
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
+		note(w, cause)
+	}
+	writeJSON(w, status, report)
+}
+
+func (h *Health) alive(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, struct {
+		Status string `json:"status"`
+	}{"alive"})
+}
+
+func (h *Health) ready(w http.ResponseWriter, _ *http.Request) {
+	reason := ""
+	if h.draining.Load() {
+		reason = "this replica is shutting down"
+	} else if err := h.Ready(); err != nil {
+		body, _ := answer(err)
+		reason = body.Detail
+		note(w, err)
+	}
+	if reason != "" {
+		w.Header().Set("Retry-After", "1")
+		writeJSON(w, http.StatusServiceUnavailable, Readiness{Status: "not_ready", Reason: reason})
+		return
+	}
+	writeJSON(w, http.StatusOK, Readiness{Status: "ready"})
+}

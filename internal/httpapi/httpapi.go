@@ -1,0 +1,148 @@
+package httpapi
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// Config is what the HTTP face is made of.
+type Config struct {
+	Auth      *Auth
+	KeySets   *KeySets
+	Feed      *Feed
+	Health    *Health
+	Login     *login.Service
+	Directory *directory.Service
+	Proxies   Proxies
+	Metrics   *prometheus.Registry
+	Logger    *slog.Logger
+	Version   string
+}
+
+// New returns the handler of everything that is served.
+func New(c Config) (http.Handler, error) {
+	mux := http.NewServeMux()
+	c.Auth.Mount(mux)
+	c.KeySets.Mount(mux)
+	c.Feed.Mount(mux)
+	c.Health.Mount(mux)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{}))
+
+	ops := NewOperations(mux, c.Version, c.Login, c.Proxies)
+	(&Sessions{Login: c.Login, Directory: c.Directory}).Register(ops)
+	(&Admin{Directory: c.Directory}).Register(ops)
+	describeRoutes(ops)
+	document, err := ops.document()
+	if err != nil {
+		return nil, fmt.Errorf("httpapi: openapi: %w", err)
+	}
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(document) // the client is gone: there is nobody to tell
+	})
+	return newObserver(c.Metrics, c.Logger).wrap(secured(routed(mux))), nil
+}
+
+var (
+	errNoRoute  = problem.New(problem.NotFound, "no_such_path", "there is nothing at this path; /openapi.json lists what there is")
+	errNoMethod = problem.New(problem.Malformed, "method_not_allowed", "this path does not know this method; Allow lists those it knows")
+)
+
+// routed answers in our own form where the mux would answer in its own.
+func routed(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		verdict := &verdict{header: http.Header{}}
+		h.ServeHTTP(verdict, r)
+		if verdict.status != http.StatusMethodNotAllowed {
+			WriteProblem(w, r, errNoRoute)
+			return
+		}
+		w.Header()["Allow"] = verdict.header["Allow"]
+		body, _ := answer(errNoMethod)
+		body.Status, body.Title = http.StatusMethodNotAllowed, http.StatusText(http.StatusMethodNotAllowed)
+		writeProblem(w, body)
+	})
+}
+
+// A verdict takes the status and the headers of an answer, and drops the rest.
+type verdict struct {
+	header http.Header
+	status int
+}
+
+func (v *verdict) Header() http.Header         { return v.header }
+func (v *verdict) WriteHeader(status int)      { v.status = status }
+func (v *verdict) Write(p []byte) (int, error) { return len(p), nil }
+
+// secured sets what every answer carries: nothing here is a page, may be framed,
+// or be taken for another type.
+func secured(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h["X-Content-Type-Options"] = nosniff
+		h["Content-Security-Policy"] = noContentAtAll
+		h["Referrer-Policy"] = noReferrer
+		next.ServeHTTP(w, r)
+	})
+}
+
+var (
+	nosniff        = []string{"nosniff"}
+	noContentAtAll = []string{"default-src 'none'; frame-ancestors 'none'"}
+	noReferrer     = []string{"no-referrer"}
+)
+
+// describeRoutes adds the endpoints with handlers of their own to the description.
+func describeRoutes(o *Operations) {
+	const jsonType, noBody = "application/json", ""
+	open := func(method, path, tag, id, summary string) huma.Operation {
+		op := endpoint(method, path, tag, id, summary)
+		op.DefaultStatus = 0
+		return op
+	}
+	bearer := func(op huma.Operation) huma.Operation {
+		op.Security = []map[string][]string{{"bearer": {}}}
+		return op
+	}
+	o.describe(open(http.MethodPost, "/api/login", "tokens", "login", "Log in by password"), LoginRequest{}, http.StatusOK, Grant{}, jsonType)
+	o.describe(open(http.MethodPost, "/api/renew", "tokens", "renew", "Spend a refresh token for a new pair"), RenewRequest{}, http.StatusOK, Grant{}, jsonType)
+	o.describe(bearer(open(http.MethodPost, "/api/logout", "tokens", "logout", "End the session and take back its tokens")), nil, http.StatusNoContent, nil, noBody)
+	o.describe(bearer(open(http.MethodPost, "/auth/logout", "tokens", "auth-logout", "The same as /api/logout")), nil, http.StatusNoContent, nil, noBody)
+	o.describe(bearer(open(http.MethodGet, "/api/verify", "tokens", "verify", "The claims of a valid token, in the body and as X-Auth-* headers; any method, for forward-auth")), nil, http.StatusOK, map[string]any{}, jsonType)
+	o.describe(bearer(open(http.MethodPost, "/api/revocations", "revocations", "revoke", "Take back a token, a session, a user's tokens or a signing key")), RevocationRequest{}, http.StatusOK, Revocation{}, jsonType)
+	feed := open(http.MethodGet, "/api/revocations", "revocations", "revocations", "The feed of revocations: a page as JSON, or text/event-stream")
+	feed.Parameters = []*huma.Param{
+		{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: &huma.Schema{Type: "integer"}},
+		{Name: "limit", In: "query", Description: "how many entries a page has", Schema: &huma.Schema{Type: "integer"}},
+	}
+	o.describe(feed, nil, http.StatusOK, revoked.Page{}, jsonType)
+	keys := open(http.MethodGet, "/api/pkeys", "keys", "public-keys", "The merged key set of all replicas (RFC 7517)")
+	keys.Parameters = []*huma.Param{{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}}}
+	o.describe(keys, nil, http.StatusOK, JWKS{}, "application/jwk-set+json")
+	o.describe(open(http.MethodGet, "/.well-known/jwks.json", "keys", "jwks", "The same as /api/pkeys"), nil, http.StatusOK, JWKS{}, "application/jwk-set+json")
+	o.describe(open(http.MethodGet, "/health", "probes", "health", "Whether every storage backend answers"), nil, http.StatusOK, HealthReport{}, jsonType)
+	o.describe(open(http.MethodGet, "/livez", "probes", "livez", "Whether the process is alive"), nil, http.StatusOK, Readiness{}, jsonType)
+	o.describe(open(http.MethodGet, "/readyz", "probes", "readyz", "Whether this replica may take traffic"), nil, http.StatusOK, Readiness{}, jsonType)
+	o.describe(open(http.MethodGet, "/metrics", "probes", "metrics", "Prometheus metrics"), nil, http.StatusOK, nil, "text/plain")
+	o.describe(open(http.MethodGet, "/openapi.json", "probes", "openapi", "This document"), nil, http.StatusOK, map[string]any{}, jsonType)
+}
+
+// JWKS describes a key set (RFC 7517 §5).
+type JWKS struct {
+	Keys []map[string]string `json:"keys"`
+}

@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A recorder notes how a request was answered, and why it failed.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	cause  error
+}
+
+// WriteHeader notes the status.
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write notes the status that a first write implies.
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach flushes and deadlines.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// note tells the recorder why a request failed.
+func note(w http.ResponseWriter, cause error) {
+	if rec, ok := w.(*recorder); ok {
+		rec.cause = cause
+	}
+}
+
+// An observer counts and logs requests: every failure of ours with its cause,
+// and, at the debug level, every request. Paths and queries may hold what should
+// not be in a log; the route's pattern is what is written down.
+type observer struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	logger   *slog.Logger
+}
+
+func newObserver(r prometheus.Registerer, logger *slog.Logger) *observer {
+	o := &observer{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_http_requests_total",
+			Help: "HTTP requests by route and status.",
+		}, []string{"route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "watchword_http_request_duration_seconds",
+			Help:    "Time to answer, by route.",
+			Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
+		}, []string{"route"}),
+		logger: logger,
+	}
+	r.MustRegister(o.requests, o.seconds)
+	return o
+}
+
+func (o *observer) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		next.ServeHTTP(rec, r)
+
+		route := r.Pattern // set by the mux on the way in
+		if route == "" {
+			route = "none"
+		}
+		took := time.Since(began)
+		o.requests.WithLabelValues(route, strconv.Itoa(rec.status)).Inc()
+		o.seconds.WithLabelValues(route).Observe(took.Seconds())
+		switch {
+		case rec.status == http.StatusServiceUnavailable:
+			o.logger.Warn("request refused", "route", route, "err", rec.cause)
+		case rec.status >= http.StatusInternalServerError:
+			o.logger.Error("request failed", "route", route, "status", rec.status, "err", rec.cause)
+		default:
+			o.logger.Debug("request", "route", route, "status", rec.status, "took", took)
+		}
+	})
+}

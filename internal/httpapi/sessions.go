@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/session"
+)
+
+// Sessions is where one is signed in; for administrators, where others are.
+type Sessions struct {
+	Login     *login.Service
+	Directory *directory.Service
+}
+
+// Session is one sign-in.
+type Session struct {
+	ID        string    `json:"id" doc:"the sid of its tokens"`
+	Current   bool      `json:"current" doc:"whether this request's token belongs to it"`
+	CreatedAt time.Time `json:"created_at"`
+	RenewedAt time.Time `json:"renewed_at"`
+	ExpiresAt time.Time `json:"expires_at" doc:"the end that no renewal moves"`
+	Address   string    `json:"address" doc:"of the client at sign-in"`
+	UserAgent string    `json:"user_agent" doc:"of the client at sign-in"`
+}
+
+// SessionList is a user's sessions, the newest first.
+type SessionList struct {
+	Sessions []Session `json:"sessions"`
+}
+
+type idInput struct {
+	ID string `path:"id" maxLength:"128"`
+}
+
+type sessionsOutput struct{ Body SessionList }
+
+type noContent struct{}
+
+// Register adds the endpoints.
+func (s *Sessions) Register(o *Operations) {
+	register(o, huma.Operation{
+		OperationID: "list-own-sessions", Method: http.MethodGet, Path: "/api/sessions", Tags: []string{"sessions"},
+		Summary: "Where I am signed in",
+	}, s.listOwn)
+	register(o, huma.Operation{
+		OperationID: "end-own-session", Method: http.MethodDelete, Path: "/api/sessions/{id}", Tags: []string{"sessions"},
+		Summary: "End one of my sessions and take back its tokens", DefaultStatus: http.StatusNoContent,
+	}, s.endOwn)
+	register(o, huma.Operation{
+		OperationID: "list-user-sessions", Method: http.MethodGet, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
+		Summary: "Where a user is signed in",
+	}, s.listOf)
+	register(o, huma.Operation{
+		OperationID: "end-user-sessions", Method: http.MethodDelete, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
+		Summary: "End all sessions of a user and take back all its tokens", DefaultStatus: http.StatusNoContent,
+	}, s.endAllOf)
+}
+
+func (s *Sessions) listOwn(ctx context.Context, c caller, _ *struct{}) (*sessionsOutput, error) {
+	return s.list(ctx, c, c.token.Subject)
+}
+
+func (s *Sessions) endOwn(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+	return nil, s.Login.EndSession(ctx, c.token.Subject, in.ID)
+}
+
+func (s *Sessions) listOf(ctx context.Context, c caller, in *idInput) (*sessionsOutput, error) {
+	if in.ID == c.token.Subject {
+		return s.list(ctx, c, in.ID)
+	}
+	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsRead, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return s.list(ctx, c, user.ID)
+}
+
+func (s *Sessions) endAllOf(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsWrite, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.Login.EndAllSessions(ctx, c.token.Subject, user.ID)
+}
+
+func (s *Sessions) list(ctx context.Context, c caller, userID string) (*sessionsOutput, error) {
+	sessions, err := s.Login.ListSessions(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	out := &sessionsOutput{Body: SessionList{Sessions: make([]Session, 0, len(sessions))}}
+	for _, one := range sessions {
+		out.Body.Sessions = append(out.Body.Sessions, sessionView(one, c.token.SessionID))
+	}
+	return out, nil
+}
+
+func sessionView(s session.Session, current string) Session {
+	return Session{
+		ID: s.ID, Current: s.ID == current, CreatedAt: s.CreatedAt, RenewedAt: s.RenewedAt, ExpiresAt: s.ExpiresAt,
+		Address: s.Address, UserAgent: s.UserAgent,
+	}
+}

@@ -1,0 +1,247 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// People is what login asks of the directory.
+type People interface {
+	// Authenticate checks a password and returns the user as it was before the
+	// check began, so that what changes meanwhile shows in the user's epochs.
+	Authenticate(ctx context.Context, username, password string) (store.User, error)
+	// ClaimsOf returns a user's claims. To be called after the user was read, so
+	// that a claim that was taken away meanwhile is never signed under the epoch
+	// that follows.
+	ClaimsOf(ctx context.Context, userID string) (map[string]string, error)
+	// Authorize says whether the actor holds the permission at this moment.
+	Authorize(ctx context.Context, actor directory.Actor, permission string) error
+	// AuthorizeOn returns the user, named by id or username, if the actor holds the
+	// permission and the user is not stronger than he is.
+	AuthorizeOn(ctx context.Context, actor directory.Actor, permission, user string) (store.User, error)
+}
+
+// Config is what a Service needs.
+type Config struct {
+	People      People
+	Store       store.Store
+	Sessions    *session.Store
+	Keys        *keyring.Ring
+	Revocations *revocation.Log
+	View        *revocation.View
+	Audit       *audit.Trail
+
+	// Rules are what Verify holds a token to.
+	Rules accesstoken.Rules
+	// Issuer and Audience go into every token.
+	Issuer   string
+	Audience []string
+	// UserInfo names the token's members that hold the username, the full name
+	// and the e-mail address; an empty name leaves one out.
+	UserInfo UserInfo
+	// TokenDuration is an access token's life.
+	TokenDuration time.Duration
+	// LongestToken is the longest life that any token that is still alive may
+	// have been given, leeway included: how long a revocation is kept.
+	LongestToken time.Duration
+	// LongestSession is the longest life of a session.
+	LongestSession time.Duration
+
+	Now        func() time.Time
+	Rand       io.Reader
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// UserInfo names members of the token.
+type UserInfo struct{ Username, FullName, Email string }
+
+// A Client is where a request came from.
+type Client struct{ Address, UserAgent string }
+
+// A Grant is what a successful login or renewal answers.
+type Grant struct {
+	AccessToken  string
+	ExpiresIn    time.Duration
+	RefreshToken string
+	SessionID    string
+}
+
+// Service holds the use cases.
+type Service struct {
+	Config
+	metrics metrics
+}
+
+// New makes a Service.
+func New(c Config) *Service { return &Service{Config: c, metrics: newMetrics(c.Registerer)} }
+
+// Login checks a password and begins a session.
+func (s *Service) Login(ctx context.Context, username, password string, client Client) (Grant, error) {
+	grant, err := s.login(ctx, username, password, client)
+	s.metrics.count("login", err)
+	return grant, err
+}
+
+func (s *Service) login(ctx context.Context, username, password string, client Client) (Grant, error) {
+	// Asked first, because a password costs 24 ms and a session a write.
+	signer, err := s.Keys.Signer()
+	if err != nil {
+		return Grant{}, err
+	}
+	user, err := s.People.Authenticate(ctx, username, password)
+	if err != nil {
+		// Not into the store: whoever guesses would fill it. The name is not
+		// written down either, people type passwords there.
+		s.Logger.Info("login refused", "address", client.Address, "code", problem.From(err).Code)
+		return Grant{}, err
+	}
+	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent)
+	if err != nil {
+		return Grant{}, unavailable(err)
+	}
+	for _, old := range ended {
+		if err := s.takeBackSession(ctx, old, "max_per_user"); err != nil {
+			return Grant{}, err
+		}
+	}
+	claims, err := s.People.ClaimsOf(ctx, user.ID)
+	if err != nil {
+		return Grant{}, unavailable(err)
+	}
+	grant, err := s.grant(signer, user, claims, sess, refresh)
+	if err != nil {
+		return Grant{}, err
+	}
+	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: "ok", Address: client.Address})
+	return grant, nil
+}
+
+// Renew spends a refresh token. The claims are those that the user has now; a
+// user who is gone, disabled or was told to log in again gets nothing.
+func (s *Service) Renew(ctx context.Context, refreshToken string, client Client) (Grant, error) {
+	grant, err := s.renew(ctx, refreshToken, client)
+	s.metrics.count("renew", err)
+	return grant, err
+}
+
+func (s *Service) renew(ctx context.Context, refreshToken string, client Client) (Grant, error) {
+	signer, err := s.Keys.Signer()
+	if err != nil {
+		return Grant{}, err
+	}
+	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken)
+	if errors.Is(err, session.ErrReplayed) {
+		if err := s.endSession(ctx, sess, "replay"); err != nil {
+			return Grant{}, err
+		}
+		s.Logger.Warn("a spent refresh token was presented; its session has been taken back", "session", sess.ID, "user", sess.UserID, "address", client.Address)
+		s.Audit.Record(ctx, store.AuditEvent{Actor: sess.UserID, Action: "renew", Target: sess.ID, Outcome: "denied", Address: client.Address, Detail: "refresh token replayed"})
+		return Grant{}, session.ErrReplayed
+	}
+	if err != nil {
+		return Grant{}, unavailable(err)
+	}
+	user, err := s.Store.User(ctx, sess.UserID)
+	gone := errors.Is(err, store.ErrNotFound)
+	if err != nil && !gone {
+		return Grant{}, unavailable(err)
+	}
+	if gone || user.Disabled || sess.Epoch < user.SessionEpoch {
+		if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
+			s.Logger.Warn("a dead session could not be deleted", "session", sess.ID, "err", err)
+		}
+		return Grant{}, session.ErrInvalid
+	}
+	// A session that an administrator took back by its id alone may still have
+	// its record.
+	if err := s.View.Check(&accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()}); err != nil {
+		if errors.Is(err, revocation.ErrRevoked) {
+			return Grant{}, session.ErrInvalid
+		}
+		return Grant{}, err
+	}
+	claims, err := s.People.ClaimsOf(ctx, user.ID)
+	if err != nil {
+		return Grant{}, unavailable(err)
+	}
+	return s.grant(signer, user, claims, sess, refresh)
+}
+
+// grant signs an access token that ends with its session at the latest.
+func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session, refresh string) (Grant, error) {
+	now := s.Now()
+	expires := now.Add(s.TokenDuration)
+	if sess.ExpiresAt.Before(expires) {
+		expires = sess.ExpiresAt
+	}
+	id, err := token.NewID(s.Rand)
+	if err != nil {
+		return Grant{}, fmt.Errorf("login: token id: %w", err)
+	}
+	compact, err := signer.Sign(token.Claims{
+		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID,
+		ID: id, SessionID: sess.ID, Epoch: user.Epoch,
+		IssuedAt: now, NotBefore: now, ExpiresAt: expires,
+		User: s.userInfo(user, claims),
+	})
+	if err != nil {
+		return Grant{}, fmt.Errorf("login: sign: %w", err)
+	}
+	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), RefreshToken: refresh, SessionID: sess.ID}, nil
+}
+
+// userInfo adds who the user is to what the user may.
+func (s *Service) userInfo(user store.User, claims map[string]string) map[string]string {
+	members := maps.Clone(claims)
+	if members == nil {
+		members = map[string]string{}
+	}
+	for name, value := range map[string]string{
+		s.UserInfo.Username: user.Username,
+		s.UserInfo.FullName: fullName(user),
+		s.UserInfo.Email:    user.Email,
+	} {
+		if name != "" && value != "" {
+			members[name] = value
+		}
+	}
+	return members
+}
+
+func fullName(u store.User) string {
+	switch {
+	case u.FirstName == "":
+		return u.LastName
+	case u.LastName == "":
+		return u.FirstName
+	}
+	return u.FirstName + " " + u.LastName
+}
+
+// unavailable makes an answer of an error of the stores: what a client may know
+// is that it can try again. Errors that are answers already pass.
+func unavailable(err error) error {
+	var p *problem.Error
+	if errors.As(err, &p) {
+		return err
+	}
+	return problem.New(problem.Unavailable, "storage_unavailable", "the storage does not answer at the moment").Because(err)
+}

@@ -1,0 +1,281 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+var (
+	errNoSession = problem.New(problem.NotFound, "session_not_found", "there is no such session")
+	errNoUser    = problem.New(problem.NotFound, "user_not_found", "there is no such user")
+	errNoKey     = problem.New(problem.NotFound, "key_not_found", "there is no such signing key")
+)
+
+// A Target is what somebody wants taken back; exactly one of TokenID, Token,
+// SessionID, User and KeyID is set.
+type Target struct {
+	TokenID   string // jti
+	Token     string // a whole access token, instead of its jti
+	SessionID string
+	User      string // id or username; with IssuedBefore, or everything until now
+	// IssuedBefore is the moment before which the user's tokens were issued. Zero
+	// or the present moment: all that exist now, which needs no clock.
+	IssuedBefore time.Time
+	KeyID        string
+}
+
+// Logout ends the session of a verified token and takes back its tokens. When it
+// returns nil, this replica rejects them already.
+func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
+	if err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
+		return err
+	}
+	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: "ok", Address: client.Address})
+	return nil
+}
+
+// TakeBack takes back what target names, if the holder of the token may: one's
+// own, or anybody's with the claim for it. It returns the sequence number of the
+// log's line.
+func (s *Service) TakeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (int64, error) {
+	seq, what, err := s.takeBack(ctx, by, target, client)
+	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: what, Outcome: "ok", Address: client.Address}
+	if err != nil {
+		event.Outcome, event.Detail = "denied", problem.From(err).Code
+	}
+	s.Audit.Record(ctx, event)
+	return seq, err
+}
+
+func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, what string, err error) {
+	switch {
+	case target.Token != "":
+		t, err := s.Rules.Check(target.Token, s.Now(), s.key)
+		if err != nil {
+			return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to take back is not a valid one of ours").Because(err)
+		}
+		if t.Subject != by.Subject {
+			if _, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, t.Subject); err != nil {
+				return 0, t.ID, err
+			}
+		}
+		seq, err = s.append(ctx, revoked.Token, t.ID, s.LongestToken, by.Subject, "revoked")
+		return seq, t.ID, err
+
+	case target.TokenID != "":
+		if target.TokenID != by.ID {
+			if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
+				return 0, target.TokenID, err
+			}
+		}
+		seq, err = s.append(ctx, revoked.Token, target.TokenID, s.LongestToken, by.Subject, "revoked")
+		return seq, target.TokenID, err
+
+	case target.SessionID != "":
+		seq, err = s.takeBackSessionByID(ctx, by, target.SessionID, client)
+		return seq, target.SessionID, err
+
+	case target.User != "":
+		id := by.Subject
+		if target.User != id {
+			user, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, target.User)
+			if err != nil {
+				return 0, target.User, err
+			}
+			id = user.ID
+		}
+		seq, err = s.takeBackUser(ctx, by.Subject, id, target.IssuedBefore)
+		return seq, id, err
+
+	default:
+		if err := s.People.Authorize(ctx, actor(by, client), directory.KeysWrite); err != nil {
+			return 0, target.KeyID, err
+		}
+		seq, err = s.TakeBackKey(ctx, by.Subject, target.KeyID)
+		return seq, target.KeyID, err
+	}
+}
+
+// ListSessions returns a user's sessions, the newest first.
+func (s *Service) ListSessions(ctx context.Context, userID string) ([]session.Session, error) {
+	sessions, err := s.Sessions.List(ctx, userID)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return sessions, nil
+}
+
+// EndSession ends one session of a user.
+func (s *Service) EndSession(ctx context.Context, userID, sessionID string) error {
+	sess, err := s.Sessions.Get(ctx, userID, sessionID)
+	if errors.Is(err, state.ErrNotFound) {
+		return errNoSession
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return s.endSession(ctx, sess, "session_ended")
+}
+
+// EndAllSessions ends all sessions of a user and takes back all its tokens.
+func (s *Service) EndAllSessions(ctx context.Context, actor, userID string) error {
+	_, err := s.takeBackUser(ctx, actor, userID, time.Time{})
+	return err
+}
+
+// TakeBackKey takes back a signing key and everything it signed.
+func (s *Service) TakeBackKey(ctx context.Context, actor, kid string) (int64, error) {
+	var seq int64
+	err := s.Store.Update(ctx, func(r store.Records) error {
+		if err := s.Keys.RevokeIn(ctx, r, kid); err != nil {
+			return err
+		}
+		var err error
+		seq, err = s.Revocations.Append(ctx, r, s.line(revoked.Key, kid, s.LongestToken, actor, "key_revoked"))
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, errNoKey
+	}
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return seq, s.settle(ctx, seq)
+}
+
+// takeBackSessionByID takes back a session of which only the id is known. That
+// of another user cannot be deleted then, so its line in the log is kept for as
+// long as the session could still renew.
+func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
+	own, err := s.Sessions.Get(ctx, by.Subject, id)
+	switch {
+	case err == nil:
+		if err := s.Sessions.End(ctx, own.UserID, own.ID); err != nil {
+			return 0, unavailable(err)
+		}
+		return s.append(ctx, revoked.Session, id, s.LongestToken, by.Subject, "session_ended")
+	case !errors.Is(err, state.ErrNotFound):
+		return 0, unavailable(err)
+	case id == by.SessionID:
+		return s.append(ctx, revoked.Session, id, s.LongestToken, by.Subject, "session_ended")
+	}
+	if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
+		return 0, err
+	}
+	return s.append(ctx, revoked.Session, id, s.LongestSession+s.LongestToken, by.Subject, "session_ended")
+}
+
+// takeBackUser takes back a user's tokens. Up to now goes by the epoch and ends
+// the sessions too; up to an earlier moment goes by iat, and ends the sessions
+// that began before it.
+func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before time.Time) (int64, error) {
+	now := s.Now()
+	untilNow := before.IsZero() || before.After(now.Add(-time.Second))
+	if before.After(now.Add(s.Rules.Leeway + time.Second)) {
+		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be taken back")
+	}
+	line := s.line(revoked.User, userID, s.LongestToken, actor, "user_revoked")
+	if !untilNow {
+		line.IssuedBefore = before
+	}
+	var seq int64
+	err := s.Store.Update(ctx, func(r store.Records) error {
+		if _, err := r.User(ctx, userID); err != nil {
+			return err
+		}
+		var err error
+		if untilNow {
+			if line.Epoch, err = r.NextEpoch(ctx, userID, true); err != nil {
+				return err
+			}
+		}
+		seq, err = s.Revocations.Append(ctx, r, line)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, errNoUser
+	}
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	if err := s.settle(ctx, seq); err != nil {
+		return seq, err
+	}
+	if untilNow {
+		// The epoch has ended the sessions; their records are only tidied away.
+		if err := s.Sessions.EndAll(ctx, userID); err != nil {
+			s.Logger.Warn("ended sessions could not be deleted", "user", userID, "err", err)
+		}
+		return seq, nil
+	}
+	return seq, s.endSessionsBefore(ctx, userID, before)
+}
+
+func (s *Service) endSessionsBefore(ctx context.Context, userID string, before time.Time) error {
+	sessions, err := s.Sessions.List(ctx, userID)
+	if err != nil {
+		return unavailable(err)
+	}
+	for _, sess := range sessions {
+		if sess.CreatedAt.Before(before) {
+			if err := s.endSession(ctx, sess, "user_revoked"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// endSession deletes the record first: from then on nothing is signed for the
+// session any more, so that the line in the log need only outlive the tokens that
+// are out already.
+func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) error {
+	if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
+		return unavailable(err)
+	}
+	return s.takeBackSession(ctx, sess, reason)
+}
+
+func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) error {
+	_, err := s.append(ctx, revoked.Session, sess.ID, s.LongestToken, sess.UserID, reason)
+	return err
+}
+
+// append writes one line of the log; when it returns, this replica's view has it.
+func (s *Service) append(ctx context.Context, kind revoked.Kind, subject string, life time.Duration, actor, reason string) (int64, error) {
+	seq, err := s.Revocations.TakeBack(ctx, s.line(kind, subject, life, actor, reason))
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return seq, nil
+}
+
+func (s *Service) line(kind revoked.Kind, subject string, life time.Duration, actor, reason string) store.Revocation {
+	now := s.Now()
+	return store.Revocation{
+		Kind: string(kind), Subject: subject,
+		CreatedAt: now, ExpiresAt: now.Add(life),
+		Actor: actor, Reason: reason,
+	}
+}
+
+func (s *Service) settle(ctx context.Context, seq int64) error {
+	if err := s.Revocations.Settle(ctx, seq); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// actor is the holder of a token as the directory knows him.
+func actor(t *accesstoken.Token, c Client) directory.Actor {
+	return directory.Actor{ID: t.Subject, Address: c.Address}
+}

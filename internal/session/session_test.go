@@ -1,0 +1,370 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+)
+
+// A clock is held by the test.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+type bench struct {
+	*Store
+	clock *clock
+	user  string
+}
+
+func newBench(t *testing.T, change func(*Config)) bench {
+	t.Helper()
+	c := &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	config := Config{
+		State: memstate.New(c.Now), TTL: 24 * time.Hour, RefreshDuration: 720 * time.Hour,
+		RenewGrace: 10 * time.Second, Now: c.Now, Rand: rand.Reader,
+	}
+	if change != nil {
+		change(&config)
+	}
+	return bench{New(config), c, uuid.NewString()}
+}
+
+func (b bench) start(t *testing.T) (Session, string) {
+	t.Helper()
+	s, refresh, _, err := b.Start(t.Context(), b.user, 7, "192.0.2.1", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, refresh
+}
+
+func (b bench) renew(t *testing.T, token string) string {
+	t.Helper()
+	_, next, err := b.Renew(t.Context(), token)
+	if err != nil {
+		t.Fatalf("Renew: %v", err)
+	}
+	return next
+}
+
+func (b bench) refused(t *testing.T, token string, want error) {
+	t.Helper()
+	if _, _, err := b.Renew(t.Context(), token); !errors.Is(err, want) {
+		t.Fatalf("Renew: got %v, want %v", err, want)
+	}
+}
+
+func TestRenewalRotates(t *testing.T) {
+	b := newBench(t, nil)
+	s, first := b.start(t)
+	b.clock.advance(time.Hour)
+	renewed, second, err := b.Renew(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second == first || !strings.HasPrefix(second, RefreshPrefix) {
+		t.Errorf("the successor %q does not differ from the first token", second)
+	}
+	if renewed.ID != s.ID || renewed.Epoch != 7 || !renewed.RenewedAt.Equal(b.clock.Now()) {
+		t.Errorf("the renewed session is %+v", renewed)
+	}
+	b.renew(t, second)
+}
+
+func TestSpentTokenInsideGraceGivesSameSuccessor(t *testing.T) {
+	b := newBench(t, nil)
+	_, first := b.start(t)
+	second := b.renew(t, first)
+	third := b.renew(t, second)
+	b.clock.advance(b.RenewGrace - time.Nanosecond)
+	// Also when the successor was spent meanwhile: a slow duplicate of an honest
+	// client's request must not cost it its session.
+	if got := b.renew(t, first); got != second {
+		t.Error("the first token gave another successor")
+	}
+	if got := b.renew(t, second); got != third {
+		t.Error("the second token gave another successor")
+	}
+	b.renew(t, third)
+}
+
+func TestSpentTokenAfterGraceIsAReplay(t *testing.T) {
+	b := newBench(t, nil)
+	s, first := b.start(t)
+	second := b.renew(t, first)
+	b.clock.advance(b.RenewGrace)
+	got, _, err := b.Renew(t.Context(), first)
+	if !errors.Is(err, ErrReplayed) {
+		t.Fatalf("got %v, want a replay", err)
+	}
+	if got.ID != s.ID || got.UserID != b.user {
+		t.Errorf("the replay names session %+v, want %s", got, s.ID)
+	}
+	// The family is the caller's to take back; a token two generations old is a
+	// replay as well, whether or not the record still remembers it.
+	third := b.renew(t, second)
+	b.clock.advance(b.RenewGrace)
+	b.renew(t, third)
+	b.refused(t, first, ErrReplayed)
+}
+
+func TestOneTokenRenewedByManyAtOnce(t *testing.T) {
+	b := newBench(t, nil)
+	_, first := b.start(t)
+	successors := make([]string, 64)
+	var wg sync.WaitGroup
+	for i := range successors {
+		wg.Go(func() { _, successors[i], _ = b.Renew(context.Background(), first) })
+	}
+	wg.Wait()
+	for i, s := range successors {
+		if s == "" || s != successors[0] {
+			t.Fatalf("caller %d got %q, caller 0 got %q", i, s, successors[0])
+		}
+	}
+	b.renew(t, successors[0])
+}
+
+func TestEndedSessionIsNotRenewed(t *testing.T) {
+	b := newBench(t, nil)
+	s, refresh := b.start(t)
+	if err := b.End(t.Context(), b.user, s.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.refused(t, refresh, ErrInvalid)
+	if err := b.End(t.Context(), b.user, s.ID); err != nil {
+		t.Errorf("ending it again: %v", err)
+	}
+}
+
+// A renewal that read the record before the logout must not write it back.
+func TestLogoutIsNotUndoneByRenewalsUnderWay(t *testing.T) {
+	for range 50 {
+		b := newBench(t, nil)
+		s, refresh := b.start(t)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				token := refresh
+				for {
+					_, next, err := b.Renew(context.Background(), token)
+					if err != nil {
+						return
+					}
+					token = next
+				}
+			})
+		}
+		if err := b.End(t.Context(), b.user, s.ID); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if _, err := b.Get(t.Context(), b.user, s.ID); !errors.Is(err, state.ErrNotFound) {
+			t.Fatalf("the session is back: %v", err)
+		}
+	}
+}
+
+func TestForgedTokens(t *testing.T) {
+	b := newBench(t, nil)
+	s, genuine := b.start(t)
+
+	// Somebody who saw an access token knows user and session.
+	forged, err := newRefreshToken(rand.Reader, b.user, s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.refused(t, forged.String(), ErrInvalid)
+
+	parsed, err := parseRefreshToken(genuine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := parsed
+	other.user = uuid.New()
+	b.refused(t, other.String(), ErrInvalid)
+
+	for _, s := range []string{
+		"", RefreshPrefix, genuine[1:], genuine + "A", genuine[:len(genuine)-1], genuine + "=",
+		strings.Replace(genuine, RefreshPrefix, "wwa_", 1), genuine[:20] + "\n" + genuine[21:], "eyJhbGciOiJub25lIn0.e30.",
+	} {
+		b.refused(t, s, ErrInvalid)
+	}
+	b.renew(t, genuine) // none of that has ended it
+}
+
+func TestSessionEnds(t *testing.T) {
+	t.Run("at its absolute end, however often it is renewed", func(t *testing.T) {
+		b := newBench(t, nil)
+		_, token := b.start(t)
+		for range 23 {
+			b.clock.advance(time.Hour)
+			token = b.renew(t, token)
+		}
+		b.clock.advance(time.Hour)
+		b.refused(t, token, ErrInvalid)
+	})
+	t.Run("when it is idle", func(t *testing.T) {
+		b := newBench(t, func(c *Config) { c.Idle = time.Hour })
+		_, token := b.start(t)
+		b.clock.advance(59 * time.Minute)
+		token = b.renew(t, token)
+		b.clock.advance(time.Hour)
+		b.refused(t, token, ErrInvalid)
+	})
+	t.Run("when its refresh token is too old", func(t *testing.T) {
+		b := newBench(t, func(c *Config) { c.RefreshDuration = time.Hour })
+		_, token := b.start(t)
+		b.clock.advance(time.Hour)
+		b.refused(t, token, ErrInvalid)
+	})
+}
+
+func TestMaxPerUserEndsTheOldest(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxPerUser = 2 })
+	var sessions []Session
+	for range 3 {
+		b.clock.advance(time.Second)
+		s, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions = append(sessions, s)
+		if want := max(0, len(sessions)-2); len(ended) != want {
+			t.Fatalf("sign-in %d ended %d sessions, want %d", len(sessions), len(ended), want)
+		}
+	}
+	left, err := b.List(t.Context(), b.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 2 || left[0].ID != sessions[2].ID || left[1].ID != sessions[1].ID {
+		t.Errorf("left are %v, want the two newest, newest first", left)
+	}
+}
+
+func TestMaxPerUserHoldsWhenManySignInAtOnce(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxPerUser = 3 })
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			if _, _, _, err := b.Start(context.Background(), b.user, 0, "", ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	left, err := b.List(t.Context(), b.user)
+	if err != nil || len(left) > 3 {
+		t.Errorf("%d sessions are left, want at most 3 (%v)", len(left), err)
+	}
+}
+
+func TestTooManyRenewalsInAGracePeriod(t *testing.T) {
+	b := newBench(t, nil)
+	_, token := b.start(t)
+	for range maxRecent {
+		token = b.renew(t, token)
+	}
+	b.refused(t, token, ErrTooFast)
+	b.clock.advance(b.RenewGrace)
+	b.renew(t, token)
+}
+
+// faulty fails writes, in either truth.
+type faulty struct {
+	state.Store
+	persist bool
+	fail    bool
+}
+
+var errFault = errors.New("the backend went away")
+
+func (f *faulty) Swap(ctx context.Context, k state.Key, version int64, value []byte, ttl time.Duration) (int64, error) {
+	if !f.fail {
+		return f.Store.Swap(ctx, k, version, value, ttl)
+	}
+	if f.persist {
+		if _, err := f.Store.Swap(ctx, k, version, value, ttl); err != nil {
+			return 0, err
+		}
+	}
+	return 0, errFault
+}
+
+func TestRenewalThatFailed(t *testing.T) {
+	for name, persisted := range map[string]bool{"but persisted": true, "and did not persist": false} {
+		t.Run(name, func(t *testing.T) {
+			f := &faulty{persist: persisted}
+			b := newBench(t, func(c *Config) { f.Store, c.State = c.State, f })
+			_, token := b.start(t)
+			f.fail = true
+			if _, _, err := b.Renew(t.Context(), token); !errors.Is(err, errFault) {
+				t.Fatalf("got %v, want the fault", err)
+			}
+			f.fail = false
+			// The client got an error and tries again with what it has.
+			next := b.renew(t, token)
+			if got := b.renew(t, token); got != next {
+				t.Error("two successors")
+			}
+			b.renew(t, next)
+		})
+	}
+}
+
+func TestNothingOfATokenIsKept(t *testing.T) {
+	b := newBench(t, nil)
+	s, first := b.start(t)
+	second := b.renew(t, first)
+	stored, err := b.State.Get(t.Context(), key(b.user, s.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{first, second} {
+		parsed, err := parseRefreshToken(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range [][]byte{parsed.family[:], parsed.secret[:]} {
+			if bytes.Contains(stored.Value, []byte(base64.StdEncoding.EncodeToString(secret))) || bytes.Contains(stored.Value, secret) {
+				t.Error("the record holds a part of a refresh token")
+			}
+		}
+	}
+}
+
+func TestClip(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"abcd", "abcd"}, {"abcde", "abcd"}, {"äöü", "äö"}, {"aäö", "aä"}, {"a\xff", "a\uFFFD"},
+	} {
+		if got := clip(c.in, 4); got != c.want {
+			t.Errorf("clip(%q, 4) = %q, want %q", c.in, got, c.want)
+		}
+	}
+}
