@@ -1,0 +1,209 @@
+package directory
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+)
+
+const (
+	password     = "correct horse battery"
+	maxTokenLife = 31 * time.Minute
+)
+
+// A world is a Service with everything real around it, on one SQLite file.
+type world struct {
+	*Service
+	t    testing.TB
+	path string
+	logs *logbook
+
+	mu    sync.Mutex
+	ended []string // users of whom OnEnded was told
+}
+
+func newWorld(t testing.TB) *world { return replica(t, filepath.Join(t.TempDir(), "watchword.db")) }
+
+// replica makes one more service, with connections of its own, over the file.
+func replica(t testing.TB, path string) *world {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, path: path, logs: &logbook{}}
+	records := sqlstore.New(db)
+	logger := slog.New(slog.NewTextHandler(w.logs, nil))
+	trail, err := audit.New(audit.Config{Store: records, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	view, err := revocation.NewView(revocation.Config{Store: records, Poll: time.Second, MaxStaleness: 5 * time.Second, Now: time.Now, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { view.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.Service = New(Config{
+		Store: records, Hasher: cheap(t), Audit: trail,
+		Revocations:  &revocation.Log{Store: records, View: view, Now: time.Now},
+		OnEnded:      w.onEnded,
+		MaxTokenLife: maxTokenLife, Now: time.Now, Rand: rand.Reader, Logger: logger,
+	})
+	return w
+}
+
+func (w *world) onEnded(_ context.Context, userID string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = append(w.ended, userID)
+	return nil
+}
+
+// claim makes a claim called short=value.
+func (w *world) claim(short, value string) string {
+	w.t.Helper()
+	c, err := w.CreateClaim(w.t.Context(), System(), NewClaim{Name: short + "=" + value, ShortName: short, Value: value})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c.Name
+}
+
+// group makes a group that gives these claims, each short=value.
+func (w *world) group(name string, claims ...string) store.Group {
+	w.t.Helper()
+	for _, c := range claims {
+		if _, err := w.Claim(w.t.Context(), System(), c); errors.Is(err, ErrClaimNotFound) {
+			short, value, _ := strings.Cut(c, "=")
+			w.claim(short, value)
+		}
+	}
+	g, err := w.CreateGroup(w.t.Context(), System(), NewGroup{Name: name, Claims: claims})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return g
+}
+
+// user makes a user who holds these claims, through a group "of NAME".
+func (w *world) user(name string, claims ...string) store.User {
+	w.t.Helper()
+	n := NewUser{Username: name, Password: password}
+	if len(claims) > 0 {
+		n.Groups = []string{w.group("of "+name, claims...).ID}
+	}
+	u, err := w.CreateUser(w.t.Context(), System(), n)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return u
+}
+
+func (w *world) superuser(name string) store.User {
+	w.t.Helper()
+	u, err := w.CreateUser(w.t.Context(), System(), NewUser{Username: name, Password: password, Administrator: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return u
+}
+
+// as is the user as an actor.
+func as(u store.User) Actor { return Actor{ID: u.ID, Address: "192.0.2.1"} }
+
+// claimsOf are the user's claims as short=values, in order.
+func (w *world) claimsOf(u store.User) string {
+	w.t.Helper()
+	claims, err := w.ClaimsOf(w.t.Context(), u.ID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var all []string
+	for name, values := range claims {
+		all = append(all, name+"="+values)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+// stored is the user as the store has him, or nobody.
+func (w *world) stored(u store.User) store.User {
+	w.t.Helper()
+	s, err := w.Store.User(w.t.Context(), u.ID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// revocations are the lines of the log, oldest first.
+func (w *world) revocations() []store.Revocation {
+	w.t.Helper()
+	rs, _, err := w.Store.RevocationsAfter(w.t.Context(), 0, 100_000)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return rs
+}
+
+// events are the audit events about a target, newest first.
+func (w *world) events(target string) []store.AuditEvent {
+	w.t.Helper()
+	es, err := w.Store.AuditEvents(w.t.Context(), store.AuditQuery{Target: target, Limit: 100})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return es
+}
+
+func (w *world) want(err error, want string) {
+	w.t.Helper()
+	if code(err) != want {
+		w.t.Errorf("%v, want %q", err, want)
+	}
+}
+
+// A logbook is what was logged.
+type logbook struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
