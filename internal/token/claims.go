@@ -82,6 +82,11 @@ func (c Claims) check() error {
 	case c.Epoch < 0:
 		return errors.New("token: an epoch is not negative")
 	}
+	// encoding/json would write U+FFFD, and make one subject of two.
+	for _, s := range append([]string{c.Issuer, c.Subject, c.ID, c.SessionID}, c.Audience...) {
+		if !utf8.ValidString(s) {
+			return errors.New("token: a claim is not UTF-8")
+		}
+	}
 	return nil
 }
-
