@@ -207,3 +207,10 @@ func (l *logbook) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// unwritable is a trail that cannot be written.
+type unwritable struct{ Auditor }
+
+func (unwritable) RecordIn(context.Context, store.Records, store.AuditEvent) error {
+	return errors.New("disk full")
+}

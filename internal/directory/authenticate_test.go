@@ -1,0 +1,179 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+func TestAuthenticate(t *testing.T) {
+	w := newWorld(t)
+	alice := w.user("Alice", "log=r")
+	for _, name := range []string{"alice", "ALICE", "ａｌｉｃｅ"} {
+		u, err := w.Authenticate(t.Context(), name, password)
+		if err != nil || u.ID != alice.ID || u.Username != "Alice" || u.PasswordHash != "" {
+			t.Errorf("%s: %+v, %v", name, u, err)
+		}
+	}
+}
+
+// Whatever it was, the answer is the same.
+func TestRefusalsAreAllAlike(t *testing.T) {
+	w := newWorld(t)
+	w.user("alice")
+	for _, n := range []NewUser{{Username: "disabled", Password: password, Disabled: true}, {Username: "machine"}} {
+		if _, err := w.CreateUser(t.Context(), System(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := w.user("broken")
+	stored := w.stored(broken)
+	stored.PasswordHash = "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+	if err := w.Store.UpdateUser(t.Context(), stored); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, password string }{
+		{"alice", "wrong password"}, {"alice", ""}, {"alice", password + " "}, {"alice", strings.ToUpper(password)},
+		{"alice", strings.Repeat("x", 1<<20)}, {"alice", "\xff"}, {"alice", "nul\x00"},
+		{"nobody", password}, {"", password}, {"two words", password}, {"\x00", password}, {"\xff", password}, {strings.Repeat("x", 1<<20), password},
+		{"disabled", password}, {"machine", password}, {"machine", ""}, {"broken", password},
+	} {
+		u, err := w.Authenticate(t.Context(), c.name, c.password)
+		if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() || u != (store.User{}) {
+			t.Errorf("%.20q %.20q: %+v, %v", c.name, c.password, u, err)
+		}
+	}
+	if log := w.logs.String(); !strings.Contains(log, broken.ID) || strings.Contains(log, "CTFh") {
+		t.Errorf("the log about a planted hash: %s", log)
+	}
+}
+
+// The time of an answer must not tell who has an account. A product that looks
+// first and hashes then differs by a factor of a hundred.
+func TestRefusalsTakeTheSameTime(t *testing.T) {
+	w := newWorld(t)
+	w.Hasher = hasher(t, HasherConfig{Memory: 4 << 10, Iterations: 2, Parallelism: 1, Workers: 1})
+	w.user("known")
+	for _, n := range []NewUser{{Username: "disabled", Password: password, Disabled: true}, {Username: "machine"}} {
+		if _, err := w.CreateUser(t.Context(), System(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := []string{"known", "unknown", "disabled", "machine", "not a username"}
+	took := make(map[string][]time.Duration)
+	for range 31 {
+		for _, name := range names {
+			start := time.Now()
+			if _, err := w.Authenticate(t.Context(), name, "wrong password"); !errors.Is(err, ErrInvalidCredentials) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			took[name] = append(took[name], time.Since(start))
+		}
+	}
+	median := func(name string) time.Duration {
+		slices.Sort(took[name])
+		return took[name][len(took[name])/2]
+	}
+	known := median("known")
+	for _, name := range names {
+		m := median(name)
+		t.Logf("%-15s %v", name, m)
+		if m < known*2/3 || m > known*3/2 {
+			t.Errorf("%s: %v, a wrong password: %v", name, m, known)
+		}
+	}
+}
+
+func TestAuthenticateIsBusyBeyondTheQueue(t *testing.T) {
+	w := newWorld(t)
+	w.user("alice")
+	w.Hasher = hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1})
+	release := occupy(t, w.Hasher)
+	for _, name := range []string{"alice", "nobody"} {
+		_, err := w.Authenticate(t.Context(), name, password)
+		w.want(err, "login_busy")
+	}
+	release()
+	if _, err := w.Authenticate(t.Context(), "alice", password); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALoginBringsThePasswordToTodaysCost(t *testing.T) {
+	w := newWorld(t)
+	alice := w.user("alice")
+	before := w.stored(alice)
+	w.Hasher = hasher(t, HasherConfig{Memory: 128, Iterations: 1, Parallelism: 1})
+	if _, err := w.Authenticate(t.Context(), "alice", "wrong password"); err == nil || w.stored(alice) != before {
+		t.Fatal("a wrong password changed something")
+	}
+	u, err := w.Authenticate(t.Context(), "alice", password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := w.stored(alice)
+	if !strings.Contains(after.PasswordHash, "$m=128,") || after.Version != u.Version || after.Epoch != before.Epoch {
+		t.Errorf("%+v", after)
+	}
+	if _, err := w.Authenticate(t.Context(), "alice", password); err != nil || w.stored(alice) != after {
+		t.Errorf("the next login: %v", err)
+	}
+}
+
+// A password that is changed while an old one is being hashed anew stays changed.
+func TestHashingAnewUndoesNoPasswordChange(t *testing.T) {
+	w := newWorld(t)
+	alice := w.user("alice")
+	for _, memory := range []int{128, 192, 256, 320} {
+		w.Hasher = hasher(t, HasherConfig{Memory: memory, Iterations: 1, Parallelism: 1, Queue: 8})
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = w.Authenticate(t.Context(), "alice", password) })
+		all.Go(func() {
+			if err := w.SetPassword(t.Context(), System(), alice.ID, "another password"); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Wait()
+		_, err := w.Authenticate(t.Context(), "alice", password)
+		w.want(err, "invalid_credentials")
+		if err := w.SetPassword(t.Context(), System(), alice.ID, password); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAuthenticateWithoutADatabase(t *testing.T) {
+	w := newWorld(t)
+	w.user("alice")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := w.Authenticate(ctx, "alice", password)
+	w.want(err, "database_unavailable")
+}
+
+func TestClaimsOf(t *testing.T) {
+	w := newWorld(t)
+	u := w.user("alice", "log=w", "shop=buyer")
+	second := w.group("second", "log=r", "log=w")
+	if _, err := w.CreateClaim(t.Context(), System(), NewClaim{"the same again", "log", "r"}); err != nil {
+		t.Fatal(err)
+	}
+	w.group("third", "the same again")
+	for _, g := range []string{second.ID, "third"} {
+		if err := w.AddToGroup(t.Context(), System(), u.ID, g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.claimsOf(u); got != "log=r,w shop=buyer" {
+		t.Errorf("alice holds %q", got)
+	}
+	if got, err := w.ClaimsOf(t.Context(), "gone"); len(got) != 0 || err != nil {
+		t.Errorf("nobody holds %v, %v", got, err)
+	}
+}

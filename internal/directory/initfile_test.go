@@ -1,0 +1,164 @@
+package directory
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// initFile writes an init file that only its owner can read.
+func (w *world) initFile(content string) string {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), "init.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+func (w *world) apply(content string) (InitResult, error) {
+	w.t.Helper()
+	return w.ApplyInitFile(w.t.Context(), w.initFile(content))
+}
+
+func (w *world) mustApply(content string, want InitResult) {
+	w.t.Helper()
+	if got, err := w.apply(content); got != want || err != nil {
+		w.t.Errorf("added %+v, %v, want %+v", got, err, want)
+	}
+}
+
+func TestApplyInitFile(t *testing.T) {
+	w := newWorld(t)
+	w.mustApply(exampleInit, InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3})
+	root, err := w.Authenticate(t.Context(), "root", "0123456789")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.claimsOf(root); got != "admin=all log=r" || root.Email != "root@example.org" || root.FirstName != "Ruth" {
+		t.Errorf("%+v holds %s", root, got)
+	}
+	if _, err := w.Authenticate(t.Context(), "guest", "password"); err != nil {
+		t.Errorf("by the hash from the file: %v", err)
+	}
+	if has, err := w.HasAdministrator(t.Context()); !has || err != nil {
+		t.Errorf("%v, %v", has, err)
+	}
+	if es := w.events(root.ID); len(es) != 2 || es[1].Action != "user.create" || es[1].Actor != "" {
+		t.Errorf("%+v", es)
+	}
+	if w.logs.String() != "" && strings.Contains(w.logs.String(), "others on this machine") {
+		t.Error("a warning about a file that only its owner can read")
+	}
+}
+
+func TestInitFileAgainAddsWhatIsMissing(t *testing.T) {
+	w := newWorld(t)
+	w.mustApply(exampleInit, InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3})
+	root, _ := w.User(t.Context(), System(), "root")
+	if err := w.SetPassword(t.Context(), System(), "root", "another password"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.UpdateUser(t.Context(), System(), "root", UserPatch{Email: new("new@example.org")}); err != nil {
+		t.Fatal(err)
+	}
+	before, events := w.stored(root), len(w.events(root.ID))
+	w.mustApply(exampleInit, InitResult{})
+	if after := w.stored(root); after != before || len(w.events(root.ID)) != events {
+		t.Errorf("%+v became %+v", before, after)
+	}
+	grown := strings.Replace(exampleInit, "users:", "  - name: Second\n    claims: [Log reader]\nusers:\n  - username: new\n    groups: [Second]", 1)
+	w.mustApply(grown, InitResult{Groups: 1, Users: 1, Links: 2})
+	w.mustApply("users:\n  - username: guest\n    password: another password\n    groups: [second]\n", InitResult{Links: 1})
+	if _, err := w.Authenticate(t.Context(), "guest", "password"); err != nil {
+		t.Errorf("the password of somebody who was there is overwritten: %v", err)
+	}
+	w.mustApply("", InitResult{})
+}
+
+func TestInitFileThatContradicts(t *testing.T) {
+	w := newWorld(t)
+	w.mustApply(exampleInit, InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3})
+	for file, want := range map[string]string{
+		"claims:\n  - {name: new, short_name: x, value: y}\n  - {name: LOG reader, short_name: log, value: w}\n": `line 3: the claim "LOG reader" is there already, as log=r`,
+		"groups:\n  - name: new\n    claims:\n      - nothing\n":                                                 `line 4: there is no claim "nothing"`,
+		"users:\n  - username: new\n    groups: [nothing]\n":                                                     `line 3: there is no group "nothing"`,
+	} {
+		_, err := w.apply(file)
+		if code(err) != "init_file_conflict" || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+	}
+	for what, err := range map[string]error{
+		"user":  second(w.User(t.Context(), System(), "new")),
+		"group": second(w.Group(t.Context(), System(), "new")),
+		"claim": second(w.Claim(t.Context(), System(), "new")),
+	} {
+		w.want(err, what+"_not_found")
+	}
+}
+
+func TestInitFileThatIsWrongChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.apply(exampleInit + "  - username: 'a b'\n")
+	w.want(err, "init_file_invalid")
+	if !strings.Contains(err.Error(), "line 16: ") && !strings.Contains(err.Error(), "line 15: ") {
+		t.Error(err)
+	}
+	_, err = w.User(t.Context(), System(), "root")
+	w.want(err, "user_not_found")
+	_, err = w.ApplyInitFile(t.Context(), filepath.Join(t.TempDir(), "missing.yaml"))
+	w.want(err, "init_file_unreadable")
+	_, err = w.apply(strings.Repeat("#", maxInitFile+1))
+	w.want(err, "init_file_unreadable")
+}
+
+func TestInitFileThatOthersCanRead(t *testing.T) {
+	w := newWorld(t)
+	path := w.initFile(exampleInit)
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ApplyInitFile(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(w.logs.String(), "others on this machine can read it") {
+		t.Errorf("no warning: %s", w.logs)
+	}
+}
+
+func TestTenReplicasApplyOneInitFile(t *testing.T) {
+	first := newWorld(t)
+	path := first.initFile(exampleInit)
+	worlds := []*world{first}
+	for len(worlds) < 10 {
+		worlds = append(worlds, replica(t, first.path))
+	}
+	results := make([]InitResult, len(worlds))
+	var all sync.WaitGroup
+	for i, w := range worlds {
+		all.Go(func() {
+			var err error
+			if results[i], err = w.ApplyInitFile(t.Context(), path); err != nil {
+				t.Errorf("replica %d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+	var sum InitResult
+	for _, r := range results {
+		sum = InitResult{sum.Claims + r.Claims, sum.Groups + r.Groups, sum.Users + r.Users, sum.Links + r.Links}
+	}
+	if want := (InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3}); sum != want {
+		t.Errorf("all together added %+v", sum)
+	}
+	var users List[store.User]
+	users, err := first.Users(t.Context(), System(), Page{})
+	if err != nil || len(users.Items) != 2 {
+		t.Errorf("%+v, %v", users, err)
+	}
+}
