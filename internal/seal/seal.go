@@ -50,8 +50,7 @@ type Box struct {
 type keyID [keyIDSize]byte
 
 // New makes a Box that seals under primary. Values that were sealed under one of
-// the previous keys still open; Stale tells which they are. Every key has KeySize
-// bytes.
+// the previous keys still open. Every key has KeySize bytes.
 func New(primary []byte, previous ...[]byte) (*Box, error) {
 	b := &Box{aeads: make(map[keyID]cipher.AEAD, 1+len(previous))}
 	for i, secret := range append([][]byte{primary}, previous...) {
@@ -96,12 +95,6 @@ func (b *Box) Open(sealed []byte, place string) ([]byte, error) {
 		return nil, ErrOpen
 	}
 	return plaintext, nil
-}
-
-// Stale says whether the value was sealed under another key than the primary one,
-// so that it should be sealed again before that key is given up.
-func (b *Box) Stale(sealed []byte) bool {
-	return len(sealed) < headerSize || sealed[0] != version || keyID(sealed[1:headerSize]) != b.primary
 }
 
 // identify names a key without telling anything about it.
