@@ -32,7 +32,8 @@ const (
 	sweepBatch    = 1000
 	defaultLimit  = 50
 	maxLimit      = 200
-	maxField      = 128 // runes of an actor, action, target, outcome or address
+	maxWord       = 64  // runes of an action or outcome
+	maxName       = 128 // runes of an actor, target or address
 	maxDetail     = 500 // runes of a detail
 )
 
@@ -168,11 +169,11 @@ func (t *Trail) log(ctx context.Context, e store.AuditEvent) {
 // clean makes every text of an event fit for a log line, a column and a page: part
 // of it comes from clients.
 func clean(e store.AuditEvent) store.AuditEvent {
-	e.Actor = printable(e.Actor, maxField)
-	e.Action = printable(e.Action, maxField)
-	e.Target = printable(e.Target, maxField)
-	e.Outcome = printable(e.Outcome, maxField)
-	e.Address = printable(e.Address, maxField)
+	e.Actor = printable(e.Actor, maxName)
+	e.Action = printable(e.Action, maxWord)
+	e.Target = printable(e.Target, maxName)
+	e.Outcome = printable(e.Outcome, maxWord)
+	e.Address = printable(e.Address, maxName)
 	e.Detail = printable(e.Detail, maxDetail)
 	return e
 }

@@ -88,6 +88,11 @@ func (p policy) retire(k store.Key, at time.Time) store.Key {
 	return k
 }
 
+// pull brings the active time of a key that has not signed forward.
+func (p policy) pull(k store.Key, at time.Time) store.Key {
+	return p.date(k, earliest(k.CreatedAt, at), at)
+}
+
 // lastSigning is from when on a key may sign no more: a token that it signed then
 // would outlive it in the key set.
 func (p policy) lastSigning(k store.Key) time.Time {
@@ -137,51 +142,55 @@ func (p policy) plan(rows []store.Key, ours, outdated func(store.Key) bool, now 
 		return plan{create: true, at: now} // the very first key: there is nothing in any cache
 	case current == nil && len(next) == 0:
 		return plan{create: true, at: now.Add(p.ripen())}
-	case current == nil:
-		return p.planClockWentBack(next[0], now)
-	case !current.RevokedAt.IsZero() && len(next) == 0:
-		return plan{create: true, at: now} // compromised: better refused by a cache than forged
-	case !current.RevokedAt.IsZero():
-		next[0].ActivateAt = now
-		return plan{updates: next[:1]}
-	default:
-		return p.planRotation(*current, next, outdated, now)
-	}
-}
-
-// planClockWentBack lets a key sign that a clock, since put right, made for a
-// later time.
-func (p policy) planClockWentBack(next store.Key, now time.Time) plan {
-	if !next.CreatedAt.After(now) {
+	case current == nil && !next[0].CreatedAt.After(now):
 		return plan{} // it is ripening
+	case current == nil:
+		return plan{updates: []store.Key{p.pull(next[0], now)}} // the clock was put back
+	case !current.RevokedAt.IsZero() && len(next) == 0:
+		return plan{create: true, at: now} // better refused by a cache than forged
+	case !current.RevokedAt.IsZero():
+		return plan{updates: []store.Key{p.pull(next[0], now)}}
+	case outdated(*current):
+		return p.planReplacement(*current, next, outdated, now)
+	default:
+		return p.planRotation(*current, next, now)
 	}
-	next.ActivateAt = now
-	return plan{updates: []store.Key{next}}
 }
 
-func (p policy) planRotation(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
-	at := now.Add(p.ripen())
-	if outdated(current) {
-		if slices.ContainsFunc(next, func(k store.Key) bool { return !outdated(k) }) {
-			return plan{}
-		}
-	} else {
-		end := earliest(current.RetireAt, p.lastSigning(current))
-		if len(next) > 0 || now.Before(end.Add(-p.lead())) {
-			return plan{}
-		}
-		at = latest(at, current.RetireAt)
+// planRotation has the next key ready when the current one is to retire.
+func (p policy) planRotation(current store.Key, next []store.Key, now time.Time) plan {
+	end := earliest(current.RetireAt, p.lastSigning(current))
+	if now.Before(end.Add(-p.lead())) {
+		return plan{}
 	}
-	result := plan{create: true, at: at}
+	at := latest(current.RetireAt, now.Add(p.ripen()))
+	switch {
+	case len(next) == 0:
+		return plan{create: true, at: at, updates: []store.Key{p.retire(current, at)}}
+	case next[0].ActivateAt.After(at): // it was made by a clock that was ahead
+		return plan{updates: []store.Key{p.retire(current, at), p.pull(next[0], at)}}
+	default:
+		return plan{}
+	}
+}
+
+// planReplacement replaces the current key as soon as a new one is ripe. Another
+// outdated one that was to come sooner still does; one that was to come later
+// never signs.
+func (p policy) planReplacement(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
+	if slices.ContainsFunc(next, func(k store.Key) bool { return !outdated(k) }) {
+		return plan{}
+	}
+	result := plan{create: true, at: now.Add(p.ripen())}
 	before := current
 	for _, k := range next {
-		if k.ActivateAt.After(at) {
+		if k.ActivateAt.After(result.at) {
 			result.deletes = append(result.deletes, k.ID)
 		} else {
 			before = k
 		}
 	}
-	result.updates = []store.Key{p.retire(before, at)}
+	result.updates = []store.Key{p.retire(before, result.at)}
 	return result
 }
 

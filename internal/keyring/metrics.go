@@ -13,8 +13,8 @@ type metrics struct {
 	failures prometheus.Counter
 }
 
-func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
-	m := &metrics{
+func newMetrics() *metrics {
+	return &metrics{
 		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "watchword_signing_keys",
 			Help: "Signing keys that this replica holds, by state.",
@@ -28,25 +28,15 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Help: "Attempts to bring the signing keys up to date with the database that failed.",
 		}),
 	}
-	for i, c := range m.all() {
+}
+
+func (m *metrics) register(registerer prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{m.keys, m.rotation, m.failures} {
 		if err := registerer.Register(c); err != nil {
-			for _, earlier := range m.all()[:i] {
-				registerer.Unregister(earlier)
-			}
-			return nil, fmt.Errorf("keyring: %w", err)
+			return fmt.Errorf("keyring: %w", err)
 		}
 	}
-	return m, nil
-}
-
-func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.keys, m.rotation, m.failures}
-}
-
-func (m *metrics) unregister(registerer prometheus.Registerer) {
-	for _, c := range m.all() {
-		registerer.Unregister(c)
-	}
+	return nil
 }
 
 // show sets the gauges to what is held.

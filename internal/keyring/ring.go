@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,10 +49,10 @@ type Store interface {
 type Config struct {
 	Keys          string        // InMemory or InDatabase
 	Algorithm     string        // of new keys: one of accesstoken.Algorithms
-	KeyDuration   time.Duration // how long a key is active; default 3h
-	TokenDuration time.Duration // how long the longest-lived token lives; default 30m
+	KeyDuration   time.Duration // how long a key is active
+	TokenDuration time.Duration // how long a token lives at most
 	Leeway        time.Duration // by which verifiers accept a token after its exp
-	MaxAge        time.Duration // of the served key set (Cache-Control); default 30s
+	MaxAge        time.Duration // of the served key set (Cache-Control)
 	InstanceID    string        // prefix of the kids made here
 	Store         Store
 	Box           *seal.Box
@@ -101,7 +102,7 @@ type view struct {
 type held struct {
 	row    store.Key
 	signer *token.Signer
-	since  time.Time // when it was first published here; zero: it was not yet
+	since  time.Time // when it was first published here (a clock's jump does not touch it); zero: it was not
 	until  time.Time // stop signing then, whatever row says; zero: row decides
 }
 
@@ -126,23 +127,25 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 			leeway:        cfg.Leeway,
 			maxAge:        cfg.MaxAge,
 		},
-		held: map[string]*held{},
-		gone: map[string]bool{},
+		metrics: newMetrics(),
+		held:    map[string]*held{},
+		gone:    map[string]bool{},
 	}
 	r.view.Store(&view{})
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
-	var err error
-	if r.metrics, err = newMetrics(cfg.Registerer); err != nil {
+	if err := r.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.Refresh(ctx); err != nil {
-		r.metrics.unregister(cfg.Registerer)
+	if err := r.metrics.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
+
+// maxInstanceID leaves room for a thumbprint in a kid.
+const maxInstanceID = 128
 
 func (c Config) check() error {
 	switch {
@@ -156,8 +159,8 @@ func (c Config) check() error {
 		return fmt.Errorf("keys live for %v and tokens for %v: make tokens.key_duration at least as long as tokens.token_duration", c.KeyDuration, c.TokenDuration)
 	case c.MaxAge < 0 || c.KeyDuration < 2*c.MaxAge:
 		return fmt.Errorf("keys live for %v, and the key set may be cached for %v: make tokens.key_duration at least twice as long", c.KeyDuration, c.MaxAge)
-	case c.InstanceID == "":
-		return errors.New("a key needs the name of its instance: set cluster.instance_id")
+	case c.InstanceID == "" || len(c.InstanceID) > maxInstanceID:
+		return fmt.Errorf("cluster.instance_id has %d characters: give it 1 to %d", len(c.InstanceID), maxInstanceID)
 	}
 	return nil
 }
@@ -286,7 +289,7 @@ func (r *Ring) refresh(ctx context.Context) error {
 // adopt takes over what the store says: times, revocations, and keys that other
 // processes made. A key that is no longer there is dropped.
 func (r *Ring) adopt(rows []store.Key) error {
-	var errs []error
+	var first error
 	there := make(map[string]bool, len(rows))
 	for _, row := range rows {
 		there[row.ID] = true
@@ -298,23 +301,22 @@ func (r *Ring) adopt(rows []store.Key) error {
 				row.RevokedAt = revoked // what Withdraw knows already
 			}
 			h.row, h.until = row, time.Time{}
-		case State(row, r.wall()) == Removed:
+		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
 		case r.fresh != nil && r.fresh.signer.KeyID() == row.ID:
 			r.held[row.ID] = &held{row: row, signer: r.fresh.signer}
 			r.fresh = nil
 		case r.cfg.Keys == InDatabase && row.Sealed != nil:
 			signer, err := unsealKey(r.cfg.Box, row)
 			if err != nil {
-				errs = append(errs, err)
+				first = cmp.Or(first, err)
 				continue
 			}
 			r.held[row.ID] = &held{row: row, signer: signer}
 		}
 	}
-	missing := func(kid string) bool { return !there[kid] }
-	maps.DeleteFunc(r.held, func(kid string, _ *held) bool { return missing(kid) })
-	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return missing(kid) })
-	return errors.Join(errs...)
+	maps.DeleteFunc(r.held, func(kid string, _ *held) bool { return !there[kid] })
+	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] })
+	return first
 }
 
 // change writes what is due, in one transaction that looks at the store again:
@@ -325,6 +327,9 @@ func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
 		return false, err
 	}
 	due := r.plan(rows, before)
+	if !due.create {
+		r.fresh = nil
+	}
 	if due.empty() {
 		return false, nil
 	}
@@ -347,6 +352,9 @@ func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
 		}
 		return r.apply(ctx, rec, r.plan(rows, before))
 	})
+	if errors.Is(err, store.ErrConflict) {
+		r.fresh = nil // it was in the store and is gone again
+	}
 	if err != nil {
 		return false, fmt.Errorf("signing keys: %w", err)
 	}
@@ -414,7 +422,6 @@ func (r *Ring) clean(ctx context.Context, rows []store.Key) error {
 // publish makes the view of what is held now.
 func (r *Ring) publish(ctx context.Context) {
 	now, old := r.cfg.Now(), r.view.Load()
-	v := &view{keys: old.keys}
 	var keys []accesstoken.Key
 	for _, h := range r.inOrder() {
 		switch State(h.row, now) {
@@ -422,35 +429,32 @@ func (r *Ring) publish(ctx context.Context) {
 			delete(r.held, h.row.ID)
 			r.gone[h.row.ID] = true
 			r.cfg.Logger.InfoContext(ctx, "signing key removed", "kid", h.row.ID)
+			continue
 		case Revoked:
-		default:
-			keys = append(keys, h.signer.Public())
+			continue
 		}
+		if h.since.IsZero() {
+			h.since = now
+			r.cfg.Logger.InfoContext(ctx, "signing key published", "kid", h.row.ID, "active_at", h.row.ActivateAt)
+		}
+		keys = append(keys, h.signer.Public())
 	}
-	if !slices.EqualFunc(keys, old.keys.Keys(), func(a, b accesstoken.Key) bool { return a.ID == b.ID }) || old.keys == nil {
+	v := &view{keys: old.keys}
+	if old.keys == nil || !sameKeys(keys, old.keys.Keys()) {
 		v.keys = keySet(keys)
 	}
-	chosen := r.choose(now, old.signer)
-	if chosen != nil {
-		v.signer, v.until = chosen.signer, chosen.lastSigning(r.policy)
+	signing := r.choose(now, old.signer)
+	if signing != nil {
+		v.signer, v.until = signing.signer, signing.lastSigning(r.policy)
 	} else if newest := r.newest(); newest != nil {
 		v.retryAt = newest.row.ActivateAt
 	}
 	r.view.Store(v)
 
-	// Only now is it published; and by the clock that a jump does not touch.
-	for _, h := range r.held {
-		if h.since.IsZero() {
-			h.since = r.cfg.Now()
-			r.cfg.Logger.InfoContext(ctx, "signing key published", "kid", h.row.ID, "active_at", h.row.ActivateAt)
-		}
-	}
 	if v.signer != nil && v.signer != old.signer {
-		r.cfg.Logger.InfoContext(ctx, "signing key active", "kid", v.signer.KeyID(), "retires_at", chosen.row.RetireAt)
+		r.cfg.Logger.InfoContext(ctx, "signing key active", "kid", signing.row.ID, "retires_at", signing.row.RetireAt)
 	}
-	if r.metrics != nil {
-		r.metrics.show(r.held, r.fresh != nil, chosen, now)
-	}
+	r.metrics.show(r.held, r.fresh != nil, signing, now)
 }
 
 // choose returns the key that signs now: the newest whose time has come and that
@@ -458,10 +462,8 @@ func (r *Ring) publish(ctx context.Context) {
 // Once a key has signed, those before it never do again, whatever becomes of it.
 func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
 	for _, h := range slices.Backward(r.inOrder()) {
-		if h.signer != signing {
-			if h.row.ActivateAt.After(now) || h.since.IsZero() && !r.policy.ripe(h.row, now, now) || !h.since.IsZero() && !r.policy.ripe(h.row, h.since, now) {
-				continue
-			}
+		if h.signer != signing && (h.row.ActivateAt.After(now) || !r.policy.ripe(h.row, h.since, now)) {
+			continue
 		}
 		if !h.row.RevokedAt.IsZero() || !now.Before(h.lastSigning(r.policy)) {
 			return nil
@@ -508,6 +510,10 @@ func (r *Ring) wait() time.Duration {
 		}
 	}
 	return wait
+}
+
+func sameKeys(a, b []accesstoken.Key) bool {
+	return slices.EqualFunc(a, b, func(a, b accesstoken.Key) bool { return a.ID == b.ID })
 }
 
 func keySet(keys []accesstoken.Key) *accesstoken.KeySet {

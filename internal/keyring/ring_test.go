@@ -1,0 +1,665 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+func TestStateByTimes(t *testing.T) {
+	k := testPolicy.date(store.Key{ID: "k"}, start, start.Add(17*time.Second))
+	for _, c := range []struct {
+		at   time.Duration
+		want Phase
+	}{
+		{-time.Microsecond, Pending},
+		{0, Published},
+		{17*time.Second - time.Microsecond, Published},
+		{17 * time.Second, Active},
+		{117*time.Second - time.Microsecond, Active},
+		{117 * time.Second, Retiring},
+		{152*time.Second - time.Microsecond, Retiring}, // 10 s slack, 20 s token, 5 s leeway
+		{152 * time.Second, Removed},
+	} {
+		if got := State(k, start.Add(c.at)); got != c.want {
+			t.Errorf("after %v: %s, want %s", c.at, got, c.want)
+		}
+	}
+	k.RevokedAt = start
+	if got := State(k, start.Add(20*time.Second)); got != Revoked {
+		t.Errorf("revoked: %s", got)
+	}
+}
+
+func TestFirstKeySignsAtOnce(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	r := open(t, testConfig(t, s, c))
+	kid := signing(t, r)
+	if !strings.HasPrefix(kid, "auth-0-") {
+		t.Fatalf("the kid %q does not begin with the instance", kid)
+	}
+	public, ok := r.Key(kid)
+	if !ok || kid != "auth-0-"+public.Thumbprint() {
+		t.Errorf("kid %q, want the instance and the thumbprint %q", kid, public.Thumbprint())
+	}
+	if err := check(r, sign(t, r, c.Now()), c.Now()); err != nil {
+		t.Error(err)
+	}
+	if got := State(row(t, s, kid), c.Now()); got != Active {
+		t.Errorf("the row says %s", got)
+	}
+}
+
+func TestEveryAlgorithmSurvivesARestart(t *testing.T) {
+	for _, alg := range accesstoken.Algorithms() {
+		s, c := newStore(t), &clock{now: start}
+		cfg := testConfig(t, s, c)
+		cfg.Algorithm = alg
+		before := open(t, cfg)
+		compact := sign(t, before, c.Now())
+
+		after := open(t, cfg)
+		if signing(t, after) != signing(t, before) {
+			t.Errorf("%s: another key signs after the restart", alg)
+		}
+		if err := check(after, compact, c.Now()); err != nil {
+			t.Errorf("%s: a token from before the restart: %v", alg, err)
+		}
+	}
+}
+
+func TestRotation(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+
+	// Up to its lead (ripen 17 s, slack 10 s) there is one key.
+	live(t, r, c, 72*time.Second)
+	if n := r.Public().Len(); n != 1 {
+		t.Fatalf("%d keys, want 1", n)
+	}
+	set := r.Public()
+	live(t, r, c, time.Second)
+	if n := r.Public().Len(); n != 2 || r.Public() == set {
+		t.Fatalf("%d keys, want the next one published", n)
+	}
+	set = r.Public()
+	live(t, r, c, 26*time.Second)
+	if signing(t, r) != first {
+		t.Fatal("the next key signs too soon")
+	}
+	late := sign(t, r, c.Now())
+	live(t, r, c, time.Second)
+	second := signing(t, r)
+	if second == first || second == "" {
+		t.Fatalf("after the key's time %q signs", second)
+	}
+	if r.Public() != set {
+		t.Error("the key set is another one although no key came or went")
+	}
+	if got := State(row(t, s, first), c.Now()); got != Retiring {
+		t.Errorf("the first key is %s", got)
+	}
+	for range 25 {
+		if err := check(r, late, c.Now()); err != nil && !errors.Is(err, accesstoken.ErrExpired) {
+			t.Fatalf("the last token of the retired key: %v", err)
+		}
+		live(t, r, c, time.Second)
+	}
+	live(t, r, c, 10*time.Second)
+	if _, ok := r.Key(first); ok {
+		t.Error("the retired key is still published")
+	}
+	if got := rows(t, s); len(got) != 1 || got[0].ID != second {
+		t.Errorf("the store has %d rows", len(got))
+	}
+}
+
+func TestRestartInTheMiddleOfARotation(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	live(t, r, c, 75*time.Second)
+	r = open(t, testConfig(t, s, c))
+	if signing(t, r) != first || r.Public().Len() != 2 {
+		t.Fatalf("after a restart %q signs of %d keys", signing(t, r), r.Public().Len())
+	}
+	live(t, r, c, 25*time.Second)
+	if kid := signing(t, r); kid == first || kid == "" || len(rows(t, s)) != 2 {
+		t.Fatalf("%q signs, %d rows", kid, len(rows(t, s)))
+	}
+}
+
+func TestStoreAwayAtRotation(t *testing.T) {
+	c := &clock{now: start}
+	s := &faulty{Store: newStore(t)}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	s.next = func() fault { return notPersisted }
+
+	var last string
+	for elapsed := time.Second; elapsed < 110*time.Second; elapsed += time.Second {
+		c.Move(time.Second)
+		if err := r.Refresh(t.Context()); !errors.Is(err, errInjected) {
+			t.Fatalf("after %v: %v", elapsed, err)
+		}
+		if signing(t, r) != first {
+			t.Fatalf("after %v the last known good key does not sign, although it may until 110s", elapsed)
+		}
+		last = sign(t, r, c.Now())
+	}
+	c.Move(time.Second)
+	if kid := signing(t, r); kid != "" {
+		t.Fatal("a key signs whose tokens would outlive it, before Refresh")
+	}
+	if err := r.Refresh(t.Context()); err == nil || signing(t, r) != "" {
+		t.Fatal("a key signs whose tokens would outlive it")
+	}
+	if got := value(t, r.metrics.failures, ""); got != 110 {
+		t.Errorf("%v failures counted", got)
+	}
+	if got := value(t, r.metrics.rotation, ""); got != 0 {
+		t.Errorf("the next rotation is said to be at %v", got)
+	}
+	for range 24 {
+		if err := check(r, last, c.Now()); err != nil && !errors.Is(err, accesstoken.ErrExpired) {
+			t.Fatalf("the last token: %v", err)
+		}
+		c.Move(time.Second)
+		_ = r.Refresh(t.Context())
+	}
+
+	// It comes back before the key is removed: the key's life is made longer, until
+	// the next one is ripe.
+	s.next = nil
+	refresh(t, r)
+	if signing(t, r) != first {
+		t.Fatal("the key does not sign although the store is back")
+	}
+	live(t, r, c, 17*time.Second)
+	if kid := signing(t, r); kid == first || kid == "" {
+		t.Fatalf("the next key is ripe, but %q signs", kid)
+	}
+}
+
+func TestFailedButPersisted(t *testing.T) {
+	for _, mode := range []string{InDatabase, InMemory} {
+		c := &clock{now: start}
+		s := &faulty{Store: newStore(t)}
+		cfg := testConfig(t, s, c)
+		cfg.Keys = mode
+		r := open(t, cfg)
+		live(t, r, c, 72*time.Second)
+
+		calls := 0 // Keys, Setting, Update
+		s.next = func() fault {
+			if calls++; calls == 3 {
+				return persisted
+			}
+			return works
+		}
+		c.Move(time.Second)
+		if err := r.Refresh(t.Context()); !errors.Is(err, errInjected) {
+			t.Fatal(err)
+		}
+		if len(rows(t, s.Store)) != 2 {
+			t.Fatal("the key was not persisted: this test tests nothing")
+		}
+		if r.Public().Len() != 1 {
+			t.Errorf("%s: a key is published that is not known to be in the store", mode)
+		}
+		if got := value(t, r.metrics.keys, "pending"); got != 1 {
+			t.Errorf("%s: %v keys pending", mode, got)
+		}
+		s.next = nil
+		refresh(t, r)
+		if len(rows(t, s)) != 2 || r.Public().Len() != 2 {
+			t.Errorf("%s: %d rows and %d published keys, want the same key taken up", mode, len(rows(t, s)), r.Public().Len())
+		}
+	}
+}
+
+func TestRotationRequest(t *testing.T) {
+	for _, mode := range []string{InDatabase, InMemory} {
+		s, c := newStore(t), &clock{now: start}
+		cfg := testConfig(t, s, c)
+		cfg.Keys = mode
+		r := open(t, cfg)
+		first := signing(t, r)
+		live(t, r, c, 10*time.Second)
+		if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+			t.Fatal(err)
+		}
+		live(t, r, c, time.Second)
+		if r.Public().Len() != 2 || signing(t, r) != first {
+			t.Fatalf("%s: not replaced, or at once: %d keys", mode, r.Public().Len())
+		}
+		live(t, r, c, 16*time.Second)
+		if signing(t, r) != first {
+			t.Fatalf("%s: the new key is not ripe, but signs", mode)
+		}
+		live(t, r, c, time.Second)
+		second := signing(t, r)
+		if second == first {
+			t.Fatalf("%s: the old key still signs", mode)
+		}
+		live(t, r, c, 35*time.Second)
+		if r.Public().Len() != 1 || signing(t, r) != second {
+			t.Errorf("%s: %d keys, want the old one removed and no third", mode, r.Public().Len())
+		}
+	}
+}
+
+// Rotation is asked for when the next key is published already: it is as old as
+// the one it was to follow, and must not be waited for.
+func TestRotationRequestDuringARotation(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	live(t, r, c, 74*time.Second)
+	next := r.Public().Keys()[1].ID
+	if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+		t.Fatal(err)
+	}
+	live(t, r, c, 18*time.Second)
+	if kid := signing(t, r); kid == first || kid == next || kid == "" {
+		t.Errorf("%q signs, want a key made after the request", kid)
+	}
+	live(t, r, c, 50*time.Second)
+	if len(rows(t, s)) != 1 {
+		t.Errorf("%d rows", len(rows(t, s)))
+	}
+}
+
+func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	compact := sign(t, open(t, cfg), c.Now())
+	cfg.Algorithm = accesstoken.ES256
+	c.Move(time.Second)
+	r := open(t, cfg)
+	if got, _ := r.Signer(); got.Algorithm() != accesstoken.EdDSA {
+		t.Fatal("the new algorithm signs before its key is known")
+	}
+	live(t, r, c, 17*time.Second)
+	if got, _ := r.Signer(); got.Algorithm() != accesstoken.ES256 {
+		t.Error("the old algorithm still signs")
+	}
+	if err := check(r, compact, c.Now()); err != nil {
+		t.Error(err)
+	}
+}
+
+func revoke(t testing.TB, s store.Store, kid string, now time.Time) store.Key {
+	t.Helper()
+	var k store.Key
+	if err := s.Update(t.Context(), func(rec store.Records) (err error) {
+		k, err = RevokeIn(t.Context(), rec, kid, now)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestRevokedKeyIsReplacedAtOnce(t *testing.T) {
+	for _, mode := range []string{InDatabase, InMemory} {
+		s, c := newStore(t), &clock{now: start}
+		cfg := testConfig(t, s, c)
+		cfg.Keys = mode
+		r := open(t, cfg)
+		first, compact := signing(t, r), sign(t, r, c.Now())
+
+		k := revoke(t, s, first, c.Now())
+		if k.ID != first || !k.RemoveAt.Equal(start.Add(135*time.Second)) {
+			t.Errorf("%s: RevokeIn returned %+v", mode, k)
+		}
+		if err := r.Withdraw(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.Key(first); ok {
+			t.Errorf("%s: the revoked key is published", mode)
+		}
+		if err := check(r, compact, c.Now()); !errors.Is(err, accesstoken.ErrUnknownKey) {
+			t.Errorf("%s: its token: %v", mode, err)
+		}
+		if kid := signing(t, r); kid == first || kid == "" {
+			t.Errorf("%s: %q signs", mode, kid)
+		}
+		if again := revoke(t, s, first, c.Now().Add(time.Hour)); !again.RevokedAt.Equal(k.RevokedAt) {
+			t.Errorf("%s: revoked twice: %v", mode, again.RevokedAt)
+		}
+		if mode == InDatabase {
+			if after := open(t, cfg); signing(t, after) != signing(t, r) || after.Public().Len() != 1 {
+				t.Errorf("after a restart %q signs of %d keys", signing(t, after), after.Public().Len())
+			}
+		}
+	}
+}
+
+func TestPublishedKeyTakesOverFromARevokedOne(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	live(t, r, c, 89*time.Second) // the next one is published for 16 s
+	next := r.Public().Keys()[1].ID
+	revoke(t, s, first, c.Now())
+	live(t, r, c, time.Second) // as another process sees it
+	if kid := signing(t, r); kid != next {
+		t.Errorf("%q signs, want the key that is published already", kid)
+	}
+	if k := row(t, s, next); State(k, c.Now()) != Active {
+		t.Errorf("its row says %s", State(k, c.Now()))
+	}
+}
+
+func TestRevokedKeyIsDroppedThoughTheStoreIsAway(t *testing.T) {
+	c := &clock{now: start}
+	s := &faulty{Store: newStore(t)}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	revoke(t, s.Store, first, c.Now())
+	s.next = func() fault { return notPersisted }
+	if err := r.Withdraw(t.Context(), first); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	if _, ok := r.Key(first); ok || signing(t, r) != "" {
+		t.Fatal("the revoked key is used or published")
+	}
+	s.next = nil
+	refresh(t, r)
+	if kid := signing(t, r); kid == first || kid == "" {
+		t.Errorf("%q signs", kid)
+	}
+}
+
+func TestRevokeUnknownKey(t *testing.T) {
+	s := newStore(t)
+	if _, err := RevokeIn(t.Context(), s, "auth-0-nothing", start); !errors.Is(err, ErrUnknownKey) {
+		t.Error(err)
+	}
+}
+
+func TestKeysInMemoryDoNotSurvive(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	cfg.Keys = InMemory
+	before := open(t, cfg)
+	old, compact := signing(t, before), sign(t, before, c.Now())
+	if k := row(t, s, old); k.Sealed != nil {
+		t.Fatal("a private key is in the database")
+	}
+
+	after := open(t, cfg)
+	if err := check(after, compact, c.Now()); !errors.Is(err, accesstoken.ErrUnknownKey) {
+		t.Errorf("a key of a former life is trusted: %v", err)
+	}
+	// The old key set may be in caches: the new key is published first.
+	for range 17 {
+		if kid := signing(t, after); kid != "" {
+			t.Fatalf("%q signs, though caches do not know it", kid)
+		}
+		live(t, after, c, time.Second)
+	}
+	kid := signing(t, after)
+	if kid == "" || kid == old {
+		t.Fatalf("%q signs", kid)
+	}
+	live(t, after, c, 118*time.Second)
+	for _, k := range rows(t, s) {
+		if k.ID == old {
+			t.Error("the row of the former life was not cleaned up")
+		}
+	}
+}
+
+func TestRowsOfLostInstancesAreCleanedUp(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	cfg.Keys, cfg.InstanceID = InMemory, "auth-1"
+	lost := signing(t, open(t, cfg))
+	cfg.InstanceID = "auth-0"
+	r := open(t, cfg)
+	has := func() bool {
+		return slices.ContainsFunc(rows(t, s), func(k store.Key) bool { return k.ID == lost })
+	}
+	c.Move(135*time.Second + foreignRows - time.Microsecond)
+	refresh(t, r)
+	if !has() {
+		t.Error("the row of another instance was deleted too soon")
+	}
+	c.Move(time.Microsecond)
+	refresh(t, r)
+	if has() {
+		t.Error("the row of another instance was not deleted")
+	}
+}
+
+func TestWrongStorageKeyIsRefused(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	open(t, cfg)
+	before := rows(t, s)
+	cfg.Box = newBox(t, 2)
+	_, err := Open(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "storage key") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+	if after := rows(t, s); len(after) != 1 || string(after[0].Sealed) != string(before[0].Sealed) {
+		t.Error("the store was changed")
+	}
+}
+
+func TestStorageKeyCanBeChanged(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	compact := sign(t, open(t, cfg), c.Now())
+	var err error
+	oldKey, newKey := make([]byte, seal.KeySize), make([]byte, seal.KeySize)
+	for i := range oldKey {
+		oldKey[i], newKey[i] = 1, 2
+	}
+	if cfg.Box, err = seal.New(newKey, oldKey); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, cfg)
+	if err := check(r, compact, c.Now()); err != nil {
+		t.Error(err)
+	}
+	live(t, r, c, 140*time.Second)
+	if cfg.Box, err = seal.New(newKey); err != nil {
+		t.Fatal(err)
+	}
+	if after := open(t, cfg); signing(t, after) != signing(t, r) {
+		t.Error("another key signs once the old storage key is given up")
+	}
+}
+
+// Who can write the database cannot make us trust a key.
+func TestPlantedRowsAreNotTrusted(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	r := open(t, cfg)
+	genuine := row(t, s, signing(t, r))
+
+	evil, err := newKey(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, sealed := range map[string][]byte{
+		"public half alone":     nil,
+		"another row's sealed":  genuine.Sealed,
+		"under a key of theirs": newBox(t, 9).Seal([]byte("der"), place(evil.row.ID)),
+		"garbage":               []byte("garbage"),
+	} {
+		planted := testPolicy.date(evil.row, c.Now(), c.Now())
+		planted.ID, planted.Sealed = evil.row.ID+"-"+strings.ReplaceAll(name, " ", "-"), sealed
+		if err := s.CreateKey(t.Context(), planted); err != nil {
+			t.Fatal(err)
+		}
+		err := r.Refresh(t.Context())
+		if sealed != nil && err == nil {
+			t.Errorf("%s: nobody is told", name)
+		}
+		if _, ok := r.Key(planted.ID); ok || r.Public().Len() != 1 || signing(t, r) != genuine.ID {
+			t.Errorf("%s: trusted", name)
+		}
+		if err := s.DeleteKey(t.Context(), planted.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The public column is not believed either.
+	genuine.PublicJWK = evil.row.PublicJWK
+	if err := s.DeleteKey(t.Context(), genuine.ID); err != nil {
+		t.Fatal(err)
+	}
+	moved := genuine
+	moved.ID = genuine.ID + "x"
+	if err := s.CreateKey(t.Context(), moved); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "damaged or was moved") {
+		t.Errorf("a row under another name: %v", err)
+	}
+}
+
+func TestTwoFirstStartsAgree(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	rings := make([]*Ring, 8)
+	var wg sync.WaitGroup
+	for i := range rings {
+		cfg := testConfig(t, s, c)
+		wg.Go(func() {
+			var err error
+			if rings[i], err = Open(t.Context(), cfg); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, r := range rings {
+		if kid := signing(t, r); kid == "" || kid != signing(t, rings[0]) {
+			t.Fatalf("%q and %q sign", kid, signing(t, rings[0]))
+		}
+	}
+	// And they go on together.
+	c.Move(80 * time.Second)
+	for _, r := range rings {
+		wg.Go(func() {
+			if err := r.Refresh(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(rows(t, s)); n != 2 {
+		t.Fatalf("%d keys after one rotation", n)
+	}
+	c.Move(20 * time.Second)
+	for _, r := range rings {
+		refresh(t, r)
+		if kid := signing(t, r); kid == "" || kid != signing(t, rings[0]) {
+			t.Fatalf("%q and %q sign", kid, signing(t, rings[0]))
+		}
+	}
+}
+
+func TestClockPutBack(t *testing.T) {
+	for _, back := range []time.Duration{time.Minute, 24 * time.Hour} {
+		s, c := newStore(t), &clock{now: start}
+		cfg := testConfig(t, s, c)
+		r := open(t, cfg)
+		kid := signing(t, r)
+		c.Move(-back)
+		refresh(t, r)
+		if signing(t, r) != kid {
+			t.Fatalf("-%v: the key that signed does not", back)
+		}
+		r = open(t, cfg)
+		if signing(t, r) != kid {
+			t.Fatalf("-%v: the key that signed does not after a restart", back)
+		}
+		live(t, r, c, 105*time.Second)
+		if second := signing(t, r); second == kid || second == "" {
+			t.Errorf("-%v: %q signs after a key's time", back, second)
+		}
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	for want, change := range map[string]func(*Config){
+		"tokens.keys":         func(cfg *Config) { cfg.Keys = "secret" },
+		"AUTH_STORAGE_KEY":    func(cfg *Config) { cfg.Box = nil },
+		"tokens.algorithm":    func(cfg *Config) { cfg.Algorithm = "HS256" },
+		"tokens.key_duration": func(cfg *Config) { cfg.KeyDuration = cfg.TokenDuration - 1 },
+		"may be cached":       func(cfg *Config) { cfg.MaxAge = cfg.KeyDuration },
+		"cluster.instance_id": func(cfg *Config) { cfg.InstanceID = "" },
+		"an id is printable":  func(cfg *Config) { cfg.InstanceID = "two words" },
+	} {
+		cfg := testConfig(t, s, c)
+		change(&cfg)
+		if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if n := len(rows(t, s)); n != 0 {
+		t.Errorf("%d keys were made", n)
+	}
+}
+
+// Run is the same with the real clock, and with readers beside it.
+func TestRunRotates(t *testing.T) {
+	cfg := testConfig(t, newStore(t), nil)
+	cfg.Now = time.Now
+	cfg.KeyDuration, cfg.TokenDuration, cfg.MaxAge, cfg.Leeway = time.Second, 500*time.Millisecond, 200*time.Millisecond, 0
+	registry := prometheus.NewRegistry()
+	cfg.Registerer = registry
+	r, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Run(ctx) })
+
+	seen := map[string]bool{}
+	for len(seen) < 3 && ctx.Err() == nil {
+		s, err := r.Signer()
+		if err != nil {
+			continue // a busy machine: Run was late by more than slack
+		}
+		seen[s.KeyID()] = true
+		if _, ok := r.Key(s.KeyID()); !ok {
+			t.Error("a key signs that is not published")
+		}
+	}
+	cancel()
+	wg.Wait()
+	if len(seen) < 3 {
+		t.Errorf("%d keys signed in 30 s", len(seen))
+	}
+	if families, err := registry.Gather(); err != nil || len(families) != 3 {
+		t.Errorf("%d metrics, %v", len(families), err)
+	}
+}
+
+func TestSignerAllocatesNothing(t *testing.T) {
+	r := open(t, testConfig(t, newStore(t), &clock{now: start}))
+	if n := testing.AllocsPerRun(100, func() { _, _ = r.Signer() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
