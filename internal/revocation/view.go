@@ -214,12 +214,9 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 	if c == nil {
 		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
 	}
-	p := revoked.Page{
-		Log:  c.head.ID,
-		Head: c.head.Seq,
-		AsOf: c.asOf.UTC().Truncate(time.Millisecond),
-		Age:  max(0, v.cfg.Now().Sub(c.asOf).Milliseconds()),
-	}
+	p := revoked.Page{Log: c.head.ID, Head: c.head.Seq, AsOf: c.asOf.UTC().Truncate(time.Millisecond)}
+	age := v.cfg.Now().Sub(c.asOf) + c.asOf.Sub(p.AsOf) // the first part by the monotonic clock
+	p.Age = (age + time.Millisecond - 1).Milliseconds()
 	if after > max(p.Head, v.list.Last()) || log != "" && log != p.Log {
 		p.Snapshot, after = true, 0
 	}

@@ -58,7 +58,7 @@ func (id ID) MarshalText() ([]byte, error) {
 // UnmarshalText reads what MarshalText writes, and nothing else.
 func (id *ID) UnmarshalText(text []byte) error {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(text))
-	if err != nil || len(b) != len(id) {
+	if err != nil || len(b) != len(id) || len(text) != base64.RawURLEncoding.EncodedLen(len(id)) {
 		return fmt.Errorf("revoked: %q is not the base64url of %d bytes", text, len(id))
 	}
 	copy(id[:], b)

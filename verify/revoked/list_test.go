@@ -50,7 +50,7 @@ func TestDigestVectors(t *testing.T) {
 	if Digest(Token, string(make([]byte, 500))) == Digest(Token, string(make([]byte, 501))) {
 		t.Error("long names are cut")
 	}
-	for _, bad := range []string{"", "AAAA", string(text) + "==", string(text)[:21] + "/", string(text)[:21] + "x", string(text) + "A"} {
+	for _, bad := range []string{"", "AAAA", string(text) + "==", string(text)[:21] + "/", string(text)[:21] + "x", string(text) + "A", string(text) + "\n"} {
 		if err := back.UnmarshalText([]byte(bad)); err == nil {
 			t.Errorf("UnmarshalText(%q) succeeds", bad)
 		}

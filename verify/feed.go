@@ -1,0 +1,352 @@
+package verify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+const (
+	// A stream is ended by us within streamLife and begun again: our clock and the
+	// server's drift apart, and replicas come and go.
+	streamLife = 10 * time.Minute
+	// withoutStream is for how long pages are polled, every pollEvery, after a
+	// stream that brought nothing: something on the way may hold streams back.
+	withoutStream = time.Minute
+	pollEvery     = time.Second
+	pageTimeout   = 5 * time.Second
+	maxPage       = 16 << 20 // bytes
+	maxFeedRetry  = 3 * time.Second
+	// clockSkew is for how long entries are kept after they expired.
+	clockSkew  = 10 * time.Minute
+	sweepEvery = time.Minute
+)
+
+// A follower knows what the feed has told, and as of when.
+type follower struct {
+	cfg       Config
+	list      revoked.List
+	confirmed atomic.Pointer[time.Time] // everything was known then, by our clock; nil: never
+	tried     chan struct{}             // closed after the feed was asked for the first time
+	stopped   chan struct{}             // closed when run ends
+	stale     atomic.Bool               // the present outage has been logged
+
+	// What follows is run's alone.
+	log     string // which log this is; empty: none has been read
+	next    int64  // everything up to here has been applied
+	feed    outage
+	streams outage
+	swept   time.Time
+}
+
+func newFollower(cfg Config) *follower {
+	return &follower{
+		cfg: cfg, tried: make(chan struct{}), stopped: make(chan struct{}),
+		feed:    outage{logger: cfg.Logger, what: "the feed of revocations"},
+		streams: outage{logger: cfg.Logger, what: "the event stream of revocations (pages are polled instead)"},
+	}
+}
+
+// check refuses a token that was taken back, and, if that is not known well
+// enough, does as OnStale says.
+func (f *follower) check(ctx context.Context, t *accesstoken.Token) error {
+	select {
+	case <-f.tried:
+	case <-ctx.Done():
+		return because(ErrStale, ctx.Err())
+	case <-f.stopped:
+	}
+	if _, ok := f.list.Revoked(t); ok {
+		return ErrRevoked
+	}
+	confirmed, fresh := f.fresh()
+	if fresh {
+		return nil
+	}
+	if f.stale.CompareAndSwap(false, true) {
+		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
+			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
+	}
+	if f.cfg.OnStale == FailOpen && !confirmed.IsZero() {
+		return nil
+	}
+	return ErrStale
+}
+
+// fresh says when everything was last known, and whether that is recent enough.
+func (f *follower) fresh() (confirmed time.Time, fresh bool) {
+	c := f.confirmed.Load()
+	if c == nil {
+		return time.Time{}, false
+	}
+	return *c, f.cfg.Now().Sub(*c) <= f.cfg.MaxStaleness
+}
+
+// run follows the feed until ctx ends. It catches up by pages, then follows the
+// stream until that ends, and so on; while streams bring nothing, by pages alone.
+func (f *follower) run(ctx context.Context) {
+	defer close(f.stopped)
+	var streamAgain time.Time
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for failures, first := 0, true; ; first = false {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		err := f.poll(ctx)
+		if first {
+			close(f.tried)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		f.sweep()
+		f.feed.note(err)
+		switch {
+		case err != nil:
+			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
+			failures++
+			continue
+		case f.cfg.Now().Before(streamAgain):
+			pause.Reset(jitter(pollEvery*8/10, pollEvery))
+		default:
+			confirmed, err := f.stream(ctx)
+			if !confirmed {
+				streamAgain = f.cfg.Now().Add(jitter(withoutStream/2, withoutStream))
+				f.streams.note(err)
+			} else {
+				f.streams.note(nil)
+			}
+			pause.Reset(jitter(pollEvery/10, pollEvery/2))
+		}
+		failures = 0
+	}
+}
+
+// poll reads pages up to the head.
+func (f *follower) poll(ctx context.Context) error {
+	for {
+		begun := f.cfg.Now()
+		page, cached, err := f.page(ctx)
+		if err != nil {
+			return err
+		}
+		if page.Log != f.log || page.Snapshot {
+			asked := f.next
+			f.startAnew(page.Log)
+			if asked > 0 && !page.Snapshot {
+				continue // the page begins at a place in another log
+			}
+		}
+		next := page.Next()
+		if page.More && next <= f.next {
+			return errors.New("the feed has more, but does not go on")
+		}
+		if err := f.list.Apply(page.Entries...); err != nil {
+			return err
+		}
+		f.next = max(f.next, next)
+		if !page.More {
+			f.confirm(begun.Add(-milliseconds(page.Age) - cached))
+			return nil
+		}
+	}
+}
+
+// page asks for one page, and says for how long a cache has had it.
+func (f *follower) page(ctx context.Context) (page revoked.Page, cached time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, min(pageTimeout, f.cfg.MaxStaleness))
+	defer cancel()
+	u, err := url.Parse(f.cfg.RevocationsURL)
+	if err != nil {
+		return page, 0, err
+	}
+	query := u.Query()
+	query.Set("after", strconv.FormatInt(f.next, 10))
+	u.RawQuery = query.Encode()
+	res, err := f.get(ctx, u.String(), "application/json", "")
+	if err != nil {
+		return page, 0, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxPage+1))
+	if err != nil {
+		return page, 0, err
+	}
+	if len(body) > maxPage {
+		return page, 0, fmt.Errorf("a page of more than %d bytes", maxPage)
+	}
+	if err := json.Unmarshal(body, &page); err != nil {
+		return page, 0, err
+	}
+	if page.Log == "" || page.AsOf.IsZero() || page.Age < 0 {
+		return page, 0, errors.New("this is not a page of the feed")
+	}
+	return page, age(res.Header), nil
+}
+
+// stream follows the event stream until it ends, is silent for too long, or has
+// lived long enough, and says whether it has confirmed anything.
+func (f *follower) stream(ctx context.Context) (confirmed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, jitter(streamLife/2, streamLife))
+	defer cancel()
+	silence := f.cfg.MaxStaleness / 2
+	watchdog := time.AfterFunc(silence, cancel)
+	defer watchdog.Stop()
+
+	s := streaming{follower: f, begun: f.cfg.Now()}
+	res, err := f.get(ctx, f.cfg.RevocationsURL, "text/event-stream", fmt.Sprintf("%s:%d", f.log, f.next))
+	if err != nil {
+		return false, err
+	}
+	defer res.Body.Close()
+	events := newEventReader(res.Body)
+	for {
+		e, err := events.next()
+		if err != nil {
+			return s.confirmed, fmt.Errorf("the stream ended: %w", err)
+		}
+		watchdog.Reset(silence)
+		if err := s.handle(e); err != nil {
+			return s.confirmed, err
+		}
+	}
+}
+
+func (f *follower) get(ctx context.Context, address, accept, lastEventID string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	if lastEventID != "" {
+		req.Header.Set("Last-Event-ID", lastEventID)
+	}
+	res, err := f.cfg.HTTPClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if res.StatusCode != http.StatusOK || kind != accept {
+		res.Body.Close()
+		return nil, fmt.Errorf("%s answers %s, %s", address, res.Status, kind)
+	}
+	return res, nil
+}
+
+// streaming is one event stream.
+type streaming struct {
+	*follower
+	// The stream begins at begun by our clock, which was not later than server by
+	// the server's. So what the server says it knew at a time, it knew, by our
+	// clock, not before begun plus what passed there in between, however long the
+	// event was on its way. Only differences within one clock are used.
+	begun, server time.Time
+	confirmed     bool
+}
+
+// head is what the events of a stream but "revocation" carry.
+type head struct {
+	Log  string    `json:"log"`
+	Head int64     `json:"head"`
+	AsOf time.Time `json:"as_of"`
+	Age  int64     `json:"age_ms"`
+}
+
+func (s *streaming) handle(e event) error {
+	switch e.name {
+	case "snapshot", "resume", "head":
+		var h head
+		if err := json.Unmarshal(e.data, &h); err != nil {
+			return err
+		}
+		if h.Log == "" || h.AsOf.IsZero() || h.Age < 0 {
+			return fmt.Errorf("the event %q says nothing", e.name)
+		}
+		return s.handleHead(e.name, h)
+	case "revocation":
+		var entry revoked.Entry
+		if err := json.Unmarshal(e.data, &entry); err != nil {
+			return err
+		}
+		if s.server.IsZero() {
+			return errors.New("the stream does not say where it begins")
+		}
+		if err := s.list.Apply(entry); err != nil {
+			return err
+		}
+		s.next = max(s.next, entry.Seq)
+	}
+	return nil // an event of another name says nothing about revocations
+}
+
+func (s *streaming) handleHead(name string, h head) error {
+	if s.server.IsZero() {
+		s.server = h.AsOf.Add(milliseconds(h.Age))
+	}
+	if name == "snapshot" {
+		s.startAnew(h.Log)
+		return nil
+	}
+	if h.Log != s.log {
+		return fmt.Errorf("the stream goes on with another log, %q", h.Log)
+	}
+	if name == "resume" {
+		return nil
+	}
+	s.next = max(s.next, h.Head)
+	bySum, byAge := s.begun.Add(h.AsOf.Sub(s.server)), s.cfg.Now().Add(-milliseconds(h.Age))
+	if byAge.Before(bySum) {
+		bySum = byAge
+	}
+	s.confirm(bySum)
+	s.confirmed = true
+	if byAge.Sub(bySum) > s.cfg.MaxStaleness/2 {
+		return errors.New("the stream is far behind, or a clock was set")
+	}
+	return nil
+}
+
+// startAnew is for the beginning of a log. What was known stays known.
+func (f *follower) startAnew(log string) {
+	if f.log != "" {
+		f.cfg.Logger.Warn("the feed of revocations begins anew; what was known to be taken back stays so",
+			"log", f.log, "read_to", f.next, "new_log", log)
+	}
+	f.list.Detach()
+	f.log, f.next = log, 0
+}
+
+// confirm notes that everything that was taken back before t is known.
+func (f *follower) confirm(t time.Time) {
+	if last := f.confirmed.Load(); last != nil && last.After(t) {
+		return
+	}
+	f.confirmed.Store(&t)
+	if _, fresh := f.fresh(); fresh && f.stale.Swap(false) {
+		f.cfg.Logger.Info("it is known again which tokens have been taken back")
+	}
+}
+
+// sweep forgets the expired, now and then.
+func (f *follower) sweep() {
+	if now := f.cfg.Now(); now.Sub(f.swept) >= sweepEvery {
+		f.swept = now
+		f.list.Expire(now.Add(-clockSkew))
+	}
+}
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -1,0 +1,268 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+const (
+	// A key set is fetched again before the max-age of its answer is over, but
+	// neither more often than minKeyLife nor more seldom than maxKeyLife; where the
+	// answer names none, after defaultKeyLife.
+	minKeyLife     = 5 * time.Second
+	defaultKeyLife = 30 * time.Second
+	maxKeyLife     = time.Hour
+	// keyCooldown is the least time between a fetch and one for the sake of an
+	// unknown kid: whoever invents kids causes twelve fetches a minute at most.
+	keyCooldown = 5 * time.Second
+	// maxUnknown bounds how many kids are remembered as unknown, and unknownLife
+	// for how long.
+	maxUnknown  = 1024
+	unknownLife = time.Minute
+	keyTimeout  = 5 * time.Second
+	// maxKeyRetry is the longest pause after failed fetches.
+	maxKeyRetry = 30 * time.Second
+)
+
+// A keySource keeps the key set fresh. The last good set is used until there is a
+// better one: an answer that is an error, empty or garbage changes nothing.
+type keySource struct {
+	cfg     Config
+	set     atomic.Pointer[accesstoken.KeySet]
+	tried   chan struct{} // closed after the first fetch
+	stopped chan struct{} // closed after the last
+	wake    chan struct{} // asks run to fetch now
+	outage  outage        // run's alone
+	etag    string        // run's alone
+
+	mu      sync.Mutex
+	begun   time.Time            // when the last fetch began
+	failed  error                // how it ended
+	running chan struct{}        // closed when the fetch that runs, or was asked for, ends; nil: none
+	unknown map[string]time.Time // kids that a fetch did not bring, until when that is believed
+}
+
+func newKeySource(cfg Config) *keySource {
+	return &keySource{
+		cfg:   cfg,
+		tried: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1),
+		outage:  outage{logger: cfg.Logger, what: "the key set"},
+		unknown: map[string]time.Time{},
+	}
+}
+
+// run fetches: at once, then before each answer is too old, and when it is woken.
+// It is the only one who does, so there is never more than one fetch.
+func (k *keySource) run(ctx context.Context) {
+	defer close(k.stopped)
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	failures := 0
+	for first := true; ; first = false {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		case <-k.wake:
+		}
+		k.begin()
+		life, err := k.fetch(ctx)
+		k.end(err)
+		if first {
+			close(k.tried)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		k.outage.note(err)
+		if err != nil {
+			pause.Reset(retryPause(failures, time.Second, maxKeyRetry))
+			failures++
+			continue
+		}
+		failures = 0
+		pause.Reset(jitter(life*6/10, life*9/10))
+	}
+}
+
+// find returns the key, or accesstoken.ErrUnknownKey if a fetch, now or not long
+// ago, did not bring it, or ErrKeysUnavailable if that cannot be said.
+func (k *keySource) find(ctx context.Context, kid string) (accesstoken.Key, error) {
+	if key, ok := k.set.Load().Key(kid); ok {
+		return key, nil
+	}
+	if len(kid) > accesstoken.MaxKeyID {
+		return accesstoken.Key{}, accesstoken.ErrUnknownKey
+	}
+	if err := k.wait(ctx, k.tried); err != nil {
+		return accesstoken.Key{}, err
+	}
+	ended, err := k.ask(kid)
+	if err != nil {
+		return accesstoken.Key{}, err
+	}
+	if err := k.wait(ctx, ended); err != nil {
+		return accesstoken.Key{}, err
+	}
+	if key, ok := k.set.Load().Key(kid); ok {
+		return key, nil
+	}
+	return accesstoken.Key{}, k.remember(kid)
+}
+
+func (k *keySource) wait(ctx context.Context, event <-chan struct{}) error {
+	select {
+	case <-event:
+		return nil
+	case <-ctx.Done():
+		return because(ErrKeysUnavailable, ctx.Err())
+	case <-k.stopped:
+		return because(ErrKeysUnavailable, errClosed)
+	}
+}
+
+// closed is for those who need not wait.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// ask has the set fetched for the sake of a kid, unless one fetch is under way or
+// it is too early for another, and returns what is closed at its end.
+func (k *keySource) ask(kid string) (<-chan struct{}, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.set.Load().Key(kid); ok {
+		return closed, nil // a fetch has brought it meanwhile
+	}
+	if k.cfg.Now().Before(k.unknown[kid]) {
+		return nil, accesstoken.ErrUnknownKey
+	}
+	if k.running == nil {
+		if wait := keyCooldown - k.cfg.Now().Sub(k.begun); wait > 0 {
+			return nil, because(ErrKeysUnavailable, fmt.Errorf("unknown kid; the next fetch may be in %v", wait))
+		}
+		k.running = make(chan struct{})
+		k.wake <- struct{}{} // has room: nobody else sends while running is nil
+	}
+	return k.running, nil
+}
+
+// remember notes that a fetch did not bring the kid. If it failed, that says
+// nothing.
+func (k *keySource) remember(kid string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failed != nil {
+		return because(ErrKeysUnavailable, k.failed)
+	}
+	if len(k.unknown) >= maxUnknown {
+		clear(k.unknown) // costs a fetch at worst, and those are limited
+	}
+	k.unknown[kid] = k.cfg.Now().Add(unknownLife)
+	return accesstoken.ErrUnknownKey
+}
+
+func (k *keySource) begin() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	select {
+	case <-k.wake: // this fetch is the one that was asked for
+	default:
+	}
+	k.begun = k.cfg.Now()
+	if k.running == nil {
+		k.running = make(chan struct{})
+	}
+}
+
+func (k *keySource) end(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failed = err
+	close(k.running)
+	k.running = nil
+}
+
+// fetch asks for the set and says how long the answer is good for.
+func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, keyTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.cfg.KeySetURL, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	if k.etag != "" {
+		req.Header.Set("If-None-Match", k.etag)
+	}
+	res, err := k.cfg.HTTPClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotModified && k.etag != "" {
+		return keyLife(res.Header), nil
+	}
+	if res.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("%s answers %s", k.cfg.KeySetURL, res.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, accesstoken.MaxKeySetLength+1))
+	if err != nil {
+		return 0, err
+	}
+	set, err := accesstoken.ParseKeySet(body)
+	if err != nil {
+		return 0, err
+	}
+	if set.Len() == 0 {
+		return 0, fmt.Errorf("%s answers with a set without keys", k.cfg.KeySetURL)
+	}
+	k.set.Store(set)
+	k.etag = res.Header.Get("ETag")
+	return keyLife(res.Header), nil
+}
+
+// keyLife is how long an answer is fresh (RFC 9111 §4.2), within our bounds.
+func keyLife(h http.Header) time.Duration {
+	life := defaultKeyLife
+	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+		switch name {
+		case "no-store", "no-cache":
+			return minKeyLife
+		case "max-age":
+			if n, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && n >= 0 {
+				life = min(time.Duration(min(n, 1<<30))*time.Second, maxKeyLife)
+			}
+		}
+	}
+	return max(life-age(h), minKeyLife)
+}
+
+// age is for how long a cache on the way has had an answer (RFC 9111 §5.1).
+func age(h http.Header) time.Duration {
+	n, err := strconv.Atoi(h.Get("Age"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return time.Duration(min(n, 1<<30)) * time.Second
+}
+
+// jitter is a time between two, so that many clients do not ask in step.
+func jitter(least, most time.Duration) time.Duration {
+	return least + rand.N(most-least)
+}
+
+// retryPause doubles with every failure, up to a bound.
+func retryPause(failures int, first, most time.Duration) time.Duration {
+	d := min(first<<min(failures, 16), most)
+	return jitter(d/2, d)
+}

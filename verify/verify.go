@@ -1,0 +1,252 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// DefaultMaxStaleness is Config.MaxStaleness where nothing else is said: twice
+// what a replica of the server allows itself, so that its restart or the loss of
+// one connection goes unnoticed.
+const DefaultMaxStaleness = 10 * time.Second
+
+// OnStale says what is answered about a good token while it is not known whether
+// it has been taken back.
+type OnStale int
+
+const (
+	// FailClosed refuses it: 503.
+	FailClosed OnStale = iota
+	// FailOpen accepts it. A Verifier that has never seen the feed refuses all the
+	// same: it would bring back everything that was ever taken back.
+	FailOpen
+)
+
+// Config says whose tokens a Verifier accepts. Issuer and Audience are required.
+type Config struct {
+	// Issuer is what the tokens' iss must be, exactly: the public URL of the
+	// Watchword cluster.
+	Issuer string
+	// Audience: a token must be meant for one of these.
+	Audience []string
+
+	// KeySetURL is where the public keys are; by default
+	// Issuer/.well-known/jwks.json. Who can change what it answers can sign in as
+	// anybody, so use https.
+	KeySetURL string
+	// RevocationsURL is where the feed of revocations is; by default
+	// Issuer/api/revocations.
+	RevocationsURL string
+	// WithoutRevocations accepts tokens until they expire, even if they were taken
+	// back.
+	WithoutRevocations bool
+	// MaxStaleness is the bound: after that long without a confirmation that it
+	// knows everything that was taken back, the Verifier does what OnStale says.
+	// As long as it is connected it learns of a revocation in well under a second.
+	// At least three seconds; zero means DefaultMaxStaleness.
+	MaxStaleness time.Duration
+	// OnStale by default refuses.
+	OnStale OnStale
+
+	// Leeway forgives clocks that differ: exp and nbf are judged that much in the
+	// token's favour. A few seconds are plenty; zero by default.
+	Leeway time.Duration
+	// HTTPClient fetches the keys and the feed; nil: one of the Verifier's own. It
+	// must not have a Timeout: the feed is one long answer. Requests have their
+	// own deadlines.
+	HTTPClient *http.Client
+	// Now is the clock, with a monotonic reading; nil: time.Now.
+	Now func() time.Time
+	// Logger is told when the keys or the feed are out of reach, once for each
+	// outage; nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// What Verify returns beside the reasons of package accesstoken.
+var (
+	// ErrRevoked: the token was taken back.
+	ErrRevoked = &accesstoken.Error{Code: "token_revoked", Detail: "this token has been taken back"}
+	// ErrStale: it is not known whether the token was taken back (503).
+	ErrStale = &accesstoken.Error{Code: "revocation_stale", Detail: "it is not known at the moment which tokens have been taken back"}
+	// ErrKeysUnavailable: it is not known whether the token's key exists (503).
+	ErrKeysUnavailable = &accesstoken.Error{Code: "key_set_unavailable", Detail: "the key that the token names cannot be looked up at the moment"}
+)
+
+var errClosed = errors.New("the verifier is closed")
+
+// A Verifier checks access tokens in memory. In the background it keeps the key
+// set fresh and follows the feed of revocations.
+type Verifier struct {
+	cfg   Config
+	rules accesstoken.Rules
+	keys  *keySource
+	feed  *follower // nil: without revocations
+
+	stop       context.CancelFunc
+	background sync.WaitGroup
+}
+
+// New makes a Verifier and starts it. The server need not be reachable yet. Call
+// Close when it is not used any more.
+func New(cfg Config) (*Verifier, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	v := &Verifier{
+		cfg:   cfg,
+		rules: accesstoken.Rules{Issuer: cfg.Issuer, Audience: cfg.Audience, Leeway: cfg.Leeway},
+		keys:  newKeySource(cfg),
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop = stop
+	v.background.Go(func() { v.keys.run(ctx) })
+	if !cfg.WithoutRevocations {
+		v.feed = newFollower(cfg)
+		v.background.Go(func() { v.feed.run(ctx) })
+	}
+	return v, nil
+}
+
+// Verify accepts or refuses a token. An error is an *accesstoken.Error; ErrStale
+// and ErrKeysUnavailable say nothing against the token, all others refuse it.
+//
+// It waits for the network only until the first key set and the first page of the
+// feed are there, and for a key that is not known yet.
+func (v *Verifier) Verify(ctx context.Context, token string) (*accesstoken.Token, error) {
+	t, err := v.rules.Check(token, v.cfg.Now(), func(kid string) (accesstoken.Key, error) {
+		return v.keys.find(ctx, kid)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if v.feed != nil {
+		if err := v.feed.check(ctx, t); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Status is what a Verifier knows, for a health page.
+type Status struct {
+	Keys        int       // public keys
+	Revocations int       // entries of the feed that have not expired
+	Confirmed   time.Time // when it last knew everything that was taken back; zero: never
+	Fresh       bool      // that is within MaxStaleness, or it is WithoutRevocations
+}
+
+// Status tells what the Verifier knows at this moment.
+func (v *Verifier) Status() Status {
+	s := Status{Keys: v.keys.set.Load().Len(), Fresh: true}
+	if v.feed != nil {
+		s.Revocations = v.feed.list.Len()
+		s.Confirmed, s.Fresh = v.feed.fresh()
+	}
+	return s
+}
+
+// Close ends what runs in the background, and returns when it has ended.
+func (v *Verifier) Close() {
+	v.stop()
+	v.background.Wait()
+	v.cfg.HTTPClient.CloseIdleConnections()
+}
+
+// complete checks the Config and fills in what was left out.
+func (c *Config) complete() error {
+	if strings.ContainsAny(c.Issuer, "\"\\") {
+		return errors.New("the issuer holds a quote or a backslash")
+	}
+	if len(c.Audience) == 0 {
+		return errors.New("no audience is given: a token for another service would be accepted here")
+	}
+	base := strings.TrimSuffix(c.Issuer, "/")
+	if c.KeySetURL == "" {
+		c.KeySetURL = base + "/.well-known/jwks.json"
+	}
+	if c.RevocationsURL == "" {
+		c.RevocationsURL = base + "/api/revocations"
+	}
+	if c.MaxStaleness == 0 {
+		c.MaxStaleness = DefaultMaxStaleness
+	}
+	if c.MaxStaleness < 3*time.Second {
+		return fmt.Errorf("max staleness is %v; below 3s the feed would seem broken between two heartbeats", c.MaxStaleness)
+	}
+	if c.HTTPClient == nil {
+		c.HTTPClient = newClient()
+	}
+	if c.HTTPClient.Timeout != 0 {
+		return errors.New("the HTTP client has a timeout, which would cut off the feed")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	for name, address := range map[string]string{"key set": c.KeySetURL, "feed of revocations": c.RevocationsURL} {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || c.Issuer == "" {
+			return fmt.Errorf("the issuer (%q) or the address of the %s (%q) is not an http or https URL", c.Issuer, name, address)
+		}
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			c.Logger.Warn("the "+name+" is fetched without TLS: whoever is on the way can change it", "url", address)
+		}
+	}
+	return nil
+}
+
+// newClient makes a client that speaks HTTP/1.1, where a request that times out
+// takes its dead connection along, and that follows no redirect: where the keys
+// come from is for the Config alone to say.
+func newClient() *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			Protocols:           protocols,
+			TLSHandshakeTimeout: keyTimeout,
+			IdleConnTimeout:     time.Minute,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// because is a copy of one of the errors above with its cause.
+func because(e *accesstoken.Error, cause error) error {
+	return &accesstoken.Error{Code: e.Code, Detail: e.Detail, Cause: cause}
+}
+
+// An outage is logged when it begins and when it ends.
+type outage struct {
+	logger *slog.Logger
+	what   string
+	on     bool
+}
+
+func (o *outage) note(err error) {
+	switch {
+	case err != nil && !o.on:
+		o.logger.Warn(o.what+" is out of reach; trying again until it is there", "err", err)
+	case err == nil && o.on:
+		o.logger.Info(o.what + " is there again")
+	}
+	o.on = err != nil
+}

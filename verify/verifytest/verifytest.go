@@ -1,0 +1,236 @@
+// Package verifytest is for the tests of resource servers: an issuer of tokens
+// within the test, with a key set and a feed of revocations that one can push to.
+//
+//	issuer := verifytest.New(t)
+//	v, err := verify.New(issuer.Config())
+//	…
+//	request.Header.Set("Authorization", "Bearer "+issuer.Token("user-1", map[string]string{"ship": "acc"}))
+package verifytest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/watchword-auth/watchword/verify"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// Audience is whom the tokens are meant for.
+const Audience = "https://resource.example"
+
+const (
+	heartbeat = 100 * time.Millisecond
+	pageLimit = 1000
+	logID     = "verifytest"
+)
+
+// An Issuer stands in for a Watchword cluster. It is safe for concurrent use.
+type Issuer struct {
+	// URL is the tokens' iss, where the key set and the feed are served.
+	URL string
+
+	t      testing.TB
+	closed chan struct{}
+
+	mu      sync.Mutex
+	keys    []accesstoken.Key // published; the last one signs
+	signing *ecdsa.PrivateKey
+	tokens  int
+	list    *revoked.List
+	head    int64
+	news    chan struct{} // closed and replaced by every revocation
+}
+
+// New starts an issuer with one key. It ends with the test.
+func New(t testing.TB) *Issuer {
+	i := &Issuer{t: t, list: new(revoked.List), closed: make(chan struct{}), news: make(chan struct{})}
+	i.Rotate()
+	server := httptest.NewServer(i)
+	i.URL = server.URL
+	t.Cleanup(func() {
+		close(i.closed) // ends the streams, which server.Close waits for
+		server.Close()
+	})
+	return i
+}
+
+// Config is for a Verifier that trusts this issuer.
+func (i *Issuer) Config() verify.Config {
+	return verify.Config{Issuer: i.URL, Audience: []string{Audience}}
+}
+
+// Rotate publishes a new key and signs with it from now on.
+func (i *Issuer) Rotate() {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	key, err := accesstoken.NewKey("key-"+strconv.Itoa(len(i.keys)+1), accesstoken.ES256, &private.PublicKey)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.keys, i.signing = append(i.keys, key), private
+}
+
+// Token issues an access token for a subject, with the claims, for half an hour.
+func (i *Issuer) Token(subject string, claims map[string]string) string {
+	members := make(map[string]any, len(claims))
+	for name, value := range claims {
+		members[name] = value
+	}
+	return i.Sign(subject, members)
+}
+
+// Sign issues an access token in which the members replace or join what Token
+// puts into it; a nil leaves one out. So a test can make a token that has expired.
+func (i *Issuer) Sign(subject string, members map[string]any) string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.tokens++
+	now := time.Now().Unix()
+	payload := jwt.MapClaims{
+		"iss": i.URL, "aud": Audience, "sub": subject, "epoch": 0,
+		"jti": "token-" + strconv.Itoa(i.tokens), "sid": "session-" + subject,
+		"iat": now, "exp": now + 1800,
+	}
+	maps.Copy(payload, members)
+	maps.DeleteFunc(payload, func(_ string, v any) bool { return v == nil })
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, payload)
+	token.Header["typ"], token.Header["kid"] = "at+jwt", i.keys[len(i.keys)-1].ID
+	compact, err := token.SignedString(i.signing)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return compact
+}
+
+// Revoke takes back a token by its jti, a session by its id, or a key by its kid.
+func (i *Issuer) Revoke(kind revoked.Kind, name string) {
+	i.push(revoked.Entry{Kind: kind, ID: revoked.Digest(kind, name)})
+}
+
+// RevokeUser takes back a user's tokens that have a lower epoch.
+func (i *Issuer) RevokeUser(subject string, epoch int64) {
+	i.push(revoked.Entry{Kind: revoked.User, ID: revoked.Digest(revoked.User, subject), Epoch: epoch})
+}
+
+func (i *Issuer) push(e revoked.Entry) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.head++
+	e.Seq, e.ExpiresAt = i.head, time.Now().Add(time.Hour).Unix()
+	if err := i.list.Apply(e); err != nil {
+		i.t.Fatal(err)
+	}
+	close(i.news)
+	i.news = make(chan struct{})
+}
+
+// ServeHTTP serves the key set and the feed, for a test that has a server of its
+// own in front.
+func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/.well-known/jwks.json", "/api/pkeys":
+		i.serveKeys(w)
+	case "/api/revocations":
+		i.serveFeed(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (i *Issuer) serveKeys(w http.ResponseWriter) {
+	i.mu.Lock()
+	set, err := accesstoken.NewKeySet(i.keys...)
+	i.mu.Unlock()
+	if err != nil {
+		i.t.Error(err)
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=30")
+	i.write(w, set)
+}
+
+func (i *Issuer) serveFeed(w http.ResponseWriter, r *http.Request) {
+	after, _ := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64)
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		after, _ = strconv.ParseInt(strings.TrimPrefix(id, logID+":"), 10, 64)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Header.Get("Accept") == "text/event-stream" {
+		i.stream(w, r, after)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	page, _ := i.page(after)
+	i.write(w, page)
+}
+
+func (i *Issuer) page(after int64) (revoked.Page, <-chan struct{}) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	p := revoked.Page{Log: logID, Head: i.head, AsOf: time.Now().UTC(), Entries: i.list.After(after, pageLimit)}
+	p.More = len(p.Entries) == pageLimit
+	return p, i.news
+}
+
+func (i *Issuer) stream(w http.ResponseWriter, r *http.Request, after int64) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	control := http.NewResponseController(w)
+	event := "resume"
+	if after == 0 {
+		event = "snapshot"
+	}
+	for {
+		page, news := i.page(after)
+		if event != "" {
+			i.event(w, event, page)
+			event = ""
+		}
+		for _, e := range page.Entries {
+			i.event(w, "revocation", e)
+		}
+		if after = page.Next(); page.More {
+			continue
+		}
+		i.event(w, "head", page)
+		if control.Flush() != nil {
+			return
+		}
+		select {
+		case <-news:
+		case <-time.After(heartbeat):
+		case <-r.Context().Done():
+			return
+		case <-i.closed:
+			return
+		}
+	}
+}
+
+func (i *Issuer) event(w http.ResponseWriter, name string, data any) {
+	fmt.Fprintf(w, "event: %s\ndata: ", name)
+	i.write(w, data)
+	fmt.Fprint(w, "\n")
+}
+
+// write ends with a newline. That the reader has gone is no error.
+func (i *Issuer) write(w http.ResponseWriter, data any) {
+	_ = json.NewEncoder(w).Encode(data)
+}
