@@ -1,4 +1,12 @@
 // Package testenv starts the real servers that tests need (PostgreSQL, MariaDB,
 // Redis…) on free ports and in temporary directories, and stops them whatever
 // happens to the test. It never touches a server that runs on the machine.
+//
+// Postgres, MariaDB and Redis give an empty database each on a server that all
+// tests of the process share. A test that stops, pauses or configures its server
+// starts one of its own with StartPostgres, StartMariaDB, StartRedis or PgBouncer.
+//
+// The servers are Debian's packages (.ci/packages.txt; `make tools` installs
+// them). As root they run as the user nobody. Data is not synced to the disk: it
+// survives the death of a server, not of the machine.
 package testenv

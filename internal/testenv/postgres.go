@@ -1,0 +1,149 @@
+package testenv
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+)
+
+var postgres shared
+
+// Postgres returns the URL of an empty database on the PostgreSQL server of this
+// process.
+func Postgres(t testing.TB) string {
+	t.Helper()
+	s := postgres.get(t, startPostgres)
+	name := "t" + strings.ToLower(rand.Text()[:12])
+	execSQL(t, "pgx", s.URL, "CREATE DATABASE "+name)
+	t.Cleanup(func() { execSQL(t, "pgx", s.URL, "DROP DATABASE "+name+" WITH (FORCE)") })
+	return strings.Replace(s.URL, "/postgres?", "/"+name+"?", 1)
+}
+
+// StartPostgres starts a PostgreSQL server for this test alone. Options are
+// those of postgresql.conf: "max_connections=20".
+func StartPostgres(t testing.TB, options ...string) *Server {
+	t.Helper()
+	s := startPostgres(t, options...)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func startPostgres(t testing.TB, options ...string) *Server {
+	t.Helper()
+	// Killed, it would leave shared memory behind; this is its immediate shutdown.
+	s := newServer(t, "postgres", "QUIT")
+	data := filepath.Join(s.dir, "data")
+	s.setUp(t, "initdb", "--pgdata="+data, "--username=watchword", "--auth=scram-sha-256",
+		"--pwfile="+s.write(t, "password", s.secret), "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	s.command = func() []string {
+		args := []string{program(t, "postgres"), "-D", data}
+		for _, o := range append([]string{
+			"listen_addresses=127.0.0.1", "port=" + s.port(), "unix_socket_directories=",
+			"fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB",
+			"max_connections=100", "autovacuum=off", "logging_collector=off",
+		}, options...) {
+			args = append(args, "-c", o)
+		}
+		return args
+	}
+	s.answers = func(ctx context.Context) error {
+		s.URL = (&url.URL{
+			Scheme: "postgres", User: url.UserPassword("watchword", s.secret), Host: s.Addr,
+			Path: "/postgres", RawQuery: "sslmode=disable",
+		}).String()
+		return isOurs(ctx, "pgx", s.URL, "SHOW data_directory", data)
+	}
+	s.Start(t)
+	return s
+}
+
+// PgBouncer puts a PgBouncer in transaction mode in front of a PostgreSQL
+// database and returns the URL to use instead, for this test. The mode of
+// queries is not set: add default_query_exec_mode=exec.
+func PgBouncer(t testing.TB, postgresURL string, options ...string) *Server {
+	t.Helper()
+	target, err := url.Parse(postgresURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := target.User.Password()
+	name := strings.TrimPrefix(target.Path, "/")
+	s := newServer(t, "pgbouncer", "KILL")
+	users := s.write(t, "users", fmt.Sprintf("%q %q\n\"admin\" %q\n", target.User.Username(), password, s.secret))
+	s.command = func() []string {
+		config := s.write(t, "pgbouncer.ini", fmt.Sprintf(`[databases]
+%s = host=%s port=%s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %s
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = %s
+admin_users = admin
+pool_mode = transaction
+default_pool_size = 8
+max_client_conn = 200
+%s
+`, name, target.Hostname(), target.Port(), s.port(), users, strings.Join(options, "\n")))
+		return []string{program(t, "pgbouncer"), config}
+	}
+	s.answers = func(ctx context.Context) error {
+		u := *target
+		u.Host = s.Addr
+		s.URL = u.String()
+		u.User, u.Path = url.UserPassword("admin", s.secret), "/pgbouncer"
+		u.RawQuery += "&default_query_exec_mode=simple_protocol"
+		// Only ours knows the administrator's password, which was made for it.
+		return isOurs(ctx, "pgx", u.String(), "SHOW VERSION", "")
+	}
+	s.Start(t)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// isOurs asks the server for where its data is; another one may have taken the
+// port.
+func isOurs(ctx context.Context, driver, dsn, query, want string) error {
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var got string
+	if err := db.QueryRowContext(ctx, query).Scan(&got); err != nil {
+		return err
+	}
+	if want != "" && !sameFile(got, want) {
+		return fmt.Errorf("another server answers, with data in %s", got)
+	}
+	return nil
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+func execSQL(t testing.TB, driver, dsn, query string) {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(context.Background(), query); err != nil {
+		t.Fatalf("testenv: %s: %v", query, err)
+	}
+}

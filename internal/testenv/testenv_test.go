@@ -1,0 +1,165 @@
+package testenv
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain runs a server and hangs when a test asks for it.
+func TestMain(m *testing.M) {
+	if os.Getenv("WATCHWORD_TEST_HANG") != "" {
+		m.Run() // TestHang never ends
+	}
+	os.Exit(m.Run())
+}
+
+func TestServers(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		start func(t testing.TB) *Server
+	}{
+		{"postgres", func(t testing.TB) *Server { return StartPostgres(t) }},
+		{"mariadb", func(t testing.TB) *Server { return StartMariaDB(t) }},
+		{"redis", func(t testing.TB) *Server { return StartRedis(t) }},
+		{"pgbouncer", func(t testing.TB) *Server { return PgBouncer(t, Postgres(t)) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := test.start(t)
+			answers := func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				defer cancel()
+				return s.answers(ctx)
+			}
+			s.Stop()
+			if err := answers(); err == nil {
+				t.Error("it answers after Stop")
+			}
+			addr := s.Addr
+			s.Start(t)
+			if s.Addr != addr {
+				t.Errorf("it came back on %s, not %s", s.Addr, addr)
+			}
+			s.Pause(t)
+			if err := answers(); err == nil {
+				t.Error("it answers while it is paused")
+			}
+			s.Resume(t)
+			if err := s.answers(t.Context()); err != nil {
+				t.Errorf("after Resume: %v", err)
+			}
+		})
+	}
+}
+
+func TestDatabasesAreEmpty(t *testing.T) {
+	first := Postgres(t)
+	execSQL(t, "pgx", first, "CREATE TABLE x (y int)")
+	execSQL(t, "pgx", Postgres(t), "CREATE TABLE x (y int)")
+	if MariaDB(t) == MariaDB(t) {
+		t.Error("the same database twice")
+	}
+}
+
+// A server of somebody else on the port is not taken for ours.
+func TestForeignServer(t *testing.T) {
+	theirs, ours := StartPostgres(t), StartPostgres(t)
+	err := isOurs(t.Context(), "pgx", theirs.URL, "SHOW data_directory", filepath.Join(ours.dir, "data"))
+	if err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestHang is the victim of TestCrash.
+func TestHang(t *testing.T) {
+	if os.Getenv("WATCHWORD_TEST_HANG") == "" {
+		return
+	}
+	var servers []*Server
+	for _, start := range []func(testing.TB) *Server{
+		func(t testing.TB) *Server { return StartRedis(t) },
+		func(t testing.TB) *Server { return StartPostgres(t) },
+		func(t testing.TB) *Server { return StartMariaDB(t) },
+	} {
+		servers = append(servers, start(t))
+	}
+	servers[0].Pause(t)
+	for _, s := range servers {
+		fmt.Printf("\nserver %d %s %s\n", s.process.pid, s.Addr, s.dir)
+	}
+	select {}
+}
+
+// However the test process ends, its servers and directories go with it.
+func TestCrash(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestHang$")
+			cmd.Env = append(os.Environ(), "WATCHWORD_TEST_HANG=1")
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			type server struct {
+				pid       int
+				addr, dir string
+			}
+			var servers []server
+			for lines := bufio.NewScanner(out); len(servers) < 3 && lines.Scan(); {
+				var s server
+				if n, _ := fmt.Sscanf(lines.Text(), "server %d %s %s", &s.pid, &s.addr, &s.dir); n == 3 {
+					servers = append(servers, s)
+				}
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Error(err)
+			}
+			_ = cmd.Wait()
+			if len(servers) != 3 {
+				t.Fatalf("%d servers started", len(servers))
+			}
+			for _, s := range servers {
+				deadline := time.Now().Add(20 * time.Second)
+				for {
+					_, dirErr := os.Stat(s.dir)
+					l, err := net.Listen("tcp", s.addr)
+					if err == nil {
+						l.Close()
+					}
+					if dirErr != nil && err == nil {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("still there: process %d on %s (%v), %s", s.pid, s.addr, err, s.dir)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+		})
+	}
+}
+
+// A database is usable with the ordinary client.
+func TestPgBouncer(t *testing.T) {
+	db, err := sql.Open("pgx", PgBouncer(t, Postgres(t)).URL+"&default_query_exec_mode=exec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var n int
+	if err := db.QueryRowContext(t.Context(), "SELECT $1::int + 1", 41).Scan(&n); err != nil || n != 42 {
+		t.Errorf("%d, %v", n, err)
+	}
+}
