@@ -2,3 +2,5 @@
 // every setting means, read from one YAML file and the environment, strict about
 // names and about what cannot work together.
 package config
+
+//go:generate go run ./docgen config.go ../../docs/configuration.md

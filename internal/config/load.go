@@ -107,7 +107,7 @@ func load(path string, yaml []byte, env map[string]string) (*Config, error) {
 	if err := k.UnmarshalWithConf("", cfg, koanf.UnmarshalConf{Tag: "yaml", DecoderConfig: decoder}); err != nil {
 		return nil, err
 	}
-	cfg.complete()
+	cfg.Complete()
 
 	if err := cfg.Validate(); err != nil {
 		invalid := err.(*Error)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,8 +88,9 @@ func (c *Config) Warnings() []string {
 	return list
 }
 
-// complete fills in the settings whose default follows from others.
-func (c *Config) complete() {
+// Complete fills in the settings whose default follows from others. Load has
+// called it; call it after making a Config by hand.
+func (c *Config) Complete() {
 	if c.Server.PublicURL == "" {
 		c.Server.PublicURL = c.Server.defaultPublicURL()
 	}
@@ -292,6 +294,8 @@ func (p *Password) validate(v *validator) {
 		v.problem("password.memory", "it must be at least 8KiB for each lane (password.parallelism)")
 	}
 }
+
+var instanceID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 func checkHTTPURL(text string) error {
 	u, err := url.Parse(text)

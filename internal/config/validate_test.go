@@ -1,8 +1,6 @@
 package config
 
 import (
-	"bytes"
-	"crypto/rand"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -179,23 +177,6 @@ func TestProxies(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-func TestNewInstanceID(t *testing.T) {
-	for hostname, prefix := range map[string]string{
-		"auth-0": "auth-0-", "Host Name!": "Host-Name-", "": "", strings.Repeat("x", 300): strings.Repeat("x", 48) + "-",
-	} {
-		id, err := NewInstanceID(hostname, rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !instanceID.MatchString(id) || !strings.HasPrefix(id, prefix) || len(id) != len(prefix)+8 {
-			t.Errorf("%q of the host %q", id, hostname)
-		}
-	}
-	if _, err := NewInstanceID("auth", bytes.NewReader(nil)); err == nil {
-		t.Error("a name without randomness")
 	}
 }
 

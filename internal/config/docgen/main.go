@@ -1,7 +1,7 @@
 // Command docgen writes docs/configuration.md: the manual that stands in the
-// comments of package config's struct, as a page.
+// comments of package config's struct, as a page. `make docs` runs it.
 //
-//	go run ./internal/config/docgen internal/config/config.go docs/configuration.md
+//	docgen config.go ../../docs/configuration.md
 package main
 
 import (

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/config"
+)
+
+func newConfig() *cobra.Command {
+	show := &cobra.Command{
+		Use:   "config",
+		Short: "Show the settings in effect",
+		Long: `Show the settings in effect as a YAML file: the defaults, over them the
+configuration file, over it the environment. Secrets are masked.
+
+docs/configuration.md says what each of them means.`,
+		Example: `  watchword config
+  watchword config --config /etc/watchword.yaml
+  WATCHWORD_LOG_LEVEL=debug watchword config
+  watchword config check /etc/watchword.yaml`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			return cfg.Print(cmd.OutOrStdout())
+		},
+	}
+	show.AddCommand(&cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Say whether a configuration can be used",
+		Long: `Say whether a configuration can be used: everything that is wrong with it, each
+with its line, and what works but is probably not meant. Without FILE it is the
+one that "watchword serve" would use here. The environment counts as well.
+
+It ends with the status 1 if the configuration cannot be used.`,
+		Example: `  watchword config check
+  watchword config check /etc/watchword.yaml`,
+		Args: arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file := configFile(cmd)
+			if len(args) == 1 {
+				file = args[0]
+			}
+			cfg, err := config.Load(file, os.Environ())
+			if err != nil {
+				return err
+			}
+			for _, w := range cfg.Warnings() {
+				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "The configuration can be used.")
+			return nil
+		},
+	})
+	return show
+}

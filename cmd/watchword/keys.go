@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keyring"
+)
+
+func newKeys() *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "keys",
+		Short: "List, rotate and revoke signing keys",
+		Long: `List, rotate and revoke signing keys.
+
+Keys rotate by themselves (tokens.key_duration). Rotate by hand when you would
+rather have a new one; revoke when a private key may be known to somebody.`,
+		Example: `  watchword keys list
+  watchword keys rotate
+  watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
+	}, newKeysList(), newKeysRotate(), newKeysRevoke())
+}
+
+func newKeysList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the signing keys and where each stands in its life",
+		Long: `List the signing keys and where each stands in its life: published (in the key set,
+signs nothing yet), active (signs), retiring (in the key set until the last token
+it signed has expired), removed, or revoked.`,
+		Example: "  watchword keys list",
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+				keys, err := p.Store.Keys(ctx)
+				if err != nil {
+					return err
+				}
+				t := newTable(cmd.OutOrStdout(), "KID", "ALGORITHM", "STATE", "SIGNS FROM", "SIGNS UNTIL", "VERIFIES UNTIL")
+				for _, k := range keys {
+					t.row(k.ID, k.Algorithm, string(keyring.State(k, time.Now())), when(k.ActivateAt), when(k.RetireAt), when(k.RemoveAt))
+				}
+				return t.flush()
+			})
+		},
+	}
+}
+
+func newKeysRotate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace the signing keys",
+		Long: `Replace the signing keys of every running node. Nothing becomes invalid: a new key
+is published first, signs after tokens.key_set_max_age, and the old one verifies
+until its last token has expired.`,
+		Example: "  watchword keys rotate",
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+				if err := p.RotateKeys(ctx); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "Running nodes make new keys now; these sign after %s.\n", cfg.Tokens.KeySetMaxAge)
+				return nil
+			})
+		},
+	}
+}
+
+func newKeysRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke KID",
+		Short: "Take back a signing key and every token it signed",
+		Long: `Take back a signing key that somebody else may know, and every token that it signed:
+their holders have to log in or renew. Running nodes refuse them within
+revocation.max_staleness and sign with another key at once.`,
+		Example: `  watchword keys list
+  watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+				if err := p.RevokeKey(ctx, args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "Took back the key %s and every token it signed.\n", args[0])
+				return nil
+			})
+		},
+	}
+}

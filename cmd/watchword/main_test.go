@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"watchword": main})
+}
+
+// TestScripts runs the scripts in testdata/script, each in a directory of its own
+// and without the environment of who runs the tests.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			address, err := freeAddress()
+			if err != nil {
+				return err
+			}
+			env.Setenv("WATCHWORD_SERVER_ADDRESS", address)
+			// Hashes that cost next to nothing.
+			env.Setenv("WATCHWORD_PASSWORD_MEMORY", "64KiB")
+			env.Setenv("WATCHWORD_PASSWORD_ITERATIONS", "1")
+			return nil
+		},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"login": login, "verify": verify, "eventually": eventually},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// login USERNAME PASSWORD FILE: logs in at the script's server, for which it
+// waits, and writes the access token to a file.
+func login(ts *testscript.TestScript, neg bool, args []string) {
+	body, err := json.Marshal(map[string]string{"username": args[0], "password": args[1]})
+	ts.Check(err)
+	status, answer := ask(ts, http.MethodPost, "/api/login", "", body)
+	if neg {
+		if status != http.StatusUnauthorized {
+			ts.Fatalf("login: status %d, want 401: %s", status, answer)
+		}
+		return
+	}
+	var grant struct {
+		AccessToken string `json:"access_token"`
+	}
+	ts.Check(json.Unmarshal(answer, &grant))
+	if status != http.StatusOK || grant.AccessToken == "" {
+		ts.Fatalf("login: status %d: %s", status, answer)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(grant.AccessToken+"\n"), 0o600))
+}
+
+// verify FILE: the server accepts the token in the file. With !, it comes to
+// refuse it.
+func verify(ts *testscript.TestScript, neg bool, args []string) {
+	want := http.StatusOK
+	if neg {
+		want = http.StatusUnauthorized
+	}
+	token := strings.TrimSpace(ts.ReadFile(args[0]))
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		status, answer := ask(ts, http.MethodGet, "/api/verify", token, nil)
+		if status == want {
+			return
+		}
+		if time.Now().After(deadline) || !neg {
+			ts.Fatalf("verify: status %d, want %d: %s", status, want, answer)
+		}
+	}
+}
+
+// eventually PATTERN PROGRAM [ARGS...]: the program's standard output comes to
+// match the pattern.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if out := ts.ReadFile("stdout"); pattern.MatchString(out) != neg {
+			return
+		} else if time.Now().After(deadline) {
+			ts.Fatalf("%q never came; there is\n%s", args[0], out)
+		}
+	}
+}
+
+// ask sends one request, as soon as somebody listens.
+func ask(ts *testscript.TestScript, method, path, bearer string, body []byte) (int, []byte) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		req, err := http.NewRequest(method, "http://"+ts.Getenv("WATCHWORD_SERVER_ADDRESS")+path, bytes.NewReader(body))
+		ts.Check(err)
+		req.Header.Set("Content-Type", "application/json")
+		if bearer != "" {
+			req.Header.Set("Authorization", "Bearer "+bearer)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil && resp.StatusCode != http.StatusServiceUnavailable {
+			answer, err := io.ReadAll(resp.Body)
+			ts.Check(err)
+			ts.Check(resp.Body.Close())
+			return resp.StatusCode, answer
+		}
+		if err == nil {
+			ts.Check(resp.Body.Close())
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s %s: no answer: %v", method, path, err)
+		}
+	}
+}
+
+// TestHelpTeaches: every command says what it does at length, and shows how.
+func TestHelpTeaches(t *testing.T) {
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		path := cmd.CommandPath()
+		if cmd.Short == "" || cmd.Long == "" || !strings.Contains(cmd.Example, "watchword") {
+			t.Errorf("%s: a short text, a long text and an example are wanted", path)
+		}
+		for line := range strings.Lines(cmd.Long + "\n" + cmd.Example) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 90 {
+				t.Errorf("%s: a line of %d characters does not fit a terminal: %s", path, n, line)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			check(sub)
+		}
+	}
+	check(newRoot())
+}

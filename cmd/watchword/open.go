@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/config"
+)
+
+// with runs an offline command on the configured database.
+func with(cmd *cobra.Command, do func(ctx context.Context, p *app.Parts, cfg *config.Config) error) (err error) {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return err
+	}
+	p, err := app.Open(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	return do(cmd.Context(), p, cfg)
+}
+
+// quiet is how offline commands log: what the operator should know, and nothing
+// of what he sees anyway.
+var quiet = config.Log{Level: "warn", Format: "text"}

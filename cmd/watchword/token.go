@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/token"
+)
+
+func newToken() *cobra.Command {
+	return group(&cobra.Command{
+		Use:     "token",
+		Short:   "Look into access tokens",
+		Long:    "Look into access tokens.",
+		Example: "  watchword token inspect < token.txt",
+	}, newTokenInspect())
+}
+
+// errNotValid is the status of a token that is wrong; what is wrong stands in the
+// report already.
+var errNotValid = errors.New("the token is not valid")
+
+func newTokenInspect() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect [FILE]",
+		Short: "Show what a token says and what is wrong with it",
+		Long: `Show what an access token says, and everything that is wrong with it, in words: by
+the configured issuer and audience, the signing keys in the database, and the log
+of what was taken back.
+
+The token is read from FILE or from standard input, so that it does not stand in
+the shell's history. It ends with the status 1 if the token is not valid.`,
+		Example: `  watchword token inspect < token.txt
+  watchword token inspect token.txt`,
+		Args: arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := cmd.InOrStdin()
+			if len(args) == 1 {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				in = file
+			}
+			text, err := readInput(in)
+			if err != nil {
+				return err
+			}
+			return with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+				report, err := p.InspectToken(ctx, cfg, strings.TrimSpace(text))
+				if err != nil {
+					return err
+				}
+				return printReport(cmd, report)
+			})
+		},
+	}
+}
+
+func printReport(cmd *cobra.Command, report token.Report) error {
+	out := cmd.OutOrStdout()
+	for _, part := range []struct {
+		name    string
+		members map[string]any
+	}{{"header", report.Header}, {"claims", report.Claims}} {
+		if part.members == nil {
+			continue
+		}
+		text, err := json.MarshalIndent(part.members, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s: %s\n", part.name, text)
+	}
+	if report.Valid {
+		fmt.Fprintln(out, "The token is valid.")
+		return nil
+	}
+	for _, finding := range report.Findings {
+		fmt.Fprintf(out, "- %s\n", finding)
+	}
+	return errNotValid
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+func newUser() *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "user",
+		Short: "Add, list, show, change and remove users",
+		Long: `Add, list, show, change and remove users. A user is named by username or id. Who
+loses a right, the password or the account has to log in again: tokens that are out
+already are taken back.`,
+		Example: `  watchword user add alice --admin
+  watchword user list
+  watchword user set alice --password
+  watchword user remove alice`,
+	}, newUserAdd(), newUserList(), newUserShow(), newUserSet(), newUserRemove())
+}
+
+func newUserAdd() *cobra.Command {
+	var n directory.NewUser
+	var noPassword bool
+	cmd := &cobra.Command{
+		Use:   "add USERNAME",
+		Short: "Add a user",
+		Long: `Add a user. The password is asked for on the terminal, or read from standard input.
+With --admin the user may do everything.`,
+		Example: `  watchword user add alice --admin
+  watchword user add bob --email bob@example.org --group Support --group Sales
+  watchword user add robot --group Robots < /run/secrets/robot-password`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n.Username = args[0]
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) (err error) {
+				if !noPassword {
+					if n.Password, err = readPassword(cmd); err != nil {
+						return err
+					}
+					if n.Password == "" {
+						return errors.New("the password is empty; give one, or say --no-password for a user who cannot log in with one")
+					}
+				}
+				u, err := p.Directory.CreateUser(ctx, directory.System(), n)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "Added the user %s (%s).\n", u.Username, u.ID)
+				return nil
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&n.Email, "email", "", "e-mail `address`")
+	f.StringVar(&n.FirstName, "first-name", "", "first `name`")
+	f.StringVar(&n.LastName, "last-name", "", "last `name`")
+	f.StringArrayVar(&n.Groups, "group", nil, "`group` to be a member of; may be repeated")
+	f.BoolVar(&n.Administrator, "admin", false, "make an administrator")
+	f.BoolVar(&n.Disabled, "disabled", false, "may not log in until enabled")
+	f.BoolVar(&noPassword, "no-password", false, "cannot log in with a password")
+	return cmd
+}
+
+func newUserList() *cobra.Command {
+	var prefix string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List users",
+		Long:    "List users in the order of their names.",
+		Example: "  watchword user list\n  watchword user list --prefix al",
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+				t := newTable(cmd.OutOrStdout(), "USERNAME", "NAME", "EMAIL", "STATE", "ID")
+				err := each(ctx, prefix, p.Directory.Users, func(u store.User) {
+					t.row(u.Username, fullName(u), u.Email, userState(u), u.ID)
+				})
+				if err != nil {
+					return err
+				}
+				return t.flush()
+			})
+		},
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "only usernames that begin with `text`")
+	return cmd
+}
+
+func newUserShow() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show USER",
+		Short:   "Show a user, with groups and claims",
+		Long:    "Show a user, the groups it is a member of, and the claims that its tokens carry.",
+		Example: "  watchword user show alice",
+		Args:    arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+				u, err := p.Directory.User(ctx, directory.System(), args[0])
+				if err != nil {
+					return err
+				}
+				groups, err := p.Directory.GroupsOf(ctx, directory.System(), u.ID)
+				if err != nil {
+					return err
+				}
+				claims, err := p.Directory.ClaimsOf(ctx, u.ID)
+				if err != nil {
+					return err
+				}
+				t := newTable(cmd.OutOrStdout(), "USERNAME", u.Username)
+				t.row("ID", u.ID)
+				t.row("NAME", fullName(u))
+				t.row("EMAIL", u.Email)
+				t.row("STATE", userState(u))
+				t.row("CREATED", when(u.CreatedAt))
+				t.row("UPDATED", when(u.UpdatedAt))
+				for _, g := range groups {
+					t.row("GROUP", g.Name)
+				}
+				for _, name := range slices.Sorted(maps.Keys(claims)) {
+					t.row("CLAIM", name+"="+claims[name])
+				}
+				return t.flush()
+			})
+		},
+	}
+}
+
+func newUserSet() *cobra.Command {
+	var username, email, first, last string
+	var disable, enable, password bool
+	var join, leave []string
+	cmd := &cobra.Command{
+		Use:   "set USER",
+		Short: "Change a user",
+		Long: `Change a user. Only what is named changes. The changes are made one after the other,
+in the order of the flags below; when one cannot be made, those before it stay.`,
+		Example: `  watchword user set alice --email alice@example.org
+  watchword user set alice --password
+  watchword user set bob --disable
+  watchword user set bob --add-group Support --remove-group Sales`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needAny(cmd, "username", "email", "first-name", "last-name", "disable", "enable", "password", "add-group", "remove-group"); err != nil {
+				return err
+			}
+			if disable && enable {
+				return misused(cmd, errors.New("--disable and --enable contradict each other"))
+			}
+			patch := directory.UserPatch{
+				Username: ifSet(cmd, "username", &username), Email: ifSet(cmd, "email", &email),
+				FirstName: ifSet(cmd, "first-name", &first), LastName: ifSet(cmd, "last-name", &last),
+			}
+			if disable || enable {
+				patch.Disabled = &disable
+			}
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+				d, system := p.Directory, directory.System()
+				u, err := d.User(ctx, system, args[0])
+				if err != nil {
+					return err
+				}
+				if patch != (directory.UserPatch{}) {
+					if _, err := d.UpdateUser(ctx, system, u.ID, patch); err != nil {
+						return err
+					}
+				}
+				if password {
+					secret, err := readPassword(cmd)
+					if err != nil {
+						return err
+					}
+					if err := d.SetPassword(ctx, system, u.ID, secret); err != nil {
+						return err
+					}
+				}
+				for _, g := range join {
+					if err := d.AddToGroup(ctx, system, u.ID, g); err != nil {
+						return err
+					}
+				}
+				for _, g := range leave {
+					if err := d.RemoveFromGroup(ctx, system, u.ID, g); err != nil {
+						return err
+					}
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "Changed the user.")
+				return nil
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&username, "username", "", "another user`name`")
+	f.StringVar(&email, "email", "", "e-mail `address`")
+	f.StringVar(&first, "first-name", "", "first `name`")
+	f.StringVar(&last, "last-name", "", "last `name`")
+	f.BoolVar(&disable, "disable", false, "may not log in; is logged out")
+	f.BoolVar(&enable, "enable", false, "may log in again")
+	f.BoolVar(&password, "password", false, "another password, asked for or read from standard input")
+	f.StringArrayVar(&join, "add-group", nil, "`group` to become a member of; may be repeated")
+	f.StringArrayVar(&leave, "remove-group", nil, "`group` to leave; may be repeated")
+	return cmd
+}
+
+func newUserRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:     "remove USER",
+		Short:   "Remove a user",
+		Long:    "Remove a user, end the user's sessions and take back the tokens.",
+		Example: "  watchword user remove bob",
+		Args:    arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+				if err := p.Directory.DeleteUser(ctx, directory.System(), args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "Removed the user.")
+				return nil
+			})
+		},
+	}
+}
+
+func fullName(u store.User) string { return strings.TrimSpace(u.FirstName + " " + u.LastName) }
+
+func userState(u store.User) string {
+	if u.Disabled {
+		return "disabled"
+	}
+	return "enabled"
+}
+
+// ifSet returns the flag's value, or nil if it was not on the command line.
+func ifSet(cmd *cobra.Command, flag string, value *string) *string {
+	if cmd.Flags().Changed(flag) {
+		return value
+	}
+	return nil
+}
