@@ -111,8 +111,8 @@ type Tokens struct {
 	// The tokens' aud: which services they are for. A service must find its own
 	// name in it. Default: the issuer.
 	Audience []string `yaml:"audience"`
-	// How long a key signs before the next one takes over. Longer than
-	// token_duration and key_set_max_age.
+	// How long a key signs before the next one takes over. At least as long as
+	// token_duration, and twice as long as key_set_max_age.
 	KeyDuration time.Duration `yaml:"key_duration"`
 	// How long an access token is valid. Shorter is safer with services that do
 	// not follow the revocation feed, and costs more renewals.

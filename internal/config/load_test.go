@@ -295,7 +295,7 @@ func TestProblemsOfValidationSayWhereTheValueIs(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		"watchword.yaml:3: tokens.key_duration: a key must sign for longer",
+		"watchword.yaml:3: tokens.key_duration: a key must sign for at least as long",
 		"WATCHWORD_SERVER_ADDRESS: server.address: ",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -228,11 +228,11 @@ func (t *Tokens) validate(v *validator) {
 	if t.TokenDuration < time.Second {
 		v.problem("tokens.token_duration", "it must be at least 1s")
 	}
-	if t.KeyDuration <= t.TokenDuration {
-		v.problem("tokens.key_duration", "a key must sign for longer than a token lives (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))
+	if t.KeyDuration < t.TokenDuration {
+		v.problem("tokens.key_duration", "a key must sign for at least as long as a token lives (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))
 	}
-	if t.KeyDuration <= 2*t.KeySetMaxAge {
-		v.problem("tokens.key_duration", "a key must sign for more than twice as long as the key set may be cached (tokens.key_set_max_age %s); make it longer", formatDuration(t.KeySetMaxAge))
+	if t.KeyDuration < 2*t.KeySetMaxAge {
+		v.problem("tokens.key_duration", "a key must sign for at least twice as long as the key set may be cached (tokens.key_set_max_age %s); make it longer", formatDuration(t.KeySetMaxAge))
 	}
 	if t.RefreshDuration < t.TokenDuration {
 		v.problem("tokens.refresh_duration", "a refresh token must live as long as an access token at least (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))

@@ -53,9 +53,9 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"name with a space", "cluster: {instance_id: 'a b'}",
 			`cluster.instance_id: it may have up to 64 letters, digits, ".", "_" and "-"`},
 		{"key life shorter than token life", "tokens: {key_duration: 20m}",
-			"tokens.key_duration: a key must sign for longer than a token lives (tokens.token_duration 30m); make it longer"},
-		{"key life shorter than caches", "tokens: {key_duration: 2h, key_set_max_age: 1h}",
-			"tokens.key_duration: a key must sign for more than twice as long as the key set may be cached (tokens.key_set_max_age 1h); make it longer"},
+			"tokens.key_duration: a key must sign for at least as long as a token lives (tokens.token_duration 30m); make it longer"},
+		{"key life shorter than caches", "tokens: {key_duration: 1h59m, key_set_max_age: 1h}",
+			"tokens.key_duration: a key must sign for at least twice as long as the key set may be cached (tokens.key_set_max_age 1h); make it longer"},
 		{"tokens without life", "tokens: {token_duration: 0s}", "tokens.token_duration: it must be at least 1s"},
 		{"refresh shorter than access", "tokens: {refresh_duration: 1m}",
 			"tokens.refresh_duration: a refresh token must live as long as an access token at least (tokens.token_duration 30m); make it longer"},
@@ -104,6 +104,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		"{database: {url: 'postgres://[::1]:5432/db'}, tokens: {keys: memory}}",
 		"server: {address: '[::1]:8443', tls: {cert_file: a, key_file: b}}",
 		"server: {address: '127.0.0.1:0', public_url: 'http://localhost'}",
+		"tokens: {key_duration: 30m, key_set_max_age: 15m}",
 		"tokens: {issuer: watchword, user_info: {username: preferred_username, full_name: '', email: ''}}",
 	} {
 		if _, err := loadText(text); err != nil {
