@@ -43,6 +43,7 @@ func WithLogger(l *slog.Logger) Option { return func(o *app.Options) { o.Logger 
 // why it cannot. It makes no administrator of its own accord: name one in
 // Config.Admin or Config.Users. ctx bounds the start alone.
 func New(ctx context.Context, cfg *Config, options ...Option) (*Node, error) {
+	cfg.Complete()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -207,18 +209,40 @@ func openState(cfg *config.Config, p *Parts) state.Store {
 }
 
 func openKeys(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry *prometheus.Registry, s store.Store) (*keyring.Ring, error) {
+	instance, err := instanceID(cfg.Cluster.InstanceID)
+	if err != nil {
+		return nil, err
+	}
 	c := keyring.Config{
-		Keys: cfg.Tokens.Keys, Algorithm: cfg.Tokens.Algorithm, InstanceID: cfg.Cluster.InstanceID,
+		Keys: cfg.Tokens.Keys, Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
 		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: Leeway, MaxAge: cfg.Tokens.KeySetMaxAge,
 		Store: s, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: registry,
 	}
 	if cfg.Tokens.Keys == keyring.InDatabase {
-		var err error
 		if c.Box, err = StorageBox(cfg); err != nil {
 			return nil, err
 		}
 	}
 	return keyring.Open(ctx, c)
+}
+
+// instanceID is the configured name of this node, or the host's with a random
+// part that is new at each start, so that no two nodes share one by accident.
+func instanceID(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("cluster.instance_id: the host has no name; set one: %w", err)
+	}
+	host = strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' {
+			return c
+		}
+		return '-'
+	}, host)
+	return host[:min(len(host), 32)] + "-" + strings.ToLower(rand.Text()[:6]), nil
 }
 
 // people makes those whom the configuration names, and on an empty SQLite database
@@ -235,14 +259,14 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 		}
 	}
 	if cfg.Users.InitFile != "" {
-		if err := d.ApplyInitFile(ctx, cfg.Users.InitFile); err != nil {
+		if _, err := d.ApplyInitFile(ctx, cfg.Users.InitFile); err != nil {
 			return err
 		}
 	}
 	if terminal == nil || len(anybody) > 0 || n.parts.DB.Dialect().String() != "sqlite" {
 		return nil
 	}
-	password, err := directory.NewRandomPassword(rand.Reader)
+	password, err := directory.GeneratePassword(rand.Reader)
 	if err != nil {
 		return err
 	}

@@ -363,7 +363,7 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 	for _, e := range append(w.events(u.ID), w.events("alice")...) {
 		written += fmt.Sprint(e)
 	}
-	if !strings.Contains(written, "user.password") {
+	if !strings.Contains(written, "changed password") {
 		t.Errorf("nothing is written down: %s", written)
 	}
 	for _, secret := range []string{password, "another password", "a third password", "$argon2id$"} {

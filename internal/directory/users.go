@@ -31,6 +31,7 @@ type NewUser struct {
 // A UserPatch says what changes; nil leaves it as it is.
 type UserPatch struct {
 	Username  *string
+	Password  *string // ends the sessions and takes back the tokens
 	Email     *string
 	FirstName *string
 	LastName  *string
@@ -150,13 +151,24 @@ func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]sto
 }
 
 // UpdateUser changes a user. It needs UsersWrite and all rights of the user.
-// Disabling ends the sessions and takes back the tokens.
+// Disabling, and another password, end the sessions and take back the tokens.
 func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p UserPatch) (store.User, error) {
+	const action = "user.update"
+	hash := ""
+	if p.Password != nil {
+		var err error
+		if hash, err = s.hashFor(ctx, actor, action, user, *p.Password); err != nil {
+			return store.User{}, err
+		}
+	}
 	var u store.User
-	err := s.changeUser(ctx, actor, "user.update", user, func(c *change, found store.User) error {
+	err := s.changeUser(ctx, actor, action, user, func(c *change, found store.User) error {
 		u = found
 		if err := patchUser(&u, p); err != nil {
 			return err
+		}
+		if hash != "" {
+			u.PasswordHash = hash
 		}
 		if u == found {
 			return errNothing
@@ -164,34 +176,27 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 		if err := c.updateUser(ctx, &u); err != nil {
 			return err
 		}
-		if u.Disabled && !found.Disabled {
-			if err := c.take(ctx, u.ID, true, "user_disabled"); err != nil {
+		reason := ""
+		switch {
+		case u.Disabled && !found.Disabled:
+			reason = "user_disabled"
+		case hash != "":
+			reason = "password_changed"
+		}
+		if reason != "" {
+			if err := c.take(ctx, u.ID, true, reason); err != nil {
 				return err
 			}
 		}
-		return c.note(ctx, "user.update", u.ID, "%s", changedFields(found, u))
+		return c.note(ctx, action, u.ID, "%s", changedFields(found, u))
 	})
 	return shown(u), err
 }
 
-// SetPassword gives a user another password, ends his sessions and takes back his
-// tokens. It needs UsersWrite and all rights of the user.
+// SetPassword is UpdateUser of the password alone.
 func (s *Service) SetPassword(ctx context.Context, actor Actor, user, password string) error {
-	const action = "user.password"
-	hash, err := s.hashFor(ctx, actor, action, user, password)
-	if err != nil {
-		return err
-	}
-	return s.changeUser(ctx, actor, action, user, func(c *change, u store.User) error {
-		u.PasswordHash = hash
-		if err := c.updateUser(ctx, &u); err != nil {
-			return err
-		}
-		if err := c.take(ctx, u.ID, true, "password_changed"); err != nil {
-			return err
-		}
-		return c.note(ctx, action, u.ID, "")
-	})
+	_, err := s.UpdateUser(ctx, actor, user, UserPatch{Password: &password})
+	return err
 }
 
 // DeleteUser removes a user, ends his sessions and takes back his tokens. It needs
@@ -387,6 +392,7 @@ func changedFields(a, b store.User) string {
 		{"email", a.Email != b.Email},
 		{"first_name", a.FirstName != b.FirstName},
 		{"last_name", a.LastName != b.LastName},
+		{"password", a.PasswordHash != b.PasswordHash},
 		{"disabled", a.Disabled != b.Disabled},
 	} {
 		if f.changed {

@@ -41,14 +41,14 @@ func link(path, tag, id, summary string) huma.Operation {
 	return op
 }
 
-// pageInput asks for a part of a list.
-type pageInput struct {
+// PageQuery asks for a part of a list (exported: huma sees no other embedded fields).
+type PageQuery struct {
 	After  string `query:"after" maxLength:"512" doc:"next of the page before"`
 	Prefix string `query:"prefix" maxLength:"256" doc:"only names that begin with this"`
 	Limit  int    `query:"limit" minimum:"0" maximum:"200" doc:"how many; 0 means 50"`
 }
 
-func (p pageInput) page() directory.Page {
+func (p PageQuery) page() directory.Page {
 	return directory.Page{After: p.After, Prefix: p.Prefix, Limit: p.Limit}
 }
 
@@ -119,7 +119,7 @@ type GroupRef struct {
 func (a *Admin) registerUsers(o *Operations) {
 	const path, one = "/api/users", "/api/users/{id}"
 	register(o, endpoint(http.MethodGet, path, "users", "list-users", "Users in the order of their names"),
-		func(ctx context.Context, c caller, in *pageInput) (*output[UserList], error) {
+		func(ctx context.Context, c caller, in *PageQuery) (*output[UserList], error) {
 			l, err := a.Directory.Users(ctx, c.actor(), in.page())
 			return answerWith(userList, l, err)
 		})
@@ -132,13 +132,13 @@ func (a *Admin) registerUsers(o *Operations) {
 			return answerWith(userView, u, err)
 		})
 	register(o, endpoint(http.MethodGet, one, "users", "get-user", "One user; oneself always"),
-		func(ctx context.Context, c caller, in *idInput) (*output[User], error) {
+		func(ctx context.Context, c caller, in *PathID) (*output[User], error) {
 			u, err := a.Directory.User(ctx, c.actor(), in.ID)
 			return answerWith(userView, u, err)
 		})
 	register(o, endpoint(http.MethodPatch, one, "users", "update-user", "Change a user"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Body UserPatch
 		}) (*output[User], error) {
 			u, err := a.Directory.UpdateUser(ctx, c.actor(), in.ID, directory.UserPatch{
@@ -148,24 +148,24 @@ func (a *Admin) registerUsers(o *Operations) {
 			return answerWith(userView, u, err)
 		})
 	register(o, endpoint(http.MethodDelete, one, "users", "delete-user", "Delete a user, its sessions and its tokens"),
-		func(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+		func(ctx context.Context, c caller, in *PathID) (*noContent, error) {
 			return nil, a.Directory.DeleteUser(ctx, c.actor(), in.ID)
 		})
 	register(o, endpoint(http.MethodGet, one+"/groups", "users", "list-user-groups", "The groups of a user"),
-		func(ctx context.Context, c caller, in *idInput) (*output[GroupList], error) {
+		func(ctx context.Context, c caller, in *PathID) (*output[GroupList], error) {
 			groups, err := a.Directory.GroupsOf(ctx, c.actor(), in.ID)
 			return answerWith(func(g []store.Group) GroupList { return GroupList{Groups: views(groupView, g)} }, groups, err)
 		})
 	register(o, link(one+"/groups", "users", "add-user-to-group", "Make a user a member of a group"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Body GroupRef
 		}) (*noContent, error) {
 			return nil, a.Directory.AddToGroup(ctx, c.actor(), in.ID, in.Body.Group)
 		})
 	register(o, endpoint(http.MethodDelete, one+"/groups/{group}", "users", "remove-user-from-group", "End a user's membership of a group"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Group string `path:"group" maxLength:"256"`
 		}) (*noContent, error) {
 			return nil, a.Directory.RemoveFromGroup(ctx, c.actor(), in.ID, in.Group)
@@ -205,7 +205,7 @@ type ClaimRef struct {
 func (a *Admin) registerGroups(o *Operations) {
 	const path, one = "/api/groups", "/api/groups/{id}"
 	register(o, endpoint(http.MethodGet, path, "groups", "list-groups", "Groups in the order of their names"),
-		func(ctx context.Context, c caller, in *pageInput) (*output[GroupList], error) {
+		func(ctx context.Context, c caller, in *PageQuery) (*output[GroupList], error) {
 			l, err := a.Directory.Groups(ctx, c.actor(), in.page())
 			return answerWith(groupList, l, err)
 		})
@@ -215,45 +215,45 @@ func (a *Admin) registerGroups(o *Operations) {
 			return answerWith(groupView, g, err)
 		})
 	register(o, endpoint(http.MethodGet, one, "groups", "get-group", "One group"),
-		func(ctx context.Context, c caller, in *idInput) (*output[Group], error) {
+		func(ctx context.Context, c caller, in *PathID) (*output[Group], error) {
 			g, err := a.Directory.Group(ctx, c.actor(), in.ID)
 			return answerWith(groupView, g, err)
 		})
 	register(o, endpoint(http.MethodPatch, one, "groups", "update-group", "Change a group"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Body GroupPatch
 		}) (*output[Group], error) {
 			g, err := a.Directory.UpdateGroup(ctx, c.actor(), in.ID, directory.GroupPatch{Name: in.Body.Name})
 			return answerWith(groupView, g, err)
 		})
 	register(o, endpoint(http.MethodDelete, one, "groups", "delete-group", "Delete a group"),
-		func(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+		func(ctx context.Context, c caller, in *PathID) (*noContent, error) {
 			return nil, a.Directory.DeleteGroup(ctx, c.actor(), in.ID)
 		})
 	register(o, endpoint(http.MethodGet, one+"/members", "groups", "list-group-members", "The members of a group"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
-			pageInput
+			PathID
+			PageQuery
 		}) (*output[UserList], error) {
 			l, err := a.Directory.MembersOfGroup(ctx, c.actor(), in.ID, in.page())
 			return answerWith(userList, l, err)
 		})
 	register(o, endpoint(http.MethodGet, one+"/claims", "groups", "list-group-claims", "The claims that a group gives"),
-		func(ctx context.Context, c caller, in *idInput) (*output[ClaimList], error) {
+		func(ctx context.Context, c caller, in *PathID) (*output[ClaimList], error) {
 			claims, err := a.Directory.ClaimsOfGroup(ctx, c.actor(), in.ID)
 			return answerWith(func(l []store.Claim) ClaimList { return ClaimList{Claims: views(claimView, l)} }, claims, err)
 		})
 	register(o, link(one+"/claims", "groups", "add-claim-to-group", "Let a group give a claim"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Body ClaimRef
 		}) (*noContent, error) {
 			return nil, a.Directory.AddClaim(ctx, c.actor(), in.ID, in.Body.Claim)
 		})
 	register(o, endpoint(http.MethodDelete, one+"/claims/{claim}", "groups", "remove-claim-from-group", "End that a group gives a claim"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Claim string `path:"claim" maxLength:"256"`
 		}) (*noContent, error) {
 			return nil, a.Directory.RemoveClaim(ctx, c.actor(), in.ID, in.Claim)
@@ -293,7 +293,7 @@ type ClaimPatch struct {
 func (a *Admin) registerClaims(o *Operations) {
 	const path, one = "/api/claims", "/api/claims/{id}"
 	register(o, endpoint(http.MethodGet, path, "claims", "list-claims", "Claims in the order of their names"),
-		func(ctx context.Context, c caller, in *pageInput) (*output[ClaimList], error) {
+		func(ctx context.Context, c caller, in *PageQuery) (*output[ClaimList], error) {
 			l, err := a.Directory.Claims(ctx, c.actor(), in.page())
 			return answerWith(claimList, l, err)
 		})
@@ -303,20 +303,20 @@ func (a *Admin) registerClaims(o *Operations) {
 			return answerWith(claimView, one, err)
 		})
 	register(o, endpoint(http.MethodGet, one, "claims", "get-claim", "One claim"),
-		func(ctx context.Context, c caller, in *idInput) (*output[Claim], error) {
+		func(ctx context.Context, c caller, in *PathID) (*output[Claim], error) {
 			one, err := a.Directory.Claim(ctx, c.actor(), in.ID)
 			return answerWith(claimView, one, err)
 		})
 	register(o, endpoint(http.MethodPatch, one, "claims", "update-claim", "Change a claim"),
 		func(ctx context.Context, c caller, in *struct {
-			idInput
+			PathID
 			Body ClaimPatch
 		}) (*output[Claim], error) {
 			one, err := a.Directory.UpdateClaim(ctx, c.actor(), in.ID, directory.ClaimPatch(in.Body))
 			return answerWith(claimView, one, err)
 		})
 	register(o, endpoint(http.MethodDelete, one, "claims", "delete-claim", "Delete a claim"),
-		func(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+		func(ctx context.Context, c caller, in *PathID) (*noContent, error) {
 			return nil, a.Directory.DeleteClaim(ctx, c.actor(), in.ID)
 		})
 }

@@ -34,7 +34,8 @@ type SessionList struct {
 	Sessions []Session `json:"sessions"`
 }
 
-type idInput struct {
+// PathID is the id in a path (exported: huma sees no other embedded fields).
+type PathID struct {
 	ID string `path:"id" maxLength:"128"`
 }
 
@@ -66,11 +67,11 @@ func (s *Sessions) listOwn(ctx context.Context, c caller, _ *struct{}) (*session
 	return s.list(ctx, c, c.token.Subject)
 }
 
-func (s *Sessions) endOwn(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+func (s *Sessions) endOwn(ctx context.Context, c caller, in *PathID) (*noContent, error) {
 	return nil, s.Login.EndSession(ctx, c.token.Subject, in.ID)
 }
 
-func (s *Sessions) listOf(ctx context.Context, c caller, in *idInput) (*sessionsOutput, error) {
+func (s *Sessions) listOf(ctx context.Context, c caller, in *PathID) (*sessionsOutput, error) {
 	if in.ID == c.token.Subject {
 		return s.list(ctx, c, in.ID)
 	}
@@ -81,7 +82,7 @@ func (s *Sessions) listOf(ctx context.Context, c caller, in *idInput) (*sessions
 	return s.list(ctx, c, user.ID)
 }
 
-func (s *Sessions) endAllOf(ctx context.Context, c caller, in *idInput) (*noContent, error) {
+func (s *Sessions) endAllOf(ctx context.Context, c caller, in *PathID) (*noContent, error) {
 	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsWrite, in.ID)
 	if err != nil {
 		return nil, err

@@ -130,7 +130,7 @@ func (s *Service) login(ctx context.Context, username, password string, client C
 	if err != nil {
 		return Grant{}, err
 	}
-	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: "ok", Address: client.Address})
+	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
 	return grant, nil
 }
 
@@ -153,7 +153,7 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 			return Grant{}, err
 		}
 		s.Logger.Warn("a spent refresh token was presented; its session has been taken back", "session", sess.ID, "user", sess.UserID, "address", client.Address)
-		s.Audit.Record(ctx, store.AuditEvent{Actor: sess.UserID, Action: "renew", Target: sess.ID, Outcome: "denied", Address: client.Address, Detail: "refresh token replayed"})
+		s.Audit.Record(ctx, store.AuditEvent{Actor: sess.UserID, Action: "renew", Target: sess.ID, Outcome: audit.Denied, Address: client.Address, Detail: "refresh token replayed"})
 		return Grant{}, session.ErrReplayed
 	}
 	if err != nil {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -17,7 +19,6 @@ import (
 var (
 	errNoSession = problem.New(problem.NotFound, "session_not_found", "there is no such session")
 	errNoUser    = problem.New(problem.NotFound, "user_not_found", "there is no such user")
-	errNoKey     = problem.New(problem.NotFound, "key_not_found", "there is no such signing key")
 )
 
 // A Target is what somebody wants taken back; exactly one of TokenID, Token,
@@ -39,7 +40,7 @@ func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Clien
 	if err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
 		return err
 	}
-	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: "ok", Address: client.Address})
+	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
 	return nil
 }
 
@@ -48,9 +49,13 @@ func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Clien
 // log's line.
 func (s *Service) TakeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (int64, error) {
 	seq, what, err := s.takeBack(ctx, by, target, client)
-	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: what, Outcome: "ok", Address: client.Address}
+	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: what, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
-		event.Outcome, event.Detail = "denied", problem.From(err).Code
+		p := problem.From(err)
+		event.Outcome, event.Detail = audit.Failed, p.Code
+		if p.Kind == problem.Denied {
+			event.Outcome = audit.Denied
+		}
 	}
 	s.Audit.Record(ctx, event)
 	return seq, err
@@ -132,22 +137,24 @@ func (s *Service) EndAllSessions(ctx context.Context, actor, userID string) erro
 	return err
 }
 
-// TakeBackKey takes back a signing key and everything it signed.
+// TakeBackKey takes back a signing key and everything it signed, and everything
+// that a thief may sign with it: its line is kept for as long as a resource server
+// that cannot refresh its key set may still know the key.
 func (s *Service) TakeBackKey(ctx context.Context, actor, kid string) (int64, error) {
 	var seq int64
 	err := s.Store.Update(ctx, func(r store.Records) error {
-		if err := s.Keys.RevokeIn(ctx, r, kid); err != nil {
+		if _, err := keyring.RevokeIn(ctx, r, kid, s.Now()); err != nil {
 			return err
 		}
 		var err error
-		seq, err = s.Revocations.Append(ctx, r, s.line(revoked.Key, kid, s.LongestToken, actor, "key_revoked"))
+		seq, err = s.Revocations.Append(ctx, r, s.line(revoked.Key, kid, s.LongestSession+s.LongestToken, actor, "key_revoked"))
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, errNoKey
-	}
 	if err != nil {
 		return 0, unavailable(err)
+	}
+	if err := s.Keys.Withdraw(ctx, kid); err != nil {
+		s.Logger.Error("a revoked signing key could not be replaced at once; trying on", "kid", kid, "err", err)
 	}
 	return seq, s.settle(ctx, seq)
 }

@@ -1,0 +1,222 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+)
+
+const password = "correct horse battery staple"
+
+// A world is a node with its HTTP face, an administrator and what it wrote to its
+// log.
+type world struct {
+	t    *testing.T
+	cfg  *config.Config
+	node *Node
+	http *httptest.Server
+	log  *logBuffer
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// tail is the end of the log, for a test that fails.
+func (l *logBuffer) tail() string {
+	s := l.String()
+	return s[max(0, len(s)-1000):]
+}
+
+// testConfig is a node on a fresh SQLite database whose passwords cost little.
+func testConfig(t *testing.T) *config.Config {
+	cfg := config.Default()
+	cfg.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
+	cfg.Server.PublicURL = "https://auth.example.com"
+	cfg.Password.Memory, cfg.Password.Iterations = 64, 1
+	cfg.Admin.Username, cfg.Admin.Password = "admin", password
+	cfg.Revocation.Poll = 50 * time.Millisecond
+	return cfg
+}
+
+func newWorld(t *testing.T, change func(*config.Config)) *world {
+	t.Helper()
+	cfg := testConfig(t)
+	if change != nil {
+		change(cfg)
+	}
+	cfg.Complete()
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, cfg: cfg, log: &logBuffer{}}
+	w.start()
+	t.Cleanup(w.stop)
+	return w
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	defer cancel()
+	var err error
+	w.node, err = New(ctx, Options{
+		Config: w.cfg, Version: "test",
+		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.node.WaitReady(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	w.http = httptest.NewServer(w.node.Handler())
+}
+
+func (w *world) stop() {
+	w.node.Drain()
+	w.http.Close()
+	if err := w.node.Close(); err != nil {
+		w.t.Errorf("close: %v", err)
+	}
+}
+
+// restart ends the node and starts another one on the same database.
+func (w *world) restart() {
+	w.t.Helper()
+	w.stop()
+	w.start()
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// code is the problem's code.
+func (a answer) code() string {
+	var p httpapi.Problem
+	_ = json.Unmarshal(a.body, &p)
+	return p.Code
+}
+
+func (w *world) do(method, path, token string, body any) answer {
+	w.t.Helper()
+	var reader io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		reader = strings.NewReader(b)
+	default:
+		encoded, err := json.Marshal(b)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		reader = bytes.NewReader(encoded)
+	}
+	r, err := http.NewRequestWithContext(w.t.Context(), method, w.http.URL+path, reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, got}
+}
+
+// want fails unless the answer has the status and, if it is a problem, the code.
+func (w *world) want(a answer, status int, code string) answer {
+	w.t.Helper()
+	if a.status != status || a.code() != code {
+		w.t.Fatalf("got %d %q, want %d %q\n%s\n%s", a.status, a.code(), status, code, a.body, w.log.tail())
+	}
+	return a
+}
+
+func decode[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal(a.body, &v); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+	return v
+}
+
+// login returns what a login answers.
+func (w *world) login(username string) httpapi.Grant {
+	w.t.Helper()
+	a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: username, Password: password})
+	return decode[httpapi.Grant](w.t, w.want(a, 200, ""))
+}
+
+// verify returns the claims of a token.
+func (w *world) verify(token string) map[string]any {
+	w.t.Helper()
+	return decode[map[string]any](w.t, w.want(w.do("GET", "/api/verify", token, nil), 200, ""))
+}
+
+// user makes a user in groups that give the claims, each written "short=value".
+func (w *world) user(name string, claims ...string) string {
+	w.t.Helper()
+	ctx, d, system := w.t.Context(), w.node.parts.Directory, directory.System()
+	group, err := d.CreateGroup(ctx, system, directory.NewGroup{Name: "of " + name})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, c := range claims {
+		short, value, _ := strings.Cut(c, "=")
+		one, err := d.CreateClaim(ctx, system, directory.NewClaim{Name: name + " " + c, ShortName: short, Value: value})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if err := d.AddClaim(ctx, system, group.ID, one.ID); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	u, err := d.CreateUser(ctx, system, directory.NewUser{Username: name, Password: password, Email: name + "@example.com",
+		FirstName: "Travis", LastName: "Ester", Groups: []string{group.ID}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return u.ID
+}

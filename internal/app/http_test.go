@@ -1,0 +1,350 @@
+package app
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+)
+
+func TestBadInput(t *testing.T) {
+	w := newWorld(t, nil)
+	admin := w.login("admin").AccessToken
+	const login, users = "/api/login", "/api/users"
+	for _, c := range []struct {
+		name, path, body string
+		status           int
+		code             string
+	}{
+		{"empty", login, ``, 400, "malformed_json"},
+		{"cut short", login, `{"username":"a"`, 400, "malformed_json"},
+		{"two values", login, `{"username":"a","password":"b"} {}`, 400, "malformed_json"},
+		{"a name twice", login, `{"username":"a","password":"b","username":"admin"}`, 400, "malformed_json"},
+		{"invalid UTF-8", login, "{\"username\":\"\xff\",\"password\":\"b\"}", 400, "malformed_json"},
+		{"nested without end", login, strings.Repeat(`{"username":`, 5000), 400, "malformed_json"},
+		{"oversized", login, `{"username":"` + strings.Repeat("a", 65<<10) + `"}`, 413, "body_too_large"},
+		{"wrong type", login, `{"username":1,"password":"b"}`, 422, "invalid_request"},
+		{"unknown field", login, `{"username":"a","password":"b","admin":true}`, 422, "invalid_request"},
+		{"missing field", login, `{"username":"a"}`, 422, "invalid_request"},
+		{"not an object", login, `["a"]`, 422, "invalid_request"},
+		{"null", "/api/renew", `null`, 422, "invalid_request"},
+
+		{"empty", users, ``, 400, "malformed_json"},
+		{"cut short", users, `{"username":"a"`, 400, "malformed_json"},
+		{"a name twice", users, `{"username":"a","username":"b"}`, 400, "malformed_json"},
+		{"invalid UTF-8", users, "{\"username\":\"\xff\"}", 400, "malformed_json"},
+		{"oversized", users, `{"username":"` + strings.Repeat("a", 65<<10) + `"}`, 413, "body_too_large"},
+		{"wrong type", users, `{"username":1}`, 422, "invalid_request"},
+		{"unknown field", users, `{"username":"a","superuser":true}`, 422, "invalid_request"},
+		{"missing field", users, `{"email":"a@example.com"}`, 422, "invalid_request"},
+		{"a name that is taken, folded", users, `{"username":"ADMIN"}`, 409, "username_taken"},
+		{"a claim that is the token's own", "/api/claims", `{"name":"x","short_name":"sub","value":"1"}`, 422, "reserved_claim"},
+		{"a claim with a comma", "/api/claims", `{"name":"x","short_name":"x","value":"x,S"}`, 422, "invalid_claim"},
+	} {
+		t.Run(c.path+" "+c.name, func(t *testing.T) {
+			a := w.do("POST", c.path, admin, c.body)
+			if a.status != c.status || (a.code() != c.code && c.status != 409 && c.path != "/api/claims") {
+				t.Errorf("got %d %s, want %d %s", a.status, a.body, c.status, c.code)
+			}
+			if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+				t.Errorf("Content-Type is %q", got)
+			}
+			var p httpapi.Problem
+			if err := json.Unmarshal(a.body, &p); err != nil || p.Type != "about:blank" || p.Status != c.status || p.Title == "" || p.Detail == "" || p.Code == "" {
+				t.Errorf("not a problem by RFC 9457: %s", a.body)
+			}
+		})
+	}
+	w.verify(admin) // nothing of that has hurt it
+}
+
+func TestNoSuchRoute(t *testing.T) {
+	w := newWorld(t, nil)
+	w.want(w.do("GET", "/nothing", "", nil), 404, "no_such_path")
+	w.want(w.do("GET", "/api/users/", "", nil), 404, "no_such_path")
+	a := w.want(w.do("PUT", "/api/login", "", nil), 405, "method_not_allowed")
+	if got := a.header.Get("Allow"); got != "POST" {
+		t.Errorf("Allow is %q", got)
+	}
+	w.want(w.do("DELETE", "/api/pkeys", "", nil), 405, "method_not_allowed")
+}
+
+func TestKeySetCaching(t *testing.T) {
+	w := newWorld(t, nil)
+	first := w.want(w.do("GET", "/api/pkeys", "", nil), 200, "")
+	for _, path := range []string{"/.well-known/jwks.json", "/api/pkeys?local=true"} {
+		if other := w.do("GET", path, "", nil); string(other.body) != string(first.body) {
+			t.Errorf("%s differs: %s", path, other.body)
+		}
+	}
+	if got := first.header.Get("Cache-Control"); !strings.Contains(got, "max-age=30") {
+		t.Errorf("Cache-Control is %q", got)
+	}
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", w.http.URL+"/api/pkeys", nil)
+	r.Header.Set("If-None-Match", `"other", W/`+first.header.Get("Etag"))
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 304 || resp.Header.Get("Cache-Control") == "" {
+		t.Errorf("revalidation: %s", resp.Status)
+	}
+}
+
+// A proxy asks with whatever method the request had that it asks about.
+func TestForwardAuth(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.user("tester", "log=r", "big.ship=acc", "big-ship=50% ö")
+	token := w.login("tester").AccessToken
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+		a := w.do(method, "/api/verify", token, nil)
+		if a.status != 200 {
+			t.Fatalf("%s: %d", method, a.status)
+		}
+		for name, want := range map[string]string{
+			"X-Auth-Subject": id, "X-Auth-Username": "tester", "X-Auth-Name": "Travis Ester",
+			"X-Auth-Email": "tester@example.com", "X-Auth-Claim-Log": "r",
+			"X-Auth-Claim-Big-Ship": "", // two claims would have this header
+		} {
+			if got, ok := a.header[http.CanonicalHeaderKey(name)]; !ok || got[0] != want {
+				t.Errorf("%s: %s is %q, want %q", method, name, got, want)
+			}
+		}
+	}
+}
+
+func TestSessions(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	a, b, admin := w.login("tester"), w.login("tester"), w.login("admin").AccessToken
+	list := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", a.AccessToken, nil), 200, "")).Sessions
+	if len(list) != 2 {
+		t.Fatalf("%d sessions: %+v", len(list), list)
+	}
+	for _, s := range list {
+		if s.Current != (s.ID == a.SessionID) || s.Address != "127.0.0.1" || !strings.HasPrefix(s.UserAgent, "Go-http-client") {
+			t.Errorf("session %+v", s)
+		}
+	}
+	w.want(w.do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 204, "")
+	w.want(w.do("GET", "/api/verify", b.AccessToken, nil), 401, "token_revoked")
+	w.want(w.do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 404, "session_not_found")
+	// another's session is as if it were not there
+	w.want(w.do("DELETE", "/api/sessions/"+a.SessionID, admin, nil), 404, "session_not_found")
+	w.want(w.do("GET", "/api/users/tester/sessions", a.AccessToken, nil), 403, "permission_missing")
+	if of := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/users/tester/sessions", admin, nil), 200, "")).Sessions; len(of) != 1 {
+		t.Errorf("the administrator sees %+v", of)
+	}
+}
+
+func TestMaxSessionsPerUser(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Sessions.MaxPerUser = 2 })
+	a, b := w.login("admin"), w.login("admin")
+	c := w.login("admin")
+	w.want(w.do("GET", "/api/verify", a.AccessToken, nil), 401, "token_revoked")
+	w.verify(b.AccessToken)
+	w.verify(c.AccessToken)
+}
+
+func TestAccessTokenEndsWithItsSession(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Sessions.TTL = 40 * time.Minute })
+	claims := w.verify(w.login("admin").AccessToken)
+	if life := claims["exp"].(float64) - claims["iat"].(float64); life != 1800 {
+		t.Errorf("the token lives %v s", life)
+	}
+	w = newWorld(t, func(c *config.Config) { c.Sessions.TTL = 30 * time.Minute; c.Tokens.TokenDuration = 30 * time.Minute })
+	first := w.login("admin")
+	time.Sleep(1100 * time.Millisecond) // NumericDate counts seconds
+	second := decode[httpapi.Grant](t, w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: first.RefreshToken}))
+	if a, b := w.verify(first.AccessToken)["exp"], w.verify(second.AccessToken)["exp"]; a != b {
+		t.Errorf("the renewed token ends at %v, the session at %v", b, a)
+	}
+}
+
+func TestAdministrationOverHTTP(t *testing.T) {
+	w := newWorld(t, nil)
+	admin := w.login("admin").AccessToken
+	claim := decode[httpapi.Claim](t, w.want(w.do("POST", "/api/claims", admin, httpapi.NewClaim{Name: "Log Reader", ShortName: "log", Value: "r"}), 201, ""))
+	group := decode[httpapi.Group](t, w.want(w.do("POST", "/api/groups", admin, httpapi.NewGroup{Name: "Log Users"}), 201, ""))
+	w.want(w.do("POST", "/api/groups/"+group.ID+"/claims", admin, httpapi.ClaimRef{Claim: "log reader"}), 204, "")
+	user := decode[httpapi.User](t, w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: password}), 201, ""))
+	w.want(w.do("POST", "/api/users/"+user.ID+"/groups", admin, httpapi.GroupRef{Group: group.ID}), 204, "")
+	if claims := w.verify(w.login("tester").AccessToken); claims["log"] != "r" {
+		t.Errorf("the claims are %v", claims)
+	}
+	for path, want := range map[string]string{
+		"/api/users":                             `"username":"tester"`,
+		"/api/users?prefix=TES":                  `"username":"tester"`,
+		"/api/users/tester":                      user.ID,
+		"/api/users/" + user.ID + "/groups":      "Log Users",
+		"/api/groups":                            group.ID,
+		"/api/groups/log%20users":                group.ID,
+		"/api/groups/" + group.ID + "/members":   user.ID,
+		"/api/groups/" + group.ID + "/claims":    claim.ID,
+		"/api/claims":                            claim.ID,
+		"/api/claims/" + claim.ID:                "Log Reader",
+		"/api/users?limit=1":                     `"next":"admin"`,
+		"/api/users?limit=1&after=admin":         `"username":"tester"`,
+		"/api/groups/" + group.ID + "?":          "Log Users",
+		"/api/claims?prefix=log&limit=5&after=a": "Log Reader",
+	} {
+		if a := w.want(w.do("GET", path, admin, nil), 200, ""); !strings.Contains(string(a.body), want) {
+			t.Errorf("%s: %s lacks %s", path, a.body, want)
+		}
+	}
+	w.want(w.do("GET", "/api/users?limt=1", admin, nil), 422, "invalid_request")
+	w.want(w.do("GET", "/api/users?limit=1000", admin, nil), 422, "invalid_request")
+
+	if u := decode[httpapi.User](t, w.want(w.do("PATCH", "/api/users/tester", admin, `{"first_name":"Tess"}`), 200, "")); u.FirstName != "Tess" || u.Username != "tester" {
+		t.Errorf("after the change: %+v", u)
+	}
+	w.want(w.do("PATCH", "/api/groups/"+group.ID, admin, `{"name":"Readers"}`), 200, "")
+	w.want(w.do("PATCH", "/api/claims/"+claim.ID, admin, `{"value":"read"}`), 200, "")
+	if claims := w.verify(w.login("tester").AccessToken); claims["log"] != "read" {
+		t.Errorf("the claims are %v", claims)
+	}
+	w.want(w.do("DELETE", "/api/groups/"+group.ID+"/claims/"+claim.ID, admin, nil), 204, "")
+	w.want(w.do("DELETE", "/api/users/tester/groups/readers", admin, nil), 204, "")
+	for _, path := range []string{"/api/claims/" + claim.ID, "/api/groups/" + group.ID, "/api/users/" + user.ID} {
+		w.want(w.do("DELETE", path, admin, nil), 204, "")
+		if a := w.do("GET", path, admin, nil); a.status != 404 {
+			t.Errorf("%s after its deletion: %d", path, a.status)
+		}
+	}
+	me := w.verify(admin)["sub"].(string)
+	w.want(w.do("DELETE", "/api/users/"+me, admin, nil), 409, "last_administrator")
+
+	w.user("nobody")
+	plain := w.login("nobody").AccessToken
+	for _, path := range []string{"/api/users", "/api/groups", "/api/claims", "/api/users/" + me} {
+		w.want(w.do("GET", path, plain, nil), 403, "permission_missing")
+		w.want(w.do("GET", path, "", nil), 401, "token_missing")
+	}
+	w.want(w.do("GET", "/api/users/"+w.verify(plain)["sub"].(string), plain, nil), 200, "")
+}
+
+func TestProbesAndMetrics(t *testing.T) {
+	w := newWorld(t, nil)
+	report := decode[httpapi.HealthReport](t, w.want(w.do("GET", "/health", "", nil), 200, ""))
+	for _, name := range []string{"database", "state"} {
+		if b, ok := report.Backends[name]; !ok || b.Status != "ok" || b.LatencyMS <= 0 {
+			t.Errorf("backend %s: %+v", name, b)
+		}
+	}
+	w.want(w.do("GET", "/livez", "", nil), 200, "")
+	w.want(w.do("GET", "/readyz", "", nil), 200, "")
+	w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "a", Password: "b"})
+	metrics := string(w.do("GET", "/metrics", "", nil).body)
+	for _, name := range []string{
+		`watchword_requests_total{outcome="invalid_credentials",use="login"} 1`, "watchword_http_requests_total", "watchword_revocation_view_staleness_seconds",
+		"watchword_signing_keys", "go_goroutines", "process_resident_memory_bytes",
+	} {
+		if !strings.Contains(metrics, name) {
+			t.Errorf("no metric %s", name)
+		}
+	}
+
+	w.node.Drain()
+	if a := w.do("GET", "/readyz", "", nil); a.status != 503 || !strings.Contains(string(a.body), "shutting down") || a.header.Get("Retry-After") == "" {
+		t.Errorf("a draining node is ready: %d %s", a.status, a.body)
+	}
+	w.want(w.do("GET", "/livez", "", nil), 200, "")
+}
+
+// The database is closed under the node: it says so, keeps answering what it can,
+// and refuses what it cannot know.
+func TestDatabaseAway(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Revocation.MaxStaleness = 300 * time.Millisecond })
+	grant := w.login("admin")
+	w.verify(grant.AccessToken)
+	if err := w.node.parts.DB.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.do("GET", "/health", "", nil); a.status != 503 || !strings.Contains(string(a.body), `"status":"failed"`) {
+		t.Errorf("health is %d %s", a.status, a.body)
+	}
+	for _, a := range []answer{
+		w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password}),
+		w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}),
+		w.do("POST", "/api/logout", grant.AccessToken, nil),
+		w.do("GET", "/api/users", grant.AccessToken, nil),
+	} {
+		if a.status != 503 || a.header.Get("Retry-After") == "" || a.code() == "" {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for w.do("GET", "/api/verify", grant.AccessToken, nil).status == 200 {
+		if time.Now().After(deadline) {
+			t.Fatal("a node that cannot see revocations goes on accepting tokens")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 503, "revocation_stale")
+	if a := w.do("GET", "/readyz", "", nil); a.status != 503 {
+		t.Errorf("readyz is %d", a.status)
+	}
+	w.want(w.do("GET", "/livez", "", nil), 200, "") // a restart would not help
+	w.want(w.do("GET", "/api/pkeys", "", nil), 200, "")
+}
+
+// The description names every path that the contract has, and nothing that is not
+// there.
+func TestOpenAPI(t *testing.T) {
+	w := newWorld(t, nil)
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Security    []map[string][]string
+			Responses   map[string]json.RawMessage
+		}
+		Components struct{ Schemas map[string]json.RawMessage }
+	}
+	a := w.want(w.do("GET", "/openapi.json", "", nil), 200, "")
+	if err := json.Unmarshal(a.body, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var described []string
+	ids := map[string]bool{}
+	for path, item := range doc.Paths {
+		for method, op := range item {
+			described = append(described, strings.ToUpper(method)+" "+path)
+			if ids[op.OperationID] || op.OperationID == "" {
+				t.Errorf("%s %s: operationId %q is missing or not its own", method, path, op.OperationID)
+			}
+			ids[op.OperationID] = true
+
+			got := w.do(strings.ToUpper(method), strings.NewReplacer("{id}", "none", "{group}", "none", "{claim}", "none").Replace(path), "", nil)
+			if got.code() == "no_such_path" || got.code() == "method_not_allowed" {
+				t.Errorf("%s %s is described, but is not there", method, path)
+			}
+			if len(op.Security) > 0 && got.status != 401 {
+				t.Errorf("%s %s needs a token, but answers %d without one", method, path, got.status)
+			}
+		}
+	}
+	slices.Sort(described)
+	for _, want := range []string{
+		"POST /api/login", "POST /api/renew", "POST /api/logout", "POST /auth/logout", "GET /api/verify", "GET /api/pkeys",
+		"GET /.well-known/jwks.json", "GET /api/revocations", "POST /api/revocations",
+		"GET /api/users", "POST /api/users", "GET /api/users/{id}", "PATCH /api/users/{id}", "DELETE /api/users/{id}",
+		"GET /api/groups", "POST /api/groups", "GET /api/groups/{id}", "PATCH /api/groups/{id}", "DELETE /api/groups/{id}",
+		"GET /api/claims", "POST /api/claims", "GET /api/claims/{id}", "PATCH /api/claims/{id}", "DELETE /api/claims/{id}",
+		"GET /api/users/{id}/groups", "GET /api/users/{id}/sessions", "GET /api/sessions", "DELETE /api/sessions/{id}",
+		"GET /health", "GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json",
+	} {
+		if !slices.Contains(described, want) {
+			t.Errorf("%s is not described", want)
+		}
+	}
+	if doc.Components.Schemas["Problem"] == nil || doc.Components.Schemas["ErrorModel"] != nil {
+		t.Error("errors are not described as they are sent")
+	}
+}

@@ -1,0 +1,361 @@
+package app
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+)
+
+func TestLoginVerifyRenewLogout(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.user("tester", "log=r", "log=w", "ship=acc")
+
+	grant := w.login("Tester") // names are compared folded
+	if grant.TokenType != "Bearer" || grant.ExpiresIn != 1800 || grant.RefreshToken == "" || grant.SessionID == "" {
+		t.Errorf("the grant is %+v", grant)
+	}
+	claims := w.verify(grant.AccessToken)
+	for name, want := range map[string]any{
+		"iss": "https://auth.example.com", "aud": "https://auth.example.com", "sub": id, "sid": grant.SessionID,
+		"log": "r,w", "ship": "acc", "preferred_username": "tester", "name": "Travis Ester", "email": "tester@example.com",
+	} {
+		if claims[name] != want {
+			t.Errorf("claim %s is %v, want %v", name, claims[name], want)
+		}
+	}
+
+	renewed := decode[httpapi.Grant](t, w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 200, ""))
+	if renewed.SessionID != grant.SessionID || renewed.AccessToken == grant.AccessToken || renewed.RefreshToken == grant.RefreshToken {
+		t.Errorf("the renewal %+v is not a new pair of the same session", renewed)
+	}
+	w.verify(grant.AccessToken) // an older token of the session is still good
+	w.want(w.do("POST", "/api/logout", renewed.AccessToken, nil), 204, "")
+	for _, token := range []string{grant.AccessToken, renewed.AccessToken} {
+		w.want(w.do("GET", "/api/verify", token, nil), 401, "token_revoked")
+	}
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: renewed.RefreshToken}), 401, "invalid_refresh_token")
+	w.want(w.do("POST", "/auth/logout", w.login("tester").AccessToken, nil), 204, "")
+}
+
+func TestWrongCredentialsAllLookAlike(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.user("tester")
+	w.user("asleep")
+	w.want(w.do("PATCH", "/api/users/asleep", w.login("admin").AccessToken, map[string]any{"disabled": true}), 200, "")
+	w.verify(w.login("tester").AccessToken)
+
+	var bodies []string
+	for _, in := range []httpapi.LoginRequest{
+		{Username: "tester", Password: "wrong"}, {Username: "nobody", Password: password}, {Username: "asleep", Password: password},
+		{Username: id, Password: password}, {Username: "te\u0000ster", Password: password}, {Username: "tester", Password: strings.Repeat("x", 5000)},
+	} {
+		a := w.want(w.do("POST", "/api/login", "", in), 401, "invalid_credentials")
+		bodies = append(bodies, string(a.body))
+		if got := a.header.Get("WWW-Authenticate"); got != `Bearer realm="watchword"` {
+			t.Errorf("WWW-Authenticate is %q", got)
+		}
+	}
+	for _, b := range bodies {
+		if b != bodies[0] {
+			t.Errorf("%s differs from %s", b, bodies[0])
+		}
+	}
+}
+
+func TestOneTokenIsNotAnother(t *testing.T) {
+	w := newWorld(t, nil)
+	grant := w.login("admin")
+	w.want(w.do("GET", "/api/verify", grant.RefreshToken, nil), 401, "invalid_token")
+	w.want(w.do("GET", "/api/verify", grant.SessionID, nil), 401, "invalid_token")
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.AccessToken}), 401, "invalid_refresh_token")
+	w.want(w.do("GET", "/api/verify", "", nil), 401, "token_missing")
+	w.want(w.do("GET", "/api/verify?access_token="+grant.AccessToken, "", nil), 401, "token_missing")
+}
+
+func TestReplayedRefreshTokenTakesTheFamilyBack(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Tokens.RenewGrace = 200 * time.Millisecond })
+	thief := w.login("admin")
+	renew := func(token string) answer {
+		return w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})
+	}
+	honest := decode[httpapi.Grant](t, w.want(renew(thief.RefreshToken), 200, ""))
+	again := decode[httpapi.Grant](t, w.want(renew(thief.RefreshToken), 200, ""))
+	if again.RefreshToken != honest.RefreshToken {
+		t.Error("inside the grace period the successor differs")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for renew(thief.RefreshToken).status == 200 {
+		if time.Now().After(deadline) {
+			t.Fatal("the spent token is good for ever")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	w.want(renew(honest.RefreshToken), 401, "invalid_refresh_token")
+	for _, g := range []httpapi.Grant{thief, honest, again} {
+		w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+	}
+	w.verify(w.login("admin").AccessToken) // another session of the same user is untouched
+}
+
+func TestWhoIsGoneCannotRenew(t *testing.T) {
+	for name, end := range map[string]func(w *world, admin string){
+		"deleted": func(w *world, admin string) { w.want(w.do("DELETE", "/api/users/tester", admin, nil), 204, "") },
+		"disabled": func(w *world, admin string) {
+			w.want(w.do("PATCH", "/api/users/tester", admin, map[string]any{"disabled": true}), 200, "")
+		},
+		"another password": func(w *world, admin string) {
+			w.want(w.do("PATCH", "/api/users/tester", admin, map[string]any{"password": "another long password"}), 200, "")
+		},
+		"signed out": func(w *world, admin string) {
+			w.want(w.do("DELETE", "/api/users/tester/sessions", admin, nil), 204, "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.user("tester")
+			grant, admin := w.login("tester"), w.login("admin").AccessToken
+			end(w, admin)
+			w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "token_revoked")
+			w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 401, "invalid_refresh_token")
+		})
+	}
+}
+
+// A right that was taken away is in no token that is accepted, and in none that
+// is issued; the session goes on.
+func TestRightTakenAway(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester", "log=r")
+	grant, admin := w.login("tester"), w.login("admin").AccessToken
+	w.want(w.do("DELETE", "/api/users/tester/groups/of%20tester", admin, nil), 204, "")
+	w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "token_revoked")
+	renewed := decode[httpapi.Grant](t, w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 200, ""))
+	if claims := w.verify(renewed.AccessToken); claims["log"] != nil {
+		t.Errorf("the new token still has %v", claims["log"])
+	}
+}
+
+func TestTakeBack(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.user("tester")
+	w.user("other")
+	take := func(token string, body map[string]any) answer { return w.do("POST", "/api/revocations", token, body) }
+	revoked := func(tokens ...string) {
+		t.Helper()
+		for _, token := range tokens {
+			w.want(w.do("GET", "/api/verify", token, nil), 401, "token_revoked")
+		}
+	}
+	admin := w.login("admin")
+	other := w.login("other")
+
+	t.Run("own token by jti", func(t *testing.T) {
+		g := w.login("tester")
+		w.want(take(g.AccessToken, map[string]any{"jti": w.verify(g.AccessToken)["jti"]}), 200, "")
+		revoked(g.AccessToken)
+	})
+	t.Run("own other token, whole", func(t *testing.T) {
+		a, b := w.login("tester"), w.login("tester")
+		w.want(take(a.AccessToken, map[string]any{"token": b.AccessToken}), 200, "")
+		revoked(b.AccessToken)
+		w.verify(a.AccessToken)
+	})
+	t.Run("own other session", func(t *testing.T) {
+		a, b := w.login("tester"), w.login("tester")
+		w.want(take(a.AccessToken, map[string]any{"session_id": b.SessionID}), 200, "")
+		revoked(b.AccessToken)
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: b.RefreshToken}), 401, "invalid_refresh_token")
+		w.verify(a.AccessToken)
+	})
+	t.Run("everything of oneself, and a new login at once", func(t *testing.T) {
+		a, b := w.login("tester"), w.login("tester")
+		w.want(take(a.AccessToken, map[string]any{"user": id}), 200, "")
+		revoked(a.AccessToken, b.AccessToken)
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: b.RefreshToken}), 401, "invalid_refresh_token")
+		w.verify(w.login("tester").AccessToken) // in the same second
+	})
+	t.Run("issued before now is until now", func(t *testing.T) {
+		a := w.login("tester")
+		w.want(take(a.AccessToken, map[string]any{"user": id, "issued_before": time.Now().Unix()}), 200, "")
+		revoked(a.AccessToken)
+		w.verify(w.login("tester").AccessToken)
+	})
+	t.Run("issued before a moment that is past", func(t *testing.T) {
+		a := w.login("tester")
+		w.want(take(a.AccessToken, map[string]any{"user": id, "issued_before": time.Now().Add(-time.Hour).Format(time.RFC3339)}), 200, "")
+		w.verify(a.AccessToken)
+	})
+	t.Run("issued before a moment to come", func(t *testing.T) {
+		w.want(take(w.login("tester").AccessToken, map[string]any{"user": id, "issued_before": time.Now().Add(time.Hour).Unix()}), 422, "issued_before_in_future")
+	})
+	t.Run("what belongs to others", func(t *testing.T) {
+		mine := w.login("tester").AccessToken
+		for _, body := range []map[string]any{
+			{"token": other.AccessToken}, {"jti": w.verify(other.AccessToken)["jti"]}, {"session_id": other.SessionID},
+			{"user": "other"}, {"user": w.verify(admin.AccessToken)["sub"]}, {"kid": "any"},
+		} {
+			w.want(take(mine, body), 403, "permission_missing")
+		}
+		w.verify(other.AccessToken)
+	})
+	t.Run("another's session, by an administrator who knows its id alone", func(t *testing.T) {
+		g := w.login("tester")
+		w.want(take(admin.AccessToken, map[string]any{"session_id": g.SessionID}), 200, "")
+		revoked(g.AccessToken)
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
+	})
+	t.Run("another user by name", func(t *testing.T) {
+		g := w.login("tester")
+		w.want(take(admin.AccessToken, map[string]any{"user": "TESTER"}), 200, "")
+		revoked(g.AccessToken)
+	})
+	t.Run("nonsense", func(t *testing.T) {
+		for _, body := range []map[string]any{{}, {"jti": "a", "user": "b"}, {"jti": "a", "issued_before": 1}, {"token": "a.b.c"}} {
+			if a := take(admin.AccessToken, body); a.status != 422 {
+				t.Errorf("%v: %d %s", body, a.status, a.body)
+			}
+		}
+		w.want(take(admin.AccessToken, map[string]any{"user": "nobody"}), 404, "user_not_found")
+		w.want(take(admin.AccessToken, map[string]any{"kid": "nothing"}), 404, "unknown_key")
+		w.want(take("", map[string]any{"jti": "a"}), 401, "token_missing")
+	})
+	t.Run("a delegate with the claim, but not from the stronger", func(t *testing.T) {
+		w.user("warden", "admin=revoke")
+		warden, g := w.login("warden").AccessToken, w.login("tester")
+		w.want(take(warden, map[string]any{"user": "tester"}), 200, "")
+		revoked(g.AccessToken)
+		w.want(take(warden, map[string]any{"user": "admin"}), 403, "beyond_own_rights")
+		w.want(take(warden, map[string]any{"token": admin.AccessToken}), 403, "beyond_own_rights")
+		w.verify(admin.AccessToken)
+	})
+	t.Run("a signing key", func(t *testing.T) {
+		before := w.login("tester")
+		kid := keyIDs(t, w)[0]
+		w.want(take(admin.AccessToken, map[string]any{"kid": kid}), 200, "")
+		revoked := w.do("GET", "/api/verify", before.AccessToken, nil)
+		if revoked.status != 401 {
+			t.Fatalf("a token of the revoked key: %d %s", revoked.status, revoked.body)
+		}
+		if got := keyIDs(t, w); len(got) != 1 || got[0] == kid {
+			t.Errorf("the key set has %v; %s was taken back", got, kid)
+		}
+		w.verify(w.login("tester").AccessToken)
+	})
+}
+
+func keyIDs(t *testing.T, w *world) (ids []string) {
+	for _, k := range decode[httpapi.JWKS](t, w.do("GET", "/api/pkeys", "", nil)).Keys {
+		ids = append(ids, k["kid"])
+	}
+	return ids
+}
+
+// After the 2xx nobody is answered with the token any more, whatever runs beside.
+func TestNoVerificationSucceedsAfterLogout(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	for range 5 {
+		grant := w.login("tester")
+		var loggedOut atomic.Bool
+		var late atomic.Int64
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		for range 4 {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					after := loggedOut.Load() // before the request: it counts only if it began after the answer
+					rec := httptest.NewRecorder()
+					w.node.Handler().ServeHTTP(rec, verifyRequest(grant.AccessToken))
+					if after && rec.Code != http.StatusUnauthorized {
+						late.Add(1)
+					}
+				}
+			})
+		}
+		w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
+		loggedOut.Store(true)
+		for range 20 {
+			w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "token_revoked")
+		}
+		close(stop)
+		wg.Wait()
+		if n := late.Load(); n > 0 {
+			t.Errorf("%d verifications succeeded after the logout was answered", n)
+		}
+	}
+}
+
+func verifyRequest(token string) *http.Request {
+	r := httptest.NewRequest("GET", "/api/verify", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	return r
+}
+
+func TestRestart(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	kept, ended := w.login("tester"), w.login("tester")
+	w.want(w.do("POST", "/api/logout", ended.AccessToken, nil), 204, "")
+	before := fmt.Sprint(keyIDs(t, w))
+
+	w.restart()
+	if after := fmt.Sprint(keyIDs(t, w)); after != before {
+		t.Errorf("the keys are %s, were %s", after, before)
+	}
+	w.verify(kept.AccessToken)
+	w.want(w.do("GET", "/api/verify", ended.AccessToken, nil), 401, "token_revoked")
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: ended.RefreshToken}), 401, "invalid_refresh_token")
+}
+
+func TestEveryAlgorithm(t *testing.T) {
+	for _, alg := range []string{"ES256", "ES384", "ES512", "EdDSA", "RS256", "PS256"} {
+		t.Run(alg, func(t *testing.T) {
+			w := newWorld(t, func(c *config.Config) { c.Tokens.Algorithm = alg })
+			w.verify(w.login("admin").AccessToken)
+			keys := decode[httpapi.JWKS](t, w.do("GET", "/.well-known/jwks.json", "", nil)).Keys
+			if len(keys) != 1 || keys[0]["alg"] != alg || keys[0]["d"] != "" {
+				t.Errorf("the key set is %v", keys)
+			}
+		})
+	}
+}
+
+func TestNothingSecretInTheLog(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	grant := w.login("tester")
+	renewed := decode[httpapi.Grant](t, w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}))
+	w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "hunter2-typed-as-name", Password: "wrong"})
+	w.do("GET", "/api/verify", "garbage-token", nil)
+	w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: "wwr_garbage"})
+	w.do("PATCH", "/api/users/tester", w.login("admin").AccessToken, map[string]any{"password": "the new long password"})
+	w.do("PATCH", "/api/users/tester", w.login("admin").AccessToken, `{"password": ["the new long password"]}`)
+	w.do("POST", "/api/logout", renewed.AccessToken, nil)
+	log := w.log.String()
+	if !strings.Contains(log, "/api/login") {
+		t.Fatalf("the log has no requests: %s", log)
+	}
+	for _, secret := range []string{
+		password, "the new long password", "hunter2-typed-as-name", "garbage-token", "wwr_garbage", "$argon2id",
+		grant.AccessToken, grant.RefreshToken, renewed.AccessToken, renewed.RefreshToken,
+		strings.Split(grant.AccessToken, ".")[2],
+	} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log has %q", secret)
+		}
+	}
+}
