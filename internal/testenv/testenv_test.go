@@ -65,7 +65,7 @@ func TestDatabasesAreEmpty(t *testing.T) {
 	first := Postgres(t)
 	execSQL(t, "pgx", first, "CREATE TABLE x (y int)")
 	execSQL(t, "pgx", Postgres(t), "CREATE TABLE x (y int)")
-	if MariaDB(t) == MariaDB(t) {
+	if one, two := MariaDB(t), MariaDB(t); one == two {
 		t.Error("the same database twice")
 	}
 }

@@ -81,7 +81,7 @@ func (r records) AddClaim(ctx context.Context, groupID, claimID string) error {
 // RemoveClaim implements store.Groups.
 func (r records) RemoveClaim(ctx context.Context, groupID, claimID string) error {
 	return r.write(ctx, func(q sqldb.Q) error {
-		_, err := q.Exec(ctx, "DELETE FROM group_claims WHERE group_id = ? AND claim_id = ?", groupID, claimID)
+		_, err := change(ctx, q, "DELETE FROM group_claims WHERE group_id = ? AND claim_id = ?", groupID, claimID)
 		return err
 	})
 }

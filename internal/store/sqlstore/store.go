@@ -49,14 +49,11 @@ func (r records) write(ctx context.Context, f func(q sqldb.Q) error) error {
 	return translate(r.db.InTx(ctx, func(_ context.Context, q sqldb.Q) error { return f(q) }))
 }
 
-// one reads the record that a SELECT finds, or returns ErrNotFound. A name that is
-// not text (it came from a client) is not found, before a database complains.
+// one reads the record that a SELECT finds, or returns ErrNotFound.
 func one[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error), query string, args ...any) (T, error) {
 	var none T
-	for _, a := range args {
-		if s, ok := a.(string); ok && !isText(s) {
-			return none, store.ErrNotFound
-		}
+	if !areText(args) {
+		return none, store.ErrNotFound
 	}
 	rec, err := read(q.QueryRow(ctx, query, args...).Scan)
 	if err != nil {
@@ -67,6 +64,9 @@ func one[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error)
 
 // list reads the records that a SELECT finds.
 func list[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error), query string, args ...any) ([]T, error) {
+	if !areText(args) {
+		return nil, nil
+	}
 	recs, err := sqldb.All(ctx, q, read, query, args...)
 	return recs, translate(err)
 }
@@ -74,7 +74,7 @@ func list[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error
 // page adds to a SELECT what a Page asks for. The column must be compared byte by
 // byte and have an index that begins with what the SELECT fixes already.
 func page[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error), p store.Page, column, query string, args ...any) ([]T, error) {
-	if !isText(p.Prefix) || !isText(p.After) || p.Limit <= 0 {
+	if p.Limit <= 0 {
 		return nil, nil
 	}
 	query += " AND " + column + " > ?"
@@ -94,6 +94,15 @@ func exists(ctx context.Context, q sqldb.Q, query string, args ...any) (bool, er
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// change runs a statement on the rows that have the ids, and says how many those
+// are. Its arguments are nothing but ids.
+func change(ctx context.Context, q sqldb.Q, query string, ids ...any) (int64, error) {
+	if !areText(ids) {
+		return 0, nil
+	}
+	return q.Exec(ctx, query, ids...)
 }
 
 // insert adds a row whose keys the caller has found free in the same transaction.
@@ -116,6 +125,17 @@ func mustMatch(none error, rows int64, err error) error {
 }
 
 func readInt(scan sqldb.Scan) (n int64, err error) { return n, scan(&n) }
+
+// areText says whether a database will take the strings among what is looked for.
+// What is no text (it came from a client) is not there, before one complains.
+func areText(args []any) bool {
+	for _, a := range args {
+		if s, ok := a.(string); ok && !isText(s) {
+			return false
+		}
+	}
+	return true
+}
 
 func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 

@@ -76,14 +76,14 @@ func (r records) UpdateUser(ctx context.Context, u store.User) error {
 // NextEpoch implements store.Users.
 func (r records) NextEpoch(ctx context.Context, id string, endSessions bool) (epoch int64, err error) {
 	err = r.write(ctx, func(q sqldb.Q) error {
-		rows, err := q.Exec(ctx, "UPDATE users SET epoch = epoch + 1 WHERE id = ?", id)
+		rows, err := change(ctx, q, "UPDATE users SET epoch = epoch + 1 WHERE id = ?", id)
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}
 		if endSessions {
 			// In a statement of its own: MySQL and the others do not agree on which
 			// epoch is meant in one that changes both.
-			if _, err := q.Exec(ctx, "UPDATE users SET session_epoch = epoch WHERE id = ?", id); err != nil {
+			if _, err := change(ctx, q, "UPDATE users SET session_epoch = epoch WHERE id = ?", id); err != nil {
 				return err
 			}
 		}
@@ -117,7 +117,7 @@ func (r records) AddMember(ctx context.Context, userID, groupID string) error {
 // RemoveMember implements store.Users.
 func (r records) RemoveMember(ctx context.Context, userID, groupID string) error {
 	return r.write(ctx, func(q sqldb.Q) error {
-		_, err := q.Exec(ctx, "DELETE FROM memberships WHERE user_id = ? AND group_id = ?", userID, groupID)
+		_, err := change(ctx, q, "DELETE FROM memberships WHERE user_id = ? AND group_id = ?", userID, groupID)
 		return err
 	})
 }
@@ -179,7 +179,7 @@ func lockVersion(ctx context.Context, q sqldb.Q, table, id, nameKey string, vers
 // remove deletes one row by id, or returns ErrNotFound.
 func (r records) remove(ctx context.Context, query, id string) error {
 	return r.write(ctx, func(q sqldb.Q) error {
-		rows, err := q.Exec(ctx, query, id)
+		rows, err := change(ctx, q, query, id)
 		return mustMatch(store.ErrNotFound, rows, err)
 	})
 }
