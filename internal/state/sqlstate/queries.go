@@ -15,7 +15,7 @@ import (
 type queries struct {
 	get, put, create, replace, swap, take, delete string
 	list, deleteOwned                             string
-	rate, newRate, moveRate                       string
+	rate, newRate, moveRate, lockRate             string
 	sweepRecords, sweepRates                      string
 	clock                                         string
 }
@@ -37,6 +37,7 @@ func newQueries(d sqldb.Dialect) queries {
 		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
 			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
 		newRate:      "INSERT INTO state_rates (kind, owner, id, tat, expires_at) VALUES (?, ?, ?, ?, ?)",
+		lockRate:     "UPDATE state_rates SET expires_at = tat" + oneRecord,
 		moveRate:     "UPDATE state_rates SET tat = ?, expires_at = ?" + oneRecord + " AND tat = ?",
 		sweepRecords: sweep(d, "state_records"),
 		sweepRates:   sweep(d, "state_rates"),

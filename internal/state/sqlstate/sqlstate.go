@@ -148,9 +148,8 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 	return int(n), err
 }
 
-// Limit implements state.Store. An event that is not allowed costs one read; one
-// that is allowed moves the bucket from the very state that was read, which never
-// comes back, because every event moves it ahead.
+// Limit implements state.Store. An event that is not allowed costs one read. Who
+// finds others at the same bucket queues up at its row.
 func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	if err := key.Check(); err != nil {
 		return state.Decision{}, err
@@ -158,36 +157,48 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	if err := rate.Check(); err != nil {
 		return state.Decision{}, err
 	}
-	for {
-		var (
-			arrival *int64
-			now     int64
-		)
-		err := s.db.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
-		if err != nil {
-			return state.Decision{}, unavailable(err)
-		}
-		var was int64
-		if arrival != nil {
-			was = *arrival
-		}
-		next, decision := rate.Decide(was, now)
-		if !decision.Allowed {
-			return decision, nil
-		}
-		var n int64
-		if arrival == nil {
-			n, err = s.exec(ctx, s.sql.newRate, key.Kind, key.Owner, key.ID, next, next)
-		} else {
-			n, err = s.exec(ctx, s.sql.moveRate, next, next, key.Kind, key.Owner, key.ID, was)
-		}
-		if err != nil && !errors.Is(err, sqldb.ErrUnique) {
-			return state.Decision{}, err
-		}
-		if n > 0 {
-			return decision, nil
-		}
+	d, err := s.count(ctx, s.db, key, rate)
+	if errors.Is(err, sqldb.ErrRetry) {
+		err = s.db.InTxReadCommitted(ctx, func(ctx context.Context, q sqldb.Q) error {
+			if _, err := q.Exec(ctx, s.sql.lockRate, key.Kind, key.Owner, key.ID); err != nil {
+				return err
+			}
+			d, err = s.count(ctx, q, key, rate)
+			return err
+		})
 	}
+	return d, unavailable(err)
+}
+
+// count reads the bucket and, if the event is allowed, moves it ahead from the
+// very state that was read. That never comes back, because every event moves it
+// ahead. Or ErrRetry: somebody else was faster.
+func (s *Store) count(ctx context.Context, q sqldb.Q, key state.Key, rate state.Rate) (state.Decision, error) {
+	var (
+		arrival *int64 // nil: no bucket yet
+		now     int64
+	)
+	err := q.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
+	if err != nil {
+		return state.Decision{}, err
+	}
+	if arrival == nil {
+		next, d := rate.Decide(0, now)
+		_, err := q.Exec(ctx, s.sql.newRate, key.Kind, key.Owner, key.ID, next, next)
+		if errors.Is(err, sqldb.ErrUnique) {
+			err = sqldb.ErrRetry
+		}
+		return d, err
+	}
+	next, d := rate.Decide(*arrival, now)
+	if !d.Allowed {
+		return d, nil
+	}
+	n, err := q.Exec(ctx, s.sql.moveRate, next, next, key.Kind, key.Owner, key.ID, *arrival)
+	if err == nil && n == 0 {
+		err = sqldb.ErrRetry
+	}
+	return d, err
 }
 
 // Sweep implements state.Store.

@@ -9,6 +9,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
 	"github.com/watchword-auth/watchword/internal/state/statetest"
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 func TestConformanceSQLite(t *testing.T) {
@@ -19,6 +20,18 @@ func TestConformanceSQLite(t *testing.T) {
 		}
 		return open(t, "sqlite:"+filepath.Join(dirs[t], "watchword.db"))
 	})
+}
+
+func TestConformancePostgres(t *testing.T) {
+	statetest.Run(t, "postgres", shared(testenv.Postgres(t)))
+}
+
+func TestConformanceMariaDB(t *testing.T) {
+	statetest.Run(t, "mariadb", shared(testenv.MariaDB(t)))
+}
+
+func shared(url string) func(t *testing.T) state.Store {
+	return func(t *testing.T) state.Store { return open(t, url) }
 }
 
 func open(t *testing.T, url string) *sqlstate.Store {

@@ -59,6 +59,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 			{"concurrent swap succeeds once for each version", swapOnce},
 			{"concurrent take succeeds once", takeOnce},
 			{"a delete is never undone by a swap", deleteStays},
+			{"a sweep never takes a record that was made anew", sweepStays},
 			{"a write that was answered is read everywhere", readYourWrites},
 			{"ping", ping},
 		} {
@@ -780,6 +781,46 @@ func deleteStays(t *testing.T, a, b state.Store) {
 			t.Fatalf("the record is there again after its deletion: %v", err)
 		}
 	}
+}
+
+// sweepStays makes records anew at the moment when they have expired and are
+// swept.
+func sweepStays(t *testing.T, a, b state.Store) {
+	ctx := t.Context()
+	var done atomic.Bool
+	var sweepers sync.WaitGroup
+	for i := range 2 {
+		sweepers.Go(func() {
+			for !done.Load() {
+				if _, err := pick(i, a, b).Sweep(ctx, 1000); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	together(t, 8, func(i int) {
+		s, key := pick(i, a, b), newKey()
+		for range 20 {
+			if _, err := s.Put(ctx, key, nil, time.Millisecond); err != nil {
+				t.Error(err)
+				return
+			}
+			v, err := s.Create(ctx, key, []byte("anew"), time.Hour)
+			for errors.Is(err, state.ErrExists) {
+				v, err = s.Create(ctx, key, []byte("anew"), time.Hour)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if r, err := s.Get(ctx, key); err != nil || r.Version != v {
+				t.Errorf("a record that was just made: %v", err)
+			}
+		}
+	})
+	done.Store(true)
+	sweepers.Wait()
 }
 
 // readYourWrites: whoever was told of a write reads it, or a later one, on any

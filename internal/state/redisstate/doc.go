@@ -1,0 +1,17 @@
+// Package redisstate keeps shared state in Redis or Valkey: one server, Sentinel
+// or Cluster. Every operation is one round trip; those that read and write are
+// one script, which takes the time from the server.
+//
+// Keys. The owner is the hash tag, so that a cluster keeps what belongs together
+// in one partition:
+//
+//	<kind>:{<owner>}:<id>       a record: version, expiry, value
+//	<kind>_index:{<owner>}      the ids of an owner's records, by expiry
+//	rate:{<owner>}:<kind>:<id>  a bucket of Limit
+//	cache:{<generation>}:…      what package tiered keeps here
+//
+// The scripts replicate by their effects and need no module. They need Redis 6.2.
+//
+// What Redis forgets is gone: use persistence (appendonly yes), and
+// maxmemory-policy noeviction (Check asks for it), or package tiered.
+package redisstate

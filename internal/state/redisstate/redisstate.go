@@ -1,0 +1,351 @@
+package redisstate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/watchword-auth/watchword/internal/state"
+)
+
+// Timeout bounds every operation, so that a server that hangs does not hang its
+// callers.
+const Timeout = 2 * time.Second
+
+// retryConnect is how long after a failed attempt to connect the next one is made.
+const retryConnect = 500 * time.Millisecond
+
+// Store implements state.Store.
+type Store struct {
+	options *rueidis.ClientOption // of Open; nil if the client was given
+
+	mu      sync.Mutex // guards what follows
+	client  rueidis.Client
+	attempt chan struct{} // closed when the attempt to connect has ended; nil if there is none
+	failed  error         // why the last attempt failed
+	retryAt time.Time     // no other before
+	closed  bool
+}
+
+var _ state.Store = (*Store)(nil)
+
+// New returns a store on a client, which stays the caller's. ClientOption has
+// what it should be made with.
+func New(client rueidis.Client) *Store { return &Store{client: client} }
+
+// Open returns a store on the server that url names; see ClientOption. It does
+// not wait for the server: as long as that is away, operations fail, and they
+// succeed once it is there.
+func Open(url string) (*Store, error) {
+	options, err := ClientOption(url)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{options: &options}, nil
+}
+
+// ClientOption reads a URL: redis:// or, with TLS, rediss://, then
+// user:password@host:port/db. More servers of a cluster follow as
+// ?addr=host:port&addr=…; with master_set=name they are the Sentinels, who have
+// the same user and password unless sentinel_username and sentinel_password say
+// otherwise. An error never shows the URL: it has a password.
+func ClientOption(url string) (rueidis.ClientOption, error) {
+	options, err := rueidis.ParseURL(url)
+	if err != nil {
+		return options, errors.New("redis.url: it must be redis://user:password@host:port/db or rediss://…, special characters in a password written as %XX")
+	}
+	options.Dialer.Timeout = Timeout
+	options.ConnWriteTimeout = Timeout
+	options.MaxFlushDelay = 20 * time.Microsecond
+	options.ReadBufferEachConn = 32 << 10 // the default would idle in 4 MiB
+	options.WriteBufferEachConn = 32 << 10
+	options.DisableCache = true // nothing here is cached in the process
+	options.ClusterOption.ShardsRefreshInterval = 10 * time.Second
+	if options.Sentinel.MasterSet != "" {
+		options.Sentinel.Dialer.Timeout = Timeout
+		options.Sentinel.TLSConfig = options.TLSConfig
+		options.Sentinel.TopologyRefreshInterval = 5 * time.Second
+	}
+	return options, nil
+}
+
+// Client returns the connected client, which others may use as well. It connects
+// if need be: once at a time, and not at once again after a failure.
+func (s *Store) Client(ctx context.Context) (rueidis.Client, error) {
+	s.mu.Lock()
+	if s.client == nil && s.attempt == nil && !s.closed && !time.Now().Before(s.retryAt) {
+		s.attempt = make(chan struct{})
+		go s.connect()
+	}
+	attempt := s.attempt
+	s.mu.Unlock()
+	if attempt != nil {
+		select {
+		case <-attempt:
+		case <-ctx.Done():
+			return nil, unavailable(ctx.Err())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, unavailable(rueidis.ErrClosing)
+	case s.client == nil:
+		return nil, s.failed
+	}
+	return s.client, nil
+}
+
+func (s *Store) connect() {
+	client, err := rueidis.NewClient(*s.options)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.failed, s.retryAt = unavailable(err), time.Now().Add(retryConnect)
+	case s.closed:
+		client.Close()
+	default:
+		s.client = client
+	}
+	close(s.attempt)
+	s.attempt = nil
+}
+
+// Get implements state.Store.
+func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
+	if err := key.Check(); err != nil {
+		return state.Record{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	c, err := s.Client(ctx)
+	if err != nil {
+		return state.Record{}, err
+	}
+	return record(key, c.Do(ctx, c.B().Get().Key(recordKey(key)).Build()))
+}
+
+// Put implements state.Store.
+func (s *Store) Put(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (int64, error) {
+	return s.write(ctx, putScript, nil, key, value, ttl)
+}
+
+// Create implements state.Store.
+func (s *Store) Create(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (int64, error) {
+	return s.write(ctx, createScript, state.ErrExists, key, value, ttl)
+}
+
+// Swap implements state.Store.
+func (s *Store) Swap(ctx context.Context, key state.Key, version int64, value []byte, ttl time.Duration) (int64, error) {
+	return s.write(ctx, swapScript, state.ErrChanged, key, value, ttl, formatVersion(version))
+}
+
+// Take implements state.Store.
+func (s *Store) Take(ctx context.Context, key state.Key) (state.Record, error) {
+	if err := key.Check(); err != nil {
+		return state.Record{}, err
+	}
+	return record(key, s.run(ctx, takeScript, keysOf(key), key.ID))
+}
+
+// Delete implements state.Store.
+func (s *Store) Delete(ctx context.Context, key state.Key) error {
+	if err := key.Check(); err != nil {
+		return err
+	}
+	return unavailable(s.run(ctx, deleteScript, keysOf(key), key.ID).Error())
+}
+
+// List implements state.Store.
+func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
+	if err := state.CheckOwned(kind, owner); err != nil {
+		return nil, err
+	}
+	flat, err := s.run(ctx, listScript, ownedKeys(kind, owner)).AsStrSlice()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	var list []state.Record
+	for i := 0; i+1 < len(flat); i += 2 {
+		r, err := decode(state.Key{Kind: kind, Owner: owner, ID: flat[i]}, flat[i+1])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// DeleteOwned implements state.Store.
+func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error) {
+	if err := state.CheckOwned(kind, owner); err != nil {
+		return 0, err
+	}
+	n, err := s.run(ctx, deleteOwnedScript, ownedKeys(kind, owner)).AsInt64()
+	return int(n), unavailable(err)
+}
+
+// Limit implements state.Store.
+func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
+	if err := key.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	if err := rate.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	name := "rate:{" + key.Owner + "}:" + key.Kind + ":" + key.ID
+	answer, err := s.run(ctx, limitScript, []string{name}, format(rate.Interval()), format(rate.Full())).AsIntSlice()
+	if err != nil {
+		return state.Decision{}, unavailable(err)
+	}
+	return rate.Decision(answer[0] == 1, answer[1]), nil
+}
+
+// Sweep implements state.Store: Redis lets go of what has expired by itself.
+func (s *Store) Sweep(context.Context, int) (int, error) { return 0, nil }
+
+// Ping implements state.Store.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	c, err := s.Client(ctx)
+	if err != nil {
+		return err
+	}
+	return unavailable(c.Do(ctx, c.B().Ping().Build()).Error())
+}
+
+// Check says whether the server may throw records away before they expire.
+func (s *Store) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	c, err := s.Client(ctx)
+	if err != nil {
+		return err
+	}
+	for address, node := range c.Nodes() {
+		info, err := node.Do(ctx, node.B().Info().Section("memory").Build()).ToString()
+		if err != nil {
+			return unavailable(err)
+		}
+		_, policy, _ := strings.Cut(info, "maxmemory_policy:")
+		policy, _, _ = strings.Cut(policy, "\r\n")
+		if policy != "noeviction" {
+			return fmt.Errorf("redis %s has maxmemory-policy %q and may forget sessions: set it to noeviction", address, policy)
+		}
+	}
+	return nil
+}
+
+// Close implements state.Store. A client that was given to New stays open.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.options != nil && s.client != nil && !s.closed {
+		s.client.Close()
+	}
+	s.closed = true
+	return nil
+}
+
+// write runs a script that writes one record; lost is what it means when it
+// wrote nothing.
+func (s *Store) write(ctx context.Context, script *rueidis.Lua, lost error, key state.Key, value []byte, ttl time.Duration, more ...string) (int64, error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	version := state.NewVersion()
+	args := append([]string{key.ID, formatVersion(version), format(ttl.Milliseconds()), rueidis.BinaryString(value)}, more...)
+	wrote, err := s.run(ctx, script, keysOf(key), args...).AsBool()
+	switch {
+	case err != nil:
+		return 0, unavailable(err)
+	case !wrote:
+		return 0, lost
+	}
+	return version, nil
+}
+
+func (s *Store) run(ctx context.Context, script *rueidis.Lua, keys []string, args ...string) rueidis.RedisResult {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	c, err := s.Client(ctx)
+	if err != nil {
+		return rueidis.NewErrorResult(err)
+	}
+	return script.Exec(ctx, c, keys, args)
+}
+
+// A record is stored as 16 hex digits of its version, 16 digits of its expiry in
+// milliseconds since 1970, and its value.
+const (
+	versionLength = 16
+	headerLength  = 32
+)
+
+func record(key state.Key, answer rueidis.RedisResult) (state.Record, error) {
+	stored, err := answer.ToString()
+	if rueidis.IsRedisNil(err) {
+		return state.Record{}, state.ErrNotFound
+	}
+	if err != nil {
+		return state.Record{}, unavailable(err)
+	}
+	return decode(key, stored)
+}
+
+func decode(key state.Key, stored string) (state.Record, error) {
+	if len(stored) < headerLength {
+		return state.Record{}, fmt.Errorf("redisstate: what is stored as %s is no record", key.Kind)
+	}
+	version, err1 := strconv.ParseInt(stored[:versionLength], 16, 64)
+	expires, err2 := strconv.ParseInt(stored[versionLength:headerLength], 10, 64)
+	if err1 != nil || err2 != nil {
+		return state.Record{}, fmt.Errorf("redisstate: what is stored as %s is no record", key.Kind)
+	}
+	return state.Record{
+		Key:     key,
+		Value:   []byte(stored[headerLength:]),
+		Expires: time.UnixMilli(expires).UTC(),
+		Version: version,
+	}, nil
+}
+
+// encode is the other way round. The scripts write the same.
+func encode(r state.Record) string {
+	return fmt.Sprintf("%s%0*d%s", formatVersion(r.Version), headerLength-versionLength, r.Expires.UnixMilli(), r.Value)
+}
+
+func recordKey(k state.Key) string { return k.Kind + ":{" + k.Owner + "}:" + k.ID }
+
+// keysOf are the keys of a script on one record.
+func keysOf(k state.Key) []string {
+	return []string{recordKey(k), k.Kind + "_index:{" + k.Owner + "}"}
+}
+
+// ownedKeys are the keys of a script on an owner's records: the index, and what
+// their names begin with.
+func ownedKeys(kind, owner string) []string {
+	return []string{kind + "_index:{" + owner + "}", kind + ":{" + owner + "}:"}
+}
+
+func format(n int64) string { return strconv.FormatInt(n, 10) }
+
+// formatVersion has the same length for every version.
+func formatVersion(v int64) string { return fmt.Sprintf("%016x", uint64(v)) }
+
+// unavailable says that the backend gave no answer; nil stays nil.
+func unavailable(err error) error {
+	if err == nil || errors.Is(err, state.ErrUnavailable) {
+		return err
+	}
+	return state.ErrUnavailable.Because(fmt.Errorf("redis: %w", err))
+}

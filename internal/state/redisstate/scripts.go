@@ -1,0 +1,93 @@
+package redisstate
+
+import "github.com/redis/rueidis"
+
+// now is the server's time in milliseconds. Numbers of this size are written
+// with format: Lua's own way would round them.
+const now = `
+local function ms(n) return string.format('%.0f', n) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+`
+
+// write sets the record and its place in the owner's index, and lets go of what
+// the index has of expired records. The index lives as long as its last record.
+const write = now + `
+local expires = now + ARGV[3]
+redis.call('SET', KEYS[1], ARGV[2] .. string.format('%016.0f', expires) .. ARGV[4], 'PXAT', ms(expires))
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. ms(now))
+redis.call('ZADD', KEYS[2], ms(expires), ARGV[1])
+local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[2], ms(last[2]))
+return 1
+`
+
+// Scripts on one record. KEYS: the record, the owner's index. ARGV: the id, then
+// for those that write the version, the lifetime in milliseconds, the value.
+var (
+	putScript = rueidis.NewLuaScript(write)
+
+	createScript = rueidis.NewLuaScript(`
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+` + write)
+
+	// ARGV[5] is the version that the caller has read.
+	swapScript = rueidis.NewLuaScript(`
+if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[5] then return 0 end
+` + write)
+
+	takeScript = rueidis.NewLuaScript(`
+local record = redis.call('GET', KEYS[1])
+if record then
+	redis.call('DEL', KEYS[1])
+	redis.call('ZREM', KEYS[2], ARGV[1])
+end
+return record
+`)
+
+	deleteScript = rueidis.NewLuaScriptRetryable(`
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+`)
+)
+
+// Scripts on an owner's records. KEYS: the index, and what the records' keys
+// begin with, which is in the same hash slot.
+var (
+	listScript = rueidis.NewLuaScriptRetryable(now + `
+local found = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ms(now), '+inf')) do
+	local record = redis.call('GET', KEYS[2] .. id)
+	if record then
+		found[#found + 1] = id
+		found[#found + 1] = record
+	end
+end
+return found
+`)
+
+	deleteOwnedScript = rueidis.NewLuaScript(`
+local count = 0
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+	count = count + redis.call('DEL', KEYS[2] .. id)
+end
+redis.call('DEL', KEYS[1])
+return count
+`)
+)
+
+// limitScript is the twin of state.Rate.Decide. KEYS: the bucket. ARGV: the
+// interval and the full bucket in microseconds. It returns whether the event is
+// allowed and how full the bucket is now.
+var limitScript = rueidis.NewLuaScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, full = tonumber(ARGV[1]), tonumber(ARGV[2])
+local arrival = tonumber(redis.call('GET', KEYS[1]) or now)
+local used = math.min(math.max(arrival - now, 0), full)
+if used + interval > full then return {0, used} end
+used = used + interval
+redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', string.format('%.0f', math.ceil(used / 1000)))
+return {1, used}
+`)
