@@ -1,0 +1,12 @@
+package tiered
+
+import "time"
+
+// Hasten makes the leases short, so that tests need not wait.
+func (s *Store) Hasten(lease, rest time.Duration) { s.lease, s.rest = lease, rest }
+
+// Reads says whether this replica reads copies now.
+func (s *Store) Reads() bool {
+	v := s.current.Load()
+	return v != nil && v.reads && s.valid(v) && !s.avoided()
+}

@@ -1,0 +1,320 @@
+package tiered
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/redisstate"
+)
+
+const (
+	// A lease is how long a replica acts on what it read of the control record;
+	// a patience is longer than a lease on any replica's clock.
+	defaultLease = 500 * time.Millisecond
+	// After Redis failed somebody, the cluster does without it for so long.
+	defaultRest = 5 * time.Second
+	// fastTimeout is how long anybody waits for Redis before asking SQL instead.
+	fastTimeout = 250 * time.Millisecond
+	// settleTimeout is how long a write that has been done waits to be answered.
+	settleTimeout = 10 * time.Second
+	// A permission to fill in a copy lasts permission, a writer's mark mark, and
+	// a copy copyLife at most.
+	permission = 5 * time.Second
+	mark       = time.Minute
+	copyLife   = 10 * time.Minute
+)
+
+// Fast is what is asked of Redis; see package redisstate.
+type Fast interface {
+	Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error)
+
+	CacheOpen(ctx context.Context, generation string) (server string, err error)
+	CacheServer(ctx context.Context, generation string) (server string, err error)
+	CacheRead(ctx context.Context, generation string, key state.Key, token string, hold time.Duration) (state.Record, redisstate.Entry, error)
+	CacheFill(ctx context.Context, generation, token string, r state.Record, ttl time.Duration) error
+	CacheMark(ctx context.Context, generation string, key state.Key, token string, hold time.Duration) error
+	CacheClear(ctx context.Context, generation string, key state.Key, token string) error
+}
+
+// Durable is what is asked of SQL.
+type Durable interface {
+	state.Store
+	// Clock is the time by which records expire.
+	Clock(ctx context.Context) (time.Time, error)
+}
+
+// Store implements state.Store.
+type Store struct {
+	fast    Fast
+	durable Durable
+	now     func() time.Time
+	log     *slog.Logger
+	lease   time.Duration
+	rest    time.Duration
+
+	current    atomic.Pointer[view] // what this replica acts on
+	refreshing chan struct{}        // held by who reads the control record
+	first      struct {             // guarded by refreshing
+		version int64     // of the control record
+		at      time.Time // when it was first seen here
+	}
+	avoid atomic.Pointer[time.Time] // reads and limits do without Redis until then
+}
+
+var (
+	_ state.Store = (*Store)(nil)
+	_ Fast        = (*redisstate.Store)(nil)
+)
+
+// New returns a store on two others, which stay the caller's. now measures
+// leases; it must be monotonic, as time.Now is.
+func New(fast Fast, durable Durable, now func() time.Time, log *slog.Logger) *Store {
+	return &Store{
+		fast: fast, durable: durable, now: now, log: log,
+		lease: defaultLease, rest: defaultRest,
+		refreshing: make(chan struct{}, 1),
+	}
+}
+
+// Get implements state.Store.
+func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
+	if err := key.Check(); err != nil {
+		return state.Record{}, err
+	}
+	v, err := s.view(ctx)
+	if err != nil {
+		return state.Record{}, err
+	}
+	var token string // our permission to fill in the copy
+	if v.reads && !s.avoided() {
+		token = rand.Text()
+		fast, cancel := short(ctx)
+		r, entry, err := s.fast.CacheRead(fast, v.generation, key, token, permission)
+		cancel()
+		if err != nil {
+			s.avoidFor(ctx)
+		}
+		// What is about to expire is SQL's to judge.
+		if entry == redisstate.Hit && err == nil && s.valid(v) && r.Expires.After(s.latest(v)) {
+			return r, nil
+		}
+		if entry != redisstate.Miss || err != nil {
+			token = ""
+		}
+	}
+	r, err := s.durable.Get(ctx, key)
+	if err == nil && token != "" {
+		fast, cancel := short(ctx)
+		defer cancel()
+		ttl := min(r.Expires.Sub(s.latest(v)), copyLife)
+		if ttl > 0 && s.fast.CacheFill(fast, v.generation, token, r, ttl) != nil {
+			s.avoidFor(ctx)
+		}
+	}
+	return r, err
+}
+
+// Put implements state.Store.
+func (s *Store) Put(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (version int64, err error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	err = s.change(ctx, key, func() error {
+		version, err = s.durable.Put(ctx, key, value, ttl)
+		return err
+	})
+	return version, err
+}
+
+// Create implements state.Store.
+func (s *Store) Create(ctx context.Context, key state.Key, value []byte, ttl time.Duration) (version int64, err error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	err = s.change(ctx, key, func() error {
+		version, err = s.durable.Create(ctx, key, value, ttl)
+		return err
+	})
+	return version, err
+}
+
+// Swap implements state.Store.
+func (s *Store) Swap(ctx context.Context, key state.Key, version int64, value []byte, ttl time.Duration) (next int64, err error) {
+	if err := state.CheckWrite(key, value, ttl); err != nil {
+		return 0, err
+	}
+	err = s.change(ctx, key, func() error {
+		next, err = s.durable.Swap(ctx, key, version, value, ttl)
+		return err
+	})
+	return next, err
+}
+
+// Take implements state.Store.
+func (s *Store) Take(ctx context.Context, key state.Key) (r state.Record, err error) {
+	if err := key.Check(); err != nil {
+		return r, err
+	}
+	err = s.change(ctx, key, func() error {
+		r, err = s.durable.Take(ctx, key)
+		return err
+	})
+	return r, err
+}
+
+// Delete implements state.Store.
+func (s *Store) Delete(ctx context.Context, key state.Key) error {
+	if err := key.Check(); err != nil {
+		return err
+	}
+	return s.change(ctx, key, func() error { return s.durable.Delete(ctx, key) })
+}
+
+// List implements state.Store, from SQL.
+func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
+	return s.durable.List(ctx, kind, owner)
+}
+
+// DeleteOwned implements state.Store. It deletes one record after the other, so
+// that none goes whose copy has not been marked.
+func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error) {
+	list, err := s.durable.List(ctx, kind, owner)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, r := range list {
+		switch _, err := s.Take(ctx, r.Key); {
+		case err == nil:
+			n++
+		case !errors.Is(err, state.ErrNotFound):
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Limit implements state.Store.
+func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
+	if err := key.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	if err := rate.Check(); err != nil {
+		return state.Decision{}, err
+	}
+	if !s.avoided() {
+		fast, cancel := short(ctx)
+		d, err := s.fast.Limit(fast, key, rate)
+		cancel()
+		if err == nil && !d.Allowed {
+			return d, nil
+		}
+		if err != nil {
+			s.avoidFor(ctx)
+		}
+	}
+	return s.durable.Limit(ctx, key, rate)
+}
+
+// Sweep implements state.Store.
+func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
+	return s.durable.Sweep(ctx, limit)
+}
+
+// Ping implements state.Store. Without Redis the store still answers; ask Redis
+// itself to know.
+func (s *Store) Ping(ctx context.Context) error { return s.durable.Ping(ctx) }
+
+// Close implements state.Store: both stores were given.
+func (s *Store) Close() error { return nil }
+
+// change does a write as doc.go says.
+func (s *Store) change(ctx context.Context, key state.Key, do func() error) error {
+	token := rand.Text()
+	v, err := s.view(ctx)
+	for err == nil && v.phase != off {
+		fast, cancel := short(ctx)
+		failed := s.fast.CacheMark(fast, v.generation, key, token, mark)
+		cancel()
+		if failed == nil {
+			break
+		}
+		v, err = s.distrust(ctx, v, failed)
+	}
+	if err != nil {
+		return err // nothing has been written
+	}
+	err = do()
+	// The caller may have gone; what has been written must be settled all the same.
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if unsettled := s.settle(after, key, token); err == nil {
+		err = unsettled
+	}
+	return err
+}
+
+// settle returns nil when nobody can read a copy from before the call any more.
+func (s *Store) settle(ctx context.Context, key state.Key, token string) error {
+	for cleared := ""; ; {
+		v, err := s.view(ctx)
+		switch {
+		case err != nil:
+			return err
+		case v.phase == off:
+			return s.wait(ctx, v.seen.Add(s.patience()).Sub(s.now()))
+		case v.generation == cleared:
+			return nil
+		}
+		fast, cancel := short(ctx)
+		failed := s.fast.CacheClear(fast, v.generation, key, token)
+		cancel()
+		if failed == nil {
+			cleared = v.generation
+		} else if _, err := s.distrust(ctx, v, failed); err != nil {
+			return err
+		}
+	}
+}
+
+// patience is longer than any replica's lease.
+func (s *Store) patience() time.Duration { return s.lease * 3 / 2 }
+
+func (s *Store) wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return state.ErrUnavailable.Because(ctx.Err())
+	}
+}
+
+// short is the context of a question to Redis. It does not end with the caller's:
+// a caller that goes away must not look like a Redis that does.
+func short(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), fastTimeout)
+}
+
+func (s *Store) avoided() bool {
+	until := s.avoid.Load()
+	return until != nil && s.now().Before(*until)
+}
+
+// avoidFor lets reads and limits do without Redis for a while.
+func (s *Store) avoidFor(ctx context.Context) {
+	if !s.avoided() {
+		s.log.WarnContext(ctx, "redis does not answer; sessions are read from the database")
+	}
+	until := s.now().Add(s.rest)
+	s.avoid.Store(&until)
+}

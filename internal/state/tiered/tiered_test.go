@@ -1,0 +1,610 @@
+package tiered_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/state/redisstate"
+	"github.com/watchword-auth/watchword/internal/state/statetest"
+	"github.com/watchword-auth/watchword/internal/state/tiered"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+const (
+	lease = 40 * time.Millisecond
+	rest  = 80 * time.Millisecond
+)
+
+func TestConformance(t *testing.T) {
+	durables := make(map[*testing.T]tiered.Durable)
+	url := testenv.Redis(t)
+	statetest.Run(t, "redis in front of memory", func(t *testing.T) state.Store {
+		if durables[t] == nil {
+			durables[t] = memstate.New(time.Now)
+		}
+		fast, err := redisstate.Open(url)
+		check(t, err)
+		t.Cleanup(func() { fast.Close() })
+		s := replica(fast, durables[t])
+		untilReads(t, s)
+		return s
+	})
+	if t.Failed() {
+		return
+	}
+	statetest.Run(t, "redis away", func(t *testing.T) state.Store {
+		if durables[t] == nil {
+			durables[t] = memstate.New(time.Now)
+		}
+		l := newLink(newServer("x"))
+		l.cut()
+		return replica(l, durables[t])
+	})
+}
+
+// A house is two replicas that read copies of one record, "old".
+type house struct {
+	durable *flaky
+	server  *server
+	links   [2]*link
+	stores  [2]*tiered.Store
+	key     state.Key
+	version int64
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{
+		durable: &flaky{Durable: memstate.New(time.Now)},
+		server:  newServer("x"),
+		key:     state.Key{Kind: "test", Owner: "owner", ID: "id"},
+	}
+	for i := range h.stores {
+		h.links[i] = newLink(h.server)
+		h.stores[i] = replica(h.links[i], h.durable)
+		untilReads(t, h.stores[i])
+	}
+	var err error
+	h.version, err = h.stores[0].Put(t.Context(), h.key, []byte("old"), time.Hour)
+	check(t, err)
+	for _, l := range h.links {
+		before := l.hits.Load()
+		until(t, "a read from the copy", func() bool {
+			h.want(t, "old")
+			return l.hits.Load() > before
+		})
+	}
+	return h
+}
+
+// want reads on both replicas. Nothing: "".
+func (h *house) want(t *testing.T, value string) {
+	t.Helper()
+	for i := range h.stores {
+		if got := h.read(t, i); got != value {
+			t.Fatalf("replica %d reads %q, want %q", i, got, value)
+		}
+	}
+}
+
+func (h *house) read(t *testing.T, i int) string {
+	t.Helper()
+	r, err := h.stores[i].Get(t.Context(), h.key)
+	if errors.Is(err, state.ErrNotFound) {
+		return ""
+	}
+	check(t, err)
+	return string(r.Value)
+}
+
+// readers read numbers on both replicas, none lower than what was answered, until
+// the function that it returns is called.
+func (h *house) readers(t *testing.T, answered *atomic.Int64) (stop func()) {
+	var group sync.WaitGroup
+	done := make(chan struct{})
+	for i := range 4 {
+		group.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				least := answered.Load()
+				r, err := h.stores[i%2].Get(t.Context(), h.key)
+				var n int64
+				fmt.Sscan(string(r.Value), &n)
+				if err != nil || n < least {
+					t.Errorf("read %q, %v, after %d had been answered", r.Value, err, least)
+					return
+				}
+			}
+		})
+	}
+	return func() { close(done); group.Wait() }
+}
+
+var writes = map[string]struct {
+	leaves string
+	run    func(ctx context.Context, s *tiered.Store, h *house) error
+}{
+	"Put": {"new", func(ctx context.Context, s *tiered.Store, h *house) error {
+		_, err := s.Put(ctx, h.key, []byte("new"), time.Hour)
+		return err
+	}},
+	"Swap": {"new", func(ctx context.Context, s *tiered.Store, h *house) error {
+		_, err := s.Swap(ctx, h.key, h.version, []byte("new"), time.Hour)
+		return err
+	}},
+	"Take": {"", func(ctx context.Context, s *tiered.Store, h *house) error {
+		_, err := s.Take(ctx, h.key)
+		return err
+	}},
+	"Delete": {"", func(ctx context.Context, s *tiered.Store, h *house) error { return s.Delete(ctx, h.key) }},
+	"DeleteOwned": {"", func(ctx context.Context, s *tiered.Store, h *house) error {
+		_, err := s.DeleteOwned(ctx, h.key.Kind, h.key.Owner)
+		return err
+	}},
+}
+
+// Whatever fails in Redis, in either truth, once or from then on: the write is
+// answered, and once it is, nobody reads the old record.
+func TestRedisFails(t *testing.T) {
+	for name, write := range writes {
+		for _, op := range []string{"", "CacheMark", "CacheClear", "CacheRead", "CacheFill", "CacheServer", "CacheOpen"} {
+			for kind, times := range map[fault][]int{before: {1, 1000}, after: {1, 1000}} {
+				for _, n := range times {
+					t.Run(fmt.Sprint(name, op, kind, n), func(t *testing.T) {
+						t.Parallel()
+						h := newHouse(t)
+						var count atomic.Int64
+						h.links[0].inject(func(o string) fault {
+							if (op == "" || o == op) && count.Add(1) <= int64(n) {
+								return kind
+							}
+							return none
+						})
+						check(t, write.run(t.Context(), h.stores[0], h))
+						h.want(t, write.leaves)
+						h.links[0].heal()
+						for _, s := range h.stores {
+							untilReads(t, s)
+						}
+						h.want(t, write.leaves)
+					})
+				}
+			}
+		}
+	}
+}
+
+// Whatever fails in SQL, in either truth: the answer is an error, and what is
+// read afterwards is what SQL has.
+func TestSQLFails(t *testing.T) {
+	for name, write := range writes {
+		for _, kind := range []fault{before, after} {
+			for _, redis := range []fault{none, before, after} {
+				t.Run(fmt.Sprint(name, kind, redis), func(t *testing.T) {
+					t.Parallel()
+					h := newHouse(t)
+					h.durable.inject(func(op string, key state.Key) fault {
+						if key == h.key && (op == name || op == "Take") && op != "Get" {
+							return kind
+						}
+						return none
+					})
+					h.links[0].inject(func(op string) fault {
+						if op == "CacheClear" {
+							return redis
+						}
+						return none
+					})
+					if err := write.run(t.Context(), h.stores[0], h); !errors.Is(err, state.ErrUnavailable) {
+						t.Fatalf("the write failed with %v", err)
+					}
+					if kind == after {
+						h.want(t, write.leaves)
+					} else {
+						h.want(t, "old")
+					}
+				})
+			}
+		}
+	}
+}
+
+// SQL goes away between the write and its answer, so that the phase cannot be
+// moved: the write is not answered, and the old record is not read once the new
+// one has been seen.
+func TestUnsettled(t *testing.T) {
+	h := newHouse(t)
+	h.links[0].inject(func(op string) fault {
+		if op == "CacheClear" {
+			return before
+		}
+		return none
+	})
+	h.durable.inject(func(op string, key state.Key) fault {
+		if op == "Swap" && key != h.key {
+			return before
+		}
+		return none
+	})
+	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
+		t.Fatalf("a write that could not be settled: %v", err)
+	}
+	h.want(t, "new") // the mark keeps readers away from the copy
+	h.durable.heal()
+	h.links[0].heal()
+	h.want(t, "new")
+}
+
+// If Redis can not be told, and the phase can not be moved, nothing is written.
+func TestNothingWithoutTelling(t *testing.T) {
+	h := newHouse(t)
+	h.links[0].cut()
+	h.durable.inject(func(op string, key state.Key) fault {
+		if key != h.key && op == "Swap" {
+			return before
+		}
+		return none
+	})
+	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
+		t.Fatalf("Put: %v", err)
+	}
+	if r, err := h.durable.Get(t.Context(), h.key); err != nil || string(r.Value) != "old" {
+		t.Fatalf("SQL has %q, %v", r.Value, err)
+	}
+	h.want(t, "old")
+}
+
+// One replica cannot reach Redis, the other can and reads copies.
+func TestPartition(t *testing.T) {
+	h := newHouse(t)
+	h.links[0].cut()
+	for i := range 5 {
+		value := fmt.Sprint("new", i)
+		_, err := h.stores[0].Put(t.Context(), h.key, []byte(value), time.Hour)
+		check(t, err)
+		h.want(t, value)
+	}
+	_, err := h.stores[1].Put(t.Context(), h.key, []byte("other side"), time.Hour)
+	check(t, err)
+	h.want(t, "other side")
+	h.links[0].heal()
+	for i, s := range h.stores {
+		untilReads(t, s)
+		hits := h.links[i].hits.Load()
+		until(t, "a read from the copy", func() bool {
+			h.want(t, "other side")
+			return h.links[i].hits.Load() > hits
+		})
+	}
+}
+
+// Redis fails over to a replica that has not got the last write.
+func TestFailover(t *testing.T) {
+	h := newHouse(t)
+	successor := h.server.successor("y")
+	_, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour)
+	check(t, err)
+	for _, l := range h.links {
+		l.server.Store(successor)
+	}
+	h.want(t, "new")
+	_, err = h.stores[1].Put(t.Context(), h.key, []byte("newer"), time.Hour)
+	check(t, err)
+	h.want(t, "newer")
+	untilReads(t, h.stores[0])
+	h.want(t, "newer")
+}
+
+// One replica follows the failover, the other still reads from the old primary.
+func TestSplitBrain(t *testing.T) {
+	h := newHouse(t)
+	h.links[0].server.Store(h.server.successor("y"))
+	for i := range 20 {
+		value := fmt.Sprint("new", i)
+		_, err := h.stores[i%2].Put(t.Context(), h.key, []byte(value), time.Hour)
+		check(t, err)
+		h.want(t, value)
+	}
+}
+
+// Redis is flushed at any step of a write, while others read and fill in.
+func TestFlush(t *testing.T) {
+	for _, at := range []string{"CacheMark", "CacheClear", "CacheRead", "CacheFill"} {
+		t.Run(at, func(t *testing.T) {
+			h := newHouse(t)
+			h.links[0].inject(func(op string) fault {
+				if op == at {
+					h.server.flush()
+				}
+				return none
+			})
+			var answered atomic.Int64
+			readers := h.readers(t, &answered)
+			for n := range 100 {
+				_, err := h.stores[0].Put(t.Context(), h.key, fmt.Append(nil, n), time.Hour)
+				check(t, err)
+				answered.Store(int64(n))
+				if n%10 == 0 {
+					h.server.flush()
+				}
+			}
+			readers()
+		})
+	}
+}
+
+// A caller that goes away in the middle is no reason to distrust Redis, and its
+// write is settled all the same.
+func TestCallerGoesAway(t *testing.T) {
+	h := newHouse(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	h.links[0].inject(func(op string) fault {
+		if op == "CacheClear" {
+			cancel()
+		}
+		return none
+	})
+	if _, err := h.stores[0].Put(ctx, h.key, []byte("new"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	h.want(t, "new")
+	r, err := h.durable.Get(t.Context(), state.Key{Kind: "tier_control", Owner: "cluster", ID: "cache"})
+	if err != nil || string(r.Value) == "off" {
+		t.Fatalf("the phase is %q, %v", r.Value, err)
+	}
+}
+
+// A copy is not read beyond the end of its record, and never asks SQL before.
+func TestReadsFromRedis(t *testing.T) {
+	h := newHouse(t)
+	until(t, "ten reads without SQL", func() bool {
+		gets := h.durable.gets.Load()
+		for range 10 {
+			h.want(t, "old")
+		}
+		return h.durable.gets.Load() == gets
+	})
+	_, err := h.stores[0].Put(t.Context(), h.key, []byte("short"), 300*time.Millisecond)
+	check(t, err)
+	until(t, "the end of the record", func() bool {
+		copied, durable := h.read(t, 1), ""
+		if r, err := h.durable.Get(t.Context(), h.key); err == nil {
+			durable = string(r.Value)
+		}
+		if copied == "" && durable != "" {
+			t.Fatal("SQL has the record still")
+		}
+		return copied == ""
+	})
+}
+
+// Everything at once, on three replicas: Redis fails in both truths, is cut off,
+// flushed and replaced by an old copy of itself, SQL fails in both truths. Who
+// has been told of a write never reads an older record.
+func TestEverythingFails(t *testing.T) {
+	ctx := t.Context()
+	durable := &flaky{Durable: memstate.New(time.Now)}
+	current := newServer("s0")
+	var links []*link
+	var stores []*tiered.Store
+	for range 3 {
+		l := newLink(current)
+		links, stores = append(links, l), append(stores, replica(l, durable))
+	}
+	untilReads(t, stores[0])
+	durable.inject(func(string, state.Key) fault { return some(0.01) })
+
+	var work sync.WaitGroup
+	done := make(chan struct{})
+	var reads, answers atomic.Int64
+	for w := range 3 {
+		key := state.Key{Kind: "test", Owner: "owner", ID: fmt.Sprint("id", w)}
+		var answered atomic.Int64 // the highest number whose write was answered
+		work.Go(func() {
+			for n := int64(1); ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := stores[rand.N(3)].Put(ctx, key, fmt.Append(nil, n), time.Hour); err == nil {
+					answered.Store(n)
+					answers.Add(1)
+				}
+				pause(time.Duration(rand.N(3000)) * time.Microsecond)
+			}
+		})
+		for _, s := range stores {
+			work.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					default:
+					}
+					least := answered.Load()
+					r, err := s.Get(ctx, key)
+					if least == 0 || err != nil && !errors.Is(err, state.ErrNotFound) {
+						continue
+					}
+					reads.Add(1)
+					var n int64
+					fmt.Sscan(string(r.Value), &n)
+					if n < least {
+						t.Errorf("read %d, %v, after %d had been answered", n, err, least)
+						return
+					}
+					pause(200 * time.Microsecond)
+				}
+			})
+		}
+	}
+	for i := range 30 {
+		pause(100 * time.Millisecond)
+		l := links[rand.N(3)]
+		switch i % 6 {
+		case 0:
+			l.cut()
+		case 1:
+			l.inject(func(string) fault { return some(0.05) })
+		case 2:
+			current.flush()
+		case 3: // a failover to an old copy, which some notice late
+			old := current.successor(fmt.Sprint("s", i))
+			pause(20 * time.Millisecond)
+			current = old
+			for _, l := range links {
+				l.server.Store(old)
+				pause(10 * time.Millisecond)
+			}
+		default:
+			for _, l := range links {
+				l.heal()
+			}
+		}
+	}
+	close(done)
+	work.Wait()
+	var hits int64
+	for _, l := range links {
+		hits += l.hits.Load()
+	}
+	t.Logf("%d writes answered, %d reads, %d of them from copies", answers.Load(), reads.Load(), hits)
+	if answers.Load() < 100 || hits < 100 {
+		t.Error("too little happened to say anything")
+	}
+}
+
+// The real thing: lost, slow, flushed, started anew.
+func TestRealRedis(t *testing.T) {
+	ctx, srv := t.Context(), testenv.StartRedis(t)
+	durable := memstate.New(time.Now)
+	var stores [2]*tiered.Store
+	for i := range stores {
+		fast, err := redisstate.Open(srv.URL)
+		check(t, err)
+		defer fast.Close()
+		stores[i] = replica(fast, durable)
+		untilReads(t, stores[i])
+	}
+	key, n := state.Key{Kind: "test", Owner: "owner", ID: "id"}, 0
+	rate := state.Rate{Burst: 50, Period: time.Hour}
+	counted := 0
+	rounds := func(what string) {
+		t.Helper()
+		for range 10 {
+			n++
+			begin := time.Now()
+			_, err := stores[n%2].Put(ctx, key, fmt.Append(nil, n), time.Hour)
+			if err != nil {
+				t.Fatalf("%s: Put: %v", what, err)
+			}
+			for _, s := range stores {
+				if r, err := s.Get(ctx, key); err != nil || string(r.Value) != fmt.Sprint(n) {
+					t.Fatalf("%s: read %q, %v, want %d", what, r.Value, err, n)
+				}
+			}
+			d, err := stores[n%2].Limit(ctx, key, rate)
+			if err != nil {
+				t.Fatalf("%s: Limit: %v", what, err)
+			}
+			if d.Allowed {
+				counted++
+			}
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("%s: a round took %v", what, took)
+			}
+		}
+	}
+	back := func() {
+		t.Helper()
+		for _, s := range stores {
+			untilReads(t, s)
+		}
+	}
+	rounds("well")
+	srv.Pause(t)
+	rounds("hangs")
+	srv.Resume(t)
+	back()
+	rounds("well again")
+	flush(t, srv.URL)
+	rounds("flushed")
+	srv.Stop()
+	rounds("away")
+	srv.Start(t)
+	back()
+	rounds("started anew")
+	if counted != rate.Burst {
+		t.Errorf("%d of %d events were allowed, want %d", counted, n, rate.Burst)
+	}
+}
+
+func flush(t *testing.T, url string) {
+	t.Helper()
+	s, err := redisstate.Open(url)
+	check(t, err)
+	defer s.Close()
+	c, err := s.Client(t.Context())
+	check(t, err)
+	check(t, c.Do(t.Context(), c.B().Flushall().Build()).Error())
+}
+
+func openRedis(t *testing.T) *redisstate.Store {
+	t.Helper()
+	s, err := redisstate.Open(testenv.Redis(t))
+	check(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func replica(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
+	s := tiered.New(fast, durable, time.Now, slog.New(slog.DiscardHandler))
+	s.Hasten(lease, rest)
+	return s
+}
+
+// untilReads waits until the replica reads copies. The phase moves when somebody
+// asks for something.
+func untilReads(t *testing.T, s *tiered.Store) {
+	t.Helper()
+	until(t, "reading from redis", func() bool {
+		s.Get(t.Context(), state.Key{Kind: "test", Owner: "nobody", ID: "nothing"})
+		return s.Reads()
+	})
+}
+
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); pause(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// pause is the interval of polling, and of the dice.
+func pause(d time.Duration) { <-time.After(d) }
+
+func some(p float64) fault {
+	switch x := rand.Float64(); {
+	case x < p/2:
+		return before
+	case x < p:
+		return after
+	}
+	return none
+}
