@@ -129,6 +129,29 @@ func TestTenReplicasMakeOneAdministrator(t *testing.T) {
 	}
 }
 
+// If the administrators are lost, a replica that starts does not make one by
+// itself; the operator does.
+func TestTheFirstAdministratorIsMadeOnce(t *testing.T) {
+	w := newWorld(t)
+	if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password}); !created || err != nil {
+		t.Fatal(created, err)
+	}
+	root, err := w.User(t.Context(), System(), "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Store.DeleteUser(t.Context(), root.ID); err != nil { // behind the service's back
+		t.Fatal(err)
+	}
+	if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password}); created || err != nil {
+		t.Errorf("%v, %v", created, err)
+	}
+	w.superuser("root")
+	if has, err := w.HasAdministrator(t.Context()); !has || err != nil {
+		t.Errorf("%v, %v", has, err)
+	}
+}
+
 func TestEnsureAdministratorTakesNobodyOver(t *testing.T) {
 	t.Run("a user of the name", func(t *testing.T) {
 		w := newWorld(t)

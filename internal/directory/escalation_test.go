@@ -119,6 +119,16 @@ func TestEscalationByChangingAClaimThatOneHolds(t *testing.T) {
 	}
 }
 
+// Also a claim that no group gives is not for those who do not hold it.
+func TestEscalationByAnUnusedClaim(t *testing.T) {
+	w, _, delegate := delegated(t)
+	w.claim("log", "w")
+	c, _ := w.Claim(t.Context(), System(), "log=w")
+	_, err := w.UpdateClaim(t.Context(), as(delegate), c.ID, ClaimPatch{Value: new("r")})
+	w.refused(delegate, c.ID, err)
+	w.refused(delegate, c.ID, w.DeleteClaim(t.Context(), as(delegate), c.ID))
+}
+
 func TestEscalationByAStrongerUsersAccount(t *testing.T) {
 	w, root, delegate := delegated(t)
 	writer := w.user("writer", "log=w") // stronger too: he holds what the delegate does not

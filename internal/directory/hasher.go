@@ -49,10 +49,12 @@ type HasherConfig struct {
 }
 
 // A Hasher computes password hashes, Argon2id (RFC 9106) as PHC strings. Whoever
-// asks how often, hashes in work take no more than Workers × Memory. Finished ones
-// are garbage, of which the runtime (at its default GOGC) keeps about as much
-// again: package argon2 takes fresh memory for every hash. Collecting it by hand
-// would cost more than it saves once the process holds much else.
+// asks how often, hashes in work take no more than Workers × Memory. Package argon2
+// takes fresh memory for every hash, so that finished ones are garbage, of which
+// the runtime keeps about as much again at its default GOGC (measured: 76 MiB at
+// most for 64 logins at once, 2 workers and 19 MiB). Collecting by hand would
+// bring that to 57 MiB, but costs more than it saves once the process holds much
+// else; GOMEMLIMIT does the same without.
 type Hasher struct {
 	cost     cost
 	rand     io.Reader
