@@ -93,36 +93,46 @@ func TestNewKeyRefuses(t *testing.T) {
 	p256 := pairs()["ES256"].Public.(*ecdsa.PublicKey)
 	changed := func(n *big.Int, e int) *rsa.PublicKey { return &rsa.PublicKey{N: n, E: e} }
 	bits := func(n uint) *big.Int { return new(big.Int).SetBit(big.NewInt(1), int(n)-1, 1) }
+	// A multiple of all the primes that isROCA asks, plus one: 65537^0 to each.
+	roca := big.NewInt(2) // so that the modulus is odd
+	for _, p := range []int64{11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157} {
+		roca.Mul(roca, big.NewInt(p))
+	}
+	for roca.BitLen() < 2048 {
+		roca.Lsh(roca, 1)
+	}
+	roca.Add(roca, big.NewInt(1))
 	//lint:ignore SA1019 a point off the curve cannot be made otherwise
 	off := &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}
 	for name, c := range map[string]struct {
 		id, alg string
 		pub     crypto.PublicKey
 	}{
-		"no id":                  {"", "ES256", p256},
-		"an id with a space":     {"a b", "ES256", p256},
-		"an id beyond ASCII":     {"ä", "ES256", p256},
-		"a huge id":              {strings.Repeat("k", 257), "ES256", p256},
-		"unknown algorithm":      {"k", "ES257", p256},
-		"none":                   {"k", "none", p256},
-		"HMAC":                   {"k", "HS256", []byte("0123456789abcdef0123456789abcdef")},
-		"the wrong curve":        {"k", "ES384", p256},
-		"the wrong type":         {"k", "RS256", p256},
-		"a private key":          {"k", "ES256", pairs()["ES256"].private},
-		"nil":                    {"k", "ES256", nil},
-		"a nil EC key":           {"k", "ES256", (*ecdsa.PublicKey)(nil)},
-		"a nil RSA key":          {"k", "RS256", (*rsa.PublicKey)(nil)},
-		"off the curve":          {"k", "ES256", off},
-		"a short Ed25519 key":    {"k", "EdDSA", ed25519.PublicKey(make([]byte, 31))},
-		"RSA of 1024 bits":       {"k", "RS256", changed(bits(1024), 65537)},
-		"RSA of 2047 bits":       {"k", "RS256", changed(bits(2047), 65537)},
-		"RSA of 8193 bits":       {"k", "RS256", changed(bits(8193), 65537)},
-		"an even modulus":        {"k", "RS256", changed(new(big.Int).Sub(bits(2048), big.NewInt(1)), 65537)},
-		"no modulus":             {"k", "RS256", changed(nil, 65537)},
-		"exponent 1":             {"k", "PS256", changed(rsaKey.N, 1)},
-		"an even exponent":       {"k", "PS256", changed(rsaKey.N, 65536)},
-		"a negative exponent":    {"k", "PS256", changed(rsaKey.N, -3)},
-		"an exponent beyond int": {"k", "PS256", changed(rsaKey.N, 1<<31+1)},
+		"no id":                                 {"", "ES256", p256},
+		"an id with a space":                    {"a b", "ES256", p256},
+		"an id beyond ASCII":                    {"ä", "ES256", p256},
+		"a huge id":                             {strings.Repeat("k", 257), "ES256", p256},
+		"unknown algorithm":                     {"k", "ES257", p256},
+		"none":                                  {"k", "none", p256},
+		"HMAC":                                  {"k", "HS256", []byte("0123456789abcdef0123456789abcdef")},
+		"the wrong curve":                       {"k", "ES384", p256},
+		"the wrong type":                        {"k", "RS256", p256},
+		"a private key":                         {"k", "ES256", pairs()["ES256"].private},
+		"nil":                                   {"k", "ES256", nil},
+		"a nil EC key":                          {"k", "ES256", (*ecdsa.PublicKey)(nil)},
+		"a nil RSA key":                         {"k", "RS256", (*rsa.PublicKey)(nil)},
+		"off the curve":                         {"k", "ES256", off},
+		"a short Ed25519 key":                   {"k", "EdDSA", ed25519.PublicKey(make([]byte, 31))},
+		"RSA of 1024 bits":                      {"k", "RS256", changed(bits(1024), 65537)},
+		"RSA of 2047 bits":                      {"k", "RS256", changed(bits(2047), 65537)},
+		"RSA of 8193 bits":                      {"k", "RS256", changed(bits(8193), 65537)},
+		"a modulus that can be factored (ROCA)": {"k", "RS256", changed(roca, 65537)},
+		"an even modulus":                       {"k", "RS256", changed(new(big.Int).Sub(bits(2048), big.NewInt(1)), 65537)},
+		"no modulus":                            {"k", "RS256", changed(nil, 65537)},
+		"exponent 1":                            {"k", "PS256", changed(rsaKey.N, 1)},
+		"an even exponent":                      {"k", "PS256", changed(rsaKey.N, 65536)},
+		"a negative exponent":                   {"k", "PS256", changed(rsaKey.N, -3)},
+		"an exponent beyond int":                {"k", "PS256", changed(rsaKey.N, 1<<31+1)},
 	} {
 		if k, err := accesstoken.NewKey(c.id, c.alg, c.pub); err == nil {
 			t.Errorf("%s: accepted as %v", name, k)

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"math/big"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -46,7 +47,8 @@ type Key struct {
 
 // NewKey makes a Key of pub, or says why pub cannot be used with alg: it must be
 // of the algorithm's type and curve, its point on the curve, an RSA modulus of
-// 2048 to 8192 bits with an odd exponent of at least 3.
+// 2048 to 8192 bits with an odd exponent of at least 3 and not of the kind that
+// some HSMs made and that can be factored.
 func NewKey(id, alg string, pub crypto.PublicKey) (Key, error) {
 	k := Key{ID: id, Algorithm: alg, Public: pub}
 	if err := checkKeyID(id); err != nil {
@@ -55,9 +57,14 @@ func NewKey(id, alg string, pub crypto.PublicKey) (Key, error) {
 	if err := k.check(); err != nil {
 		return Key{}, err
 	}
-	if ec, ok := pub.(*ecdsa.PublicKey); ok {
-		if _, err := ec.Bytes(); err != nil {
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if _, err := pub.Bytes(); err != nil {
 			return Key{}, errors.New("key: the point is not on the curve")
+		}
+	case *rsa.PublicKey:
+		if isROCA(pub.N) {
+			return Key{}, errors.New("key: the RSA key can be factored (CVE-2017-15361)")
 		}
 	}
 	return k, nil
@@ -102,6 +109,25 @@ func checkRSA(pub *rsa.PublicKey) error {
 		return errors.New("key: the RSA exponent is not an odd number from 3 to 2^31-1")
 	}
 	return nil
+}
+
+// isROCA says whether the modulus comes from the library of certain Infineon
+// chips, whose keys can be factored: modulo each of these primes it is a power
+// of 65537. One good key in 2^27 looks so too.
+// See https://crocs.fi.muni.cz/public/papers/rsa_ccs17.
+func isROCA(n *big.Int) bool {
+	for _, p := range []int64{11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157} {
+		remainder := new(big.Int).Mod(n, big.NewInt(p)).Int64()
+		isPower, power := false, int64(1)
+		for range p {
+			isPower = isPower || power == remainder
+			power = power * 65537 % p
+		}
+		if !isPower {
+			return false
+		}
+	}
+	return true
 }
 
 // checkKeyID holds for the names of keys and for the kid of a token.
