@@ -54,7 +54,7 @@ func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := migrations()
+	all, err := db.migrations()
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +128,9 @@ func (db *DB) checkNewer(ctx context.Context, has, newest int64) error {
 	return nil
 }
 
-// migrations lists the embedded files in their order.
-func migrations() ([]Migration, error) {
-	entries, err := migrationFiles.ReadDir("migrations")
+// migrations lists the files in their order.
+func (db *DB) migrations() ([]Migration, error) {
+	entries, err := fs.ReadDir(db.files, "migrations")
 	if err != nil {
 		return nil, err
 	}
@@ -157,12 +157,12 @@ type migrationTx struct {
 func (m *migrationTx) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	switch m.dialect {
 	case SQLite:
-		return exec(ctx, conn, "BEGIN IMMEDIATE")
+		return execOn(ctx, conn, "BEGIN IMMEDIATE")
 	case Postgres:
-		if err := exec(ctx, conn, "BEGIN"); err != nil {
+		if err := execOn(ctx, conn, "BEGIN"); err != nil {
 			return err
 		}
-		return exec(ctx, conn, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock))
+		return execOn(ctx, conn, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock))
 	default:
 		// The name is the server's, not the database's.
 		var got sql.NullInt64
@@ -177,17 +177,17 @@ func (m *migrationTx) SessionLock(ctx context.Context, conn *sql.Conn) error {
 // SessionUnlock commits if the migration is recorded, which goose does last.
 func (m *migrationTx) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	if m.dialect == MySQL {
-		return exec(ctx, conn, "DO RELEASE_LOCK(CONCAT('watchword ', DATABASE()))")
+		return execOn(ctx, conn, "DO RELEASE_LOCK(CONCAT('watchword ', DATABASE()))")
 	}
 	var done bool
 	err := conn.QueryRowContext(ctx, fmt.Sprintf("SELECT COUNT(*) > 0 FROM %s WHERE version_id = %d", versions, m.version)).Scan(&done)
 	if err != nil || !done {
-		return exec(ctx, conn, "ROLLBACK")
+		return execOn(ctx, conn, "ROLLBACK")
 	}
-	return exec(ctx, conn, "COMMIT")
+	return execOn(ctx, conn, "COMMIT")
 }
 
-func exec(ctx context.Context, conn *sql.Conn, query string) error {
+func execOn(ctx context.Context, conn *sql.Conn, query string) error {
 	_, err := conn.ExecContext(ctx, query)
 	return err
 }
@@ -220,7 +220,7 @@ func (db *DB) migrationFS(ctx context.Context) (fs.FS, error) {
 		}
 		words = append(words, "{{table}}", " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE "+collation)
 	}
-	sub, err := fs.Sub(migrationFiles, "migrations")
+	sub, err := fs.Sub(db.files, "migrations")
 	return renderedFS{sub, strings.NewReplacer(words...)}, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -56,6 +57,7 @@ type DB struct {
 	dialect Dialect
 	writer  *pool
 	reader  *pool // the same as writer, but on SQLite
+	files   fs.FS // the migrations
 	metrics *metrics
 }
 
@@ -74,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	db := &DB{cfg: cfg}
+	db := &DB{cfg: cfg, files: migrationFiles}
 	var err error
 	switch scheme, _, _ := strings.Cut(cfg.URL, ":"); scheme {
 	case "sqlite":

@@ -95,21 +95,23 @@ func (r Row) Scan(dest ...any) error {
 	return r.rows.Close()
 }
 
-// Exec runs a statement as a transaction of its own.
-func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
-	defer cancel()
+// Exec runs a statement as a transaction of its own, again if the database asks
+// for it.
+func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	p := db.writer
-	if err := p.acquire(ctx); err != nil {
-		return 0, err
-	}
-	defer p.release()
-	run, err := p.runner(ctx, query)
-	if err != nil {
-		return 0, p.explain(ctx, err, true)
-	}
-	n, err := affected(run.ExecContext(ctx, args...))
-	return n, p.explain(ctx, err, false)
+	err = db.again(ctx, func(ctx context.Context) error {
+		if err := p.acquire(ctx); err != nil {
+			return err
+		}
+		defer p.release()
+		run, err := p.runner(ctx, query)
+		if err != nil {
+			return p.explain(ctx, err, true)
+		}
+		n, err = affected(run.ExecContext(ctx, args...))
+		return p.explain(ctx, err, false)
+	})
+	return n, err
 }
 
 // Query runs a SELECT on a snapshot of its own.

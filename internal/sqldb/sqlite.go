@@ -124,7 +124,11 @@ func (db *DB) tryWriting(ctx context.Context) error {
 	for {
 		tx, err := db.writer.db.BeginTx(ctx, nil)
 		if err == nil {
-			return tx.Rollback()
+			_, err = tx.ExecContext(ctx, "PRAGMA user_version = 0") // BEGIN alone does not mind read-only files
+			err = errors.Join(err, tx.Rollback())
+		}
+		if err == nil {
+			return nil
 		}
 		if sqliteKind(err) != refused || sqliteCode(err)&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
 			return err

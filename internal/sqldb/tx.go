@@ -27,23 +27,29 @@ func (db *DB) InTxReadCommitted(ctx context.Context, f func(ctx context.Context,
 }
 
 func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, f func(ctx context.Context, q Q) error) error {
+	return db.again(ctx, func(ctx context.Context) error { return db.runTx(ctx, level, f) })
+}
+
+// again runs f until it returns something else than ErrRetry. In the end that is
+// ErrBusy.
+func (db *DB) again(ctx context.Context, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
 	defer cancel()
 	giveUp := time.Now().Add(db.cfg.AcquireTimeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, 64*time.Millisecond) {
-		err := db.runTx(ctx, level, f)
+		err := f(ctx)
 		if !errors.Is(err, ErrRetry) {
 			return err
 		}
 		db.metrics.retries.Inc()
 		jittered := pause/2 + rand.N(pause)
 		if time.Now().Add(jittered).After(giveUp) {
-			return fmt.Errorf("sqldb: %w: %w", ErrBusy, err)
+			return fmt.Errorf("sqldb: %w: after %v, %v", ErrBusy, db.cfg.AcquireTimeout, err)
 		}
 		select {
 		case <-time.After(jittered):
 		case <-ctx.Done():
-			return db.writer.explain(ctx, err, true)
+			return db.writer.explain(ctx, fmt.Errorf("%w: %v", ctx.Err(), err), true)
 		}
 	}
 }

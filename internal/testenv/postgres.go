@@ -47,7 +47,7 @@ func startPostgres(t testing.TB, options ...string) *Server {
 		args := []string{program(t, "postgres"), "-D", data}
 		for _, o := range append([]string{
 			"listen_addresses=127.0.0.1", "port=" + s.port(), "unix_socket_directories=",
-			"fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB",
+			"fsync=off", "full_page_writes=off", "shared_buffers=32MB",
 			"max_connections=100", "autovacuum=off", "logging_collector=off",
 		}, options...) {
 			args = append(args, "-c", o)

@@ -31,21 +31,37 @@ func TestMariaDB(t *testing.T) {
 	conform(t, "mariadb", func(t *testing.T) string { return testenv.MariaDB(t) })
 }
 
-// conform runs the suite on fresh databases, each opened by two pools.
+// conform runs the suite on a database that two pools have open, and which every
+// test finds empty.
 func conform(t *testing.T, name string, fresh func(t *testing.T) (url string)) {
-	storetest.Run(t, name, func(t *testing.T) (a, b store.Store) {
-		url := fresh(t)
-		open := func() store.Store {
-			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { db.Close() })
-			if _, err := db.Migrate(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			return sqlstore.New(db)
+	url := fresh(t)
+	open := func() *sqldb.DB {
+		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return open(), open()
+		t.Cleanup(func() { db.Close() })
+		if _, err := db.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	one, two := open(), open()
+	storetest.Run(t, name, func(t *testing.T) (a, b store.Store) {
+		empty(t, one)
+		return sqlstore.New(one), sqlstore.New(two)
 	})
+}
+
+func empty(t *testing.T, db *sqldb.DB) {
+	t.Helper()
+	for _, statement := range []string{
+		"DELETE FROM users", "DELETE FROM usergroups", "DELETE FROM claims", "DELETE FROM settings",
+		"DELETE FROM signing_keys", "DELETE FROM used_kids", "DELETE FROM audit_events",
+		"DELETE FROM revocations", "UPDATE revocation_head SET seq = 0",
+	} {
+		if _, err := db.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
