@@ -47,25 +47,26 @@ func TestTheLastAdministratorStays(t *testing.T) {
 
 // Two administrators who delete each other at once: one stays.
 func TestTwoAdministratorsCannotDeleteEachOther(t *testing.T) {
-	w := newWorld(t)
-	other := replica(t, w.path)
-	for i := range 10 {
-		a, b := w.superuser(fmt.Sprint("a", i)), w.superuser(fmt.Sprint("b", i))
-		if i > 0 {
-			w.removeOtherSuperusers(a, b)
+	onEach(t, func(t *testing.T, w *world) {
+		other := replica(t, w.url)
+		for i := range 10 {
+			a, b := w.superuser(fmt.Sprint("a", i)), w.superuser(fmt.Sprint("b", i))
+			if i > 0 {
+				w.removeOtherSuperusers(a, b)
+			}
+			var errA, errB error
+			var both sync.WaitGroup
+			both.Go(func() { errA = w.DeleteUser(t.Context(), as(a), b.ID) })
+			both.Go(func() { errB = other.DeleteUser(t.Context(), as(b), a.ID) })
+			both.Wait()
+			if (errA == nil) == (errB == nil) {
+				t.Errorf("%v and %v", errA, errB)
+			}
+			if has, err := w.HasAdministrator(t.Context()); !has || err != nil {
+				t.Fatalf("nobody is left: %v", err)
+			}
 		}
-		var errA, errB error
-		var both sync.WaitGroup
-		both.Go(func() { errA = w.DeleteUser(t.Context(), as(a), b.ID) })
-		both.Go(func() { errB = other.DeleteUser(t.Context(), as(b), a.ID) })
-		both.Wait()
-		if (errA == nil) == (errB == nil) {
-			t.Errorf("%v and %v", errA, errB)
-		}
-		if has, err := w.HasAdministrator(t.Context()); !has || err != nil {
-			t.Fatalf("nobody is left: %v", err)
-		}
-	}
+	})
 }
 
 func (w *world) removeOtherSuperusers(keep ...store.User) {
@@ -92,41 +93,42 @@ func TestWithoutAnyAdministratorTheSystemMayDoEverything(t *testing.T) {
 }
 
 func TestTenReplicasMakeOneAdministrator(t *testing.T) {
-	const replicas = 10
-	first := newWorld(t)
-	worlds := []*world{first}
-	for len(worlds) < replicas {
-		worlds = append(worlds, replica(t, first.path))
-	}
-	created := make([]bool, replicas)
-	var all sync.WaitGroup
-	for i, w := range worlds {
-		all.Go(func() {
-			var err error
-			created[i], err = w.EnsureAdministrator(t.Context(), Bootstrap{fmt.Sprint("admin", i), fmt.Sprint("password of ", i)})
-			if err != nil {
-				t.Errorf("replica %d: %v", i, err)
+	onEach(t, func(t *testing.T, first *world) {
+		const replicas = 10
+		worlds := []*world{first}
+		for len(worlds) < replicas {
+			worlds = append(worlds, replica(t, first.url))
+		}
+		created := make([]bool, replicas)
+		var all sync.WaitGroup
+		for i, w := range worlds {
+			all.Go(func() {
+				var err error
+				created[i], err = w.EnsureAdministrator(t.Context(), Bootstrap{fmt.Sprint("admin", i), fmt.Sprint("password of ", i)})
+				if err != nil {
+					t.Errorf("replica %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		made := 0
+		for i, is := range created {
+			_, err := first.Authenticate(t.Context(), fmt.Sprint("admin", i), fmt.Sprint("password of ", i))
+			if is {
+				made++
 			}
-		})
-	}
-	all.Wait()
-	made := 0
-	for i, is := range created {
-		_, err := first.Authenticate(t.Context(), fmt.Sprint("admin", i), fmt.Sprint("password of ", i))
-		if is {
-			made++
+			if is != (err == nil) {
+				t.Errorf("replica %d says created=%t, and its password gives %v", i, is, err)
+			}
 		}
-		if is != (err == nil) {
-			t.Errorf("replica %d says created=%t, and its password gives %v", i, is, err)
+		members, err := first.MembersOfGroup(t.Context(), System(), "Administrators", Page{})
+		if made != 1 || len(members.Items) != 1 || err != nil {
+			t.Errorf("%d made, %d members, %v", made, len(members.Items), err)
 		}
-	}
-	members, err := first.MembersOfGroup(t.Context(), System(), "Administrators", Page{})
-	if made != 1 || len(members.Items) != 1 || err != nil {
-		t.Errorf("%d made, %d members, %v", made, len(members.Items), err)
-	}
-	if got := first.claimsOf(members.Items[0]); got != "admin=all" {
-		t.Errorf("the administrator holds %q", got)
-	}
+		if got := first.claimsOf(members.Items[0]); got != "admin=all" {
+			t.Errorf("the administrator holds %q", got)
+		}
+	})
 }
 
 // If the administrators are lost, a replica that starts does not make one by

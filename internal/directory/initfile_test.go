@@ -132,33 +132,34 @@ func TestInitFileThatOthersCanRead(t *testing.T) {
 }
 
 func TestTenReplicasApplyOneInitFile(t *testing.T) {
-	first := newWorld(t)
-	path := first.initFile(exampleInit)
-	worlds := []*world{first}
-	for len(worlds) < 10 {
-		worlds = append(worlds, replica(t, first.path))
-	}
-	results := make([]InitResult, len(worlds))
-	var all sync.WaitGroup
-	for i, w := range worlds {
-		all.Go(func() {
-			var err error
-			if results[i], err = w.ApplyInitFile(t.Context(), path); err != nil {
-				t.Errorf("replica %d: %v", i, err)
-			}
-		})
-	}
-	all.Wait()
-	var sum InitResult
-	for _, r := range results {
-		sum = InitResult{sum.Claims + r.Claims, sum.Groups + r.Groups, sum.Users + r.Users, sum.Links + r.Links}
-	}
-	if want := (InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3}); sum != want {
-		t.Errorf("all together added %+v", sum)
-	}
-	var users List[store.User]
-	users, err := first.Users(t.Context(), System(), Page{})
-	if err != nil || len(users.Items) != 2 {
-		t.Errorf("%+v, %v", users, err)
-	}
+	onEach(t, func(t *testing.T, first *world) {
+		path := first.initFile(exampleInit)
+		worlds := []*world{first}
+		for len(worlds) < 10 {
+			worlds = append(worlds, replica(t, first.url))
+		}
+		results := make([]InitResult, len(worlds))
+		var all sync.WaitGroup
+		for i, w := range worlds {
+			all.Go(func() {
+				var err error
+				if results[i], err = w.ApplyInitFile(t.Context(), path); err != nil {
+					t.Errorf("replica %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		var sum InitResult
+		for _, r := range results {
+			sum = InitResult{sum.Claims + r.Claims, sum.Groups + r.Groups, sum.Users + r.Users, sum.Links + r.Links}
+		}
+		if want := (InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3}); sum != want {
+			t.Errorf("all together added %+v", sum)
+		}
+		var users List[store.User]
+		users, err := first.Users(t.Context(), System(), Page{})
+		if err != nil || len(users.Items) != 2 {
+			t.Errorf("%+v, %v", users, err)
+		}
+	})
 }

@@ -14,27 +14,28 @@ import (
 )
 
 func TestThirtyTwoMakeTheSameUser(t *testing.T) {
-	first := newWorld(t)
-	worlds := []*world{first, replica(t, first.path)}
-	var made, taken atomic.Int32
-	var all sync.WaitGroup
-	for i := range 32 {
-		all.Go(func() {
-			_, err := worlds[i%2].CreateUser(t.Context(), System(), NewUser{Username: []string{"alice", "ALICE", "ａｌｉｃｅ"}[i%3], Password: password})
-			switch code(err) {
-			case "":
-				made.Add(1)
-			case "username_taken":
-				taken.Add(1)
-			default:
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	if made.Load() != 1 || taken.Load() != 31 {
-		t.Errorf("%d made, %d taken", made.Load(), taken.Load())
-	}
+	onEach(t, func(t *testing.T, first *world) {
+		worlds := []*world{first, replica(t, first.url)}
+		var made, taken atomic.Int32
+		var all sync.WaitGroup
+		for i := range 32 {
+			all.Go(func() {
+				_, err := worlds[i%2].CreateUser(t.Context(), System(), NewUser{Username: []string{"alice", "ALICE", "ａｌｉｃｅ"}[i%3], Password: password})
+				switch code(err) {
+				case "":
+					made.Add(1)
+				case "username_taken":
+					taken.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if made.Load() != 1 || taken.Load() != 31 {
+			t.Errorf("%d made, %d taken", made.Load(), taken.Load())
+		}
+	})
 }
 
 func TestAUserFromFirstToLast(t *testing.T) {

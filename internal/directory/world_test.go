@@ -19,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 const (
@@ -26,30 +27,40 @@ const (
 	maxTokenLife = 31 * time.Minute
 )
 
-// A world is a Service with everything real around it, on one SQLite file.
+// A world is a Service with everything real around it.
 type world struct {
 	*Service
 	t    testing.TB
-	path string
+	url  string // of the database
 	logs *logbook
 
 	mu    sync.Mutex
 	ended []string // users of whom OnEnded was told
 }
 
-func newWorld(t testing.TB) *world { return replica(t, filepath.Join(t.TempDir(), "watchword.db")) }
-
-// replica makes one more service, with connections of its own, over the file.
-func replica(t testing.TB, path string) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + path})
+	return replica(t, "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+}
+
+// onEach runs a test in which several meet on SQLite, where writers take turns,
+// and on PostgreSQL, where they really meet.
+func onEach(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, newWorld(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, replica(t, testenv.Postgres(t))) })
+}
+
+// replica makes one more service, with connections of its own, over a database.
+func replica(t testing.TB, url string) *world {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, MaxConnections: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, path: path, logs: &logbook{}}
+	w := &world{t: t, url: url, logs: &logbook{}}
 	records := sqlstore.New(db)
 	logger := slog.New(slog.NewTextHandler(w.logs, nil))
 	trail, err := audit.New(audit.Config{Store: records, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: prometheus.NewRegistry()})
