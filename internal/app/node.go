@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -59,7 +58,7 @@ type Node struct {
 // so. ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
-	proxies, err := trustedProxies(cfg.Server.TrustedProxies)
+	proxies, err := cfg.Server.Proxies()
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +262,7 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 			return err
 		}
 	}
-	if terminal == nil || len(anybody) > 0 || n.parts.DB.Dialect().String() != "sqlite" {
+	if terminal == nil || len(anybody) > 0 || !cfg.Database.IsSQLite() {
 		return nil
 	}
 	password, err := directory.GeneratePassword(rand.Reader)
@@ -276,21 +275,4 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 	}
 	_, err = fmt.Fprintf(terminal, "\nThis database was empty, so an administrator was made. The password is shown only now:\n\n    username: admin\n    password: %s\n\n", password)
 	return err
-}
-
-// trustedProxies reads addresses and networks.
-func trustedProxies(list []string) (httpapi.Proxies, error) {
-	proxies := make(httpapi.Proxies, 0, len(list))
-	for _, s := range list {
-		if a, err := netip.ParseAddr(s); err == nil {
-			proxies = append(proxies, netip.PrefixFrom(a, a.BitLen()))
-			continue
-		}
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("server.trusted_proxies: %q is neither an address nor a network such as 10.0.0.0/8", s)
-		}
-		proxies = append(proxies, p)
-	}
-	return proxies, nil
 }

@@ -10,12 +10,12 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
-	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // OpenDatabase opens the database that cfg names and leaves its schema as it is.
@@ -40,14 +40,7 @@ func (p *Parts) RotateKeys(ctx context.Context) error {
 // replace it at their next poll.
 func (p *Parts) RevokeKey(ctx context.Context, kid string) error {
 	return p.update(ctx, store.AuditEvent{Action: "key.revoke", Target: kid}, func(r store.Records) error {
-		now := time.Now()
-		key, err := keyring.RevokeIn(ctx, r, kid, now)
-		if err != nil {
-			return err
-		}
-		_, err = p.Revocations.Append(ctx, r, store.Revocation{
-			Kind: string(revoked.Key), Subject: kid, CreatedAt: now, ExpiresAt: key.RemoveAt, Reason: "key_revoked",
-		})
+		_, err := login.RevokeKeyIn(ctx, r, p.Revocations, kid, "", time.Now())
 		return err
 	})
 }

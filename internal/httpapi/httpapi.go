@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,7 +51,8 @@ func New(c Config) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(document) // the client is gone: there is nobody to tell
 	})
-	return newObserver(c.Metrics, c.Logger).wrap(secured(routed(mux))), nil
+	mux.HandleFunc("/", unrouted(mux))
+	return newObserver(c.Metrics, c.Logger).wrap(secured(mux)), nil
 }
 
 var (
@@ -58,36 +60,28 @@ var (
 	errNoMethod = problem.New(problem.Malformed, "method_not_allowed", "this path does not know this method; Allow lists those it knows")
 )
 
-// routed answers in our own form where the mux would answer in its own.
-func routed(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h, pattern := mux.Handler(r)
-		if pattern != "" {
-			mux.ServeHTTP(w, r)
-			return
+// unrouted answers, in our own form, what no other route takes: a path that is not
+// there, or a method that it does not know.
+func unrouted(mux *http.ServeMux) http.HandlerFunc {
+	methods := []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodPut, http.MethodDelete}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range methods {
+			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+			if _, pattern := mux.Handler(other); pattern != r.Pattern {
+				allowed = append(allowed, method)
+			}
 		}
-		verdict := &verdict{header: http.Header{}}
-		h.ServeHTTP(verdict, r)
-		if verdict.status != http.StatusMethodNotAllowed {
+		if len(allowed) == 0 {
 			WriteProblem(w, r, errNoRoute)
 			return
 		}
-		w.Header()["Allow"] = verdict.header["Allow"]
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		body, _ := answer(errNoMethod)
 		body.Status, body.Title = http.StatusMethodNotAllowed, http.StatusText(http.StatusMethodNotAllowed)
 		writeProblem(w, body)
-	})
+	}
 }
-
-// A verdict takes the status and the headers of an answer, and drops the rest.
-type verdict struct {
-	header http.Header
-	status int
-}
-
-func (v *verdict) Header() http.Header         { return v.header }
-func (v *verdict) WriteHeader(status int)      { v.status = status }
-func (v *verdict) Write(p []byte) (int, error) { return len(p), nil }
 
 // secured sets what every answer carries: nothing here is a page, may be framed,
 // or be taken for another type.
@@ -96,7 +90,6 @@ func secured(next http.Handler) http.Handler {
 		h := w.Header()
 		h["X-Content-Type-Options"] = nosniff
 		h["Content-Security-Policy"] = noContentAtAll
-		h["Referrer-Policy"] = noReferrer
 		next.ServeHTTP(w, r)
 	})
 }
@@ -104,7 +97,6 @@ func secured(next http.Handler) http.Handler {
 var (
 	nosniff        = []string{"nosniff"}
 	noContentAtAll = []string{"default-src 'none'; frame-ancestors 'none'"}
-	noReferrer     = []string{"no-referrer"}
 )
 
 // describeRoutes adds the endpoints with handlers of their own to the description.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -79,7 +80,7 @@ func (k *KeySets) answer() (*keySetAnswer, error) {
 		{"Etag", []string{a.etag}},
 		// A set that cannot be refreshed is better than none: keys leave it only
 		// when all that they signed has expired, or through the revocation feed.
-		{"Cache-Control", []string{fmt.Sprintf("public, max-age=%d, stale-if-error=86400", int(k.MaxAge/time.Second))}},
+		{"Cache-Control", []string{fmt.Sprintf("public, max-age=%d, stale-if-error=%d", k.MaxAge/time.Second, login.KeySetOutage/time.Second)}},
 	}
 	k.prepared.Store(a)
 	return a, nil

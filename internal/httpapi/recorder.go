@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,6 +50,13 @@ type observer struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	logger   *slog.Logger
+	routes   sync.Map // pattern → *routeMetrics: looking labels up costs more than counting
+}
+
+// routeMetrics are the metrics of one route.
+type routeMetrics struct {
+	seconds  prometheus.Observer
+	statuses sync.Map // int → prometheus.Counter
 }
 
 func newObserver(r prometheus.Registerer, logger *slog.Logger) *observer {
@@ -73,21 +81,31 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
 		next.ServeHTTP(rec, r)
+		took := time.Since(began)
 
 		route := r.Pattern // set by the mux on the way in
-		if route == "" {
-			route = "none"
-		}
-		took := time.Since(began)
-		o.requests.WithLabelValues(route, strconv.Itoa(rec.status)).Inc()
-		o.seconds.WithLabelValues(route).Observe(took.Seconds())
+		o.count(route, rec.status, took)
 		switch {
 		case rec.status == http.StatusServiceUnavailable:
 			o.logger.Warn("request refused", "route", route, "err", rec.cause)
 		case rec.status >= http.StatusInternalServerError:
 			o.logger.Error("request failed", "route", route, "status", rec.status, "err", rec.cause)
-		default:
+		case o.logger.Enabled(r.Context(), slog.LevelDebug):
 			o.logger.Debug("request", "route", route, "status", rec.status, "took", took)
 		}
 	})
+}
+
+func (o *observer) count(route string, status int, took time.Duration) {
+	m, ok := o.routes.Load(route)
+	if !ok {
+		m, _ = o.routes.LoadOrStore(route, &routeMetrics{seconds: o.seconds.WithLabelValues(route)})
+	}
+	metrics := m.(*routeMetrics)
+	metrics.seconds.Observe(took.Seconds())
+	c, ok := metrics.statuses.Load(status)
+	if !ok {
+		c, _ = metrics.statuses.LoadOrStore(status, o.requests.WithLabelValues(route, strconv.Itoa(status)))
+	}
+	c.(prometheus.Counter).Inc()
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -137,17 +138,16 @@ func (s *Service) EndAllSessions(ctx context.Context, actor, userID string) erro
 	return err
 }
 
-// TakeBackKey takes back a signing key and everything it signed, and everything
-// that a thief may sign with it: its line is kept for as long as a resource server
-// that cannot refresh its key set may still know the key.
+// KeySetOutage is for how long a resource server that cannot refresh its key set
+// may go on with the one it has (stale-if-error, RFC 5861 §4), and so how long the
+// revocation of a key is kept at least.
+const KeySetOutage = 24 * time.Hour
+
+// TakeBackKey takes back a signing key and everything it signed, and replaces it.
 func (s *Service) TakeBackKey(ctx context.Context, actor, kid string) (int64, error) {
 	var seq int64
-	err := s.Store.Update(ctx, func(r store.Records) error {
-		if _, err := keyring.RevokeIn(ctx, r, kid, s.Now()); err != nil {
-			return err
-		}
-		var err error
-		seq, err = s.Revocations.Append(ctx, r, s.line(revoked.Key, kid, s.LongestSession+s.LongestToken, actor, "key_revoked"))
+	err := s.Store.Update(ctx, func(r store.Records) (err error) {
+		seq, err = RevokeKeyIn(ctx, r, s.Revocations, kid, actor, s.Now())
 		return err
 	})
 	if err != nil {
@@ -157,6 +157,23 @@ func (s *Service) TakeBackKey(ctx context.Context, actor, kid string) (int64, er
 		s.Logger.Error("a revoked signing key could not be replaced at once; trying on", "kid", kid, "err", err)
 	}
 	return seq, s.settle(ctx, seq)
+}
+
+// RevokeKeyIn is TakeBackKey's part in the store: the key and the line in the log,
+// both or neither. The line covers what a thief may sign, too: it is kept for as
+// long as anybody may still know the key.
+func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, kid, actor string, now time.Time) (seq int64, err error) {
+	key, err := keyring.RevokeIn(ctx, r, kid, now)
+	if err != nil {
+		return 0, err
+	}
+	end := now.Add(KeySetOutage)
+	if key.RemoveAt.After(end) {
+		end = key.RemoveAt
+	}
+	return log.Append(ctx, r, store.Revocation{
+		Kind: string(revoked.Key), Subject: kid, CreatedAt: now, ExpiresAt: end, Actor: actor, Reason: "key_revoked",
+	})
 }
 
 // takeBackSessionByID takes back a session of which only the id is known. That

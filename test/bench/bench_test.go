@@ -1,0 +1,276 @@
+package bench
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+)
+
+const (
+	rounds   = 7   // of each server, interleaved; the median counts
+	requests = 600 // in a round
+	callers  = 4
+	password = "correct horse battery staple"
+)
+
+// bareEnv makes the test binary a bare server that listens on the address.
+const bareEnv = "BENCH_BARE_SERVER"
+
+func TestMain(m *testing.M) {
+	if address := os.Getenv(bareEnv); address != "" {
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(address, bare()))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// bare does only the cryptography of each request.
+func bare() http.Handler {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	input := bytes.Repeat([]byte("a"), 420) // as long as a token's signing input
+	digest := sha256.Sum256(input)
+	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		panic(err)
+	}
+	keySet := bytes.Repeat([]byte("k"), 330)
+	salt := make([]byte, 16)
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("/verify", func(w http.ResponseWriter, r *http.Request) {
+		digest := sha256.Sum256(input)
+		if !ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	mux.HandleFunc("/renew", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		digest := sha256.Sum256(input)
+		if _, err := key.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		argon2.IDKey([]byte(password), salt, 2, 19*1024, 1, 32)
+	})
+	mux.HandleFunc("/pkeys", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(keySet)
+	})
+	return mux
+}
+
+// A server is a process whose CPU time is measured.
+type server struct {
+	url    string
+	pid    int
+	client *http.Client
+}
+
+func startServer(b *testing.B, dir string, env []string, name string, args ...string) *server {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(cmd.Env, "WATCHWORD_SERVER_ADDRESS="+address)
+	if name == os.Args[0] {
+		cmd.Env = append(os.Environ(), bareEnv+"="+address)
+	}
+	cmd.Stderr = &bytes.Buffer{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	s := &server{url: "http://" + address, pid: cmd.Process.Pid, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		resp, err := s.client.Get(s.url + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			return s
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("%s does not come up: %v\n%s", name, err, cmd.Stderr)
+		}
+	}
+}
+
+// cpu is the CPU time that the process has taken.
+func (s *server) cpu(b *testing.B) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var user, system int64
+	fmt.Sscan(fields[11], &user)
+	fmt.Sscan(fields[12], &system)
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}
+
+// A call makes the i-th request of one caller.
+type call func(s *server, caller int) *http.Request
+
+// perCPUSecond is how many requests the server answers in a second of its CPU
+// time.
+func (s *server) perCPUSecond(b *testing.B, n int, request call, answered func(caller int, body []byte)) float64 {
+	b.Helper()
+	before := s.cpu(b)
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			for range n / callers {
+				resp, err := s.client.Do(request(s, caller))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode != http.StatusOK {
+					b.Errorf("%s %s %v", resp.Status, body, err)
+					return
+				}
+				if answered != nil {
+					answered(caller, body)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return float64(n/callers*callers) / (s.cpu(b) - before).Seconds()
+}
+
+// compare measures both servers in turn and reports the medians and their ratio.
+func compare(b *testing.B, n int, watchword, bare *server, path string, request call, answered func(int, []byte)) {
+	bareRequest := func(s *server, caller int) *http.Request {
+		r := request(s, caller)
+		r.URL.Path = path
+		return r
+	}
+	for b.Loop() {
+		var ours, theirs []float64
+		for round := range rounds + 1 {
+			o := watchword.perCPUSecond(b, n, request, answered)
+			t := bare.perCPUSecond(b, n, bareRequest, nil)
+			if round > 0 { // the first one warms up
+				ours, theirs = append(ours, o), append(theirs, t)
+			}
+		}
+		slices.Sort(ours)
+		slices.Sort(theirs)
+		b.ReportMetric(ours[rounds/2], "req/cpu-s")
+		b.ReportMetric(theirs[rounds/2], "bare-req/cpu-s")
+		b.ReportMetric(100*ours[rounds/2]/theirs[rounds/2], "%of-bare")
+		b.ReportMetric(0, "ns/op")
+	}
+}
+
+func post(s *server, path string, body any) *http.Request {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	r, err := http.NewRequest(http.MethodPost, s.url+path, bytes.NewReader(encoded))
+	if err != nil {
+		panic(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+func get(s *server, path string) *http.Request {
+	r, err := http.NewRequest(http.MethodGet, s.url+path, nil)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+type grant struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+}
+
+// servers starts a Watchword with an administrator, and a bare server.
+func servers(b *testing.B) (watchword, bare *server, grants [callers]grant) {
+	b.Helper()
+	dir := b.TempDir()
+	binary := filepath.Join(dir, "watchword")
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/watchword").CombinedOutput(); err != nil {
+		b.Fatalf("%s %v", out, err)
+	}
+	watchword = startServer(b, dir, []string{"ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=" + password, "WATCHWORD_TOKENS_RENEW_GRACE=10ms"}, binary, "serve")
+	bare = startServer(b, dir, nil, os.Args[0])
+	for i := range grants {
+		resp, err := watchword.client.Do(post(watchword, "/api/login", map[string]string{"username": "admin", "password": password}))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&grants[i]); err != nil || grants[i].AccessToken == "" {
+			b.Fatal(resp.Status, err)
+		}
+		resp.Body.Close()
+	}
+	return watchword, bare, grants
+}
+
+func BenchmarkHTTPVerify(b *testing.B) {
+	watchword, bare, grants := servers(b)
+	compare(b, 4*requests, watchword, bare, "/verify", func(s *server, caller int) *http.Request {
+		r := get(s, "/api/verify")
+		r.Header.Set("Authorization", "Bearer "+grants[caller].AccessToken)
+		return r
+	}, nil)
+}
+
+func BenchmarkHTTPRenew(b *testing.B) {
+	watchword, bare, grants := servers(b)
+	compare(b, requests, watchword, bare, "/renew", func(s *server, caller int) *http.Request {
+		return post(s, "/api/renew", map[string]string{"refresh_token": grants[caller].RefreshToken})
+	}, func(caller int, body []byte) {
+		if err := json.Unmarshal(body, &grants[caller]); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
+func BenchmarkHTTPKeySet(b *testing.B) {
+	watchword, bare, _ := servers(b)
+	compare(b, 20*requests, watchword, bare, "/pkeys", func(s *server, _ int) *http.Request { return get(s, "/api/pkeys") }, nil)
+}
+
+func BenchmarkHTTPLogin(b *testing.B) {
+	watchword, bare, _ := servers(b)
+	compare(b, 40, watchword, bare, "/login", func(s *server, _ int) *http.Request {
+		return post(s, "/api/login", map[string]string{"username": "admin", "password": password})
+	}, nil)
+}
