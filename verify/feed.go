@@ -322,6 +322,9 @@ func (s *streaming) handleHead(name string, h head) error {
 
 // startAnew is for the beginning of a log. What was known stays known.
 func (f *follower) startAnew(log string) {
+	if log == f.log && f.next == 0 {
+		return
+	}
 	if f.log != "" {
 		f.cfg.Logger.Warn("the feed of revocations begins anew; what was known to be taken back stays so",
 			"log", f.log, "read_to", f.next, "new_log", log)

@@ -145,12 +145,16 @@ func (k *keySource) ask(kid string) (<-chan struct{}, error) {
 	if k.cfg.Now().Before(k.unknown[kid]) {
 		return nil, accesstoken.ErrUnknownKey
 	}
+	failed := k.failed
 	if k.running == nil {
 		if wait := keyCooldown - k.cfg.Now().Sub(k.begun); wait > 0 {
 			return nil, because(ErrKeysUnavailable, fmt.Errorf("unknown kid; the next fetch may be in %v", wait))
 		}
 		k.running = make(chan struct{})
 		k.wake <- struct{}{} // has room: nobody else sends while running is nil
+	}
+	if failed != nil {
+		return nil, because(ErrKeysUnavailable, failed) // the next one may hang, too
 	}
 	return k.running, nil
 }

@@ -44,7 +44,8 @@ type Issuer struct {
 	URL string
 
 	t      testing.TB
-	closed chan struct{}
+	closed <-chan struct{}
+	close  func()
 
 	mu      sync.Mutex
 	keys    []accesstoken.Key // published; the last one signs
@@ -57,14 +58,26 @@ type Issuer struct {
 
 // New starts an issuer with one key. It ends with the test.
 func New(t testing.TB) *Issuer {
-	i := &Issuer{t: t, list: new(revoked.List), closed: make(chan struct{}), news: make(chan struct{})}
-	i.Rotate()
+	i := NewAt(t, "")
 	server := httptest.NewServer(i)
 	i.URL = server.URL
 	t.Cleanup(func() {
-		close(i.closed) // ends the streams, which server.Close waits for
+		i.close() // ends the streams, which server.Close waits for
 		server.Close()
 	})
+	return i
+}
+
+// NewAt makes an issuer that the test serves by itself, as an http.Handler, under
+// the URL: behind a proxy, or without a network in a testing/synctest bubble.
+func NewAt(t testing.TB, url string) *Issuer {
+	closed := make(chan struct{})
+	i := &Issuer{
+		URL: url, t: t, list: new(revoked.List), news: make(chan struct{}),
+		closed: closed, close: sync.OnceFunc(func() { close(closed) }),
+	}
+	t.Cleanup(i.close)
+	i.Rotate()
 	return i
 }
 
@@ -142,8 +155,7 @@ func (i *Issuer) push(e revoked.Entry) {
 	i.news = make(chan struct{})
 }
 
-// ServeHTTP serves the key set and the feed, for a test that has a server of its
-// own in front.
+// ServeHTTP serves the key set and the feed.
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/.well-known/jwks.json", "/api/pkeys":
