@@ -199,7 +199,8 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	compact, err := signer.Sign(token.Claims{
 		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID,
 		ID: id, SessionID: sess.ID, Epoch: user.Epoch,
-		IssuedAt: now, NotBefore: now, ExpiresAt: expires,
+		// A resource server whose clock runs behind must take the token at once.
+		IssuedAt: now, NotBefore: now.Add(-s.Rules.Leeway), ExpiresAt: expires,
 		User: s.userInfo(user, claims),
 	})
 	if err != nil {
@@ -208,7 +209,8 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), RefreshToken: refresh, SessionID: sess.ID}, nil
 }
 
-// userInfo adds who the user is to what the user may.
+// userInfo adds who the user is to what the user may; no claim takes the place of
+// a field, not even of one that the user leaves empty.
 func (s *Service) userInfo(user store.User, claims map[string]string) map[string]string {
 	members := maps.Clone(claims)
 	if members == nil {
@@ -219,6 +221,7 @@ func (s *Service) userInfo(user store.User, claims map[string]string) map[string
 		s.UserInfo.FullName: fullName(user),
 		s.UserInfo.Email:    user.Email,
 	} {
+		delete(members, name)
 		if name != "" && value != "" {
 			members[name] = value
 		}
