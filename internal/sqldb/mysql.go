@@ -35,8 +35,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 		return errors.New("it must name the database: mysql://user:password@host:3306/watchword")
 	}
 	cfg.ClientFoundRows = true // an UPDATE says how many rows it matched, as everywhere else
-	cfg.ParseTime = true // goose's own table; ours have no such columns
-	cfg.RejectReadOnly = true // a primary that became a replica: connect anew
+	cfg.ParseTime = true       // goose's own table; ours have no such columns
+	cfg.RejectReadOnly = true  // a primary that became a replica: connect anew
 	cfg.Logger = &mysql.NopLogger{}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = dialTimeout

@@ -8,20 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
-
-// TestMain runs a server and hangs when a test asks for it.
-func TestMain(m *testing.M) {
-	if os.Getenv("WATCHWORD_TEST_HANG") != "" {
-		m.Run() // TestHang never ends
-	}
-	os.Exit(m.Run())
-}
 
 func TestServers(t *testing.T) {
 	for _, test := range []struct {
@@ -72,8 +62,7 @@ func TestDatabasesAreEmpty(t *testing.T) {
 
 // A server of somebody else on the port is not taken for ours.
 func TestForeignServer(t *testing.T) {
-	theirs, ours := StartPostgres(t), StartPostgres(t)
-	err := isOurs(t.Context(), "pgx", theirs.URL, "SHOW data_directory", filepath.Join(ours.dir, "data"))
+	err := isOurs(t.Context(), "pgx", Postgres(t), "SHOW data_directory", t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "another server") {
 		t.Errorf("error %v", err)
 	}
@@ -101,53 +90,47 @@ func TestHang(t *testing.T) {
 
 // However the test process ends, its servers and directories go with it.
 func TestCrash(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
-		t.Run(sig.String(), func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestHang$")
-			cmd.Env = append(os.Environ(), "WATCHWORD_TEST_HANG=1")
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestHang$")
+	cmd.Env = append(os.Environ(), "WATCHWORD_TEST_HANG=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	type server struct {
+		pid       int
+		addr, dir string
+	}
+	var servers []server
+	for lines := bufio.NewScanner(out); len(servers) < 3 && lines.Scan(); {
+		var s server
+		if n, _ := fmt.Sscanf(lines.Text(), "server %d %s %s", &s.pid, &s.addr, &s.dir); n == 3 {
+			servers = append(servers, s)
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if len(servers) != 3 {
+		t.Fatalf("%d servers started", len(servers))
+	}
+	for _, s := range servers {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			_, dirErr := os.Stat(s.dir)
+			l, err := net.Listen("tcp", s.addr)
+			if err == nil {
+				l.Close()
 			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
+			if dirErr != nil && err == nil {
+				break
 			}
-			type server struct {
-				pid       int
-				addr, dir string
+			if time.Now().After(deadline) {
+				t.Fatalf("still there: process %d on %s (%v), %s", s.pid, s.addr, err, s.dir)
 			}
-			var servers []server
-			for lines := bufio.NewScanner(out); len(servers) < 3 && lines.Scan(); {
-				var s server
-				if n, _ := fmt.Sscanf(lines.Text(), "server %d %s %s", &s.pid, &s.addr, &s.dir); n == 3 {
-					servers = append(servers, s)
-				}
-			}
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Error(err)
-			}
-			_ = cmd.Wait()
-			if len(servers) != 3 {
-				t.Fatalf("%d servers started", len(servers))
-			}
-			for _, s := range servers {
-				deadline := time.Now().Add(20 * time.Second)
-				for {
-					_, dirErr := os.Stat(s.dir)
-					l, err := net.Listen("tcp", s.addr)
-					if err == nil {
-						l.Close()
-					}
-					if dirErr != nil && err == nil {
-						break
-					}
-					if time.Now().After(deadline) {
-						t.Fatalf("still there: process %d on %s (%v), %s", s.pid, s.addr, err, s.dir)
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
-			}
-		})
+		}
 	}
 }
 
