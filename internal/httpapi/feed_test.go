@@ -1,0 +1,392 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify"
+	"github.com/watchword-auth/watchword/verify/revoked"
+	"github.com/watchword-auth/watchword/verify/verifytest"
+)
+
+// A feedNode is a replica that serves its feed from a real database.
+type feedNode struct {
+	*httptest.Server
+	feed *Feed
+	log  *revocation.Log
+	done chan struct{} // closed to drain
+}
+
+func startFeed(t *testing.T) *feedNode {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n := &feedNode{done: make(chan struct{})}
+	s := sqlstore.New(db)
+	view, err := revocation.NewView(revocation.Config{
+		Store: s, Poll: 200 * time.Millisecond, MaxStaleness: 5 * time.Second, Now: time.Now,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.log = &revocation.Log{Store: s, View: view, Now: time.Now}
+	n.feed = &Feed{View: view, Heartbeat: 200 * time.Millisecond, Done: n.done}
+	mux := http.NewServeMux()
+	n.feed.Mount(mux)
+	n.Server = httptest.NewServer(mux)
+	t.Cleanup(n.Close)
+	return n
+}
+
+// run loads and follows the log until the test ends.
+func (n *feedNode) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); n.feed.View.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	if err := n.feed.View.Wait(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *feedNode) takeBack(t *testing.T, jti string) {
+	t.Helper()
+	_, err := n.log.TakeBack(t.Context(), store.Revocation{
+		Kind: string(revoked.Token), Subject: jti, ExpiresAt: time.Now().Add(time.Hour), Reason: "logout",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *feedNode) get(t *testing.T, query string, header ...string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.URL+"/api/revocations"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	res, err := n.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+func (n *feedNode) page(t *testing.T, query string) revoked.Page {
+	t.Helper()
+	res := n.get(t, query)
+	var p revoked.Page
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", query, res.Status, err)
+	}
+	return p
+}
+
+func TestFeedPages(t *testing.T) {
+	n := startFeed(t)
+	res := n.get(t, "")
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || res.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("before the log was read: %s, %v", res.Status, res.Header)
+	}
+	if res := n.get(t, "", "Accept", "text/event-stream"); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a stream before the log was read: %s", res.Status)
+	}
+	n.run(t)
+
+	res = n.get(t, "")
+	var raw map[string]json.RawMessage
+	if err := json.NewDecoder(res.Body).Decode(&raw); err != nil || string(raw["entries"]) != "[]" || string(raw["head"]) != "0" {
+		t.Errorf("an empty log is %s, %v", raw, err)
+	}
+	for _, name := range []string{"log", "head", "as_of", "age_ms", "snapshot", "entries", "more"} {
+		if _, ok := raw[name]; !ok {
+			t.Errorf("the page lacks %s", name)
+		}
+	}
+	if c := res.Header.Get("Cache-Control"); c != "no-store" {
+		t.Errorf("Cache-Control is %q", c)
+	}
+	for i := range 5 {
+		n.takeBack(t, strconv.Itoa(i))
+	}
+	p := n.page(t, "?after=2&limit=2")
+	if len(p.Entries) != 2 || p.Entries[0].Seq != 3 || !p.More || p.Snapshot || p.Entries[0].ID != revoked.Digest(revoked.Token, "2") {
+		t.Errorf("page is %+v", p)
+	}
+	if since := time.Since(p.AsOf); since < 0 || since > 5*time.Second || p.Age < 0 || p.Age > 5000 {
+		t.Errorf("as of %v ago, age %d ms", since, p.Age)
+	}
+	if p := n.page(t, "?after=9"); !p.Snapshot || len(p.Entries) != 5 {
+		t.Errorf("after more than there is comes %+v", p)
+	}
+
+	for query, code := range map[string]string{
+		"?after=-1": "invalid_after", "?after=x": "invalid_after", "?after=1.5": "invalid_after", "?after=99999999999999999999": "invalid_after",
+		"?limit=0": "invalid_limit", "?limit=10001": "invalid_limit", "?limit=x": "invalid_limit",
+	} {
+		res := n.get(t, query)
+		var p Problem
+		if err := json.NewDecoder(res.Body).Decode(&p); err != nil || res.StatusCode != http.StatusBadRequest || p.Code != code {
+			t.Errorf("%s: %s, %+v, %v", query, res.Status, p, err)
+		}
+	}
+	for _, id := range []string{"x", "log:x", "log:-1"} {
+		if res := n.get(t, "", "Accept", "text/event-stream", "Last-Event-ID", id); res.StatusCode != http.StatusBadRequest {
+			t.Errorf("Last-Event-ID %s: %s", id, res.Status)
+		}
+	}
+	head, err := n.Client().Head(n.URL + "/api/revocations")
+	if err != nil || head.StatusCode != http.StatusOK {
+		t.Errorf("HEAD: %v, %v", head, err)
+	}
+}
+
+// A sent event as a test reads it.
+type sentEvent struct{ id, name, data string }
+
+// events reads a stream in the background.
+func events(t *testing.T, res *http.Response) <-chan sentEvent {
+	t.Helper()
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%s, %v", res.Status, res.Header)
+	}
+	all := make(chan sentEvent, 10000)
+	go func() {
+		defer close(all)
+		var e sentEvent
+		for s := bufio.NewScanner(res.Body); s.Scan(); {
+			name, value, _ := strings.Cut(s.Text(), ": ")
+			switch name {
+			case "id":
+				e.id = value
+			case "event":
+				e.name = value
+			case "data":
+				e.data = value
+			case "":
+				all <- e
+				e = sentEvent{}
+			}
+		}
+	}()
+	return all
+}
+
+func next(t *testing.T, all <-chan sentEvent) sentEvent {
+	t.Helper()
+	select {
+	case e, ok := <-all:
+		if !ok {
+			t.Fatal("the stream has ended")
+		}
+		return e
+	case <-time.After(10 * time.Second):
+		t.Fatal("no event for 10 s")
+	}
+	return sentEvent{}
+}
+
+func TestFeedStream(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	log := n.page(t, "").Log
+	n.takeBack(t, "a")
+	all := events(t, n.get(t, "", "Accept", "text/event-stream"))
+	if e := next(t, all); e.name != "snapshot" || e.id != "" || !strings.Contains(e.data, log) {
+		t.Errorf("it begins with %+v", e)
+	}
+	if e := next(t, all); e.name != "revocation" || e.id != log+":1" || !strings.Contains(e.data, `"seq":1,"kind":"jti"`) {
+		t.Errorf("then comes %+v", e)
+	}
+	for range 3 { // heartbeats, though nothing happens
+		e := next(t, all)
+		var h feedHead
+		if err := json.Unmarshal([]byte(e.data), &h); err != nil || e.name != "head" || e.id != log+":1" || h.Head != 1 || time.Since(h.AsOf) > 5*time.Second {
+			t.Errorf("then comes %+v, %v", e, err)
+		}
+	}
+	n.takeBack(t, "b")
+	e := next(t, all)
+	for ; e.name == "head"; e = next(t, all) {
+	}
+	if e.name != "revocation" || e.id != log+":2" {
+		t.Errorf("the news is %+v", e)
+	}
+
+	all = events(t, n.get(t, "", "Accept", "text/event-stream", "Last-Event-ID", log+":1"))
+	if e := next(t, all); e.name != "resume" {
+		t.Errorf("resumed with %+v", e)
+	}
+	if e := next(t, all); e.name != "revocation" || e.id != log+":2" {
+		t.Errorf("resumed with %+v", e)
+	}
+	for name, id := range map[string]string{"another log": "other:2", "more than there is": log + ":7"} {
+		all = events(t, n.get(t, "", "Accept", "text/event-stream", "Last-Event-ID", id))
+		first, second := next(t, all), next(t, all)
+		if first.name != "snapshot" || second.id != log+":1" {
+			t.Errorf("%s: resumed with %+v, %+v", name, first, second)
+		}
+	}
+
+	// A reader comes from a replica that has read more than this one so far.
+	if _, err := n.log.Store.AppendRevocation(t.Context(), store.Revocation{
+		Kind: "jti", Subject: "c", CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	all = events(t, n.get(t, "", "Accept", "text/event-stream", "Last-Event-ID", log+":3"))
+	if first, second := next(t, all), next(t, all); first.name != "resume" || second.name != "head" || second.id != log+":3" {
+		t.Errorf("resumed with %+v, %+v", first, second)
+	}
+
+	close(n.done) // draining ends them all
+	for deadline := time.Now().Add(10 * time.Second); n.feed.streams.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d streams survive the drain", n.feed.streams.Load())
+		}
+	}
+}
+
+func TestFeedStreamEndsWithItsReader(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	for range 20 {
+		res := n.get(t, "", "Accept", "text/event-stream")
+		next(t, events(t, res))
+		res.Body.Close()
+	}
+	for deadline := time.Now().Add(10 * time.Second); n.feed.streams.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d streams survive their readers", n.feed.streams.Load())
+		}
+	}
+}
+
+// A slowReader accepts a first write, and then times out as a connection does.
+type slowReader struct {
+	http.ResponseWriter
+	writes   int
+	deadline time.Time
+}
+
+var errSlow = errors.New("i/o timeout")
+
+func (s *slowReader) SetWriteDeadline(t time.Time) error { s.deadline = t; return nil }
+func (s *slowReader) FlushError() error                  { return nil }
+func (s *slowReader) Write(p []byte) (int, error) {
+	if s.writes++; s.writes > 1 {
+		return 0, errSlow
+	}
+	return len(p), nil
+}
+
+func TestFeedCutsOffSlowReaders(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	w := &slowReader{ResponseWriter: httptest.NewRecorder()}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/revocations", nil)
+	r.Header.Set("Accept", "text/event-stream")
+	n.feed.serve(w, r) // returns
+	if until := time.Until(w.deadline); w.writes != 2 || until < feedWriteTimeout-5*time.Second || until > feedWriteTimeout {
+		t.Errorf("after %d writes, with a deadline in %v", w.writes, until)
+	}
+}
+
+func TestFeedHasRoomForSoManyStreams(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	n.feed.streams.Store(feedMaxStreams)
+	if res := n.get(t, "", "Accept", "text/event-stream"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "10" {
+		t.Errorf("one more stream: %s, %v", res.Status, res.Header)
+	}
+	if res := n.get(t, ""); res.StatusCode != http.StatusOK {
+		t.Errorf("a page: %s", res.Status)
+	}
+	if left := n.feed.streams.Load(); left != feedMaxStreams {
+		t.Errorf("%d streams are counted", left)
+	}
+}
+
+// TestFeedReachesResourceServers runs the whole way: the log in the database, the
+// view, the feed over HTTP, the client.
+func TestFeedReachesResourceServers(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	for i := range 1500 {
+		if i%500 == 0 {
+			n.takeBack(t, fmt.Sprint("before-", i))
+			continue
+		}
+		if _, err := n.log.Store.AppendRevocation(t.Context(), store.Revocation{
+			Kind: "jti", Subject: fmt.Sprint("before-", i), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.log.Settle(t.Context(), 1500); err != nil {
+		t.Fatal(err)
+	}
+	issuer := verifytest.New(t)
+	cfg := issuer.Config()
+	cfg.RevocationsURL = n.URL + "/api/revocations"
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	v, err := verify.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	token := func(jti string) string { return issuer.Sign("u", map[string]any{"jti": jti}) }
+	for _, i := range []int{0, 1, 999, 1000, 1499} {
+		if _, err := v.Verify(t.Context(), token(fmt.Sprint("before-", i))); !errors.Is(err, verify.ErrRevoked) {
+			t.Errorf("before-%d: %v", i, err)
+		}
+	}
+	var slowest time.Duration
+	for i := range 20 {
+		jti := fmt.Sprint("live-", i)
+		tok := token(jti)
+		if _, err := v.Verify(t.Context(), tok); err != nil {
+			t.Fatal(err)
+		}
+		n.takeBack(t, jti)
+		answered := time.Now()
+		for {
+			_, err := v.Verify(t.Context(), tok)
+			if errors.Is(err, verify.ErrRevoked) {
+				break
+			}
+			if err != nil || time.Since(answered) > 5*time.Second {
+				t.Fatalf("%s, %v after it was taken back: %v", jti, time.Since(answered), err)
+			}
+		}
+		slowest = max(slowest, time.Since(answered))
+	}
+	t.Logf("20 revocations over the stream: the slowest was seen %v after its 2xx", slowest)
+}

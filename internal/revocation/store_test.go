@@ -1,0 +1,79 @@
+package revocation
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// TestOnADatabase has two replicas take back at the same time, half of it inside
+// transactions, and asks each at once and the other after its poll.
+func TestOnADatabase(t *testing.T) {
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := sqlstore.New(db)
+	replicas := []*replica{start(t, s, Outage{}), start(t, s, Outage{})}
+
+	const writers, each = 4, 10
+	var wg sync.WaitGroup
+	for i, r := range replicas {
+		for w := range writers {
+			wg.Go(func() {
+				for n := range each {
+					id := fmt.Sprint(i, "-", w, "-", n)
+					if err := takeBack(t, r.log, s, id, n%2 == 0); err != nil {
+						t.Errorf("%s: %v", id, err)
+						return
+					}
+					if err := r.Check(token(id)); !errors.Is(err, ErrRevoked) {
+						t.Errorf("%s was taken back, then: %v", id, err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for i, r := range replicas {
+		if err := r.Wait(t.Context(), 2*writers*each); err != nil { // at its next poll
+			t.Fatal(err)
+		}
+		other := 1 - i
+		for w := range writers {
+			for n := range each {
+				r.expect(t, token(fmt.Sprint(other, "-", w, "-", n)), ErrRevoked)
+			}
+		}
+	}
+}
+
+func takeBack(t *testing.T, l *Log, s store.Store, id string, inTransaction bool) error {
+	rev := store.Revocation{Kind: string(revoked.Token), Subject: id, ExpiresAt: time.Now().Add(time.Hour)}
+	if !inTransaction {
+		_, err := l.TakeBack(t.Context(), rev)
+		return err
+	}
+	var seq int64
+	err := s.Update(t.Context(), func(r store.Records) error {
+		var err error
+		seq, err = l.Append(t.Context(), r, rev)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return l.Settle(t.Context(), seq)
+}
