@@ -33,8 +33,10 @@ var testPolicy = policy{
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
 
-// newStore opens a fresh SQLite database.
-func newStore(t testing.TB) store.Store {
+func newStore(t testing.TB) store.Store { return sqlstore.New(newDatabase(t)) }
+
+// newDatabase opens a fresh SQLite database.
+func newDatabase(t testing.TB) *sqldb.DB {
 	t.Helper()
 	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")})
 	if err != nil {
@@ -44,7 +46,7 @@ func newStore(t testing.TB) store.Store {
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return sqlstore.New(db)
+	return db
 }
 
 func newBox(t testing.TB, b byte) *seal.Box {

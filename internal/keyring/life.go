@@ -88,9 +88,9 @@ func (p policy) retire(k store.Key, at time.Time) store.Key {
 	return k
 }
 
-// pull brings the active time of a key that has not signed forward.
-func (p policy) pull(k store.Key, at time.Time) store.Key {
-	return p.date(k, earliest(k.CreatedAt, at), at)
+// pull brings the active time of a key forward.
+func (p policy) pull(k store.Key, now, at time.Time) store.Key {
+	return p.date(k, earliest(k.CreatedAt, now), at)
 }
 
 // lastSigning is from when on a key may sign no more: a token that it signed then
@@ -123,74 +123,84 @@ func (p policy) plan(rows []store.Key, ours, outdated func(store.Key) bool, now 
 	var (
 		current *store.Key  // the newest whose active time has begun
 		next    []store.Key // whose has not, in their order
-		anyLive bool        // somebody may hold a key set
+		revoked []store.Key
+		foreign bool // a cache may hold a key set without ours
 	)
 	rows = slices.SortedFunc(slices.Values(rows), byActivation)
 	for _, k := range rows {
-		live := now.Before(k.RemoveAt)
-		anyLive = anyLive || live && k.RevokedAt.IsZero()
+		if !now.Before(k.RemoveAt) {
+			continue
+		}
 		switch {
-		case !live || !ours(k):
-		case !k.ActivateAt.After(now):
-			current = &k
-		case k.RevokedAt.IsZero():
+		case !ours(k):
+			foreign = foreign || k.RevokedAt.IsZero()
+		case !k.RevokedAt.IsZero():
+			revoked = append(revoked, k)
+		case k.ActivateAt.After(now):
 			next = append(next, k)
+		default:
+			current = &k
 		}
 	}
+	first := now
+	if foreign {
+		first = now.Add(p.ripen())
+	}
+	compromised := superseded(current, revoked, now)
 	switch {
-	case current == nil && len(next) == 0 && !anyLive:
-		return plan{create: true, at: now} // the very first key: there is nothing in any cache
-	case current == nil && len(next) == 0:
-		return plan{create: true, at: now.Add(p.ripen())}
-	case current == nil && !next[0].CreatedAt.After(now):
-		return plan{} // it is ripening
-	case current == nil:
-		return plan{updates: []store.Key{p.pull(next[0], now)}} // the clock was put back
-	case !current.RevokedAt.IsZero() && len(next) == 0:
+	case compromised && len(next) == 0:
 		return plan{create: true, at: now} // better refused by a cache than forged
-	case !current.RevokedAt.IsZero():
-		return plan{updates: []store.Key{p.pull(next[0], now)}}
-	case outdated(*current):
-		return p.planReplacement(*current, next, outdated, now)
+	case compromised:
+		return plan{updates: []store.Key{p.pull(next[0], now, now)}}
+	case current == nil && len(next) == 0:
+		return plan{create: true, at: first}
+	case current == nil && next[0].CreatedAt.After(now): // the clock was put back
+		return plan{updates: []store.Key{p.pull(next[0], now, first)}}
+	case current == nil:
+		return plan{} // it is ripening
 	default:
-		return p.planRotation(*current, next, now)
+		return p.planSuccessor(*current, next, outdated, now)
 	}
 }
 
-// planRotation has the next key ready when the current one is to retire.
-func (p policy) planRotation(current store.Key, next []store.Key, now time.Time) plan {
-	end := earliest(current.RetireAt, p.lastSigning(current))
-	if now.Before(end.Add(-p.lead())) {
-		return plan{}
-	}
-	at := latest(current.RetireAt, now.Add(p.ripen()))
-	switch {
-	case len(next) == 0:
-		return plan{create: true, at: at, updates: []store.Key{p.retire(current, at)}}
-	case next[0].ActivateAt.After(at): // it was made by a clock that was ahead
-		return plan{updates: []store.Key{p.retire(current, at), p.pull(next[0], at)}}
-	default:
-		return plan{}
-	}
+// superseded says whether a revoked key came to sign after the key had retired, or
+// there is no key: then that one does not sign again, and there is nothing to wait
+// for.
+func superseded(key *store.Key, revoked []store.Key, now time.Time) bool {
+	return slices.ContainsFunc(revoked, func(k store.Key) bool {
+		came := !k.ActivateAt.After(now) && !k.RevokedAt.Before(k.ActivateAt)
+		return came && (key == nil || !k.ActivateAt.Before(key.RetireAt))
+	})
 }
 
-// planReplacement replaces the current key as soon as a new one is ripe. Another
-// outdated one that was to come sooner still does; one that was to come later
-// never signs.
-func (p policy) planReplacement(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
-	if slices.ContainsFunc(next, func(k store.Key) bool { return !outdated(k) }) {
-		return plan{}
+// planSuccessor has the next key ready when the current one is to retire; one that
+// is outdated retires as soon as there is a ripe one. What was to come before that
+// still does, even if it is outdated too; what was to come later does not.
+func (p policy) planSuccessor(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
+	at := now.Add(p.ripen())
+	if !outdated(current) {
+		end := earliest(current.RetireAt, p.lastSigning(current))
+		if now.Before(end.Add(-p.lead())) {
+			return plan{}
+		}
+		at = latest(at, current.RetireAt)
 	}
-	result := plan{create: true, at: now.Add(p.ripen())}
+	result := plan{create: true, at: at}
 	before := current
 	for _, k := range next {
-		if k.ActivateAt.After(result.at) {
+		switch late := k.ActivateAt.After(at); {
+		case !outdated(k) && !late:
+			return plan{} // it is on its way
+		case !outdated(k) && result.create: // a clock that was ahead made it
+			result.create = false
+			result.updates = append(result.updates, p.pull(k, now, at))
+		case outdated(k) && late:
 			result.deletes = append(result.deletes, k.ID)
-		} else {
+		case outdated(k):
 			before = k
 		}
 	}
-	result.updates = []store.Key{p.retire(before, result.at)}
+	result.updates = append(result.updates, p.retire(before, at))
 	return result
 }
 

@@ -102,7 +102,7 @@ type view struct {
 type held struct {
 	row    store.Key
 	signer *token.Signer
-	since  time.Time // when it was first published here (a clock's jump does not touch it); zero: it was not
+	since  time.Time // when it was first published here; zero: it was not
 	until  time.Time // stop signing then, whatever row says; zero: row decides
 }
 
@@ -293,7 +293,12 @@ func (r *Ring) adopt(rows []store.Key) error {
 	there := make(map[string]bool, len(rows))
 	for _, row := range rows {
 		there[row.ID] = true
-		h := r.held[row.ID]
+		h, fresh := r.held[row.ID], r.fresh
+		if fresh != nil && fresh.row.ID == row.ID {
+			r.fresh = nil // it is in the store after all
+		} else {
+			fresh = nil
+		}
 		switch {
 		case r.gone[row.ID]:
 		case h != nil:
@@ -302,9 +307,8 @@ func (r *Ring) adopt(rows []store.Key) error {
 			}
 			h.row, h.until = row, time.Time{}
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
-		case r.fresh != nil && r.fresh.signer.KeyID() == row.ID:
-			r.held[row.ID] = &held{row: row, signer: r.fresh.signer}
-			r.fresh = nil
+		case fresh != nil:
+			r.held[row.ID] = &held{row: row, signer: fresh.signer}
 		case r.cfg.Keys == InDatabase && row.Sealed != nil:
 			signer, err := unsealKey(r.cfg.Box, row)
 			if err != nil {
@@ -437,6 +441,7 @@ func (r *Ring) publish(ctx context.Context) {
 			h.since = now
 			r.cfg.Logger.InfoContext(ctx, "signing key published", "kid", h.row.ID, "active_at", h.row.ActivateAt)
 		}
+		h.since = earliest(h.since, now) // after a clock was put back, count again
 		keys = append(keys, h.signer.Public())
 	}
 	v := &view{keys: old.keys}
@@ -459,16 +464,19 @@ func (r *Ring) publish(ctx context.Context) {
 
 // choose returns the key that signs now: the newest whose time has come and that
 // every cache has. The one that signs already stays, if a clock was put back.
-// Once a key has signed, those before it never do again, whatever becomes of it.
+// When it is revoked, those before it do not sign again.
 func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
+	var revoked []store.Key
 	for _, h := range slices.Backward(r.inOrder()) {
-		if h.signer != signing && (h.row.ActivateAt.After(now) || !r.policy.ripe(h.row, h.since, now)) {
-			continue
-		}
-		if !h.row.RevokedAt.IsZero() || !now.Before(h.lastSigning(r.policy)) {
+		switch {
+		case !h.row.RevokedAt.IsZero():
+			revoked = append(revoked, h.row)
+		case h.signer != signing && (h.row.ActivateAt.After(now) || !r.policy.ripe(h.row, h.since, now)):
+		case !now.Before(h.lastSigning(r.policy)) || superseded(&h.row, revoked, now):
 			return nil
+		default:
+			return h
 		}
-		return h
 	}
 	return nil
 }
