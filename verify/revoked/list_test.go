@@ -258,7 +258,7 @@ func TestApplyInAnyOrder(t *testing.T) {
 // TestConcurrently appends, reads, pages and expires at the same time: what
 // Apply has returned for is refused from then on, and a follower misses nothing.
 func TestConcurrently(t *testing.T) {
-	const entries, chunk = 5000, 50
+	const entries, chunk = 2000, 50
 	var l List
 	var applied atomic.Int64
 	var wg sync.WaitGroup
