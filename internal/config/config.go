@@ -15,6 +15,7 @@ import "time"
 type Config struct {
 	Server     Server     `yaml:"server"`
 	Database   Database   `yaml:"database"`
+	Redis      Redis      `yaml:"redis"`
 	State      State      `yaml:"state"`
 	Storage    Storage    `yaml:"storage"`
 	Cluster    Cluster    `yaml:"cluster"`
@@ -71,11 +72,22 @@ type Database struct {
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
 }
 
+// Redis, or Valkey, makes sessions and limits faster; nothing depends on it unless
+// state.backend is redis.
+type Redis struct {
+	// redis://user:password@host:port/db, or rediss:// for TLS, the password
+	// percent-encoded. A cluster: more of its nodes as ?addr=host:port&addr=….
+	// Sentinel: the Sentinels in the same way, and &master_set=name.
+	URL string `yaml:"url" env:"REDIS_URL" secret:"password"`
+}
+
 // State is where sessions and other things that expire are kept.
 type State struct {
-	// sql keeps them in the database. memory is faster, but everybody is signed
-	// out when the node restarts. auto is sql.
-	Backend string `yaml:"backend" oneof:"auto memory sql"`
+	// sql keeps them in the database. tiered does so too and reads through Redis,
+	// which may be lost at any moment. redis keeps them in Redis alone: what it
+	// loses is lost. memory: everybody is signed out when the node restarts.
+	// auto is tiered if redis.url is set, else sql.
+	Backend string `yaml:"backend" oneof:"auto memory sql redis tiered"`
 }
 
 // Storage protects what is kept at rest.
@@ -86,6 +98,11 @@ type Storage struct {
 	// database when this is empty. Keep it apart from the database's backups, and
 	// do not lose it.
 	Key string `yaml:"key" env:"AUTH_STORAGE_KEY" secret:"all"`
+	// Other storage keys that may be met in the database: those of before, and
+	// while the key is being changed the next one. What is sealed under them can
+	// be read; nothing is sealed under them any more. docs/storage.md tells how a
+	// key is changed.
+	PreviousKeys []string `yaml:"previous_keys" env:"AUTH_STORAGE_KEY_PREVIOUS" secret:"all"`
 }
 
 // Cluster says who this node is.

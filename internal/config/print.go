@@ -38,7 +38,7 @@ func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string)
 		if list, ok := reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface().([]string); ok {
 			value = &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 			for _, item := range list {
-				value.Content = append(value.Content, scalar(item, true))
+				value.Content = append(value.Content, scalar(shown(s, item), true))
 			}
 		} else {
 			value = scalar(shown(s, s.Format(c)), s.Type.Kind() == reflect.String)

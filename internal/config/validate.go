@@ -23,6 +23,7 @@ func (c *Config) Validate() error {
 	v := &validator{}
 	c.Server.validate(v)
 	c.Database.validate(v)
+	c.validateState(v)
 	c.Tokens.validate(v)
 	c.Password.validate(v)
 
@@ -32,6 +33,11 @@ func (c *Config) Validate() error {
 		}
 	} else if c.Tokens.Keys == "database" && !c.Database.IsSQLite() {
 		v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
+	}
+	for i, key := range c.Storage.PreviousKeys {
+		if _, err := seal.ParseKey(key); err != nil {
+			v.problem("storage.previous_keys", "number %d cannot be used: %v", i+1, err)
+		}
 	}
 	if id := c.Cluster.InstanceID; id != "" && !instanceID.MatchString(id) {
 		v.problem("cluster.instance_id", "it may have up to 64 letters, digits, \".\", \"_\" and \"-\"")
@@ -78,6 +84,9 @@ func (c *Config) Warnings() []string {
 	}
 	if c.State.Backend == "memory" {
 		list = append(list, "state.backend is memory: everybody is signed out when this node restarts")
+	}
+	if backend := c.StateBackend(); c.Redis.URL != "" && backend != "redis" && backend != "tiered" {
+		list = append(list, "redis.url is set, but state.backend is "+backend+": Redis is not used")
 	}
 	if c.Revocation.OnOutage.Allow {
 		list = append(list, "revocation.on_outage is allow: while the database is away, revoked tokens are accepted")
@@ -194,11 +203,46 @@ func (d *Database) validate(v *validator) {
 	v.positive("database.acquire_timeout", d.AcquireTimeout)
 }
 
-// checkDatabaseURL never repeats the URL, since there may be a password in it. A
-// list of hosts (PostgreSQL's) is no URL to package url, so only the part before
-// the hosts is read strictly.
+// StateBackend is state.backend, with auto decided.
+func (c *Config) StateBackend() string {
+	switch {
+	case c.State.Backend != "auto":
+		return c.State.Backend
+	case c.Redis.URL != "":
+		return "tiered"
+	default:
+		return "sql"
+	}
+}
+
+func (c *Config) validateState(v *validator) {
+	switch backend := c.StateBackend(); {
+	case c.Redis.URL != "":
+		if !strings.HasPrefix(c.Redis.URL, "redis://") && !strings.HasPrefix(c.Redis.URL, "rediss://") {
+			v.problem("redis.url", "it begins with redis:// or rediss://")
+		} else if err := checkAuthority(c.Redis.URL); err != nil {
+			v.problem("redis.url", "%v", err)
+		}
+	case backend == "redis" || backend == "tiered":
+		v.problem("redis.url", "state.backend %s needs it: write redis://host:6379, or leave state.backend at auto", backend)
+	}
+}
+
 func checkDatabaseURL(text string) error {
-	_, rest, found := strings.Cut(text, "://")
+	if err := checkAuthority(text); err != nil {
+		return err
+	}
+	if !strings.Contains(text, "://") {
+		return errors.New("it is written as postgres://user:password@host:5432/name, or mysql://user:password@host:3306/name")
+	}
+	return nil
+}
+
+// checkAuthority reads user, password and hosts of a URL. It never repeats them,
+// since there may be a password in it. A list of hosts (PostgreSQL's) is no URL to
+// package url, so only the part before the hosts is read strictly.
+func checkAuthority(text string) error {
+	_, rest, _ := strings.Cut(text, "://")
 	authority, _, _ := strings.Cut(rest, "/")
 	authority, _, _ = strings.Cut(authority, "?")
 	hosts := authority
@@ -215,9 +259,6 @@ func checkDatabaseURL(text string) error {
 		if _, err := url.Parse("x://" + host); err != nil {
 			return errors.New("the host and port cannot be read; if the password has special characters, percent-encode them (@ is %40, / is %2F)")
 		}
-	}
-	if !found {
-		return errors.New("it is written as postgres://user:password@host:5432/name, or mysql://user:password@host:3306/name")
 	}
 	return nil
 }

@@ -48,6 +48,15 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"no time for a connection", "database: {acquire_timeout: 0s}", "database.acquire_timeout: it must be longer than 0s"},
 		{"storage key of the wrong size", "storage: {key: c2hvcnQ=}",
 			`storage.key: the storage key is not 32 bytes in base64 or hex: make one with "openssl rand -base64 32"`},
+		{"previous storage key that is none", "storage: {previous_keys: [" + key + ", c2hvcnQ=]}",
+			`storage.previous_keys: number 2 cannot be used: the storage key is not 32 bytes in base64 or hex: make one with "openssl rand -base64 32"`},
+		{"Redis of another scheme", "redis: {url: 'http://cache:6379'}", "redis.url: it begins with redis:// or rediss://"},
+		{"Redis password with an @", "redis: {url: 'redis://u:secr@et@cache:6379'}",
+			"redis.url: there are two @ in it; write @ in a user name or password as %40"},
+		{"state in Redis without one", "state: {backend: redis}",
+			"redis.url: state.backend redis needs it: write redis://host:6379, or leave state.backend at auto"},
+		{"tiered state without Redis", "state: {backend: tiered}",
+			"redis.url: state.backend tiered needs it: write redis://host:6379, or leave state.backend at auto"},
 		{"stored keys without a storage key", "database: {url: 'postgres://h/db'}",
 			`storage.key: it is needed to encrypt the signing keys in the database; make one with "openssl rand -base64 32", or set tokens.keys to memory`},
 		{"name with a space", "cluster: {instance_id: 'a b'}",
@@ -153,6 +162,7 @@ func TestWarnings(t *testing.T) {
 	for _, tt := range []struct{ yaml, want string }{
 		{"server: {public_url: 'http://auth.example.com'}", "server.public_url"},
 		{"state: {backend: memory}", "state.backend"},
+		{"{redis: {url: 'redis://h'}, state: {backend: sql}}", "redis.url"},
 		{"revocation: {on_outage: allow}", "revocation.on_outage"},
 		{"password: {memory: 1MiB}", "password.memory"},
 	} {
@@ -162,6 +172,24 @@ func TestWarnings(t *testing.T) {
 		}
 		if w := c.Warnings(); len(w) != 1 || !strings.HasPrefix(w[0], tt.want+" ") {
 			t.Errorf("%s: %q", tt.yaml, w)
+		}
+	}
+}
+
+func TestStateBackend(t *testing.T) {
+	for _, tt := range []struct{ yaml, want string }{
+		{"", "sql"},
+		{"redis: {url: 'redis://h'}", "tiered"},
+		{"{redis: {url: 'redis://h'}, state: {backend: redis}}", "redis"},
+		{"{redis: {url: 'redis://h'}, state: {backend: sql}}", "sql"},
+		{"state: {backend: memory}", "memory"},
+	} {
+		c, err := loadText(tt.yaml)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.StateBackend(); got != tt.want {
+			t.Errorf("%q: %s, want %s", tt.yaml, got, tt.want)
 		}
 	}
 }
@@ -184,6 +212,8 @@ func TestProxies(t *testing.T) {
 func TestPrintShowsNoSecret(t *testing.T) {
 	c := Default()
 	c.Storage.Key = "SECRET-1"
+	c.Storage.PreviousKeys = []string{"SECRET-3", "SECRET-4"}
+	c.Redis.URL = "redis://:SECRET@h/0?sentinel_password=SECRET"
 	c.Admin.Password = "sqlite:SECRET-2"
 	for url, shown := range map[string]string{
 		"sqlite:data/watchword.db":                      "sqlite:data/watchword.db",
