@@ -16,7 +16,7 @@ run: build ## Build, and serve on http://127.0.0.1:8080 with SQLite in ./data
 
 build: ## Build bin/watchword
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
 
 test: tools ## Every test, with the race detector, and 30 s of each fuzz target
 	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh

@@ -124,18 +124,17 @@ func NewLogger(c config.Log, out *os.File) *slog.Logger {
 
 // welcome says where the node is and what to try.
 func welcome(terminal io.Writer, cfg *config.Config) {
-	url := strings.TrimSuffix(cfg.Server.PublicURL, "/")
 	fmt.Fprintf(terminal, `Watchword serves on %[1]s
 its database is %[2]s
 
-Try:
+Try, in another terminal (PASSWORD is the administrator's):
 
   curl -s %[1]s/api/pkeys
-  curl -s %[1]s/api/login -d '{"username":"admin","password":"…"}'
-  curl -s %[1]s/api/verify -H 'Authorization: Bearer …access_token…'
+  TOKEN=$(curl -s %[1]s/api/login -d '{"username":"admin","password":"PASSWORD"}' | grep -o 'eyJ[^"]*')
+  curl -s %[1]s/api/verify -H "Authorization: Bearer $TOKEN"
 
 Ctrl-C stops it.
-`, url, maskURL(cfg.Database.URL))
+`, cfg.Server.PublicURL, maskURL(cfg.Database.URL))
 }
 
 // maskURL leaves out what follows the scheme of a database that needs a password.
