@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -23,8 +24,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
-	"github.com/watchword-auth/watchword/internal/state/memstate"
-	"github.com/watchword-auth/watchword/internal/state/sqlstate"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -36,13 +35,17 @@ type Options struct {
 	// Terminal is where the password of a first administrator, that the node made
 	// up itself, is written, once. Nil: none is made up.
 	Terminal io.Writer
+	// Store and State are backends of the program's own, which stay open when the
+	// node ends. Nil: those that the configuration names.
+	Store store.Store
+	State state.Store
 }
 
 // A Node is a running replica.
 type Node struct {
 	handler http.Handler
 	parts   *Parts
-	state   state.Store
+	state   *shared
 	keys    *keyring.Ring
 	health  *httpapi.Health
 	logger  *slog.Logger
@@ -68,7 +71,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{logger: o.Logger, drained: make(chan struct{})}
 	var sessions *session.Store
 	ended := func(ctx context.Context, userID string) error { return sessions.EndAll(ctx, userID) }
-	if n.parts, err = open(ctx, cfg, o.Logger, registry, ended); err != nil {
+	if n.parts, err = open(ctx, cfg, o.Store, o.Logger, registry, ended); err != nil {
 		return nil, err
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -78,7 +81,9 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	n.state = openState(cfg, n.parts)
+	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger); err != nil {
+		return nil, err
+	}
 	sessions = session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
@@ -104,8 +109,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		TokenDuration: cfg.Tokens.TokenDuration, LongestToken: longestToken(cfg), LongestSession: cfg.Sessions.TTL,
 		Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
+	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
+	maps.Copy(backends, n.state.servers)
 	n.health = &httpapi.Health{
-		Backends: map[string]func(context.Context) error{"database": n.parts.DB.Ping, "state": n.state.Ping},
+		Backends: backends,
 		Ready:    n.Ready, Timeout: cfg.Health.Timeout,
 	}
 	n.handler, err = httpapi.New(httpapi.Config{
@@ -163,48 +170,13 @@ func (n *Node) Close() error {
 	n.loops.Wait()
 	var err error
 	if n.state != nil {
-		err = n.state.Close()
+		err = n.state.close()
 	}
 	return errors.Join(err, n.parts.Close())
 }
 
 func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 	n.loops.Go(func() { run(ctx) })
-}
-
-// sweepEvery and sweepBatch bound how much expired state a sweep deletes at once.
-const (
-	sweepEvery = time.Minute
-	sweepBatch = 1000
-)
-
-// sweepState deletes what has expired, in small steps.
-func (n *Node) sweepState(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for {
-			swept, err := n.state.Sweep(ctx, sweepBatch)
-			if err != nil {
-				n.logger.Warn("expired state could not be deleted; trying again later", "err", err)
-			}
-			if swept < sweepBatch || err != nil {
-				break
-			}
-		}
-	}
-}
-
-func openState(cfg *config.Config, p *Parts) state.Store {
-	if cfg.State.Backend == "memory" {
-		return memstate.New(time.Now)
-	}
-	return sqlstate.New(p.DB, time.Now)
 }
 
 func openKeys(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry *prometheus.Registry, s store.Store) (*keyring.Ring, error) {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
@@ -20,12 +22,27 @@ import (
 
 // OpenDatabase opens the database that cfg names and leaves its schema as it is.
 func OpenDatabase(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*sqldb.DB, error) {
+	return openDatabase(ctx, cfg, logger, nil, 0)
+}
+
+// openDatabase is OpenDatabase with metrics, if a registry is given, and with a
+// bound on one transaction other than sqldb's, if it is not zero.
+func openDatabase(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry prometheus.Registerer, timeout time.Duration) (*sqldb.DB, error) {
 	if err := makeDataDirectory(cfg.Database.URL); err != nil {
 		return nil, err
 	}
 	return sqldb.Open(ctx, sqldb.Config{
-		URL: cfg.Database.URL, MaxConnections: cfg.Database.MaxConnections, AcquireTimeout: cfg.Database.AcquireTimeout, Logger: logger,
+		URL: cfg.Database.URL, MaxConnections: cfg.Database.MaxConnections, AcquireTimeout: cfg.Database.AcquireTimeout,
+		Timeout: timeout, Logger: logger, Registerer: registry,
 	})
+}
+
+func migrate(ctx context.Context, db *sqldb.DB, logger *slog.Logger) error {
+	applied, err := db.Migrate(ctx)
+	for _, m := range applied {
+		logger.Info("migrated the database", "migration", m.Name, "took", m.Took)
+	}
+	return err
 }
 
 // RotateKeys asks every running node to replace its signing keys; each does so

@@ -30,7 +30,7 @@ const Leeway = 30 * time.Second
 
 // Parts is what works without a running node: the command line's half.
 type Parts struct {
-	DB          *sqldb.DB
+	DB          *sqldb.DB // nil if the program brought its own store
 	Store       store.Store
 	Directory   *directory.Service
 	Audit       *audit.Trail
@@ -43,39 +43,35 @@ type Parts struct {
 // the use cases on it. What is taken back through these parts is in the log when
 // the call returns; running replicas read it at their next poll.
 func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts, error) {
-	return open(ctx, cfg, logger, prometheus.NewRegistry(), nil)
+	return open(ctx, cfg, nil, logger, prometheus.NewRegistry(), nil)
 }
 
 // Close closes the database.
-func (p *Parts) Close() error { return p.DB.Close() }
+func (p *Parts) Close() error {
+	if p.DB == nil {
+		return nil
+	}
+	return p.DB.Close()
+}
 
-// open makes the parts; ended is called for users whose sessions have ended, and
+// open makes the parts, on the program's own store if there is one; ended is called for users whose sessions have ended, and
 // with it a view is made, which is a node's.
-func open(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error) (_ *Parts, err error) {
-	if err := makeDataDirectory(cfg.Database.URL); err != nil {
-		return nil, err
-	}
-	p := &Parts{}
-	p.DB, err = sqldb.Open(ctx, sqldb.Config{
-		URL: cfg.Database.URL, MaxConnections: cfg.Database.MaxConnections, AcquireTimeout: cfg.Database.AcquireTimeout,
-		Logger: logger, Registerer: registry,
-	})
-	if err != nil {
-		return nil, err
-	}
+func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error) (_ *Parts, err error) {
+	p := &Parts{Store: own}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.DB.Close())
+			err = errors.Join(err, p.Close())
 		}
 	}()
-	applied, err := p.DB.Migrate(ctx)
-	if err != nil {
-		return nil, err
+	if own == nil {
+		if p.DB, err = openDatabase(ctx, cfg, logger, registry, 0); err != nil {
+			return nil, err
+		}
+		if err := migrate(ctx, p.DB, logger); err != nil {
+			return nil, err
+		}
+		p.Store = sqlstore.New(p.DB)
 	}
-	for _, m := range applied {
-		logger.Info("migrated the database", "migration", m.Name, "took", m.Took)
-	}
-	p.Store = sqlstore.New(p.DB)
 	p.Audit, err = audit.New(audit.Config{Store: p.Store, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: registry})
 	if err != nil {
 		return nil, err
@@ -138,23 +134,34 @@ func makeDataDirectory(url string) error {
 	return nil
 }
 
-// StorageBox returns what seals private keys at rest: under the configured storage
-// key, or, for SQLite without one, under a key file beside the database.
+// StorageBox returns what seals values at rest: under the configured storage key,
+// or, for SQLite without one, under a key file beside the database. What is sealed
+// under one of the previous keys opens, too.
 func StorageBox(cfg *config.Config) (*seal.Box, error) {
+	primary, err := storageKey(cfg)
+	if err != nil {
+		return nil, err
+	}
+	previous := make([][]byte, len(cfg.Storage.PreviousKeys))
+	for i, text := range cfg.Storage.PreviousKeys {
+		if previous[i], err = seal.ParseKey(text); err != nil {
+			return nil, fmt.Errorf("storage.previous_keys: %w", err)
+		}
+	}
+	return seal.New(primary, previous...)
+}
+
+func storageKey(cfg *config.Config) ([]byte, error) {
 	if cfg.Storage.Key != "" {
 		key, err := seal.ParseKey(cfg.Storage.Key)
 		if err != nil {
 			return nil, fmt.Errorf("storage.key: %w", err)
 		}
-		return seal.New(key)
+		return key, nil
 	}
 	path, ok := strings.CutPrefix(cfg.Database.URL, sqliteScheme)
 	if !ok {
-		return nil, errors.New("storage.key: signing keys kept in this database need a storage key; set AUTH_STORAGE_KEY (openssl rand -base64 32)")
+		return nil, errors.New("storage.key: what is sealed in this database needs a storage key; set AUTH_STORAGE_KEY (openssl rand -base64 32)")
 	}
-	key, err := seal.FromFile(path + ".key")
-	if err != nil {
-		return nil, err
-	}
-	return seal.New(key)
+	return seal.FromFile(path + ".key")
 }

@@ -1,0 +1,117 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/state/redisstate"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/state/tiered"
+)
+
+// A shared is the shared state of a node, and the servers that it needs besides
+// the database.
+type shared struct {
+	state.Store
+	servers map[string]func(context.Context) error // what to ask whether they answer
+	close   func() error
+}
+
+// openState opens what state.backend names, or takes what the program brought. db
+// is nil if the program brought its own store, too.
+func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, logger *slog.Logger) (*shared, error) {
+	nothing := func() error { return nil }
+	if own != nil {
+		if cfg.State.Backend != "auto" {
+			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
+		}
+		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing}, nil
+	}
+	backend := cfg.StateBackend()
+	if db == nil && (backend == "sql" || backend == "tiered") {
+		return nil, fmt.Errorf("state.backend: %s needs a database, but this program brings its own store; bring the state, too", backend)
+	}
+	switch backend {
+	case "memory":
+		return &shared{memstate.New(time.Now), nil, nothing}, nil
+	case "sql":
+		return &shared{sqlstate.New(db, time.Now), nil, nothing}, nil
+	}
+	redis, err := redisstate.Open(cfg.Redis.URL)
+	if err != nil {
+		return nil, err
+	}
+	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close}
+	if backend == "tiered" { // which does not need Redis to start
+		s.Store = tiered.New(redis, sqlstate.New(db, time.Now), time.Now, logger)
+		return s, nil
+	}
+	if err := redis.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("redis.url: Redis does not answer; start it, or set state.backend to tiered, which does without while it is away: %w", cause(err)), redis.Close())
+	}
+	if err := redis.Check(ctx); err != nil {
+		logger.Warn("Redis may forget sessions", "err", err)
+	}
+	return s, nil
+}
+
+// cause is what is behind an error, for an operator.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+// sweepEvery and sweepBatch bound how much expired state a sweep deletes at once.
+const (
+	sweepEvery = time.Minute
+	sweepBatch = 1000
+)
+
+// sweepLease is held by the replica that sweeps.
+var sweepLease = state.Key{Kind: "lease", Owner: "sweep", ID: "sweep"}
+
+// sweepState deletes what has expired.
+func (n *Node) sweepState(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := sweep(ctx, n.state); err != nil && ctx.Err() == nil {
+			n.logger.Warn("expired state could not be deleted; trying again later", "err", err)
+		}
+	}
+}
+
+// sweep deletes what has expired, in small steps, unless another replica does so
+// or has just done so: who gets the lease keeps it to its end, and stops by then.
+func sweep(ctx context.Context, s state.Store) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepEvery)
+	defer cancel()
+	switch _, err := s.Create(ctx, sweepLease, nil, sweepEvery); {
+	case errors.Is(err, state.ErrExists):
+		return nil
+	case err != nil:
+		return err
+	}
+	for {
+		if swept, err := s.Sweep(ctx, sweepBatch); err != nil || swept < sweepBatch {
+			return err
+		}
+	}
+}

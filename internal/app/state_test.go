@@ -1,0 +1,188 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// signedIn logs in, renews, and returns what came of it.
+func (w *world) signedIn() httpapi.Grant {
+	w.t.Helper()
+	g := w.login("admin")
+	return decode[httpapi.Grant](w.t, w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, ""))
+}
+
+func (w *world) wantBackend(name, status string) {
+	w.t.Helper()
+	report := decode[httpapi.HealthReport](w.t, w.do("GET", "/health", "", nil))
+	if report.Backends[name].Status != status {
+		w.t.Errorf("the health of %s is not %s: %+v", name, status, report)
+	}
+}
+
+func TestStateInRedis(t *testing.T) {
+	url := testenv.Redis(t)
+	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.State.Backend = url, "redis" })
+	g := w.signedIn()
+	w.wantBackend("redis", "ok")
+	w.wantBackend("database", "ok")
+	if list, err := sqlstate.New(w.node.parts.DB, time.Now).List(t.Context(), "session", w.verify(g.AccessToken)["sub"].(string)); err != nil || len(list) > 0 {
+		t.Errorf("sessions in the database: %v, %v", list, err)
+	}
+	w.restart()
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, "")
+}
+
+// Without Redis a tiered node starts and works; with it again, it says so.
+func TestTieredStartsWithoutRedis(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	redis.Stop()
+	w := newWorld(t, func(c *config.Config) { c.Redis.URL = redis.URL })
+	g := w.signedIn()
+	w.want(w.do("GET", "/readyz", "", nil), 200, "")
+	if a := w.do("GET", "/health", "", nil); a.status != 503 {
+		t.Errorf("health is %d %s without Redis", a.status, a.body)
+	}
+	w.wantBackend("redis", "failed")
+	w.wantBackend("database", "ok")
+
+	redis.Start(t)
+	for deadline := time.Now().Add(20 * time.Second); w.do("GET", "/health", "", nil).status != 200; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("Redis is back, and the node does not see it")
+		}
+	}
+	w.wantBackend("redis", "ok")
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, "")
+}
+
+func TestRedisAloneMustAnswer(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	redis.Stop()
+	cfg := testConfig(t)
+	cfg.Redis.URL, cfg.State.Backend = redis.URL, "redis"
+	cfg.Complete()
+	_, err := New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.HasPrefix(err.Error(), "redis.url: Redis does not answer; start it, or set state.backend to tiered") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What the program brought is used, and stays open.
+func TestOwnState(t *testing.T) {
+	own := &closing{Store: memstate.New(time.Now)}
+	cfg := testConfig(t)
+	cfg.Complete()
+	node, err := New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), State: own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if node.state.Store != own || node.state.servers["state"] == nil {
+		t.Error("the node does not use it")
+	}
+	if err := node.Close(); err != nil || own.closed {
+		t.Errorf("close: %v; own closed: %v", err, own.closed)
+	}
+
+	cfg.State.Backend = "sql"
+	if _, err := New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), State: own}); err == nil ||
+		!strings.Contains(err.Error(), "leave it at auto") {
+		t.Errorf("two states: %v", err)
+	}
+}
+
+type closing struct {
+	state.Store
+	closed bool
+}
+
+func (c *closing) Close() error {
+	c.closed = true
+	return nil
+}
+
+// Of ten replicas one sweeps, until nothing is left, and no other until its lease
+// has ended.
+func TestSweepOneReplicaAtATime(t *testing.T) {
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "w.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixMilli())
+	now := func() time.Time { return time.UnixMilli(clock.Load()) }
+	const expired = sweepBatch + 1
+	err = db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
+		for i := range int64(expired) {
+			_, err := q.Exec(ctx, "INSERT INTO state_rates (kind, owner, id, tat, expires_at) VALUES ('rate', 'o', ?, 1, 1)", i)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var sweepers, swept atomic.Int64
+	replicas := func() {
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				s := &sweeping{Store: sqlstate.New(db, now)}
+				if err := sweep(t.Context(), s); err != nil {
+					t.Error(err)
+				}
+				swept.Add(s.n)
+				if s.calls > 0 {
+					sweepers.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	replicas()
+	if sweepers.Load() != 1 || swept.Load() != expired {
+		t.Errorf("%d replicas swept %d of %d", sweepers.Load(), swept.Load(), expired)
+	}
+	replicas()
+	if sweepers.Load() != 1 {
+		t.Error("another one swept during the lease")
+	}
+	clock.Add(sweepEvery.Milliseconds())
+	replicas()
+	if sweepers.Load() != 2 {
+		t.Errorf("%d swept after the lease", sweepers.Load()-1)
+	}
+}
+
+// A sweeping counts what Sweep does.
+type sweeping struct {
+	state.Store
+	calls, n int64
+}
+
+func (s *sweeping) Sweep(ctx context.Context, limit int) (int, error) {
+	n, err := s.Store.Sweep(ctx, limit)
+	s.calls, s.n = s.calls+1, s.n+int64(n)
+	return n, err
+}
