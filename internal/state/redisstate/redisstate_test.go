@@ -1,23 +1,273 @@
 package redisstate_test
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
 
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/statetest"
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
+var key = state.Key{Kind: "session", Owner: "user", ID: "id"}
+
 func TestConformance(t *testing.T) {
-	url := "redis://127.0.0.1:17963"
+	url := testenv.Redis(t)
 	statetest.Run(t, "redis", func(t *testing.T) state.Store { return open(t, url) })
 }
 
+// The names are a promise to operators, and the owner is the hash tag of each.
+func TestKeys(t *testing.T) {
+	s := open(t, testenv.Redis(t))
+	c := client(t, s)
+	must(t)(s.Put(t.Context(), key, []byte("value"), time.Hour))
+	must(t)(s.Limit(t.Context(), key, state.Rate{Burst: 1, Period: time.Hour}))
+	names, err := c.Do(t.Context(), c.B().Keys().Pattern("*").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	want := []string{"rate:{user}:session:id", "session:{user}:id", "session_index:{user}"}
+	if !slices.Equal(names, want) {
+		t.Errorf("keys %q, want %q", names, want)
+	}
+	for _, name := range names { // nothing stays for ever
+		ttl, err := c.Do(t.Context(), c.B().Pttl().Key(name).Build()).AsInt64()
+		if err != nil || ttl <= 0 || ttl > time.Hour.Milliseconds() {
+			t.Errorf("%s expires in %d ms, %v", name, ttl, err)
+		}
+	}
+}
+
+// The index lets go of what has expired, and lives as long as its last record.
+func TestIndex(t *testing.T) {
+	ctx, s := t.Context(), open(t, testenv.Redis(t))
+	c := client(t, s)
+	for _, id := range []string{"a", "b", "c"} {
+		must(t)(s.Put(ctx, state.Key{Kind: "session", Owner: "user", ID: id}, nil, 20*time.Millisecond))
+	}
+	must(t)(s.Put(ctx, key, nil, time.Hour))
+	until(t, "expiry", func() bool {
+		_, err := s.Get(ctx, state.Key{Kind: "session", Owner: "user", ID: "c"})
+		return errors.Is(err, state.ErrNotFound)
+	})
+	pause(t, 2*time.Millisecond) // scores are compared by whole milliseconds
+	must(t)(s.Put(ctx, state.Key{Kind: "session", Owner: "user", ID: "d"}, nil, time.Minute))
+	n, err := c.Do(ctx, c.B().Zcard().Key("session_index:{user}").Build()).AsInt64()
+	if err != nil || n != 2 {
+		t.Errorf("the index has %d, %v, want 2", n, err)
+	}
+	ttl, err := c.Do(ctx, c.B().Pttl().Key("session_index:{user}").Build()).AsInt64()
+	if err != nil || ttl < 59*time.Minute.Milliseconds() {
+		t.Errorf("the index expires in %d ms, %v", ttl, err)
+	}
+}
+
+// A flush forgets records, but no version comes back with them.
+func TestFlush(t *testing.T) {
+	ctx, s := t.Context(), open(t, testenv.Redis(t))
+	old, err := s.Put(ctx, key, []byte("old"), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, s)
+	if err := c.Do(ctx, c.B().Flushall().Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	must(t)(s.Put(ctx, key, []byte("new"), time.Hour))
+	if _, err := s.Swap(ctx, key, old, nil, time.Hour); !errors.Is(err, state.ErrChanged) {
+		t.Errorf("Swap with a version from before the flush: %v", err)
+	}
+	// Scripts that the server has forgotten are sent again.
+	if err := c.Do(ctx, c.B().ScriptFlush().Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	must(t)(s.Put(ctx, key, []byte("newer"), time.Hour))
+}
+
+// A server that hangs or is away is said to be so, within the time; a store that
+// was opened before its server was there finds it.
+func TestAway(t *testing.T) {
+	ctx, srv := t.Context(), testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	s := open(t, srv.URL)
+	must(t)(s.Put(ctx, key, []byte("kept"), time.Hour))
+
+	fails := func(what string, s *redisstate.Store) {
+		t.Helper()
+		begin := time.Now()
+		_, err := s.Get(ctx, key)
+		if !errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrNotFound) {
+			t.Errorf("%s: Get: %v, want ErrUnavailable", what, err)
+		}
+		if _, err := s.Limit(ctx, key, state.Rate{Burst: 1, Period: time.Hour}); !errors.Is(err, state.ErrUnavailable) {
+			t.Errorf("%s: Limit: %v, want ErrUnavailable", what, err)
+		}
+		if err := s.Ping(ctx); !errors.Is(err, state.ErrUnavailable) {
+			t.Errorf("%s: Ping: %v, want ErrUnavailable", what, err)
+		}
+		if took := time.Since(begin); took > 3*redisstate.Timeout+2*time.Second {
+			t.Errorf("%s: three calls took %v", what, took)
+		}
+	}
+	srv.Pause(t)
+	fails("hangs", s)
+	srv.Resume(t)
+	until(t, "the server that hung", func() bool { return s.Ping(ctx) == nil })
+
+	srv.Stop()
+	fails("away", s)
+	early := open(t, srv.URL)
+	fails("not there yet", early)
+	srv.Start(t)
+	for _, s := range []*redisstate.Store{s, early} {
+		var r state.Record
+		until(t, "the server that was away", func() (ok bool) {
+			var err error
+			r, err = s.Get(ctx, key)
+			return err == nil
+		})
+		if string(r.Value) != "kept" {
+			t.Errorf("the record is %q", r.Value)
+		}
+	}
+}
+
+func TestURL(t *testing.T) {
+	for _, bad := range []string{"", "http://user:hunter2@host", "redis://:hunter2@host/x/y", "redis://:hunter2%@host", "redis://host/notanumber:hunter2"} {
+		_, err := redisstate.Open(bad)
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	o, err := redisstate.ClientOption("rediss://u:p@a:1/3?addr=b:2&master_set=main")
+	if err != nil || o.TLSConfig == nil || o.Sentinel.MasterSet != "main" || o.SelectDB != 3 || len(o.InitAddress) != 2 || o.Sentinel.TLSConfig == nil {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+// Check refuses a server that may throw sessions away.
+func TestCheck(t *testing.T) {
+	if err := open(t, testenv.Redis(t)).Check(t.Context()); err != nil {
+		t.Errorf("noeviction: %v", err)
+	}
+	srv := testenv.StartRedis(t, "--maxmemory-policy", "allkeys-lru")
+	if err := open(t, srv.URL).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "noeviction") {
+		t.Errorf("allkeys-lru: %v", err)
+	}
+}
+
+// BenchmarkGet and BenchmarkSwap compare with the client alone, 64 callers each.
+func BenchmarkGet(b *testing.B) {
+	s := open(b, testenv.Redis(b))
+	must(b)(s.Put(b.Context(), key, make([]byte, 300), time.Hour))
+	c := client(b, s)
+	b.Run("store", func(b *testing.B) {
+		callers(b, func(ctx context.Context) error { _, err := s.Get(ctx, key); return err })
+	})
+	b.Run("client", func(b *testing.B) {
+		callers(b, func(ctx context.Context) error {
+			_, err := c.Do(ctx, c.B().Get().Key("session:{user}:id").Build()).ToString()
+			return err
+		})
+	})
+}
+
+func BenchmarkSwap(b *testing.B) {
+	s := open(b, testenv.Redis(b))
+	must(b)(s.Put(b.Context(), key, make([]byte, 300), time.Hour))
+	c := client(b, s)
+	value := make([]byte, 300)
+	b.Run("store", func(b *testing.B) {
+		callers(b, func(ctx context.Context) error {
+			_, err := s.Swap(ctx, key, 1, value, time.Hour)
+			if errors.Is(err, state.ErrChanged) {
+				err = nil
+			}
+			return err
+		})
+	})
+	// The same number of bytes to a script that does the same.
+	script := rueidis.NewLuaScript("if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[5] then return 0 end return 1")
+	text := rueidis.BinaryString(value)
+	b.Run("client", func(b *testing.B) {
+		callers(b, func(ctx context.Context) error {
+			return script.Exec(ctx, c, []string{"session:{user}:id", "session_index:{user}"},
+				[]string{"id", "0000000000000001", "3600000", text, "0000000000000001"}).Error()
+		})
+	})
+}
+
+func callers(b *testing.B, call func(ctx context.Context) error) {
+	var group sync.WaitGroup
+	work := make(chan int)
+	for range 64 {
+		group.Go(func() {
+			for n := range work {
+				for range n {
+					if err := call(b.Context()); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	b.ResetTimer()
+	for left := b.N; left > 0; left -= 50 {
+		work <- min(left, 50)
+	}
+	close(work)
+	group.Wait()
+}
+
 func open(t testing.TB, url string) *redisstate.Store {
+	t.Helper()
 	s, err := redisstate.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+func client(t testing.TB, s *redisstate.Store) rueidis.Client {
+	t.Helper()
+	c, err := s.Client(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func must(t testing.TB) func(_ any, err error) {
+	return func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); pause(t, 2*time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func pause(t *testing.T, d time.Duration) {
+	select {
+	case <-t.Context().Done():
+	case <-time.After(d):
+	}
 }

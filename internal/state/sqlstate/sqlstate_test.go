@@ -13,6 +13,7 @@ import (
 )
 
 func TestConformanceSQLite(t *testing.T) {
+	t.Parallel()
 	dirs := make(map[*testing.T]string)
 	statetest.Run(t, "sqlite", func(t *testing.T) state.Store {
 		if dirs[t] == "" {
@@ -23,11 +24,20 @@ func TestConformanceSQLite(t *testing.T) {
 }
 
 func TestConformancePostgres(t *testing.T) {
+	t.Parallel()
 	statetest.Run(t, "postgres", shared(testenv.Postgres(t)))
 }
 
 func TestConformanceMariaDB(t *testing.T) {
+	t.Parallel()
 	statetest.Run(t, "mariadb", shared(testenv.MariaDB(t)))
+}
+
+func TestConformancePgBouncer(t *testing.T) {
+	t.Parallel()
+	url := testenv.Postgres(t)
+	open(t, url) // migrated
+	statetest.Run(t, "postgres-pgbouncer", shared(testenv.PgBouncer(t, url).URL+"&default_query_exec_mode=exec"))
 }
 
 func shared(url string) func(t *testing.T) state.Store {

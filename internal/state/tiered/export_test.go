@@ -10,3 +10,6 @@ func (s *Store) Reads() bool {
 	v := s.current.Load()
 	return v != nil && v.reads && s.valid(v) && !s.avoided()
 }
+
+// Avoids says whether this replica does without Redis, because that failed.
+func (s *Store) Avoids() bool { return s.avoided() }

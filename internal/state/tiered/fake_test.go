@@ -79,13 +79,16 @@ func (l *link) heal()                          { l.fault.Store(nil) }
 // cut is a partition: nothing gets through.
 func (l *link) cut() { l.inject(func(string) fault { return before }) }
 
-func (l *link) do(op string, f func(s *server) error) error {
+func (l *link) do(ctx context.Context, op string, f func(s *server) error) error {
 	kind := none
 	if decide := l.fault.Load(); decide != nil {
 		kind = (*decide)(op)
 	}
 	if kind == before {
 		return errFault
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	s := l.server.Load()
 	s.mu.Lock()
@@ -97,16 +100,16 @@ func (l *link) do(op string, f func(s *server) error) error {
 	return err
 }
 
-func (l *link) Limit(_ context.Context, _ state.Key, rate state.Rate) (d state.Decision, err error) {
-	err = l.do("Limit", func(*server) error {
+func (l *link) Limit(ctx context.Context, _ state.Key, rate state.Rate) (d state.Decision, err error) {
+	err = l.do(ctx, "Limit", func(*server) error {
 		_, d = rate.Decide(0, time.Now().UnixMicro())
 		return nil
 	})
 	return d, err
 }
 
-func (l *link) CacheOpen(_ context.Context, generation string) (name string, err error) {
-	err = l.do("CacheOpen", func(s *server) error {
+func (l *link) CacheOpen(ctx context.Context, generation string) (name string, err error) {
+	err = l.do(ctx, "CacheOpen", func(s *server) error {
 		s.open[generation] = true
 		name = s.name
 		return nil
@@ -114,13 +117,13 @@ func (l *link) CacheOpen(_ context.Context, generation string) (name string, err
 	return name, err
 }
 
-func (l *link) CacheServer(_ context.Context, generation string) (name string, err error) {
-	err = l.in("CacheServer", generation, func(s *server) { name = s.name })
+func (l *link) CacheServer(ctx context.Context, generation string) (name string, err error) {
+	err = l.in(ctx, "CacheServer", generation, func(s *server) { name = s.name })
 	return name, err
 }
 
-func (l *link) CacheRead(_ context.Context, generation string, key state.Key, token string, _ time.Duration) (r state.Record, found redisstate.Entry, err error) {
-	err = l.in("CacheRead", generation, func(s *server) {
+func (l *link) CacheRead(ctx context.Context, generation string, key state.Key, token string, _ time.Duration) (r state.Record, found redisstate.Entry, err error) {
+	err = l.in(ctx, "CacheRead", generation, func(s *server) {
 		switch e, ok := s.entries[generation+key.ID]; {
 		case !ok:
 			s.entries[generation+key.ID] = entry{condition: 'T', token: token}
@@ -133,16 +136,16 @@ func (l *link) CacheRead(_ context.Context, generation string, key state.Key, to
 	return r, found, err
 }
 
-func (l *link) CacheFill(_ context.Context, generation, token string, r state.Record, _ time.Duration) error {
-	return l.in("CacheFill", generation, func(s *server) {
+func (l *link) CacheFill(ctx context.Context, generation, token string, r state.Record, _ time.Duration) error {
+	return l.in(ctx, "CacheFill", generation, func(s *server) {
 		if e := s.entries[generation+r.Key.ID]; e.condition == 'T' && e.token == token {
 			s.entries[generation+r.Key.ID] = entry{condition: 'V', record: r}
 		}
 	})
 }
 
-func (l *link) CacheMark(_ context.Context, generation string, key state.Key, token string, _ time.Duration) error {
-	return l.in("CacheMark", generation, func(s *server) {
+func (l *link) CacheMark(ctx context.Context, generation string, key state.Key, token string, _ time.Duration) error {
+	return l.in(ctx, "CacheMark", generation, func(s *server) {
 		if e := s.entries[generation+key.ID]; e.condition == 'M' || e.condition == 'C' {
 			s.entries[generation+key.ID] = entry{condition: 'C'}
 		} else {
@@ -151,8 +154,8 @@ func (l *link) CacheMark(_ context.Context, generation string, key state.Key, to
 	})
 }
 
-func (l *link) CacheClear(_ context.Context, generation string, key state.Key, token string) error {
-	return l.in("CacheClear", generation, func(s *server) {
+func (l *link) CacheClear(ctx context.Context, generation string, key state.Key, token string) error {
+	return l.in(ctx, "CacheClear", generation, func(s *server) {
 		e := s.entries[generation+key.ID]
 		if e.condition == 'M' && e.token == token || e.condition != 'M' && e.condition != 'C' {
 			delete(s.entries, generation+key.ID)
@@ -160,8 +163,8 @@ func (l *link) CacheClear(_ context.Context, generation string, key state.Key, t
 	})
 }
 
-func (l *link) in(op, generation string, f func(s *server)) error {
-	return l.do(op, func(s *server) error {
+func (l *link) in(ctx context.Context, op, generation string, f func(s *server)) error {
+	return l.do(ctx, op, func(s *server) error {
 		if !s.open[generation] {
 			return redisstate.ErrNotOpen
 		}
