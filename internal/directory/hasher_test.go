@@ -186,9 +186,9 @@ func TestDearerHashesStayWithinTheBudget(t *testing.T) {
 	}
 }
 
-// Sixty-four logins at once, each of which takes 19 MiB, would take 1.2 GiB.
+// Sixty-four logins at once, each of which takes 8 MiB, would take 512 MiB.
 func TestMemoryOfManyLoginsIsBounded(t *testing.T) {
-	const workers, memory, logins = 2, 19 << 10, 64
+	const workers, memory, logins = 2, 8 << 10, 64
 	h := hasher(t, HasherConfig{Memory: memory, Iterations: 1, Parallelism: 1, Workers: workers, Queue: logins})
 	runtime.GC()
 	base := heap()

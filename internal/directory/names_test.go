@@ -166,7 +166,7 @@ func FuzzUsernameKey(f *testing.F) {
 		if again, err := UsernameKey(key); again != key || err != nil {
 			t.Errorf("%q is %q, and that is %q (%v)", s, key, again, err)
 		}
-		if !utf8.ValidString(key) || utf8.RuneCountInString(key) > MaxUsername || strings.ContainsAny(key, " ,\x00") {
+		if !utf8.ValidString(key) || utf8.RuneCountInString(key) > MaxUsername || strings.ContainsAny(key, " \t\n\x00") {
 			t.Errorf("%q is %q", s, key)
 		}
 		if _, shownAs, err := username(s); err == nil && shownAs != key {
