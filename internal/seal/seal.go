@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -95,6 +96,48 @@ func (b *Box) Open(sealed []byte, place string) ([]byte, error) {
 		return nil, ErrOpen
 	}
 	return plaintext, nil
+}
+
+// Knows says whether the value was sealed under one of the keys that the Box was
+// given. It does not say whether it opens.
+func (b *Box) Knows(sealed []byte) bool {
+	if len(sealed) < headerSize || sealed[0] != version {
+		return false
+	}
+	_, ok := b.aeads[keyID(sealed[1:headerSize])]
+	return ok
+}
+
+// Reseal returns the value sealed under the primary key, and whether that is a
+// change. The errors are those of Open.
+func (b *Box) Reseal(sealed []byte, place string) ([]byte, bool, error) {
+	plaintext, err := b.Open(sealed, place)
+	if err != nil {
+		return nil, false, err
+	}
+	if keyID(sealed[1:headerSize]) == b.primary {
+		return sealed, false, nil
+	}
+	return b.Seal(plaintext, place), true, nil
+}
+
+// A Holder keeps sealed values somewhere. Who seals with the storage key is one,
+// so that the key can be changed.
+type Holder interface {
+	// Sealed says what the values are, in the plural: "signing keys".
+	Sealed() string
+	// Reseal seals every value anew that is not under the primary key of b. Each
+	// is a step of its own that others may run beside: when the call ends early,
+	// what is done is done, and the next call goes on from there. A value that
+	// does not open is left as it is; the error says which, after all others are
+	// done.
+	Reseal(ctx context.Context, b *Box) (Resealed, error)
+}
+
+// Resealed counts values.
+type Resealed struct {
+	Changed int // sealed anew
+	Current int // were under the primary key already
 }
 
 // identify names a key without telling anything about it.

@@ -129,3 +129,49 @@ func TestOldValuesStillOpen(t *testing.T) {
 		t.Fatalf("got %q, %v", plaintext, err)
 	}
 }
+
+func TestReseal(t *testing.T) {
+	old := newBox(t, oldKey).Seal([]byte("secret"), "here")
+	b := newBox(t, newKey, oldKey)
+	sealed, changed, err := b.Reseal(old, "here")
+	if err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	if got, err := newBox(t, newKey).Open(sealed, "here"); err != nil || string(got) != "secret" {
+		t.Errorf("the new key alone: %q, %v", got, err)
+	}
+	again, changed, err := b.Reseal(sealed, "here")
+	if err != nil || changed || !bytes.Equal(again, sealed) {
+		t.Errorf("the second time: changed %v, %v", changed, err)
+	}
+	if _, _, err := b.Reseal(old, "elsewhere"); !errors.Is(err, ErrOpen) {
+		t.Errorf("at another place: %v", err)
+	}
+	if _, _, err := newBox(t, newKey).Reseal(old, "here"); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("without the old key: %v", err)
+	}
+	damaged := append([]byte{}, sealed...)
+	damaged[len(damaged)-1] ^= 1
+	if _, _, err := b.Reseal(damaged, "here"); !errors.Is(err, ErrOpen) {
+		t.Errorf("a damaged value that is current: %v", err)
+	}
+}
+
+func TestKnows(t *testing.T) {
+	old := newBox(t, oldKey).Seal(nil, "")
+	for name, test := range map[string]struct {
+		box  *Box
+		text []byte
+		want bool
+	}{
+		"primary":  {newBox(t, oldKey), old, true},
+		"previous": {newBox(t, newKey, oldKey), old, true},
+		"neither":  {newBox(t, newKey), old, false},
+		"short":    {newBox(t, oldKey), old[:headerSize-1], false},
+		"later":    {newBox(t, oldKey), append([]byte{2}, old[1:]...), false},
+	} {
+		if got := test.box.Knows(test.text); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// A Rekeyed is what became of one kind of sealed values.
+type Rekeyed struct {
+	Kind string // "signing keys"
+	seal.Resealed
+}
+
+// Rekey seals everything anew that is sealed under another storage key than the
+// primary one of cfg. It may be stopped at any moment and called again, and
+// replicas may run meanwhile if they were given both keys. What was done before an
+// error is reported with it.
+func (p *Parts) Rekey(ctx context.Context, cfg *config.Config) ([]Rekeyed, error) {
+	box, err := StorageBox(cfg)
+	if err != nil {
+		return nil, err
+	}
+	holders := []seal.Holder{keyring.Sealed{Store: p.Store, Now: time.Now}}
+	var done []Rekeyed
+	var errs []error
+	for _, h := range holders {
+		counts, err := h.Reseal(ctx, box)
+		done = append(done, Rekeyed{h.Sealed(), counts})
+		errs = append(errs, err)
+	}
+	event := store.AuditEvent{Action: "storage.rekey", Outcome: audit.OK}
+	err = errors.Join(errs...)
+	if err != nil {
+		event.Outcome = audit.Failed
+	}
+	p.Audit.Record(ctx, event)
+	return done, err
+}

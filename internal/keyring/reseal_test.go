@@ -1,0 +1,130 @@
+package keyring
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// sealedKeys puts keys into the store: made by different instances, so that they
+// sign side by side.
+func sealedKeys(t *testing.T, s store.Store, c *clock, box *seal.Box, names ...string) (kids []string) {
+	t.Helper()
+	for _, name := range names {
+		cfg := testConfig(t, s, c)
+		cfg.Box, cfg.InstanceID = box, name
+		fresh, err := newKey(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.CreateKey(t.Context(), testPolicy.date(fresh.row, c.Now(), c.Now())); err != nil {
+			t.Fatal(err)
+		}
+		kids = append(kids, fresh.row.ID)
+	}
+	return kids
+}
+
+func changingBox(t *testing.T) *seal.Box {
+	t.Helper()
+	box, err := seal.New(bytes.Repeat([]byte{2}, seal.KeySize), bytes.Repeat([]byte{1}, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return box
+}
+
+func TestReseal(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	sealedKeys(t, s, c, newBox(t, 1), "a", "b", "c")
+	sealedKeys(t, s, c, newBox(t, 2), "d")
+	revoked := sealedKeys(t, s, c, newBox(t, 3), "e")[0] // of a key that nobody has any more
+	if _, err := RevokeIn(t.Context(), s, revoked, c.Now()); err != nil {
+		t.Fatal(err)
+	}
+	before := rows(t, s)
+
+	for _, want := range []seal.Resealed{{Changed: 3, Current: 1}, {Current: 4}} {
+		got, err := Sealed{s, c.Now}.Reseal(t.Context(), changingBox(t))
+		if err != nil || got != want {
+			t.Fatalf("got %+v, %v, want %+v", got, err, want)
+		}
+	}
+	for i, after := range rows(t, s) {
+		if after.ID != before[i].ID || after.RetireAt != before[i].RetireAt || !bytes.Equal(after.PublicJWK, before[i].PublicJWK) {
+			t.Errorf("more than the seal changed: %+v, was %+v", after, before[i])
+		}
+		if _, err := unsealKey(newBox(t, 2), after); err != nil && after.ID != revoked {
+			t.Error(err)
+		}
+	}
+}
+
+// What does not open is named, and does not keep the others from being done.
+func TestResealNamesWhatDoesNotOpen(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	foreign := sealedKeys(t, s, c, newBox(t, 3), "a")[0]
+	damaged := row(t, s, sealedKeys(t, s, c, newBox(t, 1), "b")[0])
+	damaged.Sealed[len(damaged.Sealed)-1] ^= 1
+	if err := s.UpdateKey(t.Context(), damaged); err != nil {
+		t.Fatal(err)
+	}
+	sealedKeys(t, s, c, newBox(t, 1), "c")
+	got, err := Sealed{s, c.Now}.Reseal(t.Context(), changingBox(t))
+	if got != (seal.Resealed{Changed: 1}) || err == nil {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for _, want := range []string{foreign + " is sealed under a storage key that was not given", damaged.ID + " is damaged"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// It ends in the middle, whether or not the last step was persisted, and the next
+// call goes on from there. A ring signs all the while.
+func TestResealGoesOn(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		what fault
+		want seal.Resealed // of the second call
+	}{
+		{"failed and not persisted", notPersisted, seal.Resealed{Changed: 2, Current: 2}},
+		{"failed but persisted", persisted, seal.Resealed{Changed: 1, Current: 3}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, c := newStore(t), &clock{now: start}
+			cfg := testConfig(t, s, c)
+			cfg.Box = changingBox(t)
+			sealedKeys(t, s, c, newBox(t, 1), "a", "b", "c", "d")
+			ring := open(t, cfg)
+			compact := sign(t, ring, c.Now())
+
+			calls := 0
+			broken := &faulty{Store: s, next: func() fault {
+				if calls++; calls == 4 { // the third key
+					return tt.what
+				}
+				return works
+			}}
+			if _, err := (Sealed{broken, c.Now}).Reseal(t.Context(), cfg.Box); !errors.Is(err, errInjected) {
+				t.Fatalf("got %v", err)
+			}
+			refresh(t, ring)
+			if err := check(ring, compact, c.Now()); err != nil {
+				t.Error(err)
+			}
+			if got, err := (Sealed{s, c.Now}).Reseal(t.Context(), cfg.Box); err != nil || got != tt.want {
+				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
+			}
+			cfg.Box = newBox(t, 2)
+			if err := check(open(t, cfg), compact, c.Now()); err != nil {
+				t.Errorf("with the new key alone: %v", err)
+			}
+		})
+	}
+}
