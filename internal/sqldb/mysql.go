@@ -73,11 +73,12 @@ func mysqlKind(err error) kind {
 		case 1146: // ER_NO_SUCH_TABLE
 			return noTable
 		case 1040, 1203, 1226, // too many connections
-			1053,             // ER_SERVER_SHUTDOWN
 			1114,             // ER_RECORD_FILE_FULL
 			1205,             // ER_LOCK_WAIT_TIMEOUT; has waited long already
 			1290, 1792, 1836: // read-only
 			return refused
+		case 1053, 1927: // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED
+			return lost
 		}
 		return other
 	}

@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	}
 	cfg, err := pgx.ParseConfig(db.cfg.URL)
 	if err != nil {
-		return fmt.Errorf("it cannot be read: %w", err) // pgx hides the password
+		// The error itself shows the URL, with the password hidden when pgx finds it.
+		return fmt.Errorf("it cannot be read: %w", cmp.Or(errors.Unwrap(err), errors.New("see the PostgreSQL manual on connection URIs")))
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = dialTimeout
@@ -43,36 +45,39 @@ func (db *DB) openPostgres(ctx context.Context) error {
 }
 
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
+//
+// pgconn.SafeToRetry is not asked: when a connection ends while a commit is under
+// way, pgx 5.12 calls it safe ("conn closed"), and it is not.
 func postgresKind(err error) kind {
 	if errors.Is(err, pgx.ErrTxCommitRollback) {
 		// The function went on after a statement that had ended the transaction.
 		return retry
 	}
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch e.Code {
-		case "23505": // unique_violation
-			return unique
-		case "40001", "40P01": // serialization_failure, deadlock_detected
-			return retry
-		case "42P01": // undefined_table
-			return noTable
-		case "25006", // read_only_sql_transaction: the primary became a standby
-			"57P01", "57P02", "57P03", // shutting down, starting up
-			"55P03": // lock_not_available
-			return refused
-		}
-		switch e.Code[:2] {
-		case "53": // insufficient resources: disk, memory, connections
-			return refused
-		case "08": // connection exception; PgBouncer's, too
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return refused // whatever the reason, there was no connection to write on
+	}
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		if errors.Is(err, pgconn.ErrConnClosed) {
 			return lost
 		}
 		return other
 	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+	if e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC" {
+		return lost // it ends the connection, and may come after a commit
+	}
+	switch e.Code {
+	case "23505": // unique_violation
+		return unique
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return retry
+	case "42P01": // undefined_table
+		return noTable
+	case "25006", // read_only_sql_transaction: the primary became a standby
+		"55P03": // lock_not_available
 		return refused
 	}
-	if pgconn.SafeToRetry(err) {
+	if strings.HasPrefix(e.Code, "53") { // insufficient resources: disk, memory
 		return refused
 	}
 	return other

@@ -17,6 +17,10 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
+// sqliteReaders bounds the connections that read. Reading happens in this process,
+// so that more than there are processors only cost memory.
+const sqliteReaders = 4
+
 // openSQLite opens the file, and makes it, with mode 0600, when it is not there.
 //
 // One connection writes, several read: in WAL mode neither waits for the other,
@@ -70,7 +74,7 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db.reader, err = open(db.cfg.MaxConnections, "_query_only", "1")
+	db.reader, err = open(min(db.cfg.MaxConnections, sqliteReaders), "_query_only", "1")
 	if err != nil {
 		return errors.Join(err, db.writer.close())
 	}

@@ -19,12 +19,8 @@ func readClaim(scan sqldb.Scan) (c store.Claim, err error) {
 // CreateClaim implements store.Claims.
 func (r records) CreateClaim(ctx context.Context, c store.Claim) error {
 	return r.write(ctx, func(q sqldb.Q) error {
-		taken, err := exists(ctx, q, "SELECT 1 FROM claims WHERE id = ? OR name_key = ?", c.ID, c.NameKey)
-		if err != nil {
+		if err := free(ctx, q, "claims", c.ID, c.NameKey); err != nil {
 			return err
-		}
-		if taken {
-			return store.ErrConflict
 		}
 		return insert(ctx, q, `INSERT INTO claims (id, name, name_key, short_name, held_value, created_at, updated_at, version)
 			VALUES (?, ?, ?, ?, ?, ?, ?, 1)`,

@@ -19,12 +19,8 @@ func readGroup(scan sqldb.Scan) (g store.Group, err error) {
 // CreateGroup implements store.Groups.
 func (r records) CreateGroup(ctx context.Context, g store.Group) error {
 	return r.write(ctx, func(q sqldb.Q) error {
-		taken, err := exists(ctx, q, "SELECT 1 FROM usergroups WHERE id = ? OR name_key = ?", g.ID, g.NameKey)
-		if err != nil {
+		if err := free(ctx, q, "usergroups", g.ID, g.NameKey); err != nil {
 			return err
-		}
-		if taken {
-			return store.ErrConflict
 		}
 		return insert(ctx, q, `INSERT INTO usergroups (id, name, name_key, created_at, updated_at, version)
 			VALUES (?, ?, ?, ?, ?, 1)`,

@@ -24,12 +24,8 @@ func readUser(scan sqldb.Scan) (u store.User, err error) {
 // one has 1.
 func (r records) CreateUser(ctx context.Context, u store.User) error {
 	return r.write(ctx, func(q sqldb.Q) error {
-		taken, err := exists(ctx, q, "SELECT 1 FROM users WHERE id = ? OR name_key = ?", u.ID, u.NameKey)
-		if err != nil {
+		if err := free(ctx, q, "users", u.ID, u.NameKey); err != nil {
 			return err
-		}
-		if taken {
-			return store.ErrConflict
 		}
 		return insert(ctx, q, `INSERT INTO users (id, username, name_key, email, first_name, last_name,
 			password_hash, disabled, epoch, session_epoch, created_at, updated_at, version)
@@ -149,6 +145,17 @@ func (r records) AnyoneHolds(ctx context.Context, shortName, value string) (bool
 		JOIN memberships m ON m.group_id = gc.group_id
 		JOIN users u ON u.id = m.user_id
 		WHERE c.short_name = ? AND c.held_value = ? AND u.disabled = 0 LIMIT 1`, shortName, value)
+}
+
+// free makes sure that a new user, group or claim finds its id and its name free.
+// It asks in two halves, because with OR not every database uses both indexes.
+func free(ctx context.Context, q sqldb.Q, table, id, nameKey string) error {
+	taken, err := exists(ctx, q, "SELECT 1 FROM "+table+" WHERE id = ? UNION ALL SELECT 1 FROM "+table+" WHERE name_key = ?",
+		id, nameKey)
+	if err == nil && taken {
+		return store.ErrConflict
+	}
+	return err
 }
 
 // lockVersion makes sure that a user, group or claim still has the version, and

@@ -1,0 +1,144 @@
+package sqldb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// A cutter stands between the pool and the server. When it is armed, it cuts the
+// connection on which a message comes by: before the server gets it, or after.
+type cutter struct {
+	addr    string
+	message []byte
+	before  atomic.Bool
+	armed   atomic.Bool
+	cuts    atomic.Int64
+}
+
+func newCutter(t *testing.T, server, message string) *cutter {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	c := &cutter{addr: l.Addr().String(), message: []byte(message)}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go c.forward(client, upstream)
+			go func() {
+				defer client.Close()
+				_, _ = io.Copy(client, upstream)
+			}()
+		}
+	}()
+	return c
+}
+
+func (c *cutter) forward(client, upstream net.Conn) {
+	defer upstream.Close()
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := client.Read(buf)
+		if err != nil {
+			return
+		}
+		if bytes.Contains(bytes.ToLower(buf[:n]), c.message) && c.armed.CompareAndSwap(true, false) {
+			c.cuts.Add(1)
+			client.Close() // the answer finds nobody
+			if !c.before.Load() {
+				_, _ = upstream.Write(buf[:n])
+				_, _ = io.Copy(io.Discard, upstream) // until the server has seen us go
+			}
+			return
+		}
+		if _, err := upstream.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// The connection ends with the commit under way. Whether the server has done it or
+// not, the caller must not be told that nothing was written.
+func TestCommitLost(t *testing.T) {
+	for name, target := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
+		t.Run(name, func(t *testing.T) {
+			direct := migrated(t, Config{URL: target})
+			u, err := url.Parse(target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			commit, insert := newCutter(t, u.Host, "commit"), newCutter(t, u.Host, "insert into settings")
+			behind := func(c *cutter) *DB {
+				u.Host = c.addr
+				return open(t, Config{URL: u.String()})
+			}
+			has := func(name string) bool {
+				t.Helper()
+				err := direct.QueryRow(t.Context(), "SELECT value FROM settings WHERE name = ?", name).Scan(new(string))
+				if err != nil && !errors.Is(err, ErrNoRows) {
+					t.Fatal(err)
+				}
+				return err == nil
+			}
+			add := func(db *DB, name string) error {
+				return db.InTx(t.Context(), func(ctx context.Context, q Q) error {
+					_, err := q.Exec(ctx, insertSetting, name, "x")
+					return err
+				})
+			}
+			db := behind(commit)
+			for _, test := range []struct {
+				name   string
+				before bool
+			}{{"failed and not persisted", true}, {"failed but persisted", false}} {
+				if err := add(db, "warm "+test.name); err != nil {
+					t.Fatal(err)
+				}
+				commit.before.Store(test.before)
+				commit.armed.Store(true)
+				err := add(db, test.name)
+				if err == nil || errors.Is(err, ErrBusy) || commit.cuts.Swap(0) != 1 {
+					t.Errorf("%s: %v", test.name, err)
+				}
+				if test.before && has(test.name) {
+					t.Errorf("%s: it is there", test.name)
+				}
+				for deadline := time.Now().Add(10 * time.Second); !test.before && !has(test.name); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("%s: it is not there", test.name)
+					}
+				}
+				if err := add(db, "after "+test.name); err != nil {
+					t.Errorf("the next one after %q: %v", test.name, err)
+				}
+			}
+			// Lost before the commit, nothing was written, and that is what is said.
+			db = behind(insert)
+			if err := db.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			insert.armed.Store(true)
+			if err := add(db, "early"); !errors.Is(err, ErrBusy) || has("early") || insert.cuts.Load() != 1 {
+				t.Errorf("lost before the commit: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,45 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// Snapshot runs f on one unchanging state of the database, beside which others
+// read and write. It lasts as long as f does: Config.Timeout does not bound it.
+// f is run once and can only read.
+func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) error) error {
+	p := db.reader
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.release()
+	options := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+	if db.dialect == SQLite {
+		options = nil // WAL: a transaction reads one state; these connections cannot write
+	}
+	sqlTx, err := p.db.BeginTx(ctx, options)
+	if err != nil {
+		return p.explain(ctx, err, true)
+	}
+	defer sqlTx.Rollback()
+	return f(ctx, &tx{pool: p, tx: sqlTx})
+}
+
+// CheckSchema returns an error unless the schema is exactly the one that this
+// binary knows: one that is merely compatible may hold what it would overlook.
+func (db *DB) CheckSchema(ctx context.Context) error {
+	has, err := db.schemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := db.migrations()
+	if err != nil {
+		return err
+	}
+	if knows := all[len(all)-1].Version; has != knows {
+		return fmt.Errorf("the schema of the database is version %d, and this binary's is %d: use the version of Watchword that the nodes run, or \"watchword migrate\" first", has, knows)
+	}
+	return nil
+}
