@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"flag"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -13,6 +14,10 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
+
+// A life takes a tenth of a second, several with the race detector. After a change
+// here run some hundred: go test ./internal/keyring -run Invariants -rapid.checks=500
+func init() { _ = flag.Set("rapid.checks", "25") }
 
 // TestInvariants lives a ring's life at random: time passes, or stands still and
 // then jumps, in either direction; the process is killed and started; the store

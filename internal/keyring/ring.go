@@ -69,10 +69,12 @@ type Config struct {
 //
 //   - At most one key signs, and one does unless the store has been away for
 //     longer than a tenth of KeyDuration beyond the rotation that was due, or the
-//     ring is not ripe yet (see Open).
+//     ring is not ripe yet (see Open), or a clock was put back (then for no longer
+//     than a key ripens).
 //   - No key signs before it has been published for MaxAge. Exceptions: the very
 //     first key, when the store knows no other that could be in a cache, and the
-//     one that replaces a revoked key.
+//     one that replaces a revoked key. A key that Open finds in the store is
+//     believed to have been published since it was made.
 //   - A token lives no longer than the published life of its key, Leeway included,
 //     if it lives no longer than TokenDuration.
 //   - A key that is not known to be in the store is neither used nor published,

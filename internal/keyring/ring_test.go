@@ -281,6 +281,76 @@ func TestRotationRequestDuringARotation(t *testing.T) {
 	}
 }
 
+// A replica that learns of a key late has served key sets without it.
+func TestKeyLearntLateRipensFirst(t *testing.T) {
+	c := &clock{now: start}
+	shared := newStore(t)
+	away := &faulty{Store: shared}
+	a, b := open(t, testConfig(t, shared, c)), open(t, testConfig(t, away, c))
+	first := signing(t, a)
+	away.next = func() fault { return notPersisted }
+	live(t, a, c, 101*time.Second)
+	second := signing(t, a)
+	if _, known := b.Key(second); known || signing(t, b) != first || second == first {
+		t.Fatal("this test tests nothing")
+	}
+	away.next = nil
+	refresh(t, b)
+	for range 15 { // the first key may sign for nine seconds, then none
+		if signing(t, b) == second {
+			t.Fatal("a key signs that caches do not know")
+		}
+		live(t, b, c, time.Second)
+	}
+	if kid := signing(t, b); kid != second {
+		t.Errorf("%q signs, want the ripe key", kid)
+	}
+}
+
+// Whether a shorter life of the current key reached the store or not, it is kept to.
+func TestRotationOfUnknownFate(t *testing.T) {
+	c := &clock{now: start}
+	s := &faulty{Store: newStore(t)}
+	cfg := testConfig(t, s, c)
+	r := open(t, cfg)
+	first := signing(t, r)
+	if err := RequestRotation(t.Context(), s, c.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	c.Move(time.Second)
+	calls := 0 // Keys, Setting, Update; then it is away
+	s.next = func() fault {
+		switch calls++; {
+		case calls < 3:
+			return works
+		case calls == 3:
+			return persisted
+		default:
+			return notPersisted
+		}
+	}
+	var last string
+	for signing(t, r) != "" {
+		last = sign(t, r, c.Now())
+		_ = r.Refresh(t.Context())
+		c.Move(time.Second)
+	}
+	if since := c.Now().Sub(start); since != 28*time.Second {
+		t.Errorf("it signed for %v, want the 17s that the next key ripens and the slack", since)
+	}
+	s.next = nil
+	r = open(t, cfg)
+	for ; c.Now().Before(start.Add(52 * time.Second)); c.Move(time.Second) {
+		refresh(t, r)
+		if _, ok := r.Key(first); !ok {
+			t.Fatal("the key is gone before its last token")
+		}
+		if err := check(r, last, c.Now()); err != nil && !errors.Is(err, accesstoken.ErrExpired) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	cfg := testConfig(t, s, c)
@@ -380,6 +450,45 @@ func TestRevokedKeyIsDroppedThoughTheStoreIsAway(t *testing.T) {
 	refresh(t, r)
 	if kid := signing(t, r); kid == first || kid == "" {
 		t.Errorf("%q signs", kid)
+	}
+}
+
+// The key before the revoked one could still sign for a while. It does not.
+func TestRevocationDoesNotReviveTheKeyBefore(t *testing.T) {
+	c := &clock{now: start}
+	s := &faulty{Store: newStore(t)}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	live(t, r, c, 101*time.Second)
+	second := signing(t, r)
+	revoke(t, s.Store, second, c.Now())
+	s.next = func() fault { return notPersisted }
+	_ = r.Withdraw(t.Context(), second)
+	if kid := signing(t, r); kid != "" {
+		t.Fatalf("%q signs", kid)
+	}
+	s.next = nil
+	refresh(t, r)
+	if kid := signing(t, r); kid == "" || kid == first || kid == second {
+		t.Errorf("%q signs, want a fresh key", kid)
+	}
+}
+
+func TestDamagedKeyCanBeRevoked(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	cfg := testConfig(t, s, c)
+	kid := signing(t, open(t, cfg))
+	k := row(t, s, kid)
+	k.Sealed[len(k.Sealed)-1] ^= 1
+	if err := s.UpdateKey(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "keys revoke") {
+		t.Fatalf("got %v", err)
+	}
+	revoke(t, s, kid, c.Now())
+	if got := signing(t, open(t, cfg)); got == "" || got == kid {
+		t.Errorf("%q signs", got)
 	}
 }
 
@@ -533,48 +642,64 @@ func TestPlantedRowsAreNotTrusted(t *testing.T) {
 	}
 }
 
-func TestTwoFirstStartsAgree(t *testing.T) {
-	s, c := newStore(t), &clock{now: start}
-	rings := make([]*Ring, 8)
-	var wg sync.WaitGroup
-	for i := range rings {
-		cfg := testConfig(t, s, c)
-		wg.Go(func() {
-			var err error
-			if rings[i], err = Open(t.Context(), cfg); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if t.Failed() {
-		return
-	}
-	for _, r := range rings {
-		if kid := signing(t, r); kid == "" || kid != signing(t, rings[0]) {
-			t.Fatalf("%q and %q sign", kid, signing(t, rings[0]))
+// A gate lets nobody write until all have seen what there is to do.
+type gate struct {
+	store.Store
+	seen *sync.WaitGroup
+}
+
+func (g gate) Update(ctx context.Context, f func(store.Records) error) error {
+	g.seen.Done()
+	g.seen.Wait()
+	return g.Store.Update(ctx, f)
+}
+
+func TestProcessesOnOneDatabaseShareTheirKeys(t *testing.T) {
+	const processes = 8
+	c := &clock{now: start}
+	g := gate{newStore(t), new(sync.WaitGroup)}
+	rings := make([]*Ring, processes)
+	together := func(do func(i int) error) {
+		t.Helper()
+		g.seen.Add(processes)
+		var wg sync.WaitGroup
+		for i := range processes {
+			wg.Go(func() {
+				if err := do(i); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			t.FailNow()
 		}
 	}
-	// And they go on together.
-	c.Move(80 * time.Second)
-	for _, r := range rings {
-		wg.Go(func() {
-			if err := r.Refresh(context.Background()); err != nil {
-				t.Error(err)
+	agree := func(keys int) {
+		t.Helper()
+		for _, r := range rings {
+			if kid := signing(t, r); kid == "" || kid != signing(t, rings[0]) {
+				t.Fatalf("%q and %q sign", kid, signing(t, rings[0]))
 			}
-		})
+		}
+		if n := len(rows(t, g)); n != keys {
+			t.Fatalf("%d keys were made, want %d", n, keys)
+		}
 	}
-	wg.Wait()
-	if n := len(rows(t, s)); n != 2 {
-		t.Fatalf("%d keys after one rotation", n)
-	}
+
+	together(func(i int) (err error) {
+		rings[i], err = Open(t.Context(), testConfig(t, g, c))
+		return err
+	})
+	agree(1)
+	c.Move(80 * time.Second)
+	together(func(i int) error { return rings[i].Refresh(t.Context()) })
+	agree(2)
 	c.Move(20 * time.Second)
 	for _, r := range rings {
 		refresh(t, r)
-		if kid := signing(t, r); kid == "" || kid != signing(t, rings[0]) {
-			t.Fatalf("%q and %q sign", kid, signing(t, rings[0]))
-		}
 	}
+	agree(2)
 }
 
 func TestClockPutBack(t *testing.T) {
@@ -596,6 +721,33 @@ func TestClockPutBack(t *testing.T) {
 		if second := signing(t, r); second == kid || second == "" {
 			t.Errorf("-%v: %q signs after a key's time", back, second)
 		}
+	}
+}
+
+// The next key was made by a clock that was ahead. It is not waited for.
+func TestClockPutBackDuringARotation(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	r := open(t, testConfig(t, s, c))
+	first := signing(t, r)
+	live(t, r, c, 75*time.Second)
+	next := r.Public().Keys()[1].ID
+	c.Move(-24 * time.Hour)
+	live(t, r, c, 2*time.Second)
+	if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for range 17 {
+		live(t, r, c, time.Second)
+		if signing(t, r) != first {
+			t.Fatalf("%q signs before the next key can", signing(t, r))
+		}
+	}
+	live(t, r, c, time.Second)
+	if kid := signing(t, r); kid != next {
+		t.Errorf("%q signs, want the key that was next", kid)
+	}
+	if k := row(t, s, next); k.RetireAt.Sub(c.Now()) > testPolicy.keyDuration {
+		t.Errorf("it retires at %v", k.RetireAt)
 	}
 }
 
