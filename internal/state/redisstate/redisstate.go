@@ -2,11 +2,14 @@ package redisstate
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -25,8 +28,9 @@ const retryConnect = 500 * time.Millisecond
 type Store struct {
 	options *rueidis.ClientOption // of Open; nil if the client was given
 
-	mu      sync.Mutex // guards what follows
-	client  rueidis.Client
+	connected atomic.Pointer[rueidis.Client]
+
+	mu      sync.Mutex    // guards what follows, and the setting of connected
 	attempt chan struct{} // closed when the attempt to connect has ended; nil if there is none
 	failed  error         // why the last attempt failed
 	retryAt time.Time     // no other before
@@ -37,7 +41,11 @@ var _ state.Store = (*Store)(nil)
 
 // New returns a store on a client, which stays the caller's. ClientOption has
 // what it should be made with.
-func New(client rueidis.Client) *Store { return &Store{client: client} }
+func New(client rueidis.Client) *Store {
+	s := &Store{}
+	s.connected.Store(&client)
+	return s
+}
 
 // Open returns a store on the server that url names; see ClientOption. It does
 // not wait for the server: as long as that is away, operations fail, and they
@@ -78,8 +86,11 @@ func ClientOption(url string) (rueidis.ClientOption, error) {
 // Client returns the connected client, which others may use as well. It connects
 // if need be: once at a time, and not at once again after a failure.
 func (s *Store) Client(ctx context.Context) (rueidis.Client, error) {
+	if c := s.connected.Load(); c != nil {
+		return *c, nil // after Close it answers rueidis.ErrClosing
+	}
 	s.mu.Lock()
-	if s.client == nil && s.attempt == nil && !s.closed && !time.Now().Before(s.retryAt) {
+	if s.connected.Load() == nil && s.attempt == nil && !s.closed && !time.Now().Before(s.retryAt) {
 		s.attempt = make(chan struct{})
 		go s.connect()
 	}
@@ -94,13 +105,14 @@ func (s *Store) Client(ctx context.Context) (rueidis.Client, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
+	switch c := s.connected.Load(); {
 	case s.closed:
 		return nil, unavailable(rueidis.ErrClosing)
-	case s.client == nil:
+	case c == nil:
 		return nil, s.failed
+	default:
+		return *c, nil
 	}
-	return s.client, nil
 }
 
 func (s *Store) connect() {
@@ -113,7 +125,7 @@ func (s *Store) connect() {
 	case s.closed:
 		client.Close()
 	default:
-		s.client = client
+		s.connected.Store(&client)
 	}
 	close(s.attempt)
 	s.attempt = nil
@@ -249,8 +261,8 @@ func (s *Store) Check(ctx context.Context) error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.options != nil && s.client != nil && !s.closed {
-		s.client.Close()
+	if c := s.connected.Load(); s.options != nil && c != nil && !s.closed {
+		(*c).Close()
 	}
 	s.closed = true
 	return nil
@@ -340,7 +352,9 @@ func ownedKeys(kind, owner string) []string {
 func format(n int64) string { return strconv.FormatInt(n, 10) }
 
 // formatVersion has the same length for every version.
-func formatVersion(v int64) string { return fmt.Sprintf("%016x", uint64(v)) }
+func formatVersion(v int64) string {
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(v)))
+}
 
 // unavailable says that the backend gave no answer; nil stays nil.
 func unavailable(err error) error {
