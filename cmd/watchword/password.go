@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +17,12 @@ const maxInput = 64 << 10
 // it, or takes it from standard input when that is something else. A password is
 // never an argument: other users of the machine could read it.
 func readPassword(cmd *cobra.Command) (string, error) {
+	return readSecret(cmd, "password", true)
+}
+
+// readSecret is readPassword for what is called so; one that is not new is asked
+// for once.
+func readSecret(cmd *cobra.Command, name string, isNew bool) (string, error) {
 	stdin := int(os.Stdin.Fd())
 	if !term.IsTerminal(stdin) {
 		text, err := readInput(cmd.InOrStdin())
@@ -25,22 +30,25 @@ func readPassword(cmd *cobra.Command) (string, error) {
 	}
 	ask := func(prompt string) (string, error) {
 		fmt.Fprint(cmd.ErrOrStderr(), prompt)
-		password, err := term.ReadPassword(stdin)
+		secret, err := term.ReadPassword(stdin)
 		fmt.Fprintln(cmd.ErrOrStderr())
-		return string(password), err
+		if err != nil {
+			return "", fmt.Errorf("the %s cannot be read: %w", name, err)
+		}
+		return string(secret), nil
 	}
-	password, err := ask("Password: ")
-	if err != nil {
-		return "", fmt.Errorf("the password cannot be read: %w", err)
+	secret, err := ask(strings.ToUpper(name[:1]) + name[1:] + ": ")
+	if err != nil || !isNew {
+		return secret, err
 	}
 	again, err := ask("Once more: ")
 	if err != nil {
-		return "", fmt.Errorf("the password cannot be read: %w", err)
+		return "", err
 	}
-	if again != password {
-		return "", errors.New("the two passwords differ; nothing was changed")
+	if again != secret {
+		return "", fmt.Errorf("the two %ss differ; nothing was changed", name)
 	}
-	return password, nil
+	return secret, nil
 }
 
 // readInput reads a small text to its end.

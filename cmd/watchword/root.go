@@ -27,7 +27,7 @@ a node is running on it or not.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	},
-		newServe(), newConfig(), newMigrate(), newUser(), newGroup(), newClaim(),
+		newServe(), newConfig(), newMigrate(), newBackup(), newRestore(), newUser(), newGroup(), newClaim(),
 		newKeys(), newToken(), newStorage(), newHashPassword(), newVersion(),
 	)
 	root.PersistentFlags().String("config", "", "configuration `file` (default: $WATCHWORD_CONFIG, or watchword.yaml if it is there)")

@@ -1,0 +1,164 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+
+	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+)
+
+var (
+	// ErrNotEmpty: the database has something that would be mixed with the backup.
+	ErrNotEmpty = errors.New("the database is not empty, and a backup is restored into an empty one: name a new database in database.url (DATABASE_URL)")
+	// ErrSealed: the private keys in the backup do not open under the storage keys
+	// of this configuration.
+	ErrSealed = errors.New("the signing keys in the backup are encrypted under a storage key that this configuration does not have: add it to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or leave the signing keys out with --sign-out")
+)
+
+// Target is where to restore, and how.
+type Target struct {
+	DB *sqldb.DB // its schema is there and up to date
+	// Keys opens the private keys in the backup; nil: there is no storage key.
+	Keys *seal.Box
+	// SignOut leaves out the sessions and the signing keys, so that every token
+	// and every session from before is refused.
+	SignOut bool
+}
+
+// Restore checks a backup from its beginning to its end, and then writes it into
+// the database, all in one transaction. It reads the file twice.
+func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) (Summary, error) {
+	checked, err := read(file, secret, func(t table, raw []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		args, err := decode(t, raw)
+		if err != nil {
+			return err
+		}
+		return to.checkKey(t, args)
+	})
+	if err != nil {
+		return Summary{}, err
+	}
+	err = to.DB.InTx(ctx, func(ctx context.Context, q sqldb.Q) error {
+		if err := checkEmpty(ctx, q); err != nil {
+			return err
+		}
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		l := &loader{ctx: ctx, q: q}
+		loaded, err := read(file, secret, func(t table, raw []byte) error {
+			if to.SignOut && (t.name == recordsTable || t.name == keysTable) {
+				return nil
+			}
+			return l.add(t, raw)
+		})
+		if err == nil {
+			err = l.flush()
+		}
+		if err == nil && !maps.Equal(loaded.Rows, checked.Rows) {
+			err = ErrDamaged // another file by now
+		}
+		return err
+	})
+	if err != nil {
+		return Summary{}, err
+	}
+	if to.SignOut {
+		checked.Rows[recordsTable], checked.Rows[keysTable] = 0, 0
+	}
+	return checked, nil
+}
+
+// checkKey refuses a private key that nobody could open.
+func (to Target) checkKey(t table, args []any) error {
+	if t.name != keysTable || to.SignOut {
+		return nil
+	}
+	for i, c := range t.columns {
+		if c.name != "sealed" || args[i] == nil {
+			continue
+		}
+		if to.Keys == nil || !to.Keys.Knows(args[i].([]byte)) {
+			return ErrSealed
+		}
+	}
+	return nil
+}
+
+// checkEmpty returns ErrNotEmpty unless the database is as migrations made it.
+func checkEmpty(ctx context.Context, q sqldb.Q) error {
+	for _, t := range tables {
+		query := "SELECT 1 FROM " + t.name
+		switch {
+		case t.name == headTable:
+			query += " WHERE seq > 0"
+		case t.where != "":
+			query += " WHERE " + t.where
+		}
+		var one int
+		switch err := q.QueryRow(ctx, query+" LIMIT 1").Scan(&one); {
+		case err == nil:
+			return fmt.Errorf("%w; there is something in its table %s", ErrNotEmpty, t.name)
+		case !errors.Is(err, sqldb.ErrNoRows):
+			return err
+		}
+	}
+	return nil
+}
+
+// Rows are inserted up to maxRows at once, and maxBytes of text.
+const (
+	maxRows  = 100
+	maxBytes = 1 << 20
+)
+
+// A loader inserts rows, many in one statement.
+type loader struct {
+	ctx   context.Context
+	q     sqldb.Q
+	table table
+	args  []any // of the rows that wait
+	rows  int
+	bytes int
+}
+
+func (l *loader) add(t table, raw []byte) error {
+	args, err := decode(t, raw)
+	if err != nil {
+		return err
+	}
+	if t.name == headTable {
+		_, err := l.q.Exec(l.ctx, "UPDATE "+headTable+" SET seq = ? WHERE id = 1", args...)
+		return err
+	}
+	if t.name != l.table.name || l.rows == maxRows || l.bytes+len(raw) > maxBytes {
+		if err := l.flush(); err != nil {
+			return err
+		}
+	}
+	l.table, l.args, l.rows, l.bytes = t, append(l.args, args...), l.rows+1, l.bytes+len(raw)
+	return nil
+}
+
+// flush inserts the rows that wait: a full number of them at once, any other one by
+// one, so that there are few different statements.
+func (l *loader) flush() error {
+	at, n := 0, l.rows
+	if l.rows < maxRows {
+		n = 1
+	}
+	for width := len(l.table.columns) * n; at < len(l.args); at += width {
+		if _, err := l.q.Exec(l.ctx, l.table.insert(n), l.args[at:at+width]...); err != nil {
+			return fmt.Errorf("restore: %s: %w", l.table.name, err)
+		}
+	}
+	l.args, l.rows, l.bytes = l.args[:0], 0, 0
+	return nil
+}
