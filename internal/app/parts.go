@@ -26,7 +26,7 @@ import (
 )
 
 // Leeway is how far the clocks of replicas and resource servers may differ.
-const Leeway = 30 * time.Second
+const Leeway = 5 * time.Second
 
 // Parts is what works without a running node: the command line's half.
 type Parts struct {
