@@ -18,9 +18,9 @@ build: ## Build bin/watchword
 	@mkdir -p bin
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
 
-test: tools ## Every test, with the race detector, and 30 s of each fuzz target
+test: tools ## Every test, with the race detector, and every fuzz target for a while
 	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
-	@GO="$(GO)" scripts/fuzz.sh 30s
+	@GO="$(GO)" scripts/fuzz.sh 30
 
 ci: fmt vet lint tidy docs-check test ## What every change must pass
 
