@@ -77,13 +77,31 @@ func (s *Service) ClaimsOf(ctx context.Context, userID string) (map[string]strin
 	if err != nil {
 		return nil, fault(err)
 	}
+	return joined(claims), nil
+}
+
+// Subject returns a user, and what ClaimsOf returns, both as of one moment;
+// store.ErrNotFound when the user is gone.
+func (s *Service) Subject(ctx context.Context, userID string) (store.User, map[string]string, error) {
+	user, claims, err := s.Store.UserWithClaims(ctx, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.User{}, nil, err
+	}
+	if err != nil {
+		return store.User{}, nil, fault(err)
+	}
+	return shown(user), joined(claims), nil
+}
+
+// joined makes a token's members of claims, which the store has in order.
+func joined(claims []store.Claim) map[string]string {
 	values := make(map[string][]string)
 	for _, c := range claims {
 		values[c.ShortName] = append(values[c.ShortName], c.Value)
 	}
-	joined := make(map[string]string, len(values))
+	members := make(map[string]string, len(values))
 	for name, all := range values {
-		joined[name] = strings.Join(slices.Compact(all), ",") // the store has them in order
+		members[name] = strings.Join(slices.Compact(all), ",")
 	}
-	return joined, nil
+	return members
 }

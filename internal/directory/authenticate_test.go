@@ -173,4 +173,17 @@ func TestClaimsOf(t *testing.T) {
 	if got, err := w.ClaimsOf(t.Context(), "gone"); len(got) != 0 || err != nil {
 		t.Errorf("nobody holds %v, %v", got, err)
 	}
+
+	same := w.stored(u)
+	same.PasswordHash = ""
+	if got, claims, err := w.Subject(t.Context(), u.ID); got != same || claims["log"] != "r,w" || claims["shop"] != "buyer" || len(claims) != 2 || err != nil {
+		t.Errorf("alice is %+v with %v, %v", got, claims, err)
+	}
+	if got, claims, err := w.Subject(t.Context(), "gone"); got.ID != "" || claims != nil || !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("nobody is %+v with %v, %v", got, claims, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err := w.Subject(ctx, u.ID)
+	w.want(err, "database_unavailable")
 }

@@ -31,6 +31,8 @@ type People interface {
 	// that a claim that was taken away meanwhile is never signed under the epoch
 	// that follows.
 	ClaimsOf(ctx context.Context, userID string) (map[string]string, error)
+	// Subject returns a user and the claims as of one moment, or store.ErrNotFound.
+	Subject(ctx context.Context, userID string) (store.User, map[string]string, error)
 	// Authorize says whether the actor holds the permission at this moment.
 	Authorize(ctx context.Context, actor directory.Actor, permission string) error
 	// AuthorizeOn returns the user, named by id or username, if the actor holds the
@@ -159,7 +161,7 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	if err != nil {
 		return Grant{}, unavailable(err)
 	}
-	user, err := s.Store.User(ctx, sess.UserID)
+	user, claims, err := s.People.Subject(ctx, sess.UserID)
 	gone := errors.Is(err, store.ErrNotFound)
 	if err != nil && !gone {
 		return Grant{}, unavailable(err)
@@ -177,10 +179,6 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 			return Grant{}, session.ErrInvalid
 		}
 		return Grant{}, err
-	}
-	claims, err := s.People.ClaimsOf(ctx, user.ID)
-	if err != nil {
-		return Grant{}, unavailable(err)
 	}
 	return s.grant(signer, user, claims, sess, refresh)
 }

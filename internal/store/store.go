@@ -83,7 +83,8 @@ type User struct {
 	Version      int64 // raised by every change; what UpdateUser compares
 }
 
-// Users are the people.
+// Users are the people. What is created has Version 1, whatever the record says;
+// it is the same for groups and claims.
 type Users interface {
 	// CreateUser adds a user. ErrConflict when the id or the name key is taken.
 	CreateUser(ctx context.Context, u User) error
@@ -111,6 +112,9 @@ type Users interface {
 	MembersOfGroup(ctx context.Context, groupID string, p Page) ([]User, error)
 	// ClaimsOfUser through all groups, each once, ordered by short name, value.
 	ClaimsOfUser(ctx context.Context, userID string) ([]Claim, error)
+	// UserWithClaims is User and ClaimsOfUser as of one moment, so that the claims
+	// are never older or newer than the epoch that comes with them.
+	UserWithClaims(ctx context.Context, id string) (User, []Claim, error)
 	// AnyoneHolds says whether an enabled user holds the claim.
 	AnyoneHolds(ctx context.Context, shortName, value string) (bool, error)
 }

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -20,8 +21,7 @@ func readUser(scan sqldb.Scan) (u store.User, err error) {
 	return u, err
 }
 
-// CreateUser implements store.Users. The record's Version is not looked at: a new
-// one has 1.
+// CreateUser implements store.Users.
 func (r records) CreateUser(ctx context.Context, u store.User) error {
 	return r.write(ctx, func(q sqldb.Q) error {
 		if err := free(ctx, q, "users", u.ID, u.NameKey); err != nil {
@@ -136,6 +136,40 @@ func (r records) ClaimsOfUser(ctx context.Context, userID string) ([]store.Claim
 		JOIN group_claims gc ON gc.group_id = m.group_id
 		JOIN claims c ON c.id = gc.claim_id
 		WHERE m.user_id = ? ORDER BY c.short_name, c.held_value, c.id`, userID)
+}
+
+// UserWithClaims implements store.Users. One statement reads from one snapshot on
+// every database.
+func (r records) UserWithClaims(ctx context.Context, id string) (store.User, []store.Claim, error) {
+	var user store.User
+	var claims []store.Claim
+	rows, err := list(ctx, r.q, func(scan sqldb.Scan) (struct{}, error) {
+		var id, name, key, short, value sql.NullString
+		var created, updated, version sql.NullInt64
+		u, err := readUser(func(dest ...any) error {
+			return scan(append(dest, &id, &name, &key, &short, &value, &created, &updated, &version)...)
+		})
+		user = u
+		// A claim that comes through several groups has several rows, one after the other.
+		if n := len(claims); id.Valid && (n == 0 || claims[n-1].ID != id.String) {
+			claims = append(claims, store.Claim{
+				ID: id.String, Name: name.String, NameKey: key.String, ShortName: short.String, Value: value.String,
+				CreatedAt: sqldb.Time(created.Int64), UpdatedAt: sqldb.Time(updated.Int64), Version: version.Int64,
+			})
+		}
+		return struct{}{}, err
+	}, "SELECT "+userColumns+", "+claimColumns+` FROM users u
+		LEFT JOIN memberships m ON m.user_id = u.id
+		LEFT JOIN group_claims gc ON gc.group_id = m.group_id
+		LEFT JOIN claims c ON c.id = gc.claim_id
+		WHERE u.id = ? ORDER BY c.short_name, c.held_value, c.id`, id)
+	if err == nil && len(rows) == 0 {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return store.User{}, nil, err
+	}
+	return user, claims, nil
 }
 
 // AnyoneHolds implements store.Users.

@@ -37,6 +37,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"names that are no text", noText},
 			{"pages", pages},
 			{"memberships", memberships},
+			{"a user with claims", userWithClaims},
 			{"epochs", epochs},
 			{"does anyone hold a claim", anyoneHolds},
 			{"signing keys", keys},
@@ -53,6 +54,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"concurrent update of a version succeeds once", updateOnce},
 			{"concurrent updates come one after the other", serializable},
 			{"concurrent epochs are all different", epochsApart},
+			{"a user and the claims are of one moment", oneMoment},
 			{"concurrent settings agree", settingsAgree},
 			{"a key is created once", keyOnce},
 			{"the log while many write it", logInOrder},
@@ -240,6 +242,7 @@ func noText(t *testing.T, a, _ store.Store) {
 		ok(t, a.RemoveMember(ctx, name, name))
 		equal(t, len(must(a.Users(ctx, store.Page{Prefix: name, Limit: 10}))(t)), 0)
 		equal(t, len(must(a.ClaimsOfUser(ctx, name))(t)), 0)
+		is(t, third(a.UserWithClaims(ctx, name)), store.ErrNotFound)
 		equal(t, len(must(a.GroupsOfUser(ctx, name))(t)), 0)
 		equal(t, must(a.AnyoneHolds(ctx, name, name))(t), false)
 	}
@@ -349,6 +352,36 @@ func memberships(t *testing.T, a, b store.Store) {
 	equal(t, must(b.MembersOfGroup(ctx, "id-two", store.Page{Limit: 9}))(t), []store.User{user("bob")})
 	equal(t, len(must(b.GroupsOfUser(ctx, "id-alice"))(t)), 0)
 	is(t, a.AddMember(ctx, "id-alice", "id-one"), store.ErrNotFound)
+}
+
+func userWithClaims(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	check := func(want ...store.Claim) {
+		t.Helper()
+		u, claims, err := b.UserWithClaims(ctx, "id-alice")
+		ok(t, err)
+		equal(t, u, user("alice"))
+		equal(t, claims, want)
+	}
+	is(t, third(b.UserWithClaims(ctx, "id-alice")), store.ErrNotFound)
+	ok(t, a.CreateUser(ctx, user("alice")))
+	ok(t, a.CreateUser(ctx, user("bob")))
+	check()
+	for _, g := range []string{"one", "two", "empty"} {
+		ok(t, a.CreateGroup(ctx, group(g)))
+		ok(t, a.AddMember(ctx, "id-alice", "id-"+g))
+	}
+	check()
+	write, read, again := claim("c1", "log", "w"), claim("c2", "log", "r"), claim("c3", "log", "r")
+	for _, c := range []store.Claim{write, read, again} {
+		ok(t, a.CreateClaim(ctx, c))
+		ok(t, a.AddClaim(ctx, "id-one", c.ID))
+		ok(t, a.AddClaim(ctx, "id-two", c.ID))
+	}
+	check(read, again, write) // in order, each once
+	ok(t, a.RemoveMember(ctx, "id-alice", "id-one"))
+	ok(t, a.RemoveMember(ctx, "id-alice", "id-two"))
+	check()
 }
 
 func epochs(t *testing.T, a, b store.Store) {
@@ -743,6 +776,51 @@ func serializable(t *testing.T, a, b store.Store) {
 	}
 }
 
+// oneMoment gives and takes a claim, and each time raises the epoch: whoever reads
+// an even one must find the claim.
+func oneMoment(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	u := user("alice")
+	u.Epoch = 1
+	ok(t, a.CreateUser(ctx, u))
+	ok(t, a.CreateGroup(ctx, group("g")))
+	ok(t, a.CreateClaim(ctx, claim("c", "log", "w")))
+	ok(t, a.AddClaim(ctx, "id-g", "id-c"))
+	const changes = 60
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for !done.Load() {
+				u, claims, err := b.UserWithClaims(ctx, "id-alice")
+				if err != nil || (u.Epoch%2 == 0) != (len(claims) == 1) {
+					t.Errorf("epoch %d with the claims %v, %v", u.Epoch, claims, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range changes {
+		err := a.Update(ctx, func(r store.Records) error {
+			move := r.AddMember
+			if i%2 == 1 {
+				move = r.RemoveMember
+			}
+			if err := move(ctx, u.ID, "id-g"); err != nil {
+				return err
+			}
+			_, err := r.NextEpoch(ctx, u.ID, false)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+}
+
 func epochsApart(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	ok(t, a.CreateUser(ctx, user("alice")))
@@ -1013,3 +1091,5 @@ func must[T any](v T, err error) func(*testing.T) T {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func third[T, U any](_ T, _ U, err error) error { return err }
