@@ -18,6 +18,8 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/state"
+	"github.com/watchword-auth/watchword/store"
 )
 
 // Config is everything that can be set; docs/configuration.md explains each field.
@@ -38,6 +40,18 @@ type Option func(*app.Options)
 
 // WithLogger sends the node's log to l; without it, to slog.Default.
 func WithLogger(l *slog.Logger) Option { return func(o *app.Options) { o.Logger = l } }
+
+// WithState keeps sessions and other things that expire in a backend of your own,
+// which package state/statetest should hold to its promises. state.backend must be
+// auto. The store stays yours to close, after the node.
+func WithState(s state.Store) Option { return func(o *app.Options) { o.State = s } }
+
+// WithStore keeps users and everything else that lasts in a backend of your own,
+// which package store/storetest should hold to its promises, instead of in
+// database.url. It needs WithState as well, or a state.backend without a database;
+// and a storage.key unless tokens.keys is memory. The store stays yours to close,
+// after the node.
+func WithStore(s store.Store) Option { return func(o *app.Options) { o.Store = s } }
 
 // New starts a node and returns when it may take traffic, or says in one sentence
 // why it cannot. It makes no administrator of its own accord: name one in

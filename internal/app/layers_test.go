@@ -16,11 +16,11 @@ var layers = [][]string{
 	{"verify/accesstoken", "verify/revoked"},
 	{"verify"},
 	{"internal/problem", "internal/token", "internal/seal", "internal/config", "internal/sqldb"},
-	{"internal/store", "internal/state"},
+	{"internal/store", "internal/state", "internal/backup"},
 	{"internal/audit", "internal/keyring", "internal/revocation", "internal/session", "internal/directory", "internal/login"},
 	{"internal/httpapi"},
 	{"internal/app"},
-	{"", "cmd/watchword", "examples"},
+	{"state", "store", "", "cmd/watchword", "examples"},
 }
 
 // A package imports only packages that stand below it.

@@ -61,6 +61,9 @@ type Node struct {
 // so. ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
+	if o.Store != nil && cfg.Tokens.Keys == keyring.InDatabase && cfg.Storage.Key == "" {
+		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
+	}
 	proxies, err := cfg.Server.Proxies()
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +17,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
@@ -102,6 +105,47 @@ func TestOwnState(t *testing.T) {
 	if _, err := New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), State: own}); err == nil ||
 		!strings.Contains(err.Error(), "leave it at auto") {
 		t.Errorf("two states: %v", err)
+	}
+}
+
+// With a store of the program's own no database is opened.
+func TestOwnStore(t *testing.T) {
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "own.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	cfg.Complete()
+	start := func() (*Node, error) {
+		return New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Store: sqlstore.New(db)})
+	}
+	if _, err := start(); err == nil || !strings.HasPrefix(err.Error(), "storage.key: ") {
+		t.Errorf("stored keys without a storage key: %v", err)
+	}
+	cfg.Tokens.Keys = "memory"
+	if _, err := start(); err == nil || !strings.HasPrefix(err.Error(), "state.backend: sql needs a database") {
+		t.Errorf("no state: %v", err)
+	}
+	cfg.State.Backend = "memory"
+	node, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if users, err := sqlstore.New(db).Users(t.Context(), store.Page{Limit: 9}); err != nil || len(users) != 1 || users[0].Username != "admin" {
+		t.Errorf("the store has %+v, %v", users, err)
+	}
+	if err := node.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := db.Ping(t.Context()); err != nil {
+		t.Errorf("the program's database was closed: %v", err)
+	}
+	if _, err := os.Stat(strings.TrimPrefix(cfg.Database.URL, sqliteScheme)); !os.IsNotExist(err) {
+		t.Errorf("another database was made: %v", err)
 	}
 }
 
