@@ -21,6 +21,8 @@ func TestServers(t *testing.T) {
 		{"postgres", func(t testing.TB) *Server { return StartPostgres(t) }},
 		{"mariadb", func(t testing.TB) *Server { return StartMariaDB(t) }},
 		{"redis", func(t testing.TB) *Server { return StartRedis(t) }},
+		{"redis cluster", func(t testing.TB) *Server { return RedisCluster(t)[1] }},
+		{"sentinel", func(t testing.TB) *Server { return RedisSentinel(t).Sentinel }},
 		{"pgbouncer", func(t testing.TB) *Server { return PgBouncer(t, Postgres(t)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,12 +61,13 @@ func Open(url string) (*Store, error) {
 
 // ClientOption reads a URL: redis:// or, with TLS, rediss://, then
 // user:password@host:port/db. More servers of a cluster follow as
-// ?addr=host:port&addr=…; with master_set=name they are the Sentinels, who have
-// the same user and password unless sentinel_username and sentinel_password say
-// otherwise. An error never shows the URL: it has a password.
-func ClientOption(url string) (rueidis.ClientOption, error) {
-	options, err := rueidis.ParseURL(url)
-	if err != nil {
+// ?addr=host:port&addr=…; with master_set=name they are the Sentinels, to whom
+// sentinel_username and sentinel_password are shown, and never those of Redis.
+// An error never shows the URL: it has a password.
+func ClientOption(text string) (rueidis.ClientOption, error) {
+	options, err1 := rueidis.ParseURL(text)
+	parsed, err2 := url.Parse(text)
+	if err1 != nil || err2 != nil {
 		return options, errors.New("redis.url: it must be redis://user:password@host:port/db or rediss://…, special characters in a password written as %XX")
 	}
 	options.Dialer.Timeout = Timeout
@@ -78,6 +80,8 @@ func ClientOption(url string) (rueidis.ClientOption, error) {
 	if options.Sentinel.MasterSet != "" {
 		options.Sentinel.Dialer.Timeout = Timeout
 		options.Sentinel.TLSConfig = options.TLSConfig
+		options.Sentinel.Username = parsed.Query().Get("sentinel_username")
+		options.Sentinel.Password = parsed.Query().Get("sentinel_password")
 		options.Sentinel.TopologyRefreshInterval = 5 * time.Second
 	}
 	return options, nil
