@@ -31,6 +31,15 @@ func (d Dialect) ForUpdate() string {
 	return " FOR UPDATE"
 }
 
+// Now is the time of the database's clock as a column holds it.
+func (d Dialect) Now() string {
+	return [...]string{
+		"CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		"CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+		"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
+	}[d]
+}
+
 // Upsert inserts a row or, when one with the same key columns is there, sets its
 // other columns. The parameters are the keys, then the others. Keys must be the
 // table's primary key, and the table may have no other unique columns.

@@ -185,13 +185,15 @@ type Key struct {
 	RetireAt   time.Time
 	RemoveAt   time.Time
 	RevokedAt  time.Time // zero: it was not
+	// MAC is of whoever made the key, over all but Sealed and RevokedAt; nil: none.
+	MAC []byte
 }
 
 // Keys are the signing keys.
 type Keys interface {
 	CreateKey(ctx context.Context, k Key) error // ErrConflict: a kid is never used again
 	Keys(ctx context.Context) ([]Key, error)    // ordered by CreatedAt, ID
-	// UpdateKey replaces Sealed and the times of the key, or ErrNotFound.
+	// UpdateKey replaces Sealed, the times and the MAC of the key, or ErrNotFound.
 	UpdateKey(ctx context.Context, k Key) error
 	DeleteKey(ctx context.Context, id string) error
 }
@@ -277,4 +279,59 @@ type Settings interface {
 	// CreateSetting writes it if it is not there; the value that is there now,
 	// whoever wrote it, comes back.
 	CreateSetting(ctx context.Context, name, value string) (string, error)
+}
+
+// A Replica is one process of a cluster, as it says of itself. Its MAC covers all
+// but BeatAt.
+type Replica struct {
+	Instance    string // cluster.instance_id, which begins its kids
+	Incarnation string // made anew at each start
+	URL         string // where other replicas reach it; empty: nowhere
+	Version     string // of the binary
+	Config      string // digest of the settings that replicas share
+	// MaxAge is how long a key set that it served may be used.
+	MaxAge    time.Duration
+	StartedAt time.Time // by its own clock
+	ClockAt   time.Time // its own clock when it last wrote
+	Seen      int64     // the version of the registry that it has taken in
+	MAC       []byte
+	BeatAt    time.Time // when it last wrote, by the database's clock; the database sets it
+}
+
+// A RegisteredKey is a signing key with the version of the registry in which it
+// was made.
+type RegisteredKey struct {
+	Key
+	Version int64
+}
+
+// Registered is what the registry holds: all that was true in Version, and perhaps
+// more.
+type Registered struct {
+	Version  int64
+	Now      time.Time // by the database's clock
+	Replicas []Replica // ordered by Instance
+	Keys     []RegisteredKey
+}
+
+// A Registry is where the replicas of a cluster find each other and each other's
+// public keys. A store that has one implements it beside Store; the same rules
+// about errors hold.
+//
+// Its version is raised, in the same transaction, by each change of Keys and by a
+// replica that enters or leaves; not by a beat.
+type Registry interface {
+	// RegistryVersion costs one row.
+	RegistryVersion(ctx context.Context) (int64, error)
+	// Registered reads everything.
+	Registered(ctx context.Context) (Registered, error)
+	// EnterRegistry writes the replica's row. If there is one of another
+	// incarnation that has written within the last while, the answer is that row
+	// and ErrConflict.
+	EnterRegistry(ctx context.Context, r Replica, within time.Duration) (Replica, error)
+	// Beat replaces what the replica says of itself, and its BeatAt, or ErrStale if
+	// the row is gone or another incarnation's.
+	Beat(ctx context.Context, r Replica) error
+	// LeaveRegistry deletes the row of this incarnation; none is no error.
+	LeaveRegistry(ctx context.Context, instance, incarnation string) error
 }

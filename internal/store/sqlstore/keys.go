@@ -7,10 +7,14 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-func readKey(scan sqldb.Scan) (k store.Key, err error) {
+const selectKeys = `SELECT k.id, k.instance, k.algorithm, k.public_jwk, k.sealed,
+	k.created_at, k.activate_at, k.retire_at, k.remove_at, k.revoked_at, r.mac, COALESCE(r.version, 0)
+	FROM signing_keys k LEFT JOIN registered_keys r ON r.id = k.id ORDER BY k.created_at, k.id`
+
+func readKey(scan sqldb.Scan) (k store.RegisteredKey, err error) {
 	var created, activate, retire, remove, revoked int64
 	err = scan(&k.ID, &k.Instance, &k.Algorithm, &k.PublicJWK, &k.Sealed,
-		&created, &activate, &retire, &remove, &revoked)
+		&created, &activate, &retire, &remove, &revoked, &k.MAC, &k.Version)
 	k.CreatedAt, k.ActivateAt, k.RetireAt = sqldb.Time(created), sqldb.Time(activate), sqldb.Time(retire)
 	k.RemoveAt, k.RevokedAt = sqldb.Time(remove), sqldb.Time(revoked)
 	return k, err
@@ -34,14 +38,24 @@ func (r records) CreateKey(ctx context.Context, k store.Key) error {
 			k.ID, k.Instance, k.Algorithm, k.PublicJWK, k.Sealed,
 			sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt),
 			sqldb.Micros(k.RemoveAt), sqldb.Micros(k.RevokedAt))
+		if err != nil {
+			return err
+		}
+		version, err := raiseRegistry(ctx, q)
+		if err != nil {
+			return err
+		}
+		_, err = q.Exec(ctx, "INSERT INTO registered_keys (id, mac, version) VALUES (?, ?, ?)", k.ID, k.MAC, version)
 		return err
 	})
 }
 
 // Keys implements store.Keys.
 func (r records) Keys(ctx context.Context) ([]store.Key, error) {
-	return list(ctx, r.q, readKey, `SELECT id, instance, algorithm, public_jwk, sealed,
-		created_at, activate_at, retire_at, remove_at, revoked_at FROM signing_keys ORDER BY created_at, id`)
+	return list(ctx, r.q, func(scan sqldb.Scan) (store.Key, error) {
+		k, err := readKey(scan)
+		return k.Key, err
+	}, selectKeys)
 }
 
 // UpdateKey implements store.Keys.
@@ -51,11 +65,29 @@ func (r records) UpdateKey(ctx context.Context, k store.Key) error {
 			retire_at = ?, remove_at = ?, revoked_at = ? WHERE id = ?`,
 			k.Sealed, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt),
 			sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt), sqldb.Micros(k.RevokedAt), k.ID)
-		return mustMatch(store.ErrNotFound, rows, err)
+		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
+			return err
+		}
+		_, err = q.Exec(ctx, q.Dialect().Upsert("registered_keys", []string{"id"}, []string{"mac"}), k.ID, k.MAC)
+		if err != nil {
+			return err
+		}
+		_, err = raiseRegistry(ctx, q)
+		return err
 	})
 }
 
 // DeleteKey implements store.Keys.
 func (r records) DeleteKey(ctx context.Context, id string) error {
-	return r.remove(ctx, "DELETE FROM signing_keys WHERE id = ?", id)
+	return r.write(ctx, func(q sqldb.Q) error {
+		rows, err := change(ctx, q, "DELETE FROM signing_keys WHERE id = ?", id)
+		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
+			return err
+		}
+		if _, err := q.Exec(ctx, "DELETE FROM registered_keys WHERE id = ?", id); err != nil {
+			return err
+		}
+		_, err = raiseRegistry(ctx, q)
+		return err
+	})
 }

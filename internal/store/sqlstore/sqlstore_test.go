@@ -51,13 +51,17 @@ func conform(t *testing.T, name string, fresh func(t *testing.T) (url string)) {
 		empty(t, one)
 		return sqlstore.New(one), sqlstore.New(two)
 	})
+	storetest.RunRegistry(t, name+"-registry", func(t *testing.T) (a, b storetest.RegistryStore) {
+		empty(t, one)
+		return sqlstore.New(one), sqlstore.New(two)
+	})
 }
 
 func empty(t *testing.T, db *sqldb.DB) {
 	t.Helper()
 	for _, statement := range []string{
 		"DELETE FROM users", "DELETE FROM usergroups", "DELETE FROM claims", "DELETE FROM settings",
-		"DELETE FROM signing_keys", "DELETE FROM used_kids", "DELETE FROM audit_events",
+		"DELETE FROM signing_keys", "DELETE FROM registered_keys", "DELETE FROM used_kids", "DELETE FROM replicas", "DELETE FROM audit_events",
 		"DELETE FROM revocations", "UPDATE revocation_head SET seq = 0",
 	} {
 		if _, err := db.Exec(t.Context(), statement); err != nil {

@@ -428,7 +428,7 @@ func keys(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	equal(t, len(must(b.Keys(ctx))(t)), 0)
 	first := store.Key{
-		ID: "auth-0-abc", Instance: "auth-0", Algorithm: "ES256", PublicJWK: []byte(`{"kty":"EC"}`),
+		ID: "auth-0-abc", Instance: "auth-0", Algorithm: "ES256", PublicJWK: []byte(`{"kty":"EC"}`), MAC: []byte{1, 0, 0xff},
 		CreatedAt: now, ActivateAt: now.Add(time.Minute), RetireAt: now.Add(time.Hour), RemoveAt: now.Add(2 * time.Hour),
 	}
 	next := first
@@ -443,10 +443,10 @@ func keys(t *testing.T, a, b store.Store) {
 
 	changed := first
 	changed.Instance, changed.Algorithm, changed.PublicJWK = "x", "x", []byte("x") // not UpdateKey's
-	changed.Sealed, changed.RevokedAt, changed.RetireAt = []byte("sealed"), now, now.Add(time.Minute)
+	changed.Sealed, changed.RevokedAt, changed.RetireAt, changed.MAC = []byte("sealed"), now, now.Add(time.Minute), []byte{2}
 	ok(t, a.UpdateKey(ctx, changed))
-	first.Sealed, first.RevokedAt, first.RetireAt = changed.Sealed, changed.RevokedAt, changed.RetireAt
-	next.Sealed = nil
+	first.Sealed, first.RevokedAt, first.RetireAt, first.MAC = changed.Sealed, changed.RevokedAt, changed.RetireAt, changed.MAC
+	next.Sealed, next.MAC = nil, nil
 	ok(t, a.UpdateKey(ctx, next))
 	equal(t, must(b.Keys(ctx))(t), []store.Key{tie, first, next})
 

@@ -1,0 +1,111 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+var _ store.Registry = (*Store)(nil)
+
+// raiseRegistry gives the registry its next version. It locks the head until the
+// commit, so that versions become visible in their order.
+func raiseRegistry(ctx context.Context, q sqldb.Q) (int64, error) {
+	if _, err := q.Exec(ctx, "UPDATE registry_head SET version = version + 1 WHERE id = 1"); err != nil {
+		return 0, err
+	}
+	return one(ctx, q, readInt, "SELECT version FROM registry_head WHERE id = 1")
+}
+
+// RegistryVersion implements store.Registry.
+func (s *Store) RegistryVersion(ctx context.Context) (int64, error) {
+	return one(ctx, s.q, readInt, "SELECT version FROM registry_head WHERE id = 1")
+}
+
+// Registered implements store.Registry. The version is read first: what is read
+// after it is at least as new.
+func (s *Store) Registered(ctx context.Context) (store.Registered, error) {
+	all, err := one(ctx, s.q, func(scan sqldb.Scan) (r store.Registered, err error) {
+		var now int64
+		err = scan(&r.Version, &now)
+		r.Now = sqldb.Time(now)
+		return r, err
+	}, "SELECT version, "+s.q.Dialect().Now()+" FROM registry_head WHERE id = 1")
+	if err != nil {
+		return all, err
+	}
+	if all.Keys, err = list(ctx, s.q, readKey, selectKeys); err != nil {
+		return all, err
+	}
+	all.Replicas, err = list(ctx, s.q, readReplica, selectReplicas+" ORDER BY instance")
+	return all, err
+}
+
+const selectReplicas = `SELECT instance, incarnation, url, build, config, max_age, started_at, clock_at, seen, mac, beat_at
+	FROM replicas`
+
+func readReplica(scan sqldb.Scan) (r store.Replica, err error) {
+	var age, started, clock, beat int64
+	err = scan(&r.Instance, &r.Incarnation, &r.URL, &r.Version, &r.Config, &age, &started, &clock, &r.Seen, &r.MAC, &beat)
+	r.MaxAge = time.Duration(age) * time.Microsecond
+	r.StartedAt, r.ClockAt, r.BeatAt = sqldb.Time(started), sqldb.Time(clock), sqldb.Time(beat)
+	return r, err
+}
+
+// EnterRegistry implements store.Registry.
+func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.Duration) (store.Replica, error) {
+	var there store.Replica
+	err := s.write(ctx, func(q sqldb.Q) error {
+		var err error
+		there, err = one(ctx, q, readReplica, selectReplicas+" WHERE instance = ?"+q.Dialect().ForUpdate(), r.Instance)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		now, nowErr := one(ctx, q, readInt, "SELECT "+q.Dialect().Now())
+		if nowErr != nil {
+			return nowErr
+		}
+		if err == nil && there.Incarnation != r.Incarnation && sqldb.Time(now).Sub(there.BeatAt) < within {
+			return store.ErrConflict
+		}
+		if err == nil {
+			if _, err := q.Exec(ctx, "DELETE FROM replicas WHERE instance = ?", r.Instance); err != nil {
+				return err
+			}
+		}
+		err = insert(ctx, q, `INSERT INTO replicas (instance, incarnation, url, build, config, max_age, started_at, clock_at, seen, mac, beat_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.Instance, r.Incarnation, r.URL, r.Version, r.Config, r.MaxAge.Microseconds(),
+			sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen, r.MAC, now)
+		if err != nil {
+			return err
+		}
+		_, err = raiseRegistry(ctx, q)
+		return err
+	})
+	return there, err
+}
+
+// Beat implements store.Registry.
+func (s *Store) Beat(ctx context.Context, r store.Replica) error {
+	rows, err := s.q.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
+		clock_at = ?, seen = ?, mac = ?, beat_at = `+s.q.Dialect().Now()+` WHERE instance = ? AND incarnation = ?`,
+		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt),
+		sqldb.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
+	return translate(mustMatch(store.ErrStale, rows, err))
+}
+
+// LeaveRegistry implements store.Registry.
+func (s *Store) LeaveRegistry(ctx context.Context, instance, incarnation string) error {
+	return s.write(ctx, func(q sqldb.Q) error {
+		rows, err := q.Exec(ctx, "DELETE FROM replicas WHERE instance = ? AND incarnation = ?", instance, incarnation)
+		if err != nil || rows == 0 {
+			return err
+		}
+		_, err = raiseRegistry(ctx, q)
+		return err
+	})
+}
