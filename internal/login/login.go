@@ -42,10 +42,12 @@ type People interface {
 
 // Config is what a Service needs.
 type Config struct {
-	People      People
-	Store       store.Store
-	Sessions    *session.Store
-	Keys        *keyring.Ring
+	People   People
+	Store    store.Store
+	Sessions *session.Store
+	Keys     *keyring.Ring
+	// Key finds the key of a token, whichever replica signed it.
+	Key         func(kid string) (accesstoken.Key, error)
 	Revocations *revocation.Log
 	View        *revocation.View
 	Audit       *audit.Trail

@@ -65,7 +65,7 @@ func (s *Service) TakeBack(ctx context.Context, by *accesstoken.Token, target Ta
 func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, what string, err error) {
 	switch {
 	case target.Token != "":
-		t, err := s.Rules.Check(target.Token, s.Now(), s.key)
+		t, err := s.Rules.Check(target.Token, s.Now(), s.Key)
 		if err != nil {
 			return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to take back is not a valid one of ours").Because(err)
 		}
