@@ -112,13 +112,14 @@ func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, r, err)
 		return
 	}
-	body, err := json.Marshal(token.Claims)
+	claims := token.Claims()
+	body, err := json.Marshal(claims)
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
 	}
 	h := w.Header()
-	a.setIdentity(h, token)
+	a.setIdentity(h, token, claims)
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	_, _ = w.Write(body) // the client is gone: there is nobody to tell
@@ -127,21 +128,21 @@ func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
 // setIdentity writes who the token's holder is. The fixed headers are always
 // there, empty if need be, so that a proxy that copies them overwrites what the
 // client may have sent under the same names.
-func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token) {
+func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token, claims map[string]any) {
 	h.Set("X-Auth-Subject", headerText(t.Subject))
 	h.Set("X-Auth-Session", headerText(t.SessionID))
 	h.Set("X-Auth-Expires", strconv.FormatInt(t.ExpiresAt.Unix(), 10))
 	h.Set("X-Auth-Username", headerText(t.Claim(a.UserInfo.Username)))
 	h.Set("X-Auth-Name", headerText(t.Claim(a.UserInfo.FullName)))
 	h.Set("X-Auth-Email", headerText(t.Claim(a.UserInfo.Email)))
-	a.setClaims(h, t)
+	setClaims(h, claims)
 }
 
 // setClaims writes each of the user's claims under X-Auth-Claim-<name>. Headers
 // know fewer names than claims: of two that would become the same header neither
 // is told, so that none can pass for the other.
-func (a *Auth) setClaims(h http.Header, t *accesstoken.Token) {
-	for name, value := range t.Claims {
+func setClaims(h http.Header, claims map[string]any) {
+	for name, value := range claims {
 		text, ok := value.(string)
 		if !ok || registered[name] {
 			continue
