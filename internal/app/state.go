@@ -73,10 +73,12 @@ func cause(err error) error {
 	}
 }
 
-// sweepEvery and sweepBatch bound how much expired state a sweep deletes at once.
+// A replica looks every sweepEvery whether there is something to sweep, and sweeps
+// for at most sweepFor, which is shorter: it finds its own lease ended the next time.
 const (
 	sweepEvery = time.Minute
-	sweepBatch = 1000
+	sweepFor   = sweepEvery / 2
+	sweepBatch = 1000 // records that one call deletes
 )
 
 // sweepLease is held by the replica that sweeps.
@@ -101,9 +103,9 @@ func (n *Node) sweepState(ctx context.Context) {
 // sweep deletes what has expired, in small steps, unless another replica does so
 // or has just done so: who gets the lease keeps it to its end, and stops by then.
 func sweep(ctx context.Context, s state.Store) error {
-	ctx, cancel := context.WithTimeout(ctx, sweepEvery)
+	ctx, cancel := context.WithTimeout(ctx, sweepFor)
 	defer cancel()
-	switch _, err := s.Create(ctx, sweepLease, nil, sweepEvery); {
+	switch _, err := s.Create(ctx, sweepLease, nil, sweepFor); {
 	case errors.Is(err, state.ErrExists):
 		return nil
 	case err != nil:

@@ -212,7 +212,7 @@ func TestSweepOneReplicaAtATime(t *testing.T) {
 	if sweepers.Load() != 1 {
 		t.Error("another one swept during the lease")
 	}
-	clock.Add(sweepEvery.Milliseconds())
+	clock.Add(sweepFor.Milliseconds())
 	replicas()
 	if sweepers.Load() != 2 {
 		t.Errorf("%d swept after the lease", sweepers.Load()-1)
