@@ -84,7 +84,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger); err != nil {
+	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger, registry); err != nil {
 		return nil, err
 	}
 	sessions = session.New(session.Config{

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -26,7 +28,7 @@ type shared struct {
 
 // openState opens what state.backend names, or takes what the program brought. db
 // is nil if the program brought its own store, too.
-func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, logger *slog.Logger) (*shared, error) {
+func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, logger *slog.Logger, registerer prometheus.Registerer) (*shared, error) {
 	nothing := func() error { return nil }
 	if own != nil {
 		if cfg.State.Backend != "auto" {
@@ -50,7 +52,12 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	}
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close}
 	if backend == "tiered" { // which does not need Redis to start
-		s.Store = tiered.New(redis, sqlstate.New(db, time.Now), time.Now, logger)
+		s.Store, err = tiered.New(tiered.Config{
+			Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: logger, Registerer: registerer,
+		})
+		if err != nil {
+			return nil, errors.Join(err, redis.Close())
+		}
 		return s, nil
 	}
 	if err := redis.Ping(ctx); err != nil {

@@ -100,6 +100,10 @@ func (l *link) do(ctx context.Context, op string, f func(s *server) error) error
 	return err
 }
 
+func (l *link) Ping(ctx context.Context) error {
+	return l.do(ctx, "Ping", func(*server) error { return nil })
+}
+
 func (l *link) Limit(ctx context.Context, _ state.Key, rate state.Rate) (d state.Decision, err error) {
 	err = l.do(ctx, "Limit", func(*server) error {
 		_, d = rate.Decide(0, time.Now().UnixMicro())

@@ -648,8 +648,17 @@ func openRedis(t *testing.T) *redisstate.Store {
 }
 
 func replica(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
-	s := tiered.New(fast, durable, time.Now, slog.New(slog.DiscardHandler))
+	s := patient(fast, durable)
 	s.Hasten(lease, rest)
+	return s
+}
+
+// patient is a replica as it is in production.
+func patient(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
+	s, err := tiered.New(tiered.Config{Fast: fast, Durable: durable, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err) // only a registerer could be the reason
+	}
 	return s
 }
 
