@@ -22,6 +22,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -84,6 +85,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	// Before there is a key to sign with.
+	if err = revocation.Promise(ctx, n.parts.Store, lives(cfg)); err != nil {
+		return nil, err
+	}
 	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger, registry); err != nil {
 		return nil, err
 	}
@@ -109,8 +114,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys,
 		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
 		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
-		TokenDuration: cfg.Tokens.TokenDuration, LongestToken: longestToken(cfg), LongestSession: cfg.Sessions.TTL,
-		Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		TokenDuration: cfg.Tokens.TokenDuration, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
 	maps.Copy(backends, n.state.servers)

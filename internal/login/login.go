@@ -60,11 +60,6 @@ type Config struct {
 	UserInfo UserInfo
 	// TokenDuration is an access token's life.
 	TokenDuration time.Duration
-	// LongestToken is the longest life that any token that is still alive may
-	// have been given, leeway included: how long a revocation is kept.
-	LongestToken time.Duration
-	// LongestSession is the longest life of a session.
-	LongestSession time.Duration
 
 	Now        func() time.Time
 	Rand       io.Reader

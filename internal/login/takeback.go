@@ -74,7 +74,7 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 				return 0, t.ID, err
 			}
 		}
-		seq, err = s.append(ctx, revoked.Token, t.ID, s.LongestToken, by.Subject, "revoked")
+		seq, err = s.append(ctx, s.line(revoked.Token, t.ID, by.Subject, "revoked"))
 		return seq, t.ID, err
 
 	case target.TokenID != "":
@@ -83,7 +83,7 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 				return 0, target.TokenID, err
 			}
 		}
-		seq, err = s.append(ctx, revoked.Token, target.TokenID, s.LongestToken, by.Subject, "revoked")
+		seq, err = s.append(ctx, s.line(revoked.Token, target.TokenID, by.Subject, "revoked"))
 		return seq, target.TokenID, err
 
 	case target.SessionID != "":
@@ -186,16 +186,22 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 		if err := s.Sessions.End(ctx, own.UserID, own.ID); err != nil {
 			return 0, unavailable(err)
 		}
-		return s.append(ctx, revoked.Session, id, s.LongestToken, by.Subject, "session_ended")
+		return s.append(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
 	case !errors.Is(err, state.ErrNotFound):
 		return 0, unavailable(err)
 	case id == by.SessionID:
-		return s.append(ctx, revoked.Session, id, s.LongestToken, by.Subject, "session_ended")
+		return s.append(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
 	}
 	if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
 		return 0, err
 	}
-	return s.append(ctx, revoked.Session, id, s.LongestSession+s.LongestToken, by.Subject, "session_ended")
+	longest, err := s.Revocations.Longest(ctx, s.Store)
+	if err != nil {
+		return 0, err
+	}
+	line := s.line(revoked.Session, id, by.Subject, "session_ended")
+	line.ExpiresAt = line.CreatedAt.Add(longest.Session + longest.Token)
+	return s.append(ctx, line)
 }
 
 // takeBackUser takes back a user's tokens. Up to now goes by the epoch and ends
@@ -207,7 +213,7 @@ func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before
 	if before.After(now.Add(s.Rules.Leeway + time.Second)) {
 		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be taken back")
 	}
-	line := s.line(revoked.User, userID, s.LongestToken, actor, "user_revoked")
+	line := s.line(revoked.User, userID, actor, "user_revoked")
 	if !untilNow {
 		line.IssuedBefore = before
 	}
@@ -270,26 +276,21 @@ func (s *Service) endSession(ctx context.Context, sess session.Session, reason s
 }
 
 func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) error {
-	_, err := s.append(ctx, revoked.Session, sess.ID, s.LongestToken, sess.UserID, reason)
+	_, err := s.append(ctx, s.line(revoked.Session, sess.ID, sess.UserID, reason))
 	return err
 }
 
 // append writes one line of the log; when it returns, this replica's view has it.
-func (s *Service) append(ctx context.Context, kind revoked.Kind, subject string, life time.Duration, actor, reason string) (int64, error) {
-	seq, err := s.Revocations.TakeBack(ctx, s.line(kind, subject, life, actor, reason))
+func (s *Service) append(ctx context.Context, line store.Revocation) (int64, error) {
+	seq, err := s.Revocations.TakeBack(ctx, line)
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	return seq, nil
 }
 
-func (s *Service) line(kind revoked.Kind, subject string, life time.Duration, actor, reason string) store.Revocation {
-	now := s.Now()
-	return store.Revocation{
-		Kind: string(kind), Subject: subject,
-		CreatedAt: now, ExpiresAt: now.Add(life),
-		Actor: actor, Reason: reason,
-	}
+func (s *Service) line(kind revoked.Kind, subject string, actor, reason string) store.Revocation {
+	return store.Revocation{Kind: string(kind), Subject: subject, CreatedAt: s.Now(), Actor: actor, Reason: reason}
 }
 
 func (s *Service) settle(ctx context.Context, seq int64) error {
