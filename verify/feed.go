@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -58,39 +57,52 @@ func newFollower(cfg Config) *follower {
 	}
 }
 
-// check refuses a token that was taken back, and, if that is not known well
-// enough, does as OnStale says.
-func (f *follower) check(ctx context.Context, t *accesstoken.Token) error {
+// check refuses a token that was taken back, and, if that is not known well enough
+// for the route, does as its OnStale says.
+func (f *follower) check(ctx context.Context, n *known, c *conditions) error {
+	if err := f.wait(ctx); err != nil {
+		return err
+	}
+	if _, ok := f.list.RevokedByIDs(n.token, &n.ids); ok {
+		return ErrRevoked
+	}
+	confirmed, fresh := f.fresh(time.Duration(c.maxStaleness))
+	if fresh {
+		return nil
+	}
+	if _, fresh := f.fresh(f.cfg.MaxStaleness); !fresh && f.stale.CompareAndSwap(false, true) {
+		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
+			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
+	}
+	if c.onStale == FailOpen && !confirmed.IsZero() {
+		return nil
+	}
+	return ErrStale
+}
+
+// wait returns when the feed has been asked for the first time.
+func (f *follower) wait(ctx context.Context) error {
+	select {
+	case <-f.tried:
+		return nil
+	default:
+	}
 	select {
 	case <-f.tried:
 	case <-ctx.Done():
 		return because(ErrStale, ctx.Err())
 	case <-f.stopped:
 	}
-	if _, ok := f.list.Revoked(t); ok {
-		return ErrRevoked
-	}
-	confirmed, fresh := f.fresh()
-	if fresh {
-		return nil
-	}
-	if f.stale.CompareAndSwap(false, true) {
-		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
-			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
-	}
-	if f.cfg.OnStale == FailOpen && !confirmed.IsZero() {
-		return nil
-	}
-	return ErrStale
+	return nil
 }
 
 // fresh says when everything was last known, and whether that is recent enough.
-func (f *follower) fresh() (confirmed time.Time, fresh bool) {
+func (f *follower) fresh(enough time.Duration) (confirmed time.Time, fresh bool) {
 	c := f.confirmed.Load()
 	if c == nil {
 		return time.Time{}, false
 	}
-	return *c, f.cfg.Now().Sub(*c) <= f.cfg.MaxStaleness
+	return *c, f.cfg.Now().Sub(*c) <= enough
 }
 
 // run follows the feed until ctx ends. It catches up by pages, then follows the
@@ -339,7 +351,7 @@ func (f *follower) confirm(t time.Time) {
 		return
 	}
 	f.confirmed.Store(&t)
-	if _, fresh := f.fresh(); fresh && f.stale.Swap(false) {
+	if _, fresh := f.fresh(f.cfg.MaxStaleness); fresh && f.stale.Swap(false) {
 		f.cfg.Logger.Info("it is known again which tokens have been taken back")
 	}
 }
