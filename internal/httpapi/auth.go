@@ -226,8 +226,10 @@ func (in RevocationRequest) target() (login.Target, error) {
 		if s != "" {
 			named++
 		}
-		if len(s) > accesstoken.DefaultMaxLength {
-			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "no id is as long as that")
+	}
+	for _, id := range []string{in.TokenID, in.SessionID} {
+		if !canBeID(id) {
+			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "nothing has such an id")
 		}
 	}
 	if named != 1 {
@@ -241,6 +243,12 @@ func (in RevocationRequest) target() (login.Target, error) {
 		target.IssuedBefore = time.Time(*in.IssuedBefore)
 	}
 	return target, nil
+}
+
+// canBeID says whether a jti or sid of ours could look so: what is taken back by
+// its id alone need not exist any more, so this is all that can be checked.
+func canBeID(s string) bool {
+	return len(s) <= 64 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
 // NumericDate reads a moment as seconds since 1970 (RFC 7519 §2) or RFC 3339.
@@ -257,8 +265,8 @@ func (d *NumericDate) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	var t time.Time
-	if err := json.Unmarshal(b, &t); err != nil {
-		return problem.New(problem.Invalid, "invalid_request", "issued_before must be seconds since 1970 or a time by RFC 3339")
+	if err := json.Unmarshal(b, &t); err != nil || t.Unix() <= 0 {
+		return problem.New(problem.Invalid, "invalid_request", "issued_before must be seconds since 1970 or a time by RFC 3339, and after 1970")
 	}
 	*d = NumericDate(t)
 	return nil

@@ -38,7 +38,7 @@ type Target struct {
 // Logout ends the session of a verified token and takes back its tokens. When it
 // returns nil, this replica rejects them already.
 func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
-	if err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
+	if _, err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
 		return err
 	}
 	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
@@ -129,7 +129,8 @@ func (s *Service) EndSession(ctx context.Context, userID, sessionID string) erro
 	if err != nil {
 		return unavailable(err)
 	}
-	return s.endSession(ctx, sess, "session_ended")
+	_, err = s.endSession(ctx, sess, "session_ended")
+	return err
 }
 
 // EndAllSessions ends all sessions of a user and takes back all its tokens.
@@ -183,10 +184,7 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 	own, err := s.Sessions.Get(ctx, by.Subject, id)
 	switch {
 	case err == nil:
-		if err := s.Sessions.End(ctx, own.UserID, own.ID); err != nil {
-			return 0, unavailable(err)
-		}
-		return s.append(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
+		return s.endSession(ctx, own, "session_ended")
 	case !errors.Is(err, state.ErrNotFound):
 		return 0, unavailable(err)
 	case id == by.SessionID:
@@ -257,7 +255,7 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 	}
 	for _, sess := range sessions {
 		if sess.CreatedAt.Before(before) {
-			if err := s.endSession(ctx, sess, "user_revoked"); err != nil {
+			if _, err := s.endSession(ctx, sess, "user_revoked"); err != nil {
 				return err
 			}
 		}
@@ -267,17 +265,28 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 
 // endSession deletes the record first: from then on nothing is signed for the
 // session any more, so that the line in the log need only outlive the tokens that
-// are out already.
-func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) error {
+// are out already. The record is not there to be found a second time, so the line
+// follows even if the client hangs up.
+func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
 	if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
-		return unavailable(err)
+		return 0, unavailable(err)
 	}
 	return s.takeBackSession(ctx, sess, reason)
 }
 
-func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) error {
-	_, err := s.append(ctx, s.line(revoked.Session, sess.ID, sess.UserID, reason))
-	return err
+// takeBackSession takes back the tokens of a session whose record is deleted.
+func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
+	return s.append(ctx, s.line(revoked.Session, sess.ID, sess.UserID, reason))
+}
+
+// finishTimeout bounds what goes on without a client.
+const finishTimeout = 10 * time.Second
+
+// finishing is for what must not end half-way because the client hangs up.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 }
 
 // append writes one line of the log; when it returns, this replica's view has it.
