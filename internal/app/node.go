@@ -114,7 +114,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys,
 		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
 		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
-		TokenDuration: cfg.Tokens.TokenDuration, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
 	maps.Copy(backends, n.state.servers)

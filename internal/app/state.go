@@ -24,6 +24,7 @@ type shared struct {
 	state.Store
 	servers map[string]func(context.Context) error // what to ask whether they answer
 	close   func() error
+	forgets bool // what was answered may be undone, by a failover for instance
 }
 
 // openState opens what state.backend names, or takes what the program brought. db
@@ -34,7 +35,8 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 		if cfg.State.Backend != "auto" {
 			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
 		}
-		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing}, nil
+		// Whether it forgets, nobody knows here.
+		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true}, nil
 	}
 	backend := cfg.StateBackend()
 	if db == nil && (backend == "sql" || backend == "tiered") {
@@ -42,15 +44,15 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	}
 	switch backend {
 	case "memory":
-		return &shared{memstate.New(time.Now), nil, nothing}, nil
+		return &shared{memstate.New(time.Now), nil, nothing, false}, nil
 	case "sql":
-		return &shared{sqlstate.New(db, time.Now), nil, nothing}, nil
+		return &shared{sqlstate.New(db, time.Now), nil, nothing, false}, nil
 	}
 	redis, err := redisstate.Open(cfg.Redis.URL)
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close}
+	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis"}
 	if backend == "tiered" { // which does not need Redis to start
 		s.Store, err = tiered.New(tiered.Config{
 			Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: logger, Registerer: registerer,

@@ -61,6 +61,9 @@ type Config struct {
 	UserInfo UserInfo
 	// TokenDuration is an access token's life.
 	TokenDuration time.Duration
+	// SessionsReturn: the state may forget that a session was deleted, as Redis does
+	// in a failover or when it starts from an older snapshot.
+	SessionsReturn bool
 
 	Now        func() time.Time
 	Rand       io.Reader

@@ -188,16 +188,21 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 	case !errors.Is(err, state.ErrNotFound):
 		return 0, unavailable(err)
 	case id == by.SessionID:
-		return s.append(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
+		return s.takeBackSession(ctx, session.Session{ID: id, UserID: by.Subject}, "session_ended")
 	}
 	if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
 		return 0, err
 	}
+	return s.appendForSession(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
+}
+
+// appendForSession appends a line that is kept for as long as any session could
+// still renew.
+func (s *Service) appendForSession(ctx context.Context, line store.Revocation) (int64, error) {
 	longest, err := s.Revocations.Longest(ctx, s.Store)
 	if err != nil {
 		return 0, err
 	}
-	line := s.line(revoked.Session, id, by.Subject, "session_ended")
 	line.ExpiresAt = line.CreatedAt.Add(longest.Session + longest.Token)
 	return s.append(ctx, line)
 }
@@ -265,7 +270,7 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 
 // endSession deletes the record first: from then on nothing is signed for the
 // session any more, so that the line in the log need only outlive the tokens that
-// are out already. The record is not there to be found a second time, so the line
+// are out already, unless the record may come back. The record is not there to be found a second time, so the line
 // follows even if the client hangs up.
 func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
 	ctx, cancel := finishing(ctx)
@@ -276,9 +281,14 @@ func (s *Service) endSession(ctx context.Context, sess session.Session, reason s
 	return s.takeBackSession(ctx, sess, reason)
 }
 
-// takeBackSession takes back the tokens of a session whose record is deleted.
+// takeBackSession takes back the tokens of a session whose record is deleted, and
+// the session itself if the record may come back.
 func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
-	return s.append(ctx, s.line(revoked.Session, sess.ID, sess.UserID, reason))
+	line := s.line(revoked.Session, sess.ID, sess.UserID, reason)
+	if s.SessionsReturn {
+		return s.appendForSession(ctx, line)
+	}
+	return s.append(ctx, line)
 }
 
 // finishTimeout bounds what goes on without a client.
