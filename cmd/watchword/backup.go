@@ -92,6 +92,9 @@ every token from before is refused then, and everybody signs in again.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Restored the backup of %s:\n", done.Created.Format(time.RFC3339))
 			showContents(cmd, done)
+			if cfg.StateBackend() == "redis" {
+				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nor to sign everybody out, flush it (FLUSHDB) before a node starts.")
+			}
 			return nil
 		},
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -66,7 +67,7 @@ type Node struct {
 // so. ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
-	if o.Store != nil && cfg.Tokens.Keys == keyring.InDatabase && cfg.Storage.Key == "" {
+	if o.Store != nil && cfg.KeysIn() == keyring.InDatabase && cfg.Storage.Key == "" {
 		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
 	}
 	proxies, err := cfg.Server.Proxies()
@@ -89,7 +90,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger); err != nil {
+	// Before there is a key to sign with.
+	if err = revocation.Promise(ctx, n.parts.Store, lives(cfg)); err != nil {
+		return nil, err
+	}
+	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger, registry); err != nil {
 		return nil, err
 	}
 	sessions = session.New(session.Config{
@@ -119,8 +124,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys, Key: find,
 		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
 		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
-		TokenDuration: cfg.Tokens.TokenDuration, LongestToken: longestToken(cfg), LongestSession: cfg.Sessions.TTL,
-		Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
 	maps.Copy(backends, n.state.servers)

@@ -42,7 +42,8 @@ type Config struct {
 	AcquireTimeout time.Duration
 	// Timeout bounds one statement or one transaction, everything included, so
 	// that a database that hangs does not hang its callers. It does not bound
-	// migrations. Zero: DefaultTimeout.
+	// migrations. On SQLite, where AcquireTimeout bounds waiting for other
+	// processes, it is looked at between statements and rows. Zero: DefaultTimeout.
 	Timeout time.Duration
 	// Logger gets warnings about how the database is set up; nil: none.
 	Logger *slog.Logger

@@ -78,6 +78,20 @@ func (p *pool) acquire(ctx context.Context) error {
 
 func (p *pool) release() { <-p.slots }
 
+// handDown is the context that a driver gets, or why nothing need be done any more.
+//
+// The SQLite driver, and database/sql on top of it, would start two goroutines for
+// every statement whose context can end, only to interrupt it. That is no use here:
+// a statement reads or writes a few rows in this process, and while it waits for
+// another process, for as long as busy_timeout, SQLite does not listen. So the
+// context is looked at between statements, and between rows, instead.
+func (p *pool) handDown(ctx context.Context) (context.Context, error) {
+	if err := ctx.Err(); err != nil || p.dialect != SQLite {
+		return ctx, err
+	}
+	return context.WithoutCancel(ctx), nil
+}
+
 // prepared returns the prepared statement of a query, or nil when there is none.
 func (p *pool) prepared(query string) *sql.Stmt {
 	p.mu.Lock()
