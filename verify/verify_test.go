@@ -497,7 +497,7 @@ func TestConfigThatCannotWork(t *testing.T) {
 
 // Resource servers get no more than the standard library and golang-jwt.
 func TestDependencies(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./...").Output()
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".", "./accesstoken", "./revoked", "./verifytest").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
