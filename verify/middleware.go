@@ -21,7 +21,7 @@ import (
 func (v *Verifier) Require(next http.Handler, conditions ...Condition) http.Handler {
 	c := v.conditions(conditions)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		raw, err := bearer(r)
+		raw, err := Bearer(r.Header["Authorization"])
 		if err != nil {
 			v.refuse(w, err)
 			return
@@ -54,16 +54,16 @@ var (
 	errTwoTokens = &accesstoken.Error{Code: "invalid_request", Detail: "the request has several Authorization headers"}
 )
 
-// bearer takes the token from the Authorization header.
-func bearer(r *http.Request) (string, error) {
-	headers := r.Header.Values("Authorization")
-	if len(headers) > 1 {
+// Bearer takes the token from a request's Authorization headers (RFC 6750 §2.1), of
+// which there must be one.
+func Bearer(authorization []string) (token string, err error) {
+	if len(authorization) > 1 {
 		return "", errTwoTokens
 	}
-	if len(headers) == 0 {
+	if len(authorization) == 0 {
 		return "", errNoToken
 	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
+	scheme, token, _ := strings.Cut(authorization[0], " ")
 	if token = strings.TrimLeft(token, " "); !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", errNoToken
 	}

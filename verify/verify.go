@@ -21,6 +21,10 @@ import (
 // one connection goes unnoticed.
 const DefaultMaxStaleness = 10 * time.Second
 
+// MaxLeeway bounds Config.Leeway. What was taken back is forgotten some minutes
+// after it has expired; a token that is forgiven for longer would come back.
+const MaxLeeway = clockSkew / 2
+
 // Config says whose tokens a Verifier accepts. Issuer is required.
 type Config struct {
 	// Issuer is what the tokens' iss must be, exactly: the public URL of the
@@ -54,7 +58,7 @@ type Config struct {
 	CacheSize int
 
 	// Leeway forgives clocks that differ: exp and nbf are judged that much in the
-	// token's favour. A few seconds are plenty; zero by default.
+	// token's favour. A few seconds are plenty; zero by default, at most MaxLeeway.
 	Leeway time.Duration
 	// HTTPClient fetches the keys and the feed; nil: one of the Verifier's own. It
 	// must not have a Timeout: the feed is one long answer. Requests have their
@@ -234,6 +238,9 @@ func (c *Config) complete() error {
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = DefaultCacheSize
+	}
+	if c.Leeway < 0 || c.Leeway > MaxLeeway {
+		return fmt.Errorf("leeway is %v; it is from 0 to %v", c.Leeway, MaxLeeway)
 	}
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()

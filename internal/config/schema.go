@@ -88,8 +88,7 @@ func children(path string) []string {
 
 // Format writes the setting's value in c as it is written in the environment.
 func (s *Setting) Format(c *Config) string {
-	v := reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
-	switch v := v.(type) {
+	switch v := s.value(c).(type) {
 	case string:
 		return v
 	case int:
@@ -108,6 +107,11 @@ func (s *Setting) Format(c *Config) string {
 		return string(text)
 	}
 	panic("config: no way to write " + s.Key)
+}
+
+// value is what c has for the setting.
+func (s *Setting) value(c *Config) any {
+	return reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
 }
 
 // parse reads the text of a value into the setting's type. The value of a secret

@@ -68,14 +68,23 @@ func (c *Config) Validate() error {
 	v.positive("health.timeout", c.Health.Timeout)
 
 	for i := range settings {
-		if s := &settings[i]; len(s.OneOf) > 0 {
+		s := &settings[i]
+		if len(s.OneOf) > 0 {
 			if _, err := s.parse(s.Format(c)); err != nil {
 				v.problem(s.Key, "%v", err)
 			}
 		}
+		if d, ok := s.value(c).(time.Duration); ok && d > maxDuration {
+			v.problem(s.Key, "it is longer than ten years (%s); make it shorter", formatDuration(maxDuration))
+		}
 	}
 	return v.err()
 }
+
+// maxDuration bounds every duration, so that no sum of some of them comes near what
+// a time.Duration holds: beyond it, what is kept for long would be kept for no time
+// at all.
+const maxDuration = 10 * 365 * 24 * time.Hour
 
 // Warnings are sentences about what works, but is probably not meant.
 func (c *Config) Warnings() []string {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestValidateRefusesWhatCannotWork(t *testing.T) {
@@ -30,6 +31,8 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			"server.tls.key_file: a certificate and its key go together; set both or neither"},
 		{"key without its certificate", "server: {tls: {key_file: a.pem}}",
 			"server.tls.cert_file: a certificate and its key go together; set both or neither"},
+		{"a session for ever", "sessions: {ttl: 87601h}",
+			"sessions.ttl: it is longer than ten years (87600h); make it shorter"},
 		{"no database", "{database: {url: ''}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
 		{"unknown database", "{database: {url: 'oracle://h/db'}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
 		{"SQLite without a file", "database: {url: 'sqlite:'}",
@@ -244,5 +247,25 @@ func TestPrintShowsNoSecret(t *testing.T) {
 		if !strings.Contains(out.String(), "url: "+shown+"\n") {
 			t.Errorf("%s: want %s in\n%s", url, shown, out.String())
 		}
+	}
+}
+
+// Durations are added up, and a sum that overflows would lie in the past: what is
+// taken back until then would not be taken back at all.
+func TestNoDurationIsBoundless(t *testing.T) {
+	for _, s := range Settings() {
+		if s.Type != reflect.TypeFor[time.Duration]() {
+			continue
+		}
+		for text, refused := range map[string]bool{"87600h": false, "87601h": true, "2562047h47m16s": true} {
+			_, err := Load("", []string{s.Env + "=" + text})
+			want := s.Key + ": it is longer than ten years (87600h); make it shorter"
+			if got := err != nil && strings.Contains(err.Error(), want); got != refused {
+				t.Errorf("%s=%s: %v", s.Env, text, err)
+			}
+		}
+	}
+	if sum := 20 * maxDuration; sum < maxDuration {
+		t.Errorf("twenty of the longest make %v", sum)
 	}
 }

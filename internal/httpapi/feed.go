@@ -19,8 +19,14 @@ import (
 )
 
 const (
-	feedPage    = 1000  // entries of a page, if the reader does not say
-	feedMaxPage = 10000 // and at most
+	// feedPage is how many entries a page has, if the reader does not say. He may ask
+	// for up to feedMaxPage, and gets them unless feedMaxLarge others are being sent
+	// as many. feedBurst is what a stream sends at once. Anybody may ask, and then
+	// read slowly, so what waits to be sent has to be little.
+	feedPage     = 1000
+	feedMaxPage  = 10000
+	feedMaxLarge = 16
+	feedBurst    = 100
 	// feedMaxStreams bounds the event streams of a replica, and the requests that wait:
 	// each is a connection that anybody may open.
 	feedMaxStreams = 10000
@@ -59,6 +65,7 @@ type Feed struct {
 	Done <-chan struct{}
 
 	streams atomic.Int64 // and waiting requests
+	large   atomic.Int64 // answers of more than feedPage entries
 }
 
 // feedHead is a revoked.Page without the entries.
@@ -82,8 +89,15 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
 	if r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		q.limit = min(q.limit, feedBurst)
 		f.stream(w, r, q)
 		return
+	}
+	if q.limit > feedPage {
+		defer f.large.Add(-1)
+		if f.large.Add(1) > feedMaxLarge || q.wait > 0 {
+			q.limit = feedPage
+		}
 	}
 	page, err := f.first(r.Context(), q)
 	if err == nil && q.wait > 0 {

@@ -505,3 +505,94 @@ func TestFeedReachesResourceServers(t *testing.T) {
 	}
 	t.Logf("20 revocations over the stream: the slowest was seen %v after its 2xx", slowest)
 }
+
+// A measuring is a reader who notes the largest piece that he was sent at once.
+type measuring struct {
+	*httptest.ResponseRecorder
+	largest int
+}
+
+func (m *measuring) Write(p []byte) (int, error) {
+	m.largest = max(m.largest, len(p))
+	return m.ResponseRecorder.Write(p)
+}
+
+func (m *measuring) SetWriteDeadline(time.Time) error { return nil }
+
+// Ten thousand strangers who read slowly must fit into memory.
+func TestFeedStreamsHoldLittle(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	const entries = 300
+	n.takeBackAll(t, entries)
+	for _, query := range []string{"", "?limit=1000"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		m := &measuring{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequestWithContext(ctx, "GET", "/api/revocations"+query, nil)
+		r.Header.Set("Accept", "text/event-stream")
+		ended := make(chan struct{})
+		go func() { defer close(ended); n.feed.serve(&until{m, cancel}, r) }()
+		<-ended
+		if got := strings.Count(m.Body.String(), "event: revocation\n"); got != entries || m.largest > 32<<10 {
+			t.Errorf("%q: %d entries in pieces of up to %d bytes", query, got, m.largest)
+		}
+	}
+}
+
+// takeBackAll takes back many tokens at once.
+func (n *feedNode) takeBackAll(t *testing.T, entries int) {
+	t.Helper()
+	lines := make([]store.Revocation, entries)
+	for i := range lines {
+		lines[i] = store.Revocation{Kind: string(revoked.Token), Subject: strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour), Reason: "logout"}
+	}
+	var seq int64
+	err := n.log.Store.(store.Store).Update(t.Context(), func(r store.Records) (err error) {
+		seq, err = n.log.Append(t.Context(), r, lines...)
+		return err
+	})
+	if err == nil {
+		err = n.log.Settle(t.Context(), seq)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A large page is for those who catch up, as long as they are few.
+func TestFeedHasRoomForSoManyLargePages(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	const entries = 1200
+	n.takeBackAll(t, entries)
+	expect := func(query string, want int) {
+		t.Helper()
+		if p := n.page(t, query); len(p.Entries) != want || p.More != (want < entries) {
+			t.Errorf("%s: %d entries, more: %t", query, len(p.Entries), p.More)
+		}
+	}
+	expect("", feedPage)
+	expect("?limit=5000", entries)
+	expect("?limit=5000&wait=1", feedPage) // would keep the room while it waits
+	n.feed.large.Store(feedMaxLarge - 1)
+	expect("?limit=5000", entries)
+	n.feed.large.Store(feedMaxLarge)
+	expect("?limit=5000", feedPage)
+	if left := n.feed.large.Load(); left != feedMaxLarge {
+		t.Errorf("%d are left", left)
+	}
+}
+
+// until leaves when it has everything up to the head.
+type until struct {
+	*measuring
+	leave func()
+}
+
+func (u *until) Write(p []byte) (int, error) {
+	n, err := u.measuring.Write(p)
+	if strings.Contains(string(p), "event: head") {
+		u.leave()
+	}
+	return n, err
+}

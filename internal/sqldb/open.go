@@ -49,6 +49,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer gets the metrics; nil: none.
 	Registerer prometheus.Registerer
+	// Watch, if set, is told every statement of Exec and Query after it ran. It is
+	// for tests: among the arguments are secrets.
+	Watch func(query string, args []any, err error)
 }
 
 // A DB is an open database. Its own Exec, Query and QueryRow are each a
@@ -76,6 +79,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Watch == nil {
+		cfg.Watch = func(string, []any, error) {}
 	}
 	db := &DB{cfg: cfg, files: migrationFiles}
 	var err error

@@ -18,6 +18,7 @@ type pool struct {
 	path     string // SQLite: the file, for error messages
 	slots    chan struct{}
 	patience time.Duration
+	watch    func(query string, args []any, err error)
 
 	// Prepared statements by query, for drivers that do not keep them themselves.
 	// Queries are constants of the program, so the map is small.
@@ -41,6 +42,7 @@ func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
 		dialect:  db.dialect,
 		slots:    make(chan struct{}, connections),
 		patience: db.cfg.AcquireTimeout,
+		watch:    db.cfg.Watch,
 		prepares: prepares,
 		stmts:    make(map[string]*sql.Stmt),
 	}

@@ -119,6 +119,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 			return p.explain(ctx, err, true)
 		}
 		n, err = affected(run.ExecContext(down, args...))
+		p.watch(query, args, err)
 		return p.explain(ctx, err, false)
 	})
 	return n, err
@@ -141,7 +142,9 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 		if err != nil {
 			return nil, err
 		}
-		return run.QueryContext(down, args...)
+		rows, err := run.QueryContext(down, args...)
+		p.watch(query, args, err)
+		return rows, err
 	}()
 	if err != nil {
 		p.release()

@@ -105,6 +105,7 @@ func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 		return 0, t.explain(ctx, err)
 	}
 	n, err := affected(t.runner(down, query).ExecContext(down, args...))
+	t.pool.watch(query, args, err)
 	return n, t.explain(ctx, err)
 }
 
@@ -114,6 +115,7 @@ func (t *tx) Query(ctx context.Context, query string, args ...any) (*Rows, error
 		return nil, t.explain(ctx, err)
 	}
 	rows, err := t.runner(down, query).QueryContext(down, args...)
+	t.pool.watch(query, args, err)
 	if err != nil {
 		return nil, t.explain(ctx, err)
 	}
