@@ -201,6 +201,27 @@ func TestNoClaimLooksLikeWhoTheUserIs(t *testing.T) {
 	}
 }
 
+// Values are joined with commas, so who one is has none: a user "x,root" would be
+// root for a resource server that asks whether the claim holds that value.
+func TestNobodyIsTwoByAComma(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Tokens.UserInfo.FullName = "who" })
+	admin := w.login("admin").AccessToken
+	for _, name := range []string{"x,root", "x\uff0croot", ","} { // a full-width one folds to the other
+		w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: name, Password: password}), 422, "invalid_username")
+	}
+	w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: password,
+		FirstName: "Travis,root", LastName: "Ester, Jr.", Email: "a,root@example.com"}), 422, "invalid_email")
+	w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: password,
+		FirstName: "Travis,root", LastName: "Ester, Jr."}), 201, "")
+	claims := w.verify(w.login("tester").AccessToken)
+	if got := claims["who"]; got != "Travis root Ester Jr." {
+		t.Errorf("the name is %q", got)
+	}
+	if u := w.do("GET", "/api/users/tester", admin, nil); !strings.Contains(string(u.body), "Ester, Jr.") {
+		t.Errorf("the directory has %s", u.body)
+	}
+}
+
 func TestTLS(t *testing.T) {
 	certFile, keyFile, roots := certificate(t)
 	l, err := listen(config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}})
