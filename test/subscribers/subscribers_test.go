@@ -58,7 +58,9 @@ func TestARevocationReachesAHundredResourceServers(t *testing.T) {
 		took = append(took, refusals(t, verifiers, token, answered)...)
 	}
 	slices.Sort(took)
-	at := func(share float64) time.Duration { return took[int(share*float64(len(took)-1))].Round(100 * time.Microsecond) }
+	at := func(share float64) time.Duration {
+		return took[int(share*float64(len(took)-1))].Round(100 * time.Microsecond)
+	}
 	t.Logf("%d revocations, %d resource servers: refused after p50 %v, p99 %v, max %v", rounds, servers, at(0.5), at(0.99), at(1))
 	if at(0.99) > aim {
 		t.Errorf("p99 is %v, the aim is %v", at(0.99), aim)
