@@ -79,6 +79,7 @@ func bare() http.Handler {
 	mux.HandleFunc("/pkeys", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(keySet)
 	})
+	mux.HandleFunc("/stream", bareStream)
 	return mux
 }
 
