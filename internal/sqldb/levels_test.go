@@ -385,7 +385,7 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	for range 2 { // it enters, and enters again
 		ok(second(s.EnterRegistry(ctx, replica, time.Minute)))
 	}
-	ok(s.Beat(ctx, replica), second(s.RegistryVersion(ctx)), second(s.Registered(ctx)), s.LeaveRegistry(ctx, "i", "1"))
+	ok(s.Beat(ctx, replica, true), second(s.RegistryVersion(ctx)), second(s.Registered(ctx)), s.LeaveRegistry(ctx, "i", "1"))
 
 	ok(second(s.AppendRevocation(ctx, store.Revocation{Kind: "jti", Subject: "j", IssuedBefore: at, ExpiresAt: at, CreatedAt: at, Actor: "u1", Reason: "logout"})))
 	_, _, err = s.RevocationsAfter(ctx, 0, 2)
