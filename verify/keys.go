@@ -93,7 +93,7 @@ func (k *keySource) run(ctx context.Context) {
 			continue
 		}
 		failures = 0
-		pause.Reset(jitter(life*6/10, life*9/10))
+		pause.Reset(jitter(life*90/100, life*98/100))
 	}
 }
 
