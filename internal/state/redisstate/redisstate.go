@@ -251,7 +251,7 @@ func (s *Store) Check(ctx context.Context) error {
 	return nil
 }
 
-// Close implements state.Store. A client that was given to New stays open.
+// Close implements state.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
