@@ -29,6 +29,11 @@ import (
 // leaveTimeout bounds telling the other replicas that this one ends.
 const leaveTimeout = 2 * time.Second
 
+// cutOff is how long a replica that is cut off from the database needs to learn of a
+// key from its maker, whom it asks whenever it cannot read the registry. It goes on
+// accepting tokens meanwhile, by what its peers say was taken back.
+const cutOff = 6 * time.Second
+
 // join makes this replica known to the others. maxAge is for how long a key set
 // that it serves may be used.
 func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration) error {
@@ -46,7 +51,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	}
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
-		MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
+		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: clients.get,
 		Tell: func() { n.bell.Ring(bell.Registry) },
 		Now:  time.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
@@ -59,13 +64,10 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		n.found = discovery.NewList(o.Logger, func() { n.cluster.AskPeers() })
 		c.Peers = n.found.Peers
 	}
-	if cfg.Revocation.OnOutage.Allow {
-		// Else it is not ready any more when others cease to count it as alive.
-		c.CutOff = c.Refresh + 2*time.Second
-	}
 	if n.cluster, err = cluster.Join(ctx, c); err != nil {
 		return err
 	}
+	n.parts.view.Follow(n.cluster)
 	n.find, err = finder(cfg.Cluster, n.found)
 	return err
 }

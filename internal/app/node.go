@@ -119,9 +119,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
 	published, find := n.keys.Public, func(kid string) (accesstoken.Key, error) { return n.keys.Public().Find(kid) }
-	var answer func(nonce string, body []byte) (instance, mac string, ok bool)
+	var answer, answerFeed func(nonce string, body []byte) (instance, mac string, ok bool)
 	if n.cluster != nil {
-		published, find, answer = n.cluster.Keys, n.cluster.Find, n.cluster.Answer
+		published, find = n.cluster.Keys, n.cluster.Find
+		answer, answerFeed = n.cluster.Answer, n.cluster.AnswerFeed
 		n.loop(background, n.cluster.Run)
 		n.loop(background, n.bell.Run)
 		n.loop(background, n.find)
@@ -151,7 +152,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Keys: published, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
-		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},
+		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})

@@ -220,16 +220,14 @@ func (c *Cluster) Run(ctx context.Context) {
 	defer poll.Stop()
 	failing := false
 	for {
-		rung := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
 		case <-c.bell:
-			rung = true
 		}
 		err := c.round(ctx)
-		if err != nil && rung {
+		if err != nil {
 			c.peers.askNow() // the other way by which keys travel
 		}
 		switch {

@@ -22,6 +22,7 @@ type metrics struct {
 	failures prometheus.Counter
 	known    prometheus.Histogram
 	fetches  *prometheus.CounterVec
+	feeds    *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -59,6 +60,13 @@ func newMetrics() *metrics {
 	for _, result := range []string{fetchOK, fetchFailed, fetchRejected, fetchSelf} {
 		m.fetches.WithLabelValues(result)
 	}
+	m.feeds = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_cluster_feed_fetches_total",
+		Help: "Attempts to learn from another replica what was taken back, because the database did not answer, by result.",
+	}, []string{"result"})
+	for _, result := range []string{fetchOK, fetchFailed, fetchRejected} {
+		m.feeds.WithLabelValues(result)
+	}
 	for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
 		m.rejected.WithLabelValues(reason)
 	}
@@ -69,7 +77,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.fetches} {
+	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.fetches, m.feeds} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}

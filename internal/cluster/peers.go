@@ -205,11 +205,24 @@ func (l *liar) Error() string { return l.text }
 // fetch asks a peer for the keys of its own, and takes them in. It returns who
 // answered.
 func (c *Cluster) fetch(ctx context.Context, at discovery.Peer) (instance string, err error) {
+	instance, body, err := c.get(ctx, at, "/api/pkeys?local=true", nil, accesstoken.MaxKeySetLength, c.secret.answer)
+	if err != nil || instance == c.cfg.Instance {
+		return instance, err
+	}
+	return instance, c.takeAnswer(ctx, instance, body)
+}
+
+// get asks a peer and returns who answered what, if the cluster's secret vouches for
+// it and for this question.
+func (c *Cluster) get(ctx context.Context, at discovery.Peer, path string, header http.Header, longest int64, mac func(nonce, instance string, body []byte) []byte) (instance string, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.URL+"/api/pkeys?local=true", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.URL+path, nil)
 	if err != nil {
-		return "", err
+		return "", nil, err
+	}
+	if header != nil {
+		r.Header = header.Clone()
 	}
 	nonce := rand.Text()
 	r.Header.Set(HeaderNonce, nonce)
@@ -219,27 +232,24 @@ func (c *Cluster) fetch(ctx context.Context, at discovery.Peer) (instance string
 		if errors.As(err, &e) {
 			err = e.Err // without the URL, which the log has
 		}
-		return "", err
+		return "", nil, err
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, accesstoken.MaxKeySetLength+1))
+	body, err = io.ReadAll(io.LimitReader(answer.Body, longest+1))
 	switch {
 	case err != nil:
-		return "", err
+		return "", nil, err
 	case answer.StatusCode != http.StatusOK:
-		return "", fmt.Errorf("it answers %d", answer.StatusCode)
-	case len(body) > accesstoken.MaxKeySetLength:
-		return "", errors.New("its answer is too long")
+		return "", nil, fmt.Errorf("it answers %d", answer.StatusCode)
+	case int64(len(body)) > longest:
+		return "", nil, errors.New("its answer is too long")
 	}
 	instance = answer.Header.Get(HeaderInstance)
-	mac, err := base64.RawURLEncoding.Strict().DecodeString(answer.Header.Get(HeaderMAC))
-	if err != nil || instance == "" || !hmac.Equal(mac, c.secret.answer(nonce, instance, body)) {
-		return "", &liar{wrongMAC, "the answer is not vouched for by the cluster's secret for this question"}
+	got, err := base64.RawURLEncoding.Strict().DecodeString(answer.Header.Get(HeaderMAC))
+	if err != nil || instance == "" || !hmac.Equal(got, mac(nonce, instance, body)) {
+		return "", nil, &liar{wrongMAC, "the answer is not vouched for by the cluster's secret for this question"}
 	}
-	if instance == c.cfg.Instance {
-		return instance, nil
-	}
-	return instance, c.takeAnswer(ctx, instance, body)
+	return instance, body, nil
 }
 
 // takeAnswer takes in the keys that a replica published over HTTP. If there is one
@@ -277,11 +287,15 @@ func (c *Cluster) takeAnswer(ctx context.Context, instance string, body []byte) 
 	return wrong
 }
 
-// Answer returns what authenticates this replica's answer to a peer, or false if
-// the nonce is none.
+// Answer returns what authenticates this replica's keys for a peer, or false if the
+// nonce is none.
 func (c *Cluster) Answer(nonce string, body []byte) (instance, mac string, ok bool) {
+	return c.vouch(nonce, body, c.secret.answer)
+}
+
+func (c *Cluster) vouch(nonce string, body []byte, mac func(nonce, instance string, body []byte) []byte) (instance, text string, ok bool) {
 	if len(nonce) < minNonce || len(nonce) > maxNonce || strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", "", false
 	}
-	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(c.secret.answer(nonce, c.cfg.Instance, body)), true
+	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(mac(nonce, c.cfg.Instance, body)), true
 }

@@ -19,7 +19,8 @@ const MinSecret = 32
 type secret struct {
 	keys     []byte // rows of signing keys
 	replicas []byte // rows of replicas
-	answers  []byte // answers to peers
+	answers  []byte // answers to peers that ask for keys
+	feeds    []byte // answers to peers that ask what was taken back
 }
 
 func newSecret(text string) (*secret, error) {
@@ -31,6 +32,7 @@ func newSecret(text string) (*secret, error) {
 		"signing key": &s.keys,
 		"replica":     &s.replicas,
 		"answer":      &s.answers,
+		"revocations": &s.feeds,
 	} {
 		var err error
 		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, "watchword cluster 1: "+purpose, sha256.Size); err != nil {
@@ -53,7 +55,13 @@ func (s *secret) replica(r store.Replica) []byte {
 		r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen)
 }
 
-// answer is the MAC of what a replica answers to a peer that chose the nonce.
+// feed is the MAC of what a replica tells a peer that chose the nonce about what was
+// taken back.
+func (s *secret) feed(nonce, instance string, body []byte) []byte {
+	return sum(s.feeds, nonce, instance, string(body))
+}
+
+// answer is the MAC of the keys that a replica answers to a peer that chose the nonce.
 func (s *secret) answer(nonce, instance string, body []byte) []byte {
 	return sum(s.answers, nonce, instance, string(body))
 }

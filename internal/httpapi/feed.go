@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/verify/revoked"
@@ -67,6 +68,9 @@ type Feed struct {
 	// Done is closed when the replica drains: the streams end, their readers go to
 	// another.
 	Done <-chan struct{}
+	// Answer returns what authenticates a page for a peer that chose the nonce
+	// (package cluster), or false if that is none. Nil: there are no peers.
+	Answer func(nonce string, body []byte) (instance, mac string, ok bool)
 
 	streams atomic.Int64 // and waiting requests
 	large   atomic.Int64 // answers of more than feedPage entries
@@ -111,7 +115,7 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, r, err)
 		return
 	}
-	writePage(w, r, page)
+	f.writePage(w, r, page)
 }
 
 // A feedQuery is where the reader is, and how much he wants.
@@ -207,8 +211,9 @@ func (f *Feed) await(ctx context.Context, page revoked.Page, q feedQuery) (revok
 }
 
 // writePage writes a page, compressed if that is worth while and understood: of an
-// entry's 80 bytes only 16 are random.
-func writePage(w http.ResponseWriter, r *http.Request, page revoked.Page) {
+// entry's 80 bytes only 16 are random. A peer, which asks with a nonce, can tell by
+// the answer that a replica made it, and not before the question.
+func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, page revoked.Page) {
 	if page.Entries == nil {
 		page.Entries = []revoked.Entry{} // an empty array, not null
 	}
@@ -218,6 +223,15 @@ func writePage(w http.ResponseWriter, r *http.Request, page revoked.Page) {
 		return
 	}
 	h := w.Header()
+	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" && f.Answer != nil {
+		instance, mac, ok := f.Answer(nonce, body)
+		if !ok {
+			WriteProblem(w, r, errNonce)
+			return
+		}
+		h.Set(cluster.HeaderInstance, instance)
+		h.Set(cluster.HeaderMAC, mac)
+	}
 	h.Set("Content-Type", "application/json")
 	// Not to be stored, and without an ETag: every answer says as of when it is
 	// true, so no two are the same, and an old one would pass for a new one.

@@ -63,11 +63,12 @@ func (l *Log) Append(ctx context.Context, r store.Records, revs ...store.Revocat
 // Settle rings the bells and returns nil when this replica's view has the log up
 // to seq, and every other one that asks a shared memory refuses likewise.
 func (l *Log) Settle(ctx context.Context, seq int64) error {
+	called := l.View.round.Load() // before the ring, which may be heard at once
 	l.View.Ring()
 	if l.Bell != nil {
 		l.Bell()
 	}
-	err := l.View.Wait(ctx, seq)
+	err := l.View.wait(ctx, called, seq)
 	if err == nil {
 		err = l.View.settleShared(ctx, seq)
 	}

@@ -141,28 +141,30 @@ func (v *View) confirmNow(ctx context.Context) error {
 	}
 }
 
-// tell gives the shared memory what this replica has just read. Run's alone.
-func (v *View) tell(ctx context.Context, after int64, lines []store.Revocation) {
+// tell gives the shared memory what this replica has just read, from one number of
+// the log up to another. Run's alone.
+func (v *View) tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) {
 	if !v.sharedUp() {
 		v.shared.told.Store(-1)
 		return
 	}
 	now := v.cfg.Now()
 	if told := v.shared.told.Load(); told < 0 || told != after {
-		// It lacks lines that were read before; who relies on it must have them.
-		after, lines = v.read, nil
-	} else if told == v.read && now.Sub(v.shared.toldAt) < v.cfg.Poll {
+		// It lacks lines that were read before, or came from a peer; who relies on it
+		// must have them.
+		after, lines = to, nil
+	} else if told == to && now.Sub(v.shared.toldAt) < v.cfg.Poll {
 		return
 	}
 	v.shared.toldAt = now
 	ctx, cancel := context.WithTimeout(ctx, sharedTimeout)
 	defer cancel()
-	if err := v.shared.memory.Tell(ctx, v.log, after, v.read, lines); err != nil {
+	if err := v.shared.memory.Tell(ctx, log, after, to, lines); err != nil {
 		v.shared.told.Store(-1)
 		v.sharedFailed(err)
 		return
 	}
-	if v.shared.told.Swap(v.read) != v.read {
+	if v.shared.told.Swap(to) != to {
 		v.wake() // who waits in settleShared
 	}
 }

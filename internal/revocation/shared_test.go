@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 // A memory is a Shared that keeps tokens in a map, and fails as it is told.
 type memory struct {
+	mu    sync.Mutex
 	known Known
 	lines map[string]bool
 	err   error
@@ -20,6 +22,8 @@ type memory struct {
 }
 
 func (m *memory) Tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := m.answer(ctx); err != nil {
 		return err
 	}
@@ -34,6 +38,8 @@ func (m *memory) Tell(ctx context.Context, log string, after, to int64, lines []
 }
 
 func (m *memory) Ask(ctx context.Context, t *accesstoken.Token) (Known, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := m.answer(ctx); err != nil {
 		return Known{}, err
 	}
@@ -44,13 +50,21 @@ func (m *memory) Ask(ctx context.Context, t *accesstoken.Token) (Known, error) {
 
 func (m *memory) answer(ctx context.Context) error {
 	if m.hangs {
+		m.mu.Unlock()
 		<-ctx.Done()
+		m.mu.Lock()
 		return ctx.Err()
 	}
 	return m.err
 }
 
 func (m *memory) flush() { m.known, m.lines = Known{}, map[string]bool{} }
+
+func (m *memory) set(f func(*memory)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m)
+}
 
 // shares are replicas on one log that ask for every token; one memory, or nil.
 func shares(t *testing.T, m *memLog, s *memory, n int) []*replica {
@@ -96,7 +110,7 @@ func TestSharedRefusesAtOnce(t *testing.T) {
 				rs[1].expect(t, token("a"), nil)
 				time.Sleep(1300 * time.Millisecond) // between two polls
 				if c.before != nil {
-					c.before(c.memory)
+					c.memory.set(c.before)
 				}
 				began := time.Now()
 				if _, err := rs[0].log.TakeBack(t.Context(), line("a")); err != nil {
@@ -106,7 +120,7 @@ func TestSharedRefusesAtOnce(t *testing.T) {
 					t.Errorf("it took %v", waited)
 				}
 				if c.after != nil {
-					c.after(c.memory)
+					c.memory.set(c.after)
 				}
 				if c.by == "" { // what no other replica has seen comes with its poll
 					time.Sleep(time.Second)
@@ -168,9 +182,11 @@ func TestSharedMemoryThatBeginsLater(t *testing.T) {
 		if _, err := rs[0].log.TakeBack(t.Context(), line("a")); err != nil {
 			t.Fatal(err)
 		}
-		head := m.known.To
-		m.flush()
-		m.known = Known{Log: log.id, From: head, To: head} // another replica has begun it anew
+		m.set(func(m *memory) { // another replica has begun it anew
+			head := m.known.To
+			m.flush()
+			m.known = Known{Log: log.id, From: head, To: head}
+		})
 		rs[1].expect(t, token("a"), ErrRevoked)
 		if n := rs[1].metric(t, "shared_checks_total", byDatabase); n != 1 {
 			t.Errorf("the database was asked %v times", n)
@@ -184,13 +200,13 @@ func TestSharedAndAClientThatGoes(t *testing.T) {
 		m := &memory{}
 		m.flush()
 		r := shares(t, newMemLog(), m, 1)[0]
-		m.hangs = true
+		m.set(func(m *memory) { m.hangs = true })
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := r.Check(ctx, token("a")); !errors.Is(err, ErrStale) {
 			t.Errorf("got %v", err)
 		}
-		m.hangs = false
+		m.set(func(m *memory) { m.hangs = false })
 		before := r.metric(t, "shared_checks_total", byShared)
 		r.expect(t, token("a"), nil)
 		if n := r.metric(t, "shared_checks_total", byShared); n != before+1 {

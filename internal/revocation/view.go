@@ -67,8 +67,10 @@ type View struct {
 	checks    *prometheus.CounterVec
 	shared    shared
 
-	log  string // id of the log that is being read; Run's alone
-	read int64  // the number up to which it has been read; Run's alone
+	reading sync.Mutex // guards log, read, and confirming; not held while anybody is asked
+	log     string     // id of the log that is being read
+	read    int64      // the number up to which it has been read
+	peers   Peers      // nil: there are none
 
 	mu   sync.Mutex
 	next chan struct{} // closed and replaced when there may be something to see
@@ -98,9 +100,12 @@ func NewView(cfg Config) (*View, error) {
 
 // Run keeps the view up to date and sweeps what has expired, until ctx ends.
 func (v *View) Run(ctx context.Context) {
-	var sweeper sync.WaitGroup
-	sweeper.Go(func() { v.sweep(ctx) })
-	defer sweeper.Wait()
+	var others sync.WaitGroup
+	others.Go(func() { v.sweep(ctx) })
+	if v.peers != nil {
+		others.Go(func() { v.follow(ctx) })
+	}
+	defer others.Wait()
 
 	poll := time.NewTicker(v.cfg.Poll)
 	defer poll.Stop()
@@ -194,7 +199,11 @@ func (v *View) Confirmed() (seq int64, asOf time.Time) {
 // everything up to number seq, or with ctx. (An older confirmation might be of a
 // log that has been replaced since.)
 func (v *View) Wait(ctx context.Context, seq int64) error {
-	called := v.round.Load()
+	return v.wait(ctx, v.round.Load(), seq)
+}
+
+// wait is Wait as of the time when a reading was the last that had begun.
+func (v *View) wait(ctx context.Context, called, seq int64) error {
 	for {
 		next := v.Next()
 		if c := v.confirmed.Load(); c != nil && c.head.Seq >= seq && c.round > called {
@@ -255,28 +264,55 @@ func (v *View) refresh(ctx context.Context) error {
 func (v *View) readLog(ctx context.Context, round int64) error {
 	for {
 		asked := v.cfg.Now()
-		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, v.read, pageSize)
+		log, after := v.position()
+		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, after, pageSize)
 		if err != nil {
 			return err
 		}
-		if v.log != "" && (head.ID != v.log || head.Seq < v.read) {
-			v.startAnew(head)
-			continue
-		}
-		v.log = head.ID
-		if err := v.apply(lines); err != nil {
+		to, err := v.take(log, after, lines, confirmation{head, asked, round})
+		if err != nil {
 			return err
 		}
-		after := v.read
+		if to < after {
+			continue
+		}
+		v.tell(ctx, head.ID, after, to, lines)
 		if len(lines) < pageSize {
-			v.read = head.Seq
-			v.confirm(confirmation{head, asked, round})
-			v.tell(ctx, after, lines)
 			return nil
 		}
-		v.read = lines[len(lines)-1].Seq
-		v.tell(ctx, after, lines)
 	}
+}
+
+// position is where in which log the next reading begins.
+func (v *View) position() (log string, after int64) {
+	v.reading.Lock()
+	defer v.reading.Unlock()
+	return v.log, v.read
+}
+
+// take adds what was read after a position, and says up to where it reaches; -1 if
+// it has to be read again, from another position.
+func (v *View) take(log string, after int64, lines []store.Revocation, c confirmation) (to int64, err error) {
+	v.reading.Lock()
+	defer v.reading.Unlock()
+	switch {
+	case v.log != log || v.read != after: // a peer was faster
+		return -1, nil
+	case log != "" && (c.head.ID != log || c.head.Seq < after):
+		v.startAnew(c.head)
+		return -1, nil
+	}
+	v.log = c.head.ID
+	if err := v.apply(lines); err != nil {
+		return -1, err
+	}
+	if len(lines) == pageSize {
+		v.read = lines[len(lines)-1].Seq
+	} else {
+		v.read = c.head.Seq
+		v.confirm(c)
+	}
+	return v.read, nil
 }
 
 // startAnew is for the day on which the database is another one, or an older
@@ -319,7 +355,12 @@ func ceilSecond(t time.Time) int64 {
 	return t.Add(time.Second - 1).Unix()
 }
 
+// confirm takes a confirmation in, but does not unlearn what a peer confirmed as of
+// later. v.reading is held.
 func (v *View) confirm(c confirmation) {
+	if was := v.confirmed.Load(); was != nil && was.head.ID == c.head.ID && was.asOf.After(c.asOf) {
+		c.asOf, c.head.Seq = was.asOf, max(was.head.Seq, c.head.Seq)
+	}
 	v.confirmed.Store(&c)
 	if v.stale.Swap(false) {
 		v.cfg.Logger.Info("the view of the revocation log is fresh again", "head", c.head.Seq)

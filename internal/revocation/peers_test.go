@@ -1,0 +1,184 @@
+package revocation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// views are the other replicas; what they say can be changed on its way.
+type views struct {
+	mu     sync.Mutex
+	list   []*replica
+	change func(*revoked.Page)
+}
+
+// are says who they are, and how what they say is changed.
+func (v *views) are(change func(*revoked.Page), list ...*replica) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.list, v.change = list, change
+}
+
+func (v *views) Revocations(_ context.Context, log string, after int64, take func(revoked.Page)) {
+	v.mu.Lock()
+	list, change := v.list, v.change
+	v.mu.Unlock()
+	for _, r := range list {
+		if p, err := r.Page(log, after, 10); err == nil {
+			if change != nil {
+				change(&p)
+			}
+			take(p)
+		}
+	}
+}
+
+// A cut is a log that one replica alone cannot reach.
+type cut struct {
+	*memLog
+	away atomic.Bool
+}
+
+func (c *cut) RevocationsAfter(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
+	if c.away.Load() {
+		return nil, store.LogHead{}, errDown
+	}
+	return c.memLog.RevocationsAfter(ctx, after, limit)
+}
+
+// island is a replica that can be cut off, and what it knows of its peers.
+func island(t *testing.T, log *memLog) (*replica, *cut, *views) {
+	way, peers := &cut{memLog: log}, &views{}
+	r := prepare(t, way, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
+	r.Follow(peers)
+	r.run(t)
+	synctest.Wait()
+	return r, way, peers
+}
+
+func TestAViewThatIsCutOffFollowsItsPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog()
+		one := start(t, log, Outage{})
+		r, way, peers := island(t, log)
+		peers.are(nil, one)
+		way.away.Store(true)
+		time.Sleep(time.Minute)
+		r.expect(t, token("a"), nil)
+		for i := range 35 { // more than a page
+			if _, err := one.log.TakeBack(t.Context(), line(fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		for i := range 35 {
+			r.expect(t, token(fmt.Sprint(i)), ErrRevoked)
+		}
+		r.expect(t, token("a"), nil)
+
+		// The log can be read again where the peer's page ended.
+		way.away.Store(false)
+		if _, err := r.log.TakeBack(t.Context(), line("b")); err != nil {
+			t.Fatal(err)
+		}
+		r.expect(t, token("b"), ErrRevoked)
+		if head, _ := r.Confirmed(); head != 36 {
+			t.Errorf("the head is %d", head)
+		}
+
+		// Without peers it stops trusting itself.
+		way.away.Store(true)
+		peers.are(nil)
+		time.Sleep(5*time.Second + time.Millisecond)
+		r.expect(t, token("a"), ErrStale)
+	})
+}
+
+// Replicas that are all cut off do not keep each other fresh.
+func TestACircleOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog()
+		var rs []*replica
+		var ways []*cut
+		var all []*views
+		for range 3 {
+			r, way, peers := island(t, log)
+			rs, ways, all = append(rs, r), append(ways, way), append(all, peers)
+		}
+		for i := range rs {
+			all[i].are(nil, rs...)
+			ways[i].away.Store(true)
+		}
+		time.Sleep(4 * time.Second)
+		rs[0].expect(t, token("a"), nil)
+		time.Sleep(2 * time.Second)
+		for _, r := range rs {
+			r.expect(t, token("a"), ErrStale)
+		}
+		// One that is back is enough for all.
+		ways[1].away.Store(false)
+		time.Sleep(4 * time.Second)
+		for _, r := range rs {
+			r.expect(t, token("a"), nil)
+		}
+	})
+}
+
+// What does not continue the log that was read confirms nothing.
+func TestPagesThatDoNotFit(t *testing.T) {
+	for name, change := range map[string]func(*revoked.Page){
+		"of another log":       func(p *revoked.Page) { p.Log = "log-2" },
+		"of the log's start":   func(p *revoked.Page) { p.Snapshot = true },
+		"of the future":        func(p *revoked.Page) { p.Age = -1 },
+		"behind what was read": func(p *revoked.Page) { p.Head-- },
+		"old":                  func(p *revoked.Page) { p.Age += 7000 },
+		"unfinished":           func(p *revoked.Page) { p.More = true },
+		"of an unknown kind": func(p *revoked.Page) {
+			p.Entries = []revoked.Entry{{Seq: p.Head + 1, Kind: "x", ExpiresAt: time.Now().Add(time.Hour).Unix()}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := newMemLog()
+				one := start(t, log, Outage{})
+				r, way, peers := island(t, log)
+				if _, err := r.log.TakeBack(t.Context(), line("a")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				peers.are(change, one)
+				way.away.Store(true)
+				time.Sleep(6 * time.Second)
+				r.expect(t, token("b"), ErrStale)
+				peers.are(nil, one)
+				time.Sleep(2 * time.Second)
+				r.expect(t, token("b"), nil)
+			})
+		})
+	}
+}
+
+// A peer that never read the log is no peer, and a view that never read it does not
+// begin with a peer's.
+func TestAViewThatNeverReadTheLogFollowsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog()
+		one := start(t, log, Outage{})
+		synctest.Wait()
+		way, peers := &cut{memLog: log}, &views{list: []*replica{one}}
+		way.away.Store(true)
+		r := prepare(t, way, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
+		r.Follow(peers)
+		r.run(t)
+		time.Sleep(10 * time.Second)
+		r.expect(t, token("a"), ErrStale)
+	})
+}
