@@ -328,12 +328,21 @@ func TestStoredKeysBecomeACluster(t *testing.T) {
 // reserve returns a URL on which nobody listens yet.
 func reserve(t *testing.T) string {
 	t.Helper()
+	url, l := opened(t)
+	l.Close()
+	return url
+}
+
+// opened returns a URL at which a replica that is started later can be served: until
+// then, who asks there waits.
+func opened(t *testing.T) (url string, l net.Listener) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	t.Cleanup(func() { l.Close() })
+	return "http://" + l.Addr().String(), l
 }
 
 // The registry and Redis are gone: the key set is the same bytes, tokens verify,
@@ -380,18 +389,16 @@ func TestEverythingIsAway(t *testing.T) {
 func TestStaticPeers(t *testing.T) {
 	database := testenv.Postgres(t)
 	var urls []string
+	var listeners []net.Listener
 	for range 2 {
-		urls = append(urls, reserve(t))
+		url, l := opened(t)
+		urls, listeners = append(urls, url), append(listeners, l)
 	}
 	var worlds []*world
-	for _, url := range urls {
+	for _, l := range listeners {
 		w := join(t, database, func(cfg *config.Config) {
 			cfg.Cluster.Discovery, cfg.Cluster.StaticPeers, cfg.Cluster.RefreshSec = "static", urls, 1
 		})
-		l, err := net.Listen("tcp", strings.TrimPrefix(url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
 		server := &http.Server{Handler: w.node.Handler()}
 		go server.Serve(l)
 		t.Cleanup(func() { server.Close() })

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -132,17 +131,13 @@ func (l *link) mend() {
 // reachable starts a replica that the others reach.
 func reachable(t *testing.T, database string, change func(*config.Config)) (w *world, unreachable func()) {
 	t.Helper()
-	at := reserve(t)
+	at, l := opened(t)
 	w = join(t, database, func(cfg *config.Config) {
 		cfg.Cluster.AdvertiseURL = at
 		if change != nil {
 			change(cfg)
 		}
 	})
-	l, err := net.Listen("tcp", strings.TrimPrefix(at, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := &http.Server{Handler: w.node.Handler()}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
