@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -21,13 +20,21 @@ const (
 	// A stream is ended by us within streamLife and begun again: our clock and the
 	// server's drift apart, and replicas come and go.
 	streamLife = 10 * time.Minute
-	// withoutStream is for how long pages are polled, every pollEvery, after a
-	// stream that brought nothing: something on the way may hold streams back.
-	withoutStream = time.Minute
-	pollEvery     = time.Second
-	pageTimeout   = 5 * time.Second
-	maxPage       = 16 << 20 // bytes
-	maxFeedRetry  = 3 * time.Second
+	// withoutStream is for how long pages are read instead after a stream that
+	// brought nothing in time: something on the way may hold streams back. It doubles
+	// each time, up to maxWithoutStream: nothing is learned while a stream is tried.
+	withoutStream    = time.Minute
+	maxWithoutStream = 15 * time.Minute
+	// streamLag is how late the events of a stream may be; pages come sooner.
+	streamLag = 2 * time.Second
+	// A page may be held back by the server until there is something to tell, for
+	// maxWait at most. From a server that holds none back it is read every pollEvery.
+	maxWait      = 20 * time.Second
+	pollEvery    = time.Second
+	pageTimeout  = 5 * time.Second
+	pageLimit    = 10_000   // entries
+	maxPage      = 16 << 20 // bytes
+	maxFeedRetry = 3 * time.Second
 	// clockSkew is for how long entries are kept after they expired.
 	clockSkew  = 10 * time.Minute
 	sweepEvery = time.Minute
@@ -58,39 +65,52 @@ func newFollower(cfg Config) *follower {
 	}
 }
 
-// check refuses a token that was taken back, and, if that is not known well
-// enough, does as OnStale says.
-func (f *follower) check(ctx context.Context, t *accesstoken.Token) error {
+// check refuses a token that was taken back, and, if that is not known well enough
+// for the route, does as its OnStale says.
+func (f *follower) check(ctx context.Context, n *known, c *conditions) error {
+	if err := f.wait(ctx); err != nil {
+		return err
+	}
+	if _, ok := f.list.RevokedByIDs(n.token, &n.ids); ok {
+		return ErrRevoked
+	}
+	confirmed, fresh := f.fresh(time.Duration(c.maxStaleness))
+	if fresh {
+		return nil
+	}
+	if _, fresh := f.fresh(f.cfg.MaxStaleness); !fresh && f.stale.CompareAndSwap(false, true) {
+		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
+			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
+	}
+	if c.onStale == FailOpen && !confirmed.IsZero() {
+		return nil
+	}
+	return ErrStale
+}
+
+// wait returns when the feed has been asked for the first time.
+func (f *follower) wait(ctx context.Context) error {
+	select {
+	case <-f.tried:
+		return nil
+	default:
+	}
 	select {
 	case <-f.tried:
 	case <-ctx.Done():
 		return because(ErrStale, ctx.Err())
 	case <-f.stopped:
 	}
-	if _, ok := f.list.Revoked(t); ok {
-		return ErrRevoked
-	}
-	confirmed, fresh := f.fresh()
-	if fresh {
-		return nil
-	}
-	if f.stale.CompareAndSwap(false, true) {
-		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
-			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
-	}
-	if f.cfg.OnStale == FailOpen && !confirmed.IsZero() {
-		return nil
-	}
-	return ErrStale
+	return nil
 }
 
 // fresh says when everything was last known, and whether that is recent enough.
-func (f *follower) fresh() (confirmed time.Time, fresh bool) {
+func (f *follower) fresh(enough time.Duration) (confirmed time.Time, fresh bool) {
 	c := f.confirmed.Load()
 	if c == nil {
 		return time.Time{}, false
 	}
-	return *c, f.cfg.Now().Sub(*c) <= f.cfg.MaxStaleness
+	return *c, f.cfg.Now().Sub(*c) <= enough
 }
 
 // run follows the feed until ctx ends. It catches up by pages, then follows the
@@ -100,13 +120,17 @@ func (f *follower) run(ctx context.Context) {
 	var streamAgain time.Time
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	without := withoutStream
+	mayWait := false // a moment ago everything was known
 	for failures, first := 0, true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
 		case <-pause.C:
 		}
-		err := f.poll(ctx)
+		held, err := f.poll(ctx, mayWait)
+		byPages := f.cfg.Now().Before(streamAgain)
+		mayWait = err == nil && byPages
 		if first {
 			close(f.tried)
 		}
@@ -120,15 +144,19 @@ func (f *follower) run(ctx context.Context) {
 			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
 			failures++
 			continue
-		case f.cfg.Now().Before(streamAgain):
+		case held:
+			pause.Reset(jitter(pollEvery/20, pollEvery/10))
+		case byPages:
 			pause.Reset(jitter(pollEvery*8/10, pollEvery))
 		default:
-			confirmed, err := f.stream(ctx)
-			if !confirmed {
-				streamAgain = f.cfg.Now().Add(jitter(withoutStream/2, withoutStream))
-				f.streams.note(err)
-			} else {
+			useful, err := f.stream(ctx)
+			if useful {
 				f.streams.note(nil)
+				without = withoutStream
+			} else {
+				f.streams.note(err)
+				streamAgain = f.cfg.Now().Add(jitter(without/2, without))
+				without = min(2*without, maxWithoutStream)
 			}
 			pause.Reset(jitter(pollEvery/10, pollEvery/2))
 		}
@@ -136,14 +164,17 @@ func (f *follower) run(ctx context.Context) {
 	}
 }
 
-// poll reads pages up to the head.
-func (f *follower) poll(ctx context.Context) error {
+// poll reads pages up to the head. If it may wait, it says whether the server has
+// held the page back until there was something to tell.
+func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error) {
 	for {
 		begun := f.cfg.Now()
-		page, cached, err := f.page(ctx)
+		page, cached, err := f.page(ctx, mayWait)
 		if err != nil {
-			return err
+			return false, err
 		}
+		mayWait = false // the next one is there already
+		held = held || page.Waited != nil
 		if page.Log != f.log || page.Snapshot {
 			asked := f.next
 			f.startAnew(page.Log)
@@ -153,29 +184,51 @@ func (f *follower) poll(ctx context.Context) error {
 		}
 		next := page.Next()
 		if page.More && next <= f.next {
-			return errors.New("the feed has more, but does not go on")
+			return false, errors.New("the feed has more, but does not go on")
 		}
 		if err := f.list.Apply(page.Entries...); err != nil {
-			return err
+			return false, err
 		}
 		f.next = max(f.next, next)
 		if !page.More {
-			f.confirm(begun.Add(-milliseconds(page.Age) - cached))
-			return nil
+			f.confirm(f.writtenAfter(begun, page).Add(-milliseconds(page.Age) - cached))
+			return held, nil
 		}
 	}
 }
 
+// writtenAfter is a moment after which the answer to a question was written: that
+// of the question, and later by what the server says to have waited, if that can be.
+func (f *follower) writtenAfter(asked time.Time, page revoked.Page) time.Time {
+	if page.Waited == nil {
+		return asked
+	}
+	return asked.Add(max(0, min(milliseconds(*page.Waited), f.cfg.Now().Sub(asked))))
+}
+
+// wait is for how long the server may hold a page back: so short that what is known
+// never comes near to being stale.
+func (c *Config) wait() time.Duration {
+	return max(time.Second, min(c.MaxStaleness/3, maxWait).Truncate(time.Second))
+}
+
 // page asks for one page, and says for how long a cache has had it.
-func (f *follower) page(ctx context.Context) (page revoked.Page, cached time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, min(pageTimeout, f.cfg.MaxStaleness))
-	defer cancel()
+func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, cached time.Duration, err error) {
+	timeout := min(pageTimeout, f.cfg.MaxStaleness)
 	u, err := url.Parse(f.cfg.RevocationsURL)
 	if err != nil {
 		return page, 0, err
 	}
 	query := u.Query()
 	query.Set("after", strconv.FormatInt(f.next, 10))
+	query.Set("limit", strconv.Itoa(pageLimit))
+	if mayWait {
+		wait := f.cfg.wait()
+		timeout = wait + min(pageTimeout, f.cfg.MaxStaleness-wait)
+		query.Set("wait", strconv.Itoa(int(wait/time.Second)))
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	u.RawQuery = query.Encode()
 	res, err := f.get(ctx, u.String(), "application/json", "")
 	if err != nil {
@@ -195,12 +248,15 @@ func (f *follower) page(ctx context.Context) (page revoked.Page, cached time.Dur
 	if page.Log == "" || page.AsOf.IsZero() || page.Age < 0 {
 		return page, 0, errors.New("this is not a page of the feed")
 	}
-	return page, age(res.Header), nil
+	if res.Header.Get("Age") != "" {
+		cached = age(res.Header) + time.Second // it counts whole seconds
+	}
+	return page, cached, nil
 }
 
 // stream follows the event stream until it ends, is silent for too long, or has
-// lived long enough, and says whether it has confirmed anything.
-func (f *follower) stream(ctx context.Context) (confirmed bool, err error) {
+// lived long enough, and says whether it was of use: what it confirmed was new.
+func (f *follower) stream(ctx context.Context) (useful bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jitter(streamLife/2, streamLife))
 	defer cancel()
 	silence := f.cfg.MaxStaleness / 2
@@ -217,11 +273,11 @@ func (f *follower) stream(ctx context.Context) (confirmed bool, err error) {
 	for {
 		e, err := events.next()
 		if err != nil {
-			return s.confirmed, fmt.Errorf("the stream ended: %w", err)
+			return s.useful, fmt.Errorf("the stream ended: %w", err)
 		}
 		watchdog.Reset(silence)
 		if err := s.handle(e); err != nil {
-			return s.confirmed, err
+			return s.useful, err
 		}
 	}
 }
@@ -255,7 +311,7 @@ type streaming struct {
 	// clock, not before begun plus what passed there in between, however long the
 	// event was on its way. Only differences within one clock are used.
 	begun, server time.Time
-	confirmed     bool
+	useful        bool
 }
 
 // head is what the events of a stream but "revocation" carry.
@@ -313,8 +369,8 @@ func (s *streaming) handleHead(name string, h head) error {
 		bySum = byAge
 	}
 	s.confirm(bySum)
-	s.confirmed = true
-	if byAge.Sub(bySum) > s.cfg.MaxStaleness/2 {
+	s.useful = byAge.Sub(bySum) <= min(streamLag, s.cfg.MaxStaleness/2)
+	if !s.useful {
 		return errors.New("the stream is far behind, or a clock was set")
 	}
 	return nil
@@ -339,7 +395,7 @@ func (f *follower) confirm(t time.Time) {
 		return
 	}
 	f.confirmed.Store(&t)
-	if _, fresh := f.fresh(); fresh && f.stale.Swap(false) {
+	if _, fresh := f.fresh(f.cfg.MaxStaleness); fresh && f.stale.Swap(false) {
 		f.cfg.Logger.Info("it is known again which tokens have been taken back")
 	}
 }

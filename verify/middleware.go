@@ -10,67 +10,38 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// A Requirement says whether the holder of a token may pass. Any function is one;
-// Claim, Any and All make them.
-type Requirement func(t *accesstoken.Token) bool
-
-// Claim requires that the token holds the value under the name. A user who has
-// several values has them in one claim, joined with commas: "log":"r,w" holds
-// both r and w.
-func Claim(name, value string) Requirement {
-	return func(t *accesstoken.Token) bool { return t.HasValue(name, value) }
-}
-
-// Any requires at least one of the requirements; of none, nobody meets one.
-func Any(of ...Requirement) Requirement {
-	return func(t *accesstoken.Token) bool {
-		for _, r := range of {
-			if r(t) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-// All requires every one of the requirements.
-func All(of ...Requirement) Requirement {
-	return func(t *accesstoken.Token) bool {
-		for _, r := range of {
-			if !r(t) {
-				return false
-			}
-		}
-		return true
-	}
-}
-
 // Require lets a request through to next only with a good token in its
-// Authorization header (RFC 6750 §2.1) that meets every requirement. The others
-// are answered with problem details (RFC 9457): 401, 403, or 503 when it is not
-// known whether the token is good.
-func (v *Verifier) Require(next http.Handler, requirements ...Requirement) http.Handler {
-	required := All(requirements...)
+// Authorization header (RFC 6750 §2.1) that meets every requirement:
+//
+//	verifier.Require(dock, verify.Claim("ship", "acc"))
+//	verifier.Require(news, verify.FailOpen)
+//
+// The others are answered with problem details (RFC 9457): 401, 403, or 503 when
+// it is not known whether the token is good.
+func (v *Verifier) Require(next http.Handler, conditions ...Condition) http.Handler {
+	c := v.conditions(conditions)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		raw, err := bearer(r)
+		raw, err := Bearer(r.Header["Authorization"])
 		if err != nil {
 			v.refuse(w, err)
 			return
 		}
-		t, err := v.Verify(r.Context(), raw)
+		t, err := v.verify(r.Context(), raw, c)
 		if err != nil {
 			v.refuse(w, err)
 			return
 		}
-		if !required(t) {
-			v.refuse(w, errForbidden)
-			return
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, t)))
+		next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), t)))
 	})
 }
 
 type contextKey struct{}
+
+// NewContext returns a context that carries a verified token, as Require makes it.
+// It is for other ways in than net/http.
+func NewContext(ctx context.Context, t *accesstoken.Token) context.Context {
+	return context.WithValue(ctx, contextKey{}, t)
+}
 
 // FromContext returns the token that Require has let through.
 func FromContext(ctx context.Context) (*accesstoken.Token, bool) {
@@ -81,19 +52,18 @@ func FromContext(ctx context.Context) (*accesstoken.Token, bool) {
 var (
 	errNoToken   = &accesstoken.Error{Code: "token_missing", Detail: "send an access token: Authorization: Bearer <token>"}
 	errTwoTokens = &accesstoken.Error{Code: "invalid_request", Detail: "the request has several Authorization headers"}
-	errForbidden = &accesstoken.Error{Code: "forbidden", Detail: "the token lacks a claim that this request needs"}
 )
 
-// bearer takes the token from the Authorization header.
-func bearer(r *http.Request) (string, error) {
-	headers := r.Header.Values("Authorization")
-	if len(headers) > 1 {
+// Bearer takes the token from a request's Authorization headers (RFC 6750 §2.1), of
+// which there must be one.
+func Bearer(authorization []string) (token string, err error) {
+	if len(authorization) > 1 {
 		return "", errTwoTokens
 	}
-	if len(headers) == 0 {
+	if len(authorization) == 0 {
 		return "", errNoToken
 	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
+	scheme, token, _ := strings.Cut(authorization[0], " ")
 	if token = strings.TrimLeft(token, " "); !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", errNoToken
 	}
@@ -112,7 +82,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 		challenge = "" // who sent no token is told no error
 	case errors.Is(e, errTwoTokens):
 		status, challenge = http.StatusBadRequest, "invalid_request"
-	case errors.Is(e, errForbidden):
+	case errors.Is(e, ErrForbidden):
 		status, challenge = http.StatusForbidden, "insufficient_scope"
 	case errors.Is(e, ErrStale), errors.Is(e, ErrKeysUnavailable):
 		status = http.StatusServiceUnavailable

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // DefaultMaxStaleness is Config.MaxStaleness where nothing else is said: twice
@@ -20,24 +21,17 @@ import (
 // one connection goes unnoticed.
 const DefaultMaxStaleness = 10 * time.Second
 
-// OnStale says what is answered about a good token while it is not known whether
-// it has been taken back.
-type OnStale int
+// MaxLeeway bounds Config.Leeway. What was taken back is forgotten some minutes
+// after it has expired; a token that is forgiven for longer would come back.
+const MaxLeeway = clockSkew / 2
 
-const (
-	// FailClosed refuses it: 503.
-	FailClosed OnStale = iota
-	// FailOpen accepts it. A Verifier that has never seen the feed refuses all the
-	// same: it would bring back everything that was ever taken back.
-	FailOpen
-)
-
-// Config says whose tokens a Verifier accepts. Issuer and Audience are required.
+// Config says whose tokens a Verifier accepts. Issuer is required.
 type Config struct {
 	// Issuer is what the tokens' iss must be, exactly: the public URL of the
 	// Watchword cluster.
 	Issuer string
-	// Audience: a token must be meant for one of these.
+	// Audience: a token must be meant for one of these; by default for the Issuer,
+	// which is whom a server names if it is not told otherwise (tokens.audience).
 	Audience []string
 
 	// KeySetURL is where the public keys are; by default
@@ -57,9 +51,14 @@ type Config struct {
 	MaxStaleness time.Duration
 	// OnStale by default refuses.
 	OnStale OnStale
+	// CacheSize is about how many verified tokens are remembered, so that a token
+	// that comes again is checked in a microsecond. Whether it has expired or was
+	// taken back is asked all the same. One takes some 2 KB; zero means
+	// DefaultCacheSize, less none.
+	CacheSize int
 
 	// Leeway forgives clocks that differ: exp and nbf are judged that much in the
-	// token's favour. A few seconds are plenty; zero by default.
+	// token's favour. A few seconds are plenty; zero by default, at most MaxLeeway.
 	Leeway time.Duration
 	// HTTPClient fetches the keys and the feed; nil: one of the Verifier's own. It
 	// must not have a Timeout: the feed is one long answer. Requests have their
@@ -78,6 +77,8 @@ var (
 	ErrRevoked = &accesstoken.Error{Code: "token_revoked", Detail: "this token has been taken back"}
 	// ErrStale: it is not known whether the token was taken back (503).
 	ErrStale = &accesstoken.Error{Code: "revocation_stale", Detail: "it is not known at the moment which tokens have been taken back"}
+	// ErrForbidden: the token is good, but does not meet a Requirement.
+	ErrForbidden = &accesstoken.Error{Code: "forbidden", Detail: "the token does not give the right to this request"}
 	// ErrKeysUnavailable: it is not known whether the token's key exists (503).
 	ErrKeysUnavailable = &accesstoken.Error{Code: "key_set_unavailable", Detail: "the key that the token names cannot be looked up at the moment"}
 )
@@ -91,6 +92,8 @@ type Verifier struct {
 	rules accesstoken.Rules
 	keys  *keySource
 	feed  *follower // nil: without revocations
+	cache *cache    // nil: without
+	usual conditions
 
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -109,7 +112,11 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop = stop
+	v.usual = *v.conditions(nil)
 	v.background.Go(func() { v.keys.run(ctx) })
+	if cfg.CacheSize > 0 {
+		v.cache = newCache(cfg.CacheSize)
+	}
 	if !cfg.WithoutRevocations {
 		v.feed = newFollower(cfg)
 		v.background.Go(func() { v.feed.run(ctx) })
@@ -118,23 +125,69 @@ func New(cfg Config) (*Verifier, error) {
 }
 
 // Verify accepts or refuses a token. An error is an *accesstoken.Error; ErrStale
-// and ErrKeysUnavailable say nothing against the token, all others refuse it.
+// and ErrKeysUnavailable say nothing against the token, ErrForbidden that it is
+// good but not enough, all others refuse it.
 //
 // It waits for the network only until the first key set and the first page of the
 // feed are there, and for a key that is not known yet.
-func (v *Verifier) Verify(ctx context.Context, token string) (*accesstoken.Token, error) {
-	t, err := v.rules.Check(token, v.cfg.Now(), func(kid string) (accesstoken.Key, error) {
-		return v.keys.find(ctx, kid)
-	})
+func (v *Verifier) Verify(ctx context.Context, token string, conditions ...Condition) (*accesstoken.Token, error) {
+	if len(conditions) == 0 {
+		return v.verify(ctx, token, &v.usual)
+	}
+	return v.verify(ctx, token, v.conditions(conditions))
+}
+
+func (v *Verifier) verify(ctx context.Context, token string, c *conditions) (*accesstoken.Token, error) {
+	n, err := v.check(ctx, token)
 	if err != nil {
 		return nil, err
 	}
 	if v.feed != nil {
-		if err := v.feed.check(ctx, t); err != nil {
+		if err := v.feed.check(ctx, n, c); err != nil {
 			return nil, err
 		}
 	}
+	t := n.token
+	if v.cache != nil {
+		t = ownCopy(t)
+	}
+	if err := c.judge(t); err != nil {
+		return nil, err
+	}
 	return t, nil
+}
+
+// check returns a token that is good, as far as one can say without asking whether
+// it was taken back.
+func (v *Verifier) check(ctx context.Context, token string) (*known, error) {
+	if v.cache == nil {
+		return v.checkAnew(ctx, token)
+	}
+	k := cacheKeyOf(token)
+	n := v.cache.get(k, v.keys.set.Load())
+	if n != nil {
+		if v.rules.Recheck(n.token, v.cfg.Now()) == nil {
+			return n, nil
+		}
+		v.cache.drop(k)
+	}
+	n, err := v.checkAnew(ctx, token)
+	if err == nil {
+		v.cache.put(k, n)
+	}
+	return n, err
+}
+
+func (v *Verifier) checkAnew(ctx context.Context, token string) (*known, error) {
+	var key accesstoken.Key
+	t, err := v.rules.Check(token, v.cfg.Now(), func(kid string) (_ accesstoken.Key, err error) {
+		key, err = v.keys.find(ctx, kid)
+		return key, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &known{token: t, ids: revoked.IDsOf(t), key: key}, nil
 }
 
 // Status is what a Verifier knows, for a health page.
@@ -150,7 +203,7 @@ func (v *Verifier) Status() Status {
 	s := Status{Keys: v.keys.set.Load().Len(), Fresh: true}
 	if v.feed != nil {
 		s.Revocations = v.feed.list.Len()
-		s.Confirmed, s.Fresh = v.feed.fresh()
+		s.Confirmed, s.Fresh = v.feed.fresh(v.cfg.MaxStaleness)
 	}
 	return s
 }
@@ -168,7 +221,7 @@ func (c *Config) complete() error {
 		return errors.New("the issuer holds a quote or a backslash")
 	}
 	if len(c.Audience) == 0 {
-		return errors.New("no audience is given: a token for another service would be accepted here")
+		c.Audience = []string{c.Issuer}
 	}
 	base := strings.TrimSuffix(c.Issuer, "/")
 	if c.KeySetURL == "" {
@@ -182,6 +235,12 @@ func (c *Config) complete() error {
 	}
 	if c.MaxStaleness < 3*time.Second {
 		return fmt.Errorf("max staleness is %v; below 3s the feed would seem broken between two heartbeats", c.MaxStaleness)
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = DefaultCacheSize
+	}
+	if c.Leeway < 0 || c.Leeway > MaxLeeway {
+		return fmt.Errorf("leeway is %v; it is from 0 to %v", c.Leeway, MaxLeeway)
 	}
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()

@@ -478,13 +478,14 @@ func TestTheKeySetIsNotSentAgain(t *testing.T) {
 func TestConfigThatCannotWork(t *testing.T) {
 	for name, cfg := range map[string]verify.Config{
 		"nothing":            {},
-		"no audience":        {Issuer: "https://auth.example"},
 		"no issuer":          {Audience: []string{"a"}},
 		"no issuer, but URL": {Audience: []string{"a"}, KeySetURL: "https://a/k", RevocationsURL: "https://a/r"},
 		"issuer no URL":      {Issuer: "auth.example", Audience: []string{"a"}},
 		"file":               {Issuer: "file:///etc", Audience: []string{"a"}},
 		"quote":              {Issuer: `https://a"b`, Audience: []string{"a"}},
 		"too strict":         {Issuer: "https://auth.example", Audience: []string{"a"}, MaxStaleness: time.Second},
+		"leeway":             {Issuer: "https://auth.example", Audience: []string{"a"}, Leeway: verify.MaxLeeway + 1},
+		"no leeway":          {Issuer: "https://auth.example", Audience: []string{"a"}, Leeway: -1},
 		"client":             {Issuer: "https://auth.example", Audience: []string{"a"}, HTTPClient: &http.Client{Timeout: time.Second}},
 	} {
 		if v, err := verify.New(cfg); err == nil {
@@ -496,7 +497,7 @@ func TestConfigThatCannotWork(t *testing.T) {
 
 // Resource servers get no more than the standard library and golang-jwt.
 func TestDependencies(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./...").Output()
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".", "./accesstoken", "./revoked", "./verifytest").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -527,7 +528,7 @@ func TestRequire(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		authorization []string
-		requirements  []verify.Requirement
+		conditions    []verify.Condition
 		status        int
 		code          string
 		challenge     string
@@ -540,20 +541,21 @@ func TestRequire(t *testing.T) {
 		{"two", []string{"Bearer " + token, "Bearer " + token}, nil, 400, "invalid_request", realm + `, error="invalid_request", error_description="invalid_request"`},
 		{"garbage", []string{"Bearer x"}, nil, 401, "token_malformed", realm + `, error="invalid_token", error_description="token_malformed"`},
 		{"revoked", []string{"Bearer " + gone}, nil, 401, "token_revoked", realm + `, error="invalid_token", error_description="token_revoked"`},
-		{"claim", []string{"Bearer " + token}, []verify.Requirement{verify.Claim("ship", "bill")}, 200, "", ""},
-		{"the list itself", []string{"Bearer " + token}, []verify.Requirement{verify.Claim("ship", "acc,bill")}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
-		{"part of a value", []string{"Bearer " + token}, []verify.Requirement{verify.Claim("ship", "ac")}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
-		{"both", []string{"Bearer " + token}, []verify.Requirement{verify.Claim("ship", "acc"), verify.Claim("log", "w")}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
-		{"any", []string{"Bearer " + token}, []verify.Requirement{verify.Any(verify.Claim("log", "w"), verify.Claim("ship", "acc"))}, 200, "", ""},
-		{"any of none", []string{"Bearer " + token}, []verify.Requirement{verify.Any()}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
-		{"all", []string{"Bearer " + token}, []verify.Requirement{verify.All(verify.Claim("log", "r"), verify.Claim("ship", "acc"))}, 200, "", ""},
+		{"claim", []string{"Bearer " + token}, []verify.Condition{verify.Claim("ship", "bill")}, 200, "", ""},
+		{"the list itself", []string{"Bearer " + token}, []verify.Condition{verify.Claim("ship", "acc,bill")}, 200, "", ""},
+		{"a longer list", []string{"Bearer " + token}, []verify.Condition{verify.Claim("ship", "acc,sail")}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
+		{"part of a value", []string{"Bearer " + token}, []verify.Condition{verify.Claim("ship", "ac")}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
+		{"both", []string{"Bearer " + token}, []verify.Condition{verify.Claim("ship", "acc"), verify.Claim("log", "w")}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
+		{"any", []string{"Bearer " + token}, []verify.Condition{verify.Any(verify.Claim("log", "w"), verify.Claim("ship", "acc"))}, 200, "", ""},
+		{"any of none", []string{"Bearer " + token}, []verify.Condition{verify.Any()}, 403, "forbidden", realm + `, error="insufficient_scope", error_description="forbidden"`},
+		{"all", []string{"Bearer " + token}, []verify.Condition{verify.All(verify.Claim("log", "r"), verify.Claim("ship", "acc"))}, 200, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := v.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if tok, ok := verify.FromContext(r.Context()); !ok || tok.Subject != "u1" {
 					t.Errorf("the context holds %+v", tok)
 				}
-			}), c.requirements...)
+			}), c.conditions...)
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header["Authorization"] = c.authorization
 			w := httptest.NewRecorder()

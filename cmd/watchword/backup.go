@@ -61,8 +61,8 @@ func newRestore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Write a backup into an empty database",
-		Long: `Write a backup into the configured database, which must be empty; it may be of
-another kind than the one that the backup is of. The file is checked to its end
+		Long: `Write a backup into the configured database, which must be empty, with no node at
+work on it; it may be of another kind than the one that the backup is of. The file is checked to its end
 first, and all of it is written, or nothing.
 
 The storage key must be the one that the backup was made with, or that one must be
@@ -92,6 +92,9 @@ every token from before is refused then, and everybody signs in again.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Restored the backup of %s:\n", done.Created.Format(time.RFC3339))
 			showContents(cmd, done)
+			if cfg.StateBackend() == "redis" {
+				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nor to sign everybody out, flush it (FLUSHDB) before a node starts.")
+			}
 			return nil
 		},
 	}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // From SQLite to PostgreSQL: who is signed in stays so, what was taken back too.
@@ -48,5 +50,50 @@ func TestMove(t *testing.T) {
 	events, err := to.node.parts.Store.AuditEvents(t.Context(), store.AuditQuery{Limit: 50})
 	if err != nil || !slices.ContainsFunc(events, func(e store.AuditEvent) bool { return e.Action == "storage.restore" }) {
 		t.Errorf("the trail has %+v, %v", events, err)
+	}
+}
+
+// After a restore with the database's own tools, what docs/storage.md says to run
+// leaves nothing from before that is accepted, and followers notice the other log.
+func TestAfterTheDatabasesOwnTools(t *testing.T) {
+	page, err := os.ReadFile("../../docs/storage.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(page), "```sql\n")
+	block, _, ended := strings.Cut(block, "```")
+	if !found || !ended {
+		t.Fatal("the page has no SQL")
+	}
+	statements := regexp.MustCompile(`(?m)^([A-Z][^;]+);`).FindAllStringSubmatch(block, -1)
+	if len(statements) != 3 {
+		t.Fatalf("the page says to run %q", statements)
+	}
+	for name, url := range map[string]string{"sqlite": "", "postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(c *config.Config) {
+				if url != "" {
+					on(url)(c)
+				}
+			})
+			logName := func() string {
+				return decode[revoked.Page](t, w.want(w.do("GET", "/api/revocations", "", nil), 200, "")).Log
+			}
+			grant, before := w.login("admin"), logName()
+			w.stop()
+			db := other(t, w.cfg.Database.URL)
+			for _, s := range statements {
+				if n, err := db.Exec(t.Context(), s[1]); err != nil || n == 0 {
+					t.Errorf("%s: %d rows, %v", s[1], n, err)
+				}
+			}
+			w.start()
+			w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "invalid_token")
+			w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 401, "invalid_refresh_token")
+			w.verify(w.login("admin").AccessToken)
+			if logName() == before {
+				t.Error("nobody can tell that the log is another one")
+			}
+		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/state"
 )
 
 const password = "correct horse battery staple"
@@ -26,6 +27,7 @@ const password = "correct horse battery staple"
 type world struct {
 	t    *testing.T
 	cfg  *config.Config
+	own  state.Store // nil: what the configuration names
 	node *Node
 	http *httptest.Server
 	log  *logBuffer
@@ -67,6 +69,12 @@ func testConfig(t *testing.T) *config.Config {
 
 func newWorld(t *testing.T, change func(*config.Config)) *world {
 	t.Helper()
+	return newWorldOn(t, nil, change)
+}
+
+// newWorldOn is newWorld with a state of the test's own.
+func newWorldOn(t *testing.T, own state.Store, change func(*config.Config)) *world {
+	t.Helper()
 	cfg := testConfig(t)
 	if change != nil {
 		change(cfg)
@@ -75,7 +83,7 @@ func newWorld(t *testing.T, change func(*config.Config)) *world {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, cfg: cfg, log: &logBuffer{}}
+	w := &world{t: t, cfg: cfg, own: own, log: &logBuffer{}}
 	w.start()
 	t.Cleanup(w.stop)
 	return w
@@ -87,7 +95,7 @@ func (w *world) start() {
 	defer cancel()
 	var err error
 	w.node, err = New(ctx, Options{
-		Config: w.cfg, Version: "test",
+		Config: w.cfg, Version: "test", State: w.own,
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"verify"},
 	{"internal/problem", "internal/token", "internal/seal", "internal/config", "internal/sqldb"},
 	{"internal/store", "internal/state", "internal/backup"},
-	{"internal/audit", "internal/keyring", "internal/revocation", "internal/session", "internal/directory", "internal/login"},
+	{"internal/audit", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/directory", "internal/login"},
 	{"internal/httpapi"},
 	{"internal/app"},
 	{"state", "store", "", "cmd/watchword", "examples"},

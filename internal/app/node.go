@@ -17,14 +17,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Options is what a node needs besides its configuration.
@@ -47,6 +52,7 @@ type Node struct {
 	parts   *Parts
 	state   *shared
 	keys    *keyring.Ring
+	cluster *cluster.Cluster // nil: this replica is alone
 	health  *httpapi.Health
 	logger  *slog.Logger
 
@@ -61,7 +67,7 @@ type Node struct {
 // so. ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
-	if o.Store != nil && cfg.Tokens.Keys == keyring.InDatabase && cfg.Storage.Key == "" {
+	if o.Store != nil && cfg.KeysIn() == keyring.InDatabase && cfg.Storage.Key == "" {
 		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
 	}
 	proxies, err := cfg.Server.Proxies()
@@ -84,7 +90,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger); err != nil {
+	// Before there is a key to sign with.
+	if err = revocation.Promise(ctx, n.parts.Store, lives(cfg)); err != nil {
+		return nil, err
+	}
+	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger, registry); err != nil {
 		return nil, err
 	}
 	sessions = session.New(session.Config{
@@ -92,12 +102,17 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
 		Now: time.Now, Rand: rand.Reader,
 	})
-	if n.keys, err = openKeys(ctx, cfg, o.Logger, registry, n.parts.Store); err != nil {
+	if err := n.openKeys(ctx, o, registry); err != nil {
 		return nil, err
 	}
 	n.loop(background, n.parts.view.Run)
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
+	published, find := n.keys.Public, func(kid string) (accesstoken.Key, error) { return n.keys.Public().Find(kid) }
+	if n.cluster != nil {
+		published, find = n.cluster.Keys, n.cluster.Find
+		n.loop(background, n.cluster.Run)
+	}
 	n.loop(background, n.sweepState)
 
 	if err := n.people(ctx, cfg, o.Terminal); err != nil {
@@ -106,11 +121,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
-		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys,
+		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys, Key: find,
 		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
 		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
-		TokenDuration: cfg.Tokens.TokenDuration, LongestToken: longestToken(cfg), LongestSession: cfg.Sessions.TTL,
-		Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
 	maps.Copy(backends, n.state.servers)
@@ -120,7 +134,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.handler, err = httpapi.New(httpapi.Config{
 		Auth:    &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
-		KeySets: &httpapi.KeySets{Keys: n.keys.Public, MaxAge: cfg.Tokens.KeySetMaxAge},
+		KeySets: &httpapi.KeySets{Keys: published, Local: n.keys.Public, MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor()},
 		Feed:    &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},
 		Health:  n.health, Login: service, Directory: n.parts.Directory, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
@@ -134,7 +148,15 @@ func (n *Node) Handler() http.Handler { return n.handler }
 // Ready returns nil when the node may take traffic: it has a key to sign with and
 // knows what was taken back.
 func (n *Node) Ready() error {
+	if n.cluster != nil {
+		if err := n.cluster.Ready(); err != nil {
+			return err
+		}
+	}
 	if _, err := n.keys.Signer(); err != nil {
+		if n.cluster != nil {
+			return problem.New(problem.Unavailable, "no_signing_key", "%s", n.cluster.Waiting()).Because(err)
+		}
 		return err
 	}
 	return n.parts.view.Ready()
@@ -172,6 +194,13 @@ func (n *Node) Close() error {
 	n.stop()
 	n.loops.Wait()
 	var err error
+	if n.cluster != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+		defer cancel()
+		if err := n.cluster.Leave(ctx); err != nil {
+			n.logger.Warn("the other replicas could not be told that this one ends; they will notice", "err", err)
+		}
+	}
 	if n.state != nil {
 		err = n.state.close()
 	}
@@ -182,22 +211,55 @@ func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 	n.loops.Go(func() { run(ctx) })
 }
 
-func openKeys(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry *prometheus.Registry, s store.Store) (*keyring.Ring, error) {
+// leaveTimeout bounds telling the other replicas that this one ends.
+const leaveTimeout = 2 * time.Second
+
+// openKeys joins the cluster, if there is one, and opens the ring of this replica's
+// keys.
+func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Registry) error {
+	cfg := o.Config
 	instance, err := instanceID(cfg.Cluster.InstanceID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c := keyring.Config{
-		Keys: cfg.Tokens.Keys, Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
-		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: Leeway, MaxAge: cfg.Tokens.KeySetMaxAge,
-		Store: s, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: registry,
+		Keys: cfg.KeysIn(), Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
+		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: Leeway,
+		MaxAge: cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor(),
+		Store:  n.parts.Store, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	}
-	if cfg.Tokens.Keys == keyring.InDatabase {
+	if c.Keys == keyring.InDatabase {
 		if c.Box, err = StorageBox(cfg); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return keyring.Open(ctx, c)
+	if !cfg.Cluster.Enabled {
+		n.keys, err = keyring.Open(ctx, c)
+		return err
+	}
+	registered, ok := n.parts.Store.(store.Registry)
+	if !ok {
+		return errors.New("cluster.enabled: this program brings its own store, which has no registry of replicas")
+	}
+	algorithms := cfg.Cluster.Algorithms
+	if len(algorithms) == 0 {
+		algorithms = accesstoken.Algorithms()
+	}
+	n.cluster, err = cluster.Join(ctx, cluster.Config{
+		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
+		MaxAge: c.MaxAge, Algorithms: algorithms,
+		Now: time.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
+		Logger: o.Logger, Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+	c.Peers = n.cluster
+	if n.keys, err = keyring.Open(ctx, c); err != nil {
+		return err
+	}
+	n.cluster.Serve(n.keys)
+	return nil
 }
 
 // instanceID is the configured name of this node, or the host's with a random

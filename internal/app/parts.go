@@ -76,7 +76,7 @@ func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog
 	if err != nil {
 		return nil, err
 	}
-	p.Revocations = &revocation.Log{Store: p.Store, Now: time.Now}
+	p.Revocations = &revocation.Log{Store: p.Store, Now: time.Now, Lives: lives(cfg)}
 	var revoker directory.Revoker = appendOnly{p.Revocations}
 	if ended != nil {
 		p.view, err = revocation.NewView(revocation.Config{
@@ -99,7 +99,7 @@ func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog
 	}
 	p.Directory = directory.New(directory.Config{
 		Store: p.Store, Hasher: hasher, Audit: p.Audit, Revocations: revoker, OnEnded: ended,
-		MaxTokenLife: longestToken(cfg), Now: time.Now, Rand: rand.Reader, Logger: logger,
+		Now: time.Now, Rand: rand.Reader, Logger: logger,
 	})
 	return p, nil
 }
@@ -110,8 +110,10 @@ type appendOnly struct{ *revocation.Log }
 
 func (appendOnly) Settle(context.Context, int64) error { return nil }
 
-// longestToken is how long after its issue a token may be accepted somewhere.
-func longestToken(cfg *config.Config) time.Duration { return cfg.Tokens.TokenDuration + Leeway }
+// lives are how long after its issue what a node issues may be accepted somewhere.
+func lives(cfg *config.Config) revocation.Lives {
+	return revocation.Lives{Token: cfg.Tokens.TokenDuration + Leeway, Session: cfg.Sessions.TTL}
+}
 
 // rules are what a token of this deployment is held to.
 func rules(cfg *config.Config) accesstoken.Rules {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -22,17 +24,19 @@ type shared struct {
 	state.Store
 	servers map[string]func(context.Context) error // what to ask whether they answer
 	close   func() error
+	forgets bool // what was answered may be undone, by a failover for instance
 }
 
 // openState opens what state.backend names, or takes what the program brought. db
 // is nil if the program brought its own store, too.
-func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, logger *slog.Logger) (*shared, error) {
+func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, logger *slog.Logger, registerer prometheus.Registerer) (*shared, error) {
 	nothing := func() error { return nil }
 	if own != nil {
 		if cfg.State.Backend != "auto" {
 			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
 		}
-		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing}, nil
+		// Whether it forgets, nobody knows here.
+		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true}, nil
 	}
 	backend := cfg.StateBackend()
 	if db == nil && (backend == "sql" || backend == "tiered") {
@@ -40,17 +44,22 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	}
 	switch backend {
 	case "memory":
-		return &shared{memstate.New(time.Now), nil, nothing}, nil
+		return &shared{memstate.New(time.Now), nil, nothing, false}, nil
 	case "sql":
-		return &shared{sqlstate.New(db, time.Now), nil, nothing}, nil
+		return &shared{sqlstate.New(db, time.Now), nil, nothing, false}, nil
 	}
 	redis, err := redisstate.Open(cfg.Redis.URL)
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close}
+	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis"}
 	if backend == "tiered" { // which does not need Redis to start
-		s.Store = tiered.New(redis, sqlstate.New(db, time.Now), time.Now, logger)
+		s.Store, err = tiered.New(tiered.Config{
+			Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: logger, Registerer: registerer,
+		})
+		if err != nil {
+			return nil, errors.Join(err, redis.Close())
+		}
 		return s, nil
 	}
 	if err := redis.Ping(ctx); err != nil {
@@ -73,10 +82,12 @@ func cause(err error) error {
 	}
 }
 
-// sweepEvery and sweepBatch bound how much expired state a sweep deletes at once.
+// A replica looks every sweepEvery whether there is something to sweep, and sweeps
+// for at most sweepFor, which is shorter: it finds its own lease ended the next time.
 const (
 	sweepEvery = time.Minute
-	sweepBatch = 1000
+	sweepFor   = sweepEvery / 2
+	sweepBatch = 1000 // records that one call deletes
 )
 
 // sweepLease is held by the replica that sweeps.
@@ -101,9 +112,9 @@ func (n *Node) sweepState(ctx context.Context) {
 // sweep deletes what has expired, in small steps, unless another replica does so
 // or has just done so: who gets the lease keeps it to its end, and stops by then.
 func sweep(ctx context.Context, s state.Store) error {
-	ctx, cancel := context.WithTimeout(ctx, sweepEvery)
+	ctx, cancel := context.WithTimeout(ctx, sweepFor)
 	defer cancel()
-	switch _, err := s.Create(ctx, sweepLease, nil, sweepEvery); {
+	switch _, err := s.Create(ctx, sweepLease, nil, sweepFor); {
 	case errors.Is(err, state.ErrExists):
 		return nil
 	case err != nil:

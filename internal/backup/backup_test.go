@@ -246,7 +246,10 @@ func TestRedisIsNotInIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer redis.Close()
-	s := tiered.New(redis, sqlstate.New(db, time.Now), time.Now, discard)
+	s, err := tiered.New(tiered.Config{Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
 	key := state.Key{Kind: "session", Owner: "o", ID: "i"}
 	if _, err := s.Put(t.Context(), key, []byte("v"), time.Hour); err != nil {
 		t.Fatal(err)

@@ -54,7 +54,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		}
 		l := &loader{ctx: ctx, q: q}
 		loaded, err := read(file, secret, func(t table, raw []byte) error {
-			if to.SignOut && (t.name == recordsTable || t.name == keysTable) {
+			if to.SignOut && (t.name == recordsTable || t.name == keysTable || t.name == macsTable) {
 				return nil
 			}
 			return l.add(t, raw)
@@ -71,7 +71,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		return Summary{}, err
 	}
 	if to.SignOut {
-		checked.Rows[recordsTable], checked.Rows[keysTable] = 0, 0
+		checked.Rows[recordsTable], checked.Rows[keysTable], checked.Rows[macsTable] = 0, 0, 0
 	}
 	return checked, nil
 }

@@ -37,6 +37,7 @@ type table struct {
 const (
 	recordsTable = "state_records"
 	keysTable    = "signing_keys"
+	macsTable    = "registered_keys"
 	headTable    = "revocation_head"
 )
 
@@ -50,7 +51,7 @@ var tables = []table{
 	{name: "memberships", columns: columns("user_id group_id user_key")},
 	{name: "group_claims", columns: columns("group_id claim_id")},
 	{name: keysTable, columns: columns("id instance algorithm public_jwk:blob sealed:maybe created_at:int activate_at:int retire_at:int remove_at:int revoked_at:int")},
-	{name: "registered_keys", columns: columns("id mac:maybe version:int")},
+	{name: macsTable, columns: columns("id mac:maybe version:int")},
 	{name: "used_kids", columns: columns("id")},
 	// One row, which every database has from its beginning. Its log_id stays.
 	{name: headTable, columns: columns("seq:int")},

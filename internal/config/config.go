@@ -105,20 +105,34 @@ type Storage struct {
 	PreviousKeys []string `yaml:"previous_keys" env:"AUTH_STORAGE_KEY_PREVIOUS" secret:"all"`
 }
 
-// Cluster says who this node is.
+// Cluster is this node as one of several equal ones. They share a database, each
+// signs with keys of its own, and every one accepts the tokens of all.
+// docs/high-availability.md tells how it is set up.
 type Cluster struct {
+	// Whether there are other nodes. They need a database that all of them reach,
+	// PostgreSQL or MySQL/MariaDB, and the same settings, but for server.address,
+	// server.tls and instance_id.
+	Enabled bool `yaml:"enabled"`
 	// The node's name: letters, digits, ".", "_" and "-". It begins the kid of
-	// every signing key that the node makes. Default: the host name and a random
-	// part.
+	// every signing key that the node makes. Two nodes of one name are refused.
+	// Default: the host name and a random part, new at each start.
 	InstanceID string `yaml:"instance_id"`
+	// What the nodes know each other by: at least 32 bytes, the same for all
+	// (openssl rand -base64 32). Who has it can make keys that every node
+	// accepts.
+	Secret string `yaml:"secret" env:"AUTH_CLUSTER_SECRET" secret:"all"`
+	// The signature algorithms that are accepted of other nodes' keys. Default:
+	// all, so that tokens.algorithm may be changed node by node.
+	Algorithms []string `yaml:"algorithms"`
 }
 
 // Tokens is what is issued: by which keys, for whom, for how long.
 type Tokens struct {
 	// Where private signing keys live. database: encrypted in the database, so
 	// that tokens stay valid over a restart. memory: they never leave the
-	// process; tokens end with it.
-	Keys string `yaml:"keys" oneof:"memory database"`
+	// process; tokens end with it, unless there is a cluster, whose other nodes
+	// go on accepting them. auto is memory in a cluster, else database.
+	Keys string `yaml:"keys" oneof:"auto memory database"`
 	// The signature algorithm (RFC 7518, RFC 8037). Change it at any time: the
 	// next key has it, and tokens of older keys stay valid.
 	Algorithm string `yaml:"algorithm" oneof:"ES256 ES384 ES512 EdDSA RS256 PS256"`
@@ -246,7 +260,7 @@ func Default() *Config {
 			Backend: "auto",
 		},
 		Tokens: Tokens{
-			Keys:            "database",
+			Keys:            "auto",
 			Algorithm:       "ES256",
 			KeyDuration:     3 * time.Hour,
 			TokenDuration:   30 * time.Minute,

@@ -35,7 +35,7 @@ func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string)
 		at := strings.LastIndex(s.Key, ".")
 		parent := section(sections, s.Key[:at])
 		var value *yaml.Node
-		if list, ok := reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface().([]string); ok {
+		if list, ok := s.value(c).([]string); ok {
 			value = &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 			for _, item := range list {
 				value.Content = append(value.Content, scalar(shown(s, item), true))

@@ -88,12 +88,13 @@ func children(path string) []string {
 
 // Format writes the setting's value in c as it is written in the environment.
 func (s *Setting) Format(c *Config) string {
-	v := reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
-	switch v := v.(type) {
+	switch v := s.value(c).(type) {
 	case string:
 		return v
 	case int:
 		return strconv.Itoa(v)
+	case bool:
+		return strconv.FormatBool(v)
 	case time.Duration:
 		return formatDuration(v)
 	case []string:
@@ -106,6 +107,11 @@ func (s *Setting) Format(c *Config) string {
 		return string(text)
 	}
 	panic("config: no way to write " + s.Key)
+}
+
+// value is what c has for the setting.
+func (s *Setting) value(c *Config) any {
+	return reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
 }
 
 // parse reads the text of a value into the setting's type. The value of a secret
@@ -123,6 +129,11 @@ func (s *Setting) parse(text string) (any, error) {
 			return nil, fmt.Errorf("%q is not a whole number", text)
 		}
 		return n, nil
+	case reflect.TypeFor[bool]():
+		if text != "true" && text != "false" {
+			return nil, fmt.Errorf("%q is not true or false", text)
+		}
+		return text == "true", nil
 	case reflect.TypeFor[time.Duration]():
 		return parseDuration(text)
 	case reflect.TypeFor[[]string]():

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Validate reports everything that cannot work, as an *Error. Load has called it;
@@ -31,7 +34,7 @@ func (c *Config) Validate() error {
 		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
 			v.problem("storage.key", "%v", err)
 		}
-	} else if c.Tokens.Keys == "database" && !c.Database.IsSQLite() {
+	} else if c.KeysIn() == "database" && !c.Database.IsSQLite() {
 		v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
 	}
 	for i, key := range c.Storage.PreviousKeys {
@@ -39,9 +42,7 @@ func (c *Config) Validate() error {
 			v.problem("storage.previous_keys", "number %d cannot be used: %v", i+1, err)
 		}
 	}
-	if id := c.Cluster.InstanceID; id != "" && !instanceID.MatchString(id) {
-		v.problem("cluster.instance_id", "it may have up to 64 letters, digits, \".\", \"_\" and \"-\"")
-	}
+	c.validateCluster(v)
 
 	v.positive("sessions.ttl", c.Sessions.TTL)
 	v.atLeast("sessions.max_per_user", c.Sessions.MaxPerUser, 0)
@@ -67,14 +68,23 @@ func (c *Config) Validate() error {
 	v.positive("health.timeout", c.Health.Timeout)
 
 	for i := range settings {
-		if s := &settings[i]; len(s.OneOf) > 0 {
+		s := &settings[i]
+		if len(s.OneOf) > 0 {
 			if _, err := s.parse(s.Format(c)); err != nil {
 				v.problem(s.Key, "%v", err)
 			}
 		}
+		if d, ok := s.value(c).(time.Duration); ok && d > maxDuration {
+			v.problem(s.Key, "it is longer than ten years (%s); make it shorter", formatDuration(maxDuration))
+		}
 	}
 	return v.err()
 }
+
+// maxDuration bounds every duration, so that no sum of some of them comes near what
+// a time.Duration holds: beyond it, what is kept for long would be kept for no time
+// at all.
+const maxDuration = 10 * 365 * 24 * time.Hour
 
 // Warnings are sentences about what works, but is probably not meant.
 func (c *Config) Warnings() []string {
@@ -228,6 +238,62 @@ func (c *Config) validateState(v *validator) {
 	}
 }
 
+// KeysIn is tokens.keys, with auto decided.
+func (c *Config) KeysIn() string {
+	switch {
+	case c.Tokens.Keys != "auto":
+		return c.Tokens.Keys
+	case c.Cluster.Enabled:
+		return "memory"
+	default:
+		return "database"
+	}
+}
+
+// Digest stands for the settings that must be the same on every node.
+func (c *Config) Digest() string {
+	h := sha256.New()
+	for _, s := range settings {
+		section, _, _ := strings.Cut(s.Key, ".")
+		if slices.Contains([]string{"tokens", "sessions", "revocation", "state"}, section) && s.Secret == "" {
+			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// minClusterSecret is in bytes.
+const minClusterSecret = 32
+
+func (c *Config) validateCluster(v *validator) {
+	if id := c.Cluster.InstanceID; id != "" && !instanceID.MatchString(id) {
+		v.problem("cluster.instance_id", "it may have up to 64 letters, digits, \".\", \"_\" and \"-\"")
+	}
+	for _, name := range c.Cluster.Algorithms {
+		if !slices.Contains(accesstoken.Algorithms(), name) {
+			v.problem("cluster.algorithms", "%q is none; there are %s", name, strings.Join(accesstoken.Algorithms(), ", "))
+		}
+	}
+	if len(c.Cluster.Algorithms) > 0 && !slices.Contains(c.Cluster.Algorithms, c.Tokens.Algorithm) {
+		v.problem("cluster.algorithms", "the nodes' own algorithm is not among them (tokens.algorithm %s); add it", c.Tokens.Algorithm)
+	}
+	if !c.Cluster.Enabled {
+		return
+	}
+	if c.Database.IsSQLite() {
+		v.problem("database.url", "a cluster needs a database that every node reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false")
+	}
+	if c.State.Backend == "memory" {
+		v.problem("state.backend", "in a cluster every node must see the sessions of all, and memory is this node's alone; use auto, sql, redis or tiered")
+	}
+	switch n := len(c.Cluster.Secret); {
+	case n == 0:
+		v.problem("cluster.secret", "the nodes know each other by it; make one with \"openssl rand -base64 32\" and give it to all of them (AUTH_CLUSTER_SECRET)")
+	case n < minClusterSecret:
+		v.problem("cluster.secret", "it has %d bytes, and needs %d at least; make one with \"openssl rand -base64 32\"", n, minClusterSecret)
+	}
+}
+
 func checkDatabaseURL(text string) error {
 	if err := checkAuthority(text); err != nil {
 		return err
@@ -272,8 +338,8 @@ func (t *Tokens) validate(v *validator) {
 	if t.KeyDuration < t.TokenDuration {
 		v.problem("tokens.key_duration", "a key must sign for at least as long as a token lives (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))
 	}
-	if t.KeyDuration < 2*t.KeySetMaxAge {
-		v.problem("tokens.key_duration", "a key must sign for at least twice as long as the key set may be cached (tokens.key_set_max_age %s); make it longer", formatDuration(t.KeySetMaxAge))
+	if t.KeyDuration < 2*(t.KeySetMaxAge+t.KeySetStaleFor()) {
+		v.problem("tokens.key_duration", "a key must sign for at least twice as long as the key set may be cached (tokens.key_set_max_age %s and a tenth); make it longer", formatDuration(t.KeySetMaxAge))
 	}
 	if t.RefreshDuration < t.TokenDuration {
 		v.problem("tokens.refresh_duration", "a refresh token must live as long as an access token at least (tokens.token_duration %s); make it longer", formatDuration(t.TokenDuration))
@@ -290,6 +356,12 @@ func (t *Tokens) validate(v *validator) {
 		v.problem("tokens.audience", "a name in it is empty")
 	}
 	t.UserInfo.validate(v)
+}
+
+// KeySetStaleFor is how long beyond key_set_max_age a cache may answer with the key
+// set that it has while it asks for another (RFC 5861 §3), in whole seconds.
+func (t *Tokens) KeySetStaleFor() time.Duration {
+	return (t.KeySetMaxAge / 10).Truncate(time.Second)
 }
 
 func (u *UserInfo) validate(v *validator) {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestValidateRefusesWhatCannotWork(t *testing.T) {
@@ -30,6 +31,8 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			"server.tls.key_file: a certificate and its key go together; set both or neither"},
 		{"key without its certificate", "server: {tls: {key_file: a.pem}}",
 			"server.tls.cert_file: a certificate and its key go together; set both or neither"},
+		{"a session for ever", "sessions: {ttl: 87601h}",
+			"sessions.ttl: it is longer than ten years (87600h); make it shorter"},
 		{"no database", "{database: {url: ''}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
 		{"unknown database", "{database: {url: 'oracle://h/db'}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
 		{"SQLite without a file", "database: {url: 'sqlite:'}",
@@ -61,10 +64,22 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			`storage.key: it is needed to encrypt the signing keys in the database; make one with "openssl rand -base64 32", or set tokens.keys to memory`},
 		{"name with a space", "cluster: {instance_id: 'a b'}",
 			`cluster.instance_id: it may have up to 64 letters, digits, ".", "_" and "-"`},
+		{"cluster on SQLite", "cluster: {enabled: true, secret: " + key + "}",
+			"database.url: a cluster needs a database that every node reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false"},
+		{"cluster with state in memory", "{cluster: {enabled: true, secret: " + key + "}, database: {url: 'postgres://h/db'}, state: {backend: memory}}",
+			"state.backend: in a cluster every node must see the sessions of all, and memory is this node's alone; use auto, sql, redis or tiered"},
+		{"cluster without a secret", "{cluster: {enabled: true}, database: {url: 'postgres://h/db'}}",
+			`cluster.secret: the nodes know each other by it; make one with "openssl rand -base64 32" and give it to all of them (AUTH_CLUSTER_SECRET)`},
+		{"cluster with a short secret", "{cluster: {enabled: true, secret: 0123456789012345678901234567890}, database: {url: 'postgres://h/db'}}",
+			`cluster.secret: it has 31 bytes, and needs 32 at least; make one with "openssl rand -base64 32"`},
+		{"unknown algorithm of peers", "cluster: {algorithms: [ES256, HS256]}",
+			`cluster.algorithms: "HS256" is none; there are ES256, ES384, ES512, EdDSA, RS256, PS256`},
+		{"peers may not do what this node does", "cluster: {algorithms: [EdDSA]}",
+			"cluster.algorithms: the nodes' own algorithm is not among them (tokens.algorithm ES256); add it"},
 		{"key life shorter than token life", "tokens: {key_duration: 20m}",
 			"tokens.key_duration: a key must sign for at least as long as a token lives (tokens.token_duration 30m); make it longer"},
 		{"key life shorter than caches", "tokens: {key_duration: 1h59m, key_set_max_age: 1h}",
-			"tokens.key_duration: a key must sign for at least twice as long as the key set may be cached (tokens.key_set_max_age 1h); make it longer"},
+			"tokens.key_duration: a key must sign for at least twice as long as the key set may be cached (tokens.key_set_max_age 1h and a tenth); make it longer"},
 		{"tokens without life", "tokens: {token_duration: 0s}", "tokens.token_duration: it must be at least 1s"},
 		{"refresh shorter than access", "tokens: {refresh_duration: 1m}",
 			"tokens.refresh_duration: a refresh token must live as long as an access token at least (tokens.token_duration 30m); make it longer"},
@@ -113,7 +128,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		"{database: {url: 'postgres://[::1]:5432/db'}, tokens: {keys: memory}}",
 		"server: {address: '[::1]:8443', tls: {cert_file: a, key_file: b}}",
 		"server: {address: '127.0.0.1:0', public_url: 'http://localhost'}",
-		"tokens: {key_duration: 30m, key_set_max_age: 15m}",
+		"tokens: {key_duration: 33m, key_set_max_age: 15m}",
 		"tokens: {issuer: watchword, user_info: {username: preferred_username, full_name: '', email: ''}}",
 	} {
 		if _, err := loadText(text); err != nil {
@@ -232,5 +247,25 @@ func TestPrintShowsNoSecret(t *testing.T) {
 		if !strings.Contains(out.String(), "url: "+shown+"\n") {
 			t.Errorf("%s: want %s in\n%s", url, shown, out.String())
 		}
+	}
+}
+
+// Durations are added up, and a sum that overflows would lie in the past: what is
+// taken back until then would not be taken back at all.
+func TestNoDurationIsBoundless(t *testing.T) {
+	for _, s := range Settings() {
+		if s.Type != reflect.TypeFor[time.Duration]() {
+			continue
+		}
+		for text, refused := range map[string]bool{"87600h": false, "87601h": true, "2562047h47m16s": true} {
+			_, err := Load("", []string{s.Env + "=" + text})
+			want := s.Key + ": it is longer than ten years (87600h); make it shorter"
+			if got := err != nil && strings.Contains(err.Error(), want); got != refused {
+				t.Errorf("%s=%s: %v", s.Env, text, err)
+			}
+		}
+	}
+	if sum := 20 * maxDuration; sum < maxDuration {
+		t.Errorf("twenty of the longest make %v", sum)
 	}
 }

@@ -55,8 +55,9 @@ type Auditor interface {
 
 // A Revoker is the log of what was taken back (package revocation).
 type Revoker interface {
-	// Append adds a line inside a transaction and returns its number.
-	Append(ctx context.Context, r store.Records, one store.Revocation) (seq int64, err error)
+	// Append adds lines inside a transaction, which are kept for as long as a token
+	// of now may be accepted anywhere, and returns the last one's number.
+	Append(ctx context.Context, r store.Records, lines ...store.Revocation) (seq int64, err error)
 	// Settle is called after the transaction, with its highest number.
 	Settle(ctx context.Context, seq int64) error
 }
@@ -71,12 +72,9 @@ type Config struct {
 	// can go at once. It is a courtesy: the user's SessionEpoch has ended them.
 	// Nil: nobody is told.
 	OnEnded func(ctx context.Context, userID string) error
-	// MaxTokenLife is how long after its issue a token may still be accepted
-	// somewhere, leeway included; a revocation is kept that long.
-	MaxTokenLife time.Duration
-	Now          func() time.Time
-	Rand         io.Reader
-	Logger       *slog.Logger
+	Now     func() time.Time
+	Rand    io.Reader
+	Logger  *slog.Logger
 }
 
 // A Service is the use cases of this package. It may be used by any number of
@@ -204,14 +202,11 @@ func (s *Service) change(ctx context.Context, actor Actor, permission, action, t
 				return ErrLastAdministrator
 			}
 		}
-		seq = 0
-		for _, one := range c.revocations {
-			if seq, err = s.Revocations.Append(ctx, r, one); err != nil {
-				return err
-			}
+		done, seq = c, 0
+		if len(c.revocations) > 0 {
+			seq, err = s.Revocations.Append(ctx, r, c.revocations...)
 		}
-		done = c
-		return nil
+		return err
 	})
 	switch {
 	case errors.Is(err, errNothing):
@@ -279,7 +274,7 @@ func (c *change) take(ctx context.Context, userID string, end bool, reason strin
 	}
 	c.taken[userID] = end
 	c.revocations = append(c.revocations, store.Revocation{
-		Kind: string(revoked.User), Subject: userID, Epoch: epoch, ExpiresAt: c.now.Add(c.s.MaxTokenLife),
+		Kind: string(revoked.User), Subject: userID, Epoch: epoch,
 		CreatedAt: c.now, Actor: c.actor.ID, Reason: reason,
 	})
 	return nil

@@ -83,9 +83,9 @@ func replica(t testing.TB, url string) *world {
 	})
 	w.Service = New(Config{
 		Store: records, Hasher: cheap(t), Audit: trail,
-		Revocations:  &revocation.Log{Store: records, View: view, Now: time.Now},
-		OnEnded:      w.onEnded,
-		MaxTokenLife: maxTokenLife, Now: time.Now, Rand: rand.Reader, Logger: logger,
+		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lives: revocation.Lives{Token: maxTokenLife}},
+		OnEnded:     w.onEnded,
+		Now:         time.Now, Rand: rand.Reader, Logger: logger,
 	})
 	return w
 }

@@ -112,13 +112,14 @@ func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, r, err)
 		return
 	}
-	body, err := json.Marshal(token.Claims)
+	claims := token.Claims()
+	body, err := json.Marshal(claims)
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
 	}
 	h := w.Header()
-	a.setIdentity(h, token)
+	a.setIdentity(h, token, claims)
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	_, _ = w.Write(body) // the client is gone: there is nobody to tell
@@ -127,21 +128,21 @@ func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
 // setIdentity writes who the token's holder is. The fixed headers are always
 // there, empty if need be, so that a proxy that copies them overwrites what the
 // client may have sent under the same names.
-func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token) {
+func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token, claims map[string]any) {
 	h.Set("X-Auth-Subject", headerText(t.Subject))
 	h.Set("X-Auth-Session", headerText(t.SessionID))
 	h.Set("X-Auth-Expires", strconv.FormatInt(t.ExpiresAt.Unix(), 10))
 	h.Set("X-Auth-Username", headerText(t.Claim(a.UserInfo.Username)))
 	h.Set("X-Auth-Name", headerText(t.Claim(a.UserInfo.FullName)))
 	h.Set("X-Auth-Email", headerText(t.Claim(a.UserInfo.Email)))
-	a.setClaims(h, t)
+	setClaims(h, claims)
 }
 
 // setClaims writes each of the user's claims under X-Auth-Claim-<name>. Headers
 // know fewer names than claims: of two that would become the same header neither
 // is told, so that none can pass for the other.
-func (a *Auth) setClaims(h http.Header, t *accesstoken.Token) {
-	for name, value := range t.Claims {
+func setClaims(h http.Header, claims map[string]any) {
+	for name, value := range claims {
 		text, ok := value.(string)
 		if !ok || registered[name] {
 			continue
@@ -225,8 +226,10 @@ func (in RevocationRequest) target() (login.Target, error) {
 		if s != "" {
 			named++
 		}
-		if len(s) > accesstoken.DefaultMaxLength {
-			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "no id is as long as that")
+	}
+	for _, id := range []string{in.TokenID, in.SessionID} {
+		if !canBeID(id) {
+			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "nothing has such an id")
 		}
 	}
 	if named != 1 {
@@ -240,6 +243,12 @@ func (in RevocationRequest) target() (login.Target, error) {
 		target.IssuedBefore = time.Time(*in.IssuedBefore)
 	}
 	return target, nil
+}
+
+// canBeID says whether a jti or sid of ours could look so: what is taken back by
+// its id alone need not exist any more, so this is all that can be checked.
+func canBeID(s string) bool {
+	return len(s) <= 64 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
 // NumericDate reads a moment as seconds since 1970 (RFC 7519 §2) or RFC 3339.
@@ -256,8 +265,8 @@ func (d *NumericDate) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	var t time.Time
-	if err := json.Unmarshal(b, &t); err != nil {
-		return problem.New(problem.Invalid, "invalid_request", "issued_before must be seconds since 1970 or a time by RFC 3339")
+	if err := json.Unmarshal(b, &t); err != nil || t.Unix() <= 0 {
+		return problem.New(problem.Invalid, "invalid_request", "issued_before must be seconds since 1970 or a time by RFC 3339, and after 1970")
 	}
 	*d = NumericDate(t)
 	return nil

@@ -10,7 +10,10 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-var errNoToken = problem.New(problem.Unauthenticated, "token_missing", "send the access token as Authorization: Bearer …")
+var (
+	errNoToken       = problem.New(problem.Unauthenticated, "token_missing", "send the access token as Authorization: Bearer …")
+	errSeveralTokens = problem.New(problem.Malformed, "several_tokens", "the request has several Authorization headers")
+)
 
 // Proxies are the addresses whose X-Forwarded-For is believed. Everybody else's
 // is not looked at: it is a header that the client can write.
@@ -33,7 +36,7 @@ func (p Proxies) Address(r *http.Request) string {
 		if err != nil {
 			break // nobody whom we trust wrote this: stay with the last one who did
 		}
-		address = hop.Unmap()
+		address = hop.Unmap().WithZone("") // a zone is any text
 		if !p.trusts(address) {
 			break
 		}
@@ -55,10 +58,17 @@ func (p Proxies) client(r *http.Request) login.Client {
 	return login.Client{Address: p.Address(r), UserAgent: r.UserAgent()}
 }
 
-// bearer is the token of the Authorization header (RFC 6750 §2.1). Tokens in a
+// bearer is the token of the one Authorization header (RFC 6750 §2.1). Tokens in a
 // query or a body are not accepted: they end up in logs.
 func bearer(r *http.Request) (string, error) {
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	headers := r.Header.Values("Authorization")
+	switch {
+	case len(headers) == 0:
+		return "", errNoToken
+	case len(headers) > 1: // who is behind us might take another one than we
+		return "", errSeveralTokens
+	}
+	scheme, token, ok := strings.Cut(headers[0], " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", errNoToken
 	}

@@ -2,12 +2,14 @@ package httpapi
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +19,22 @@ import (
 )
 
 const (
-	feedPage    = 1000  // entries of a page, if the reader does not say
-	feedMaxPage = 10000 // and at most
-	// feedMaxStreams bounds the event streams of a replica: each is a connection
-	// that anybody may open.
+	// feedPage is how many entries a page has, if the reader does not say. He may ask
+	// for up to feedMaxPage, and gets them unless feedMaxLarge others are being sent
+	// as many. feedBurst is what a stream sends at once. Anybody may ask, and then
+	// read slowly, so what waits to be sent has to be little.
+	feedPage     = 1000
+	feedMaxPage  = 10000
+	feedMaxLarge = 16
+	feedBurst    = 100
+	// feedMaxStreams bounds the event streams of a replica, and the requests that wait:
+	// each is a connection that anybody may open.
 	feedMaxStreams = 10000
+	// feedMaxWait is for how long a page may be held back until there is something
+	// to tell: less than proxies wait for an answer.
+	feedMaxWait = 20 * time.Second
+	// feedZip is from how many bytes on a page is compressed.
+	feedZip = 4 << 10
 	// feedWriteTimeout is how long a subscriber may take to accept what it is sent
 	// before it is cut off. It resumes where it was.
 	feedWriteTimeout = 10 * time.Second
@@ -30,13 +43,15 @@ const (
 var (
 	errFeedAfter   = problem.New(problem.Malformed, "invalid_after", "after must be a sequence number: 0 or more")
 	errFeedLimit   = problem.New(problem.Malformed, "invalid_limit", "limit must be from 1 to %d", feedMaxPage)
+	errFeedWait    = problem.New(problem.Malformed, "invalid_wait", "wait must be from 0 to %d seconds", int(feedMaxWait/time.Second))
 	errFeedEventID = problem.New(problem.Malformed, "invalid_last_event_id", "Last-Event-ID must be an id that this feed has sent")
 	errFeedFull    = problem.New(problem.Unavailable, "too_many_streams", "this replica serves as many event streams as it can; poll for pages").After(10 * time.Second)
 )
 
 // Feed is the public feed of what was taken back, answered from memory.
 //
-// A page is JSON (revoked.Page). As text/event-stream it begins with the event
+// A page is JSON (revoked.Page); with wait it is held back until there is something
+// to tell. As text/event-stream it begins with the event
 // "snapshot", when the reader starts from the beginning, or "resume"; then come
 // "revocation" for every entry, with <log>:<seq> as its id, and "head" whenever
 // everything up to the head has been sent, at least once a Heartbeat. All but
@@ -49,7 +64,8 @@ type Feed struct {
 	// another.
 	Done <-chan struct{}
 
-	streams atomic.Int64
+	streams atomic.Int64 // and waiting requests
+	large   atomic.Int64 // answers of more than feedPage entries
 }
 
 // feedHead is a revoked.Page without the entries.
@@ -66,79 +82,184 @@ func (f *Feed) Mount(mux *http.ServeMux) {
 }
 
 func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
-	log, after, limit, err := feedQuery(r)
+	q, err := readFeedQuery(r)
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
 	}
-	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Vary", "Accept, Accept-Encoding")
 	if r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		f.stream(w, r, log, after, limit)
+		q.limit = min(q.limit, feedBurst)
+		f.stream(w, r, q)
 		return
 	}
-	page, err := f.first(r.Context(), log, after, limit)
+	if q.limit > feedPage {
+		defer f.large.Add(-1)
+		if f.large.Add(1) > feedMaxLarge || q.wait > 0 {
+			q.limit = feedPage
+		}
+	}
+	page, err := f.first(r.Context(), q)
+	if err == nil && q.wait > 0 {
+		page, err = f.await(r.Context(), page, q)
+	}
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
 	}
-	if page.Entries == nil {
-		page.Entries = []revoked.Entry{} // an empty array, not null
-	}
-	// Not to be stored, and without an ETag: every answer says as of when it is
-	// true, so no two are the same, and an old one would pass for a new one.
-	writeJSON(w, http.StatusOK, page)
+	writePage(w, r, page)
 }
 
-// feedQuery reads where the reader is: after, or what an event stream sends when
-// it reconnects.
-func feedQuery(r *http.Request) (log string, after int64, limit int, err error) {
+// A feedQuery is where the reader is, and how much he wants.
+type feedQuery struct {
+	log   string // empty: he did not say
+	after int64
+	limit int
+	wait  time.Duration
+}
+
+// readFeedQuery reads the query, or what an event stream sends when it reconnects.
+func readFeedQuery(r *http.Request) (q feedQuery, err error) {
 	query := r.URL.Query()
-	limit = feedPage
+	q.limit = feedPage
 	if s := query.Get("limit"); s != "" {
-		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > feedMaxPage {
-			return "", 0, 0, errFeedLimit
+		if q.limit, err = strconv.Atoi(s); err != nil || q.limit < 1 || q.limit > feedMaxPage {
+			return q, errFeedLimit
 		}
+	}
+	if s := query.Get("wait"); s != "" {
+		seconds, err := strconv.Atoi(s)
+		if err != nil || seconds < 0 || seconds > int(feedMaxWait/time.Second) {
+			return q, errFeedWait
+		}
+		q.wait = time.Duration(seconds) * time.Second
 	}
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		at := strings.LastIndexByte(id, ':')
 		if at < 0 {
-			return "", 0, 0, errFeedEventID
+			return q, errFeedEventID
 		}
-		if after, err = strconv.ParseInt(id[at+1:], 10, 64); err != nil || after < 0 {
-			return "", 0, 0, errFeedEventID
+		if q.after, err = strconv.ParseInt(id[at+1:], 10, 64); err != nil || q.after < 0 {
+			return q, errFeedEventID
 		}
-		return id[:at], after, limit, nil
+		q.log = id[:at]
+		return q, nil
 	}
 	if s := query.Get("after"); s != "" {
-		if after, err = strconv.ParseInt(s, 10, 64); err != nil || after < 0 {
-			return "", 0, 0, errFeedAfter
+		if q.after, err = strconv.ParseInt(s, 10, 64); err != nil || q.after < 0 {
+			return q, errFeedAfter
 		}
 	}
-	return "", after, limit, nil
+	return q, nil
 }
 
 // first returns the page with which an answer begins. A reader who comes from
 // another replica may have seen more than this one has; only if that is still so
 // after it has asked the database is his log not this one, and he is sent all.
-func (f *Feed) first(ctx context.Context, log string, after int64, limit int) (revoked.Page, error) {
-	if head, asOf := f.View.Confirmed(); after > head && !asOf.IsZero() {
+func (f *Feed) first(ctx context.Context, q feedQuery) (revoked.Page, error) {
+	if head, asOf := f.View.Confirmed(); q.after > head && !asOf.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, 2*f.Heartbeat)
 		defer cancel()
 		if err := f.View.Wait(ctx, 0); err != nil {
 			return revoked.Page{}, revocation.ErrStale.After(f.Heartbeat)
 		}
 	}
-	return f.View.Page(log, after, limit)
+	return f.View.Page(q.log, q.after, q.limit)
+}
+
+// await holds a page back that tells nothing, until there is one that does, or the
+// reader has waited long enough. Then the page says as of when that is true. Where
+// too many wait already, nobody is held back.
+func (f *Feed) await(ctx context.Context, page revoked.Page, q feedQuery) (revoked.Page, error) {
+	defer f.streams.Add(-1)
+	if f.streams.Add(1) > feedMaxStreams {
+		return page, nil
+	}
+	began := time.Now()
+	enough := time.NewTimer(q.wait)
+	defer enough.Stop()
+	log, over := page.Log, false
+	for {
+		next := f.View.Next() // before the page, so that none is missed
+		page, err := f.View.Page(q.log, q.after, q.limit)
+		if err != nil {
+			return page, err
+		}
+		if over || page.Snapshot || page.Log != log || page.Head > q.after || len(page.Entries) > 0 {
+			waited := time.Since(began).Milliseconds()
+			page.Waited = &waited
+			return page, nil
+		}
+		select {
+		case <-next:
+		case <-enough.C:
+			over = true
+		case <-f.Done:
+			over = true
+		case <-ctx.Done():
+			return page, nil // there is nobody to tell
+		}
+	}
+}
+
+// writePage writes a page, compressed if that is worth while and understood: of an
+// entry's 80 bytes only 16 are random.
+func writePage(w http.ResponseWriter, r *http.Request, page revoked.Page) {
+	if page.Entries == nil {
+		page.Entries = []revoked.Entry{} // an empty array, not null
+	}
+	body, err := json.Marshal(page)
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	// Not to be stored, and without an ETag: every answer says as of when it is
+	// true, so no two are the same, and an old one would pass for a new one.
+	h.Set("Cache-Control", "no-store")
+	// The server's own deadline may have begun when the request did. One that knows
+	// no deadlines has none to extend.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedWriteTimeout))
+	if len(body) < feedZip || !acceptsGzip(r.Header) {
+		_, _ = w.Write(body) // the client is gone: there is nobody to tell
+		return
+	}
+	h.Set("Content-Encoding", "gzip")
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	z.Reset(w)
+	_, _ = z.Write(body)
+	_ = z.Close()
+}
+
+// zippers are kept: one has a megabyte of tables.
+var zippers = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that there is
+	return z
+}}
+
+// acceptsGzip reads Accept-Encoding (RFC 9110 §12.5.3) as far as gzip goes.
+func acceptsGzip(h http.Header) bool {
+	for one := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
+		name, weight, _ := strings.Cut(one, ";")
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			_, q, weighted := strings.Cut(weight, "=")
+			n, err := strconv.ParseFloat(strings.TrimSpace(q), 64)
+			return !weighted || err == nil && n > 0
+		}
+	}
+	return false
 }
 
 // stream sends events until the reader goes, falls behind, or the replica drains.
-func (f *Feed) stream(w http.ResponseWriter, r *http.Request, log string, after int64, limit int) {
+func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {
 	defer f.streams.Add(-1)
 	if f.streams.Add(1) > feedMaxStreams {
 		WriteProblem(w, r, errFeedFull)
 		return
 	}
-	page, err := f.first(r.Context(), log, after, limit)
+	page, err := f.first(r.Context(), q)
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
@@ -150,13 +271,13 @@ func (f *Feed) stream(w http.ResponseWriter, r *http.Request, log string, after 
 
 	s := stream{ResponseController: http.NewResponseController(w), w: w}
 	event := "resume"
-	if page.Snapshot || after == 0 {
+	if page.Snapshot || q.after == 0 {
 		event = "snapshot"
 	}
 	if s.head(event, page); s.send(page) != nil {
 		return
 	}
-	f.follow(r.Context(), &s, page, limit)
+	f.follow(r.Context(), &s, page, q.limit)
 }
 
 // follow goes on after a page that has been sent.

@@ -2,10 +2,12 @@ package httpapi
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -150,6 +152,7 @@ func TestFeedPages(t *testing.T) {
 	for query, code := range map[string]string{
 		"?after=-1": "invalid_after", "?after=x": "invalid_after", "?after=1.5": "invalid_after", "?after=99999999999999999999": "invalid_after",
 		"?limit=0": "invalid_limit", "?limit=10001": "invalid_limit", "?limit=x": "invalid_limit",
+		"?wait=-1": "invalid_wait", "?wait=21": "invalid_wait", "?wait=1s": "invalid_wait",
 	} {
 		res := n.get(t, query)
 		var p Problem
@@ -165,6 +168,118 @@ func TestFeedPages(t *testing.T) {
 	head, err := n.Client().Head(n.URL + "/api/revocations")
 	if err != nil || head.StatusCode != http.StatusOK {
 		t.Errorf("HEAD: %v, %v", head, err)
+	}
+}
+
+// A page that tells nothing is held back until there is something to tell.
+func TestFeedHoldsAPageBack(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	n.takeBack(t, "a")
+
+	began := time.Now()
+	p := n.page(t, "?wait=20")
+	if p.Waited == nil || len(p.Entries) != 1 || time.Since(began) > 10*time.Second {
+		t.Errorf("what is there already is answered after %v: %+v", time.Since(began), p)
+	}
+	if p := n.page(t, "?after=1"); p.Waited != nil {
+		t.Errorf("who did not ask for it is held back: %+v", p)
+	}
+	began = time.Now()
+	p = n.page(t, "?after=1&wait=1")
+	if took := time.Since(began); took < time.Second || p.Waited == nil || *p.Waited < 1000 || *p.Waited > took.Milliseconds() || len(p.Entries) != 0 || p.Age > 800 {
+		t.Errorf("after %v, nothing is told by %+v", took, p)
+	}
+
+	waiting := func(query string) <-chan revoked.Page {
+		pages := make(chan revoked.Page, 1)
+		go func() { pages <- n.page(t, query) }()
+		n.await(t, 1)
+		return pages
+	}
+	pages := waiting("?after=1&wait=20")
+	n.takeBack(t, "b")
+	select {
+	case p := <-pages:
+		if len(p.Entries) != 1 || p.Entries[0].Seq != 2 || p.Head != 2 {
+			t.Errorf("the news is %+v", p)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the news does not come")
+	}
+
+	n.feed.streams.Store(feedMaxStreams)
+	if p := n.page(t, "?after=2&wait=20"); p.Waited != nil {
+		t.Errorf("one more than can be is held back: %+v", p)
+	}
+	n.feed.streams.Store(0)
+
+	ctx, leave := context.WithCancel(t.Context())
+	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+"/api/revocations?after=2&wait=20", nil)
+	left := make(chan error, 1)
+	go func() { _, err := n.Client().Do(r); left <- err }()
+	n.await(t, 1)
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("who leaves is answered %v", err)
+	}
+	n.await(t, 0)
+
+	pages = waiting("?after=2&wait=20")
+	close(n.done) // draining lets them go
+	select {
+	case <-pages:
+	case <-time.After(10 * time.Second):
+		t.Error("draining waits for those who wait")
+	}
+}
+
+// await waits until so many streams and waiting requests are counted.
+func (n *feedNode) await(t *testing.T, want int64) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); n.feed.streams.Load() != want; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are counted, want %d", n.feed.streams.Load(), want)
+		}
+	}
+}
+
+func TestFeedCompressesLargePages(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	for i := range 200 {
+		if _, err := n.log.Store.AppendRevocation(t.Context(), store.Revocation{
+			Kind: "jti", Subject: strconv.Itoa(i), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.log.Settle(t.Context(), 200); err != nil {
+		t.Fatal(err)
+	}
+	for accept, zipped := range map[string]bool{
+		"gzip": true, "GZIP": true, "br, gzip;q=0.5": true, "deflate,gzip ;q=1": true,
+		"": false, "identity": false, "br": false, "gzip;q=0": false, "gzip; q=0.0": false, "gzip;q=x": false,
+	} {
+		res := n.get(t, "", "Accept-Encoding", accept)
+		if got := res.Header.Get("Content-Encoding") == "gzip"; got != zipped || res.Header.Get("Vary") != "Accept, Accept-Encoding" {
+			t.Errorf("%q is answered with %v", accept, res.Header)
+			continue
+		}
+		body := io.Reader(res.Body)
+		if zipped {
+			var err error
+			if body, err = gzip.NewReader(body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var p revoked.Page
+		if err := json.NewDecoder(body).Decode(&p); err != nil || len(p.Entries) != 200 || p.Entries[7].ID != revoked.Digest(revoked.Token, "7") {
+			t.Errorf("%q: %d entries, %v", accept, len(p.Entries), err)
+		}
+	}
+	if res := n.get(t, "?limit=3", "Accept-Encoding", "gzip"); res.Header.Get("Content-Encoding") != "" {
+		t.Errorf("a small page is compressed: %v", res.Header)
 	}
 }
 
@@ -389,4 +504,95 @@ func TestFeedReachesResourceServers(t *testing.T) {
 		slowest = max(slowest, time.Since(answered))
 	}
 	t.Logf("20 revocations over the stream: the slowest was seen %v after its 2xx", slowest)
+}
+
+// A measuring is a reader who notes the largest piece that he was sent at once.
+type measuring struct {
+	*httptest.ResponseRecorder
+	largest int
+}
+
+func (m *measuring) Write(p []byte) (int, error) {
+	m.largest = max(m.largest, len(p))
+	return m.ResponseRecorder.Write(p)
+}
+
+func (m *measuring) SetWriteDeadline(time.Time) error { return nil }
+
+// Ten thousand strangers who read slowly must fit into memory.
+func TestFeedStreamsHoldLittle(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	const entries = 300
+	n.takeBackAll(t, entries)
+	for _, query := range []string{"", "?limit=1000"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		m := &measuring{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequestWithContext(ctx, "GET", "/api/revocations"+query, nil)
+		r.Header.Set("Accept", "text/event-stream")
+		ended := make(chan struct{})
+		go func() { defer close(ended); n.feed.serve(&until{m, cancel}, r) }()
+		<-ended
+		if got := strings.Count(m.Body.String(), "event: revocation\n"); got != entries || m.largest > 32<<10 {
+			t.Errorf("%q: %d entries in pieces of up to %d bytes", query, got, m.largest)
+		}
+	}
+}
+
+// takeBackAll takes back many tokens at once.
+func (n *feedNode) takeBackAll(t *testing.T, entries int) {
+	t.Helper()
+	lines := make([]store.Revocation, entries)
+	for i := range lines {
+		lines[i] = store.Revocation{Kind: string(revoked.Token), Subject: strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour), Reason: "logout"}
+	}
+	var seq int64
+	err := n.log.Store.(store.Store).Update(t.Context(), func(r store.Records) (err error) {
+		seq, err = n.log.Append(t.Context(), r, lines...)
+		return err
+	})
+	if err == nil {
+		err = n.log.Settle(t.Context(), seq)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A large page is for those who catch up, as long as they are few.
+func TestFeedHasRoomForSoManyLargePages(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	const entries = 1200
+	n.takeBackAll(t, entries)
+	expect := func(query string, want int) {
+		t.Helper()
+		if p := n.page(t, query); len(p.Entries) != want || p.More != (want < entries) {
+			t.Errorf("%s: %d entries, more: %t", query, len(p.Entries), p.More)
+		}
+	}
+	expect("", feedPage)
+	expect("?limit=5000", entries)
+	expect("?limit=5000&wait=1", feedPage) // would keep the room while it waits
+	n.feed.large.Store(feedMaxLarge - 1)
+	expect("?limit=5000", entries)
+	n.feed.large.Store(feedMaxLarge)
+	expect("?limit=5000", feedPage)
+	if left := n.feed.large.Load(); left != feedMaxLarge {
+		t.Errorf("%d are left", left)
+	}
+}
+
+// until leaves when it has everything up to the head.
+type until struct {
+	*measuring
+	leave func()
+}
+
+func (u *until) Write(p []byte) (int, error) {
+	n, err := u.measuring.Write(p)
+	if strings.Contains(string(p), "event: head") {
+		u.leave()
+	}
+	return n, err
 }

@@ -121,6 +121,7 @@ func describeRoutes(o *Operations) {
 	feed.Parameters = []*huma.Param{
 		{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: &huma.Schema{Type: "integer"}},
 		{Name: "limit", In: "query", Description: "how many entries a page has", Schema: &huma.Schema{Type: "integer"}},
+		{Name: "wait", In: "query", Description: "for how many seconds, at most 20, the page may be held back until there is something to tell", Schema: &huma.Schema{Type: "integer"}},
 	}
 	o.describe(feed, nil, http.StatusOK, revoked.Page{}, jsonType)
 	keys := open(http.MethodGet, "/api/pkeys", "keys", "public-keys", "The merged key set of all replicas (RFC 7517)")

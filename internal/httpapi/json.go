@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -102,11 +103,11 @@ func uniqueNames(d *json.Decoder, depth int) error {
 			if err != nil {
 				return err
 			}
-			if s, _ := name.(string); names[s] {
+			s, _ := name.(string)
+			if names[fold(s)] {
 				return fmt.Errorf("the name %q stands twice", s)
-			} else {
-				names[s] = true
 			}
+			names[fold(s)] = true
 		}
 		if err := uniqueNames(d, depth+1); err != nil {
 			return err
@@ -115,6 +116,10 @@ func uniqueNames(d *json.Decoder, depth int) error {
 	_, err = d.Token()
 	return err
 }
+
+// fold makes the same of what encoding/json takes for the same name: "Username"
+// and "uſername" for "username".
+func fold(name string) string { return strings.ToUpper(strings.ToLower(name)) }
 
 // writeJSON answers with a body that nobody may keep.
 func writeJSON(w http.ResponseWriter, status int, v any) {

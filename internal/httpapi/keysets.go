@@ -12,18 +12,25 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // KeySets serves the public keys from bytes that are prepared once for each set.
 type KeySets struct {
-	// Keys returns the set as it is now; the same pointer as long as it is the same.
+	// Keys returns the keys of all replicas as they are now; the same pointer as
+	// long as they are the same.
 	Keys func() *accesstoken.KeySet
-	// MaxAge is how long a cache may go without asking again.
-	MaxAge time.Duration
+	// Local returns the keys of this replica in the same way.
+	Local func() *accesstoken.KeySet
+	// MaxAge is how long a cache may go without asking again, and StaleFor how long
+	// it may answer with what it has while it asks (RFC 5861 §3).
+	MaxAge, StaleFor time.Duration
 
-	prepared atomic.Pointer[keySetAnswer]
+	merged, local atomic.Pointer[keySetAnswer] // prepared
 }
+
+var errNoKeys = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
 
 type keySetAnswer struct {
 	set    *accesstoken.KeySet
@@ -43,10 +50,14 @@ func (k *KeySets) Mount(mux *http.ServeMux) {
 	mux.HandleFunc("GET /.well-known/jwks.json", k.serve)
 }
 
-// serve answers both paths, and ?local=true, with the same bytes: with one
-// replica, its own keys are everybody's.
+// serve answers both paths with the same bytes; with ?local=true, those of this
+// replica's keys.
 func (k *KeySets) serve(w http.ResponseWriter, r *http.Request) {
-	a, err := k.answer()
+	set, prepared := k.Keys, &k.merged
+	if r.URL.RawQuery != "" && r.URL.Query().Get("local") == "true" {
+		set, prepared = k.Local, &k.local
+	}
+	a, err := k.answer(set(), prepared)
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
@@ -63,10 +74,14 @@ func (k *KeySets) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(a.body) // the client is gone: there is nobody to tell
 }
 
-func (k *KeySets) answer() (*keySetAnswer, error) {
-	set := k.Keys()
-	if a := k.prepared.Load(); a != nil && a.set == set {
+// answer makes the bytes of a set, unless they are prepared. An empty set is no
+// answer: a cache would refuse every token by it.
+func (k *KeySets) answer(set *accesstoken.KeySet, prepared *atomic.Pointer[keySetAnswer]) (*keySetAnswer, error) {
+	if a := prepared.Load(); a != nil && a.set == set {
 		return a, nil
+	}
+	if set.Len() == 0 {
+		return nil, errNoKeys
 	}
 	body, err := json.Marshal(set)
 	if err != nil {
@@ -80,9 +95,10 @@ func (k *KeySets) answer() (*keySetAnswer, error) {
 		{"Etag", []string{a.etag}},
 		// A set that cannot be refreshed is better than none: keys leave it only
 		// when all that they signed has expired, or through the revocation feed.
-		{"Cache-Control", []string{fmt.Sprintf("public, max-age=%d, stale-if-error=%d", k.MaxAge/time.Second, login.KeySetOutage/time.Second)}},
+		{"Cache-Control", []string{fmt.Sprintf("public, max-age=%d, stale-while-revalidate=%d, stale-if-error=%d",
+			k.MaxAge/time.Second, k.StaleFor/time.Second, login.KeySetOutage/time.Second)}},
 	}
-	k.prepared.Store(a)
+	prepared.Store(a)
 	return a, nil
 }
 

@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -80,7 +83,7 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
-		next.ServeHTTP(rec, r)
+		o.serve(next, rec, r)
 		took := time.Since(began)
 
 		route := r.Pattern // set by the mux on the way in
@@ -94,6 +97,26 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 			o.logger.Debug("request", "route", route, "status", rec.status, "took", took)
 		}
 	})
+}
+
+// serve answers a panic, which net/http would only tell to a log that is off. If
+// the answer has begun, the connection is cut, so that nobody takes it for whole.
+func (o *observer) serve(next http.Handler, rec *recorder, r *http.Request) {
+	defer func() {
+		thrown := recover()
+		if thrown == nil {
+			return
+		}
+		if err, ok := thrown.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			panic(err)
+		}
+		o.logger.Error("panic; this is a bug", "route", r.Pattern, "panic", fmt.Sprint(thrown), "stack", string(debug.Stack()))
+		if rec.status != 0 {
+			panic(http.ErrAbortHandler)
+		}
+		WriteProblem(rec, r, fmt.Errorf("panic: %v", thrown))
+	}()
+	next.ServeHTTP(rec, r)
 }
 
 func (o *observer) count(route string, status int, took time.Duration) {

@@ -49,6 +49,7 @@ type policy struct {
 	tokenDuration time.Duration
 	leeway        time.Duration
 	maxAge        time.Duration
+	patience      time.Duration // with peers
 }
 
 // poll is how often the store is asked for news: a second, or less when keys live
@@ -65,7 +66,7 @@ func (p policy) slack() time.Duration { return p.keyDuration / 10 }
 func (p policy) ripen() time.Duration { return p.maxAge + 2*p.poll() }
 
 // lead is how long before a key retires the next one is made.
-func (p policy) lead() time.Duration { return p.ripen() + p.slack() }
+func (p policy) lead() time.Duration { return p.ripen() + p.patience + p.slack() }
 
 // date gives a new key its times.
 func (p policy) date(k store.Key, created, activate time.Time) store.Key {
@@ -100,11 +101,12 @@ func (p policy) lastSigning(k store.Key) time.Time {
 }
 
 // ripe says whether a key that this process began to publish at that moment may
-// sign: no cache holds a key set without it. A key whose row says that it was
-// active sooner was allowed to when it was made: there was nothing before it.
-func (p policy) ripe(k store.Key, since, now time.Time) bool {
-	return now.Sub(since) >= p.maxAge || k.ActivateAt.Sub(k.CreatedAt) < p.maxAge
-}
+// sign: no cache holds a key set of this process without it.
+func (p policy) ripe(since, now time.Time) bool { return now.Sub(since) >= p.maxAge }
+
+// first says whether a key was allowed to sign when it was made: there was nothing
+// before it, or nothing that may be used any more.
+func (p policy) first(k store.Key) bool { return k.ActivateAt.Sub(k.CreatedAt) < p.maxAge }
 
 // A plan is what has to change in the store so that signing goes on.
 type plan struct {

@@ -45,7 +45,7 @@ type Store interface {
 }
 
 // Config is what a Ring is made of. All of it is required, but Box only for keys
-// in the database.
+// in the database, and Peers only in a cluster.
 type Config struct {
 	Keys          string        // InMemory or InDatabase
 	Algorithm     string        // of new keys: one of accesstoken.Algorithms
@@ -56,10 +56,24 @@ type Config struct {
 	InstanceID    string        // prefix of the kids made here
 	Store         Store
 	Box           *seal.Box
+	Peers         Peers // nil: this process is alone, or shares all keys with the others
 	Now           func() time.Time
 	Rand          io.Reader
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer
+}
+
+// Peers are the other replicas, as a ring sees them.
+type Peers interface {
+	// Authenticate returns the MAC by which the others know that a row is ours.
+	Authenticate(k store.Key) []byte
+	// Have says whether every other replica has served the key for as long as a
+	// key set may be in a cache.
+	Have(kid string) bool
+	// Patience is how long Have may stay false beyond that time.
+	Patience() time.Duration
+	// Changed is called when keys came, went or were taken back. It does not block.
+	Changed()
 }
 
 // A Ring holds the keys of this replica. Signer, Public and Key may be called by
@@ -71,8 +85,8 @@ type Config struct {
 //     longer than a tenth of KeyDuration beyond the rotation that was due, or the
 //     ring is not ripe yet (see Open), or a clock was put back (then for no longer
 //     than a key ripens).
-//   - No key signs before it has been published for MaxAge. Exceptions: the very
-//     first key, when the store knows no other that could be in a cache, and the
+//   - No key signs before it has been published for MaxAge, by every replica if
+//     there are Peers. Exceptions: the very first key, when the store knows no other that could be in a cache, and the
 //     one that replaces a revoked key. A key that Open finds in the store is
 //     believed to have been published since it was made.
 //   - A token lives no longer than the published life of its key, Leeway included,
@@ -121,6 +135,10 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	var patience time.Duration
+	if cfg.Peers != nil {
+		patience = cfg.Peers.Patience()
+	}
 	r := &Ring{
 		cfg: cfg,
 		policy: policy{
@@ -128,6 +146,7 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 			tokenDuration: cfg.TokenDuration,
 			leeway:        cfg.Leeway,
 			maxAge:        cfg.MaxAge,
+			patience:      patience,
 		},
 		metrics: newMetrics(),
 		held:    map[string]*held{},
@@ -243,6 +262,7 @@ func (r *Ring) Withdraw(ctx context.Context, kid string) error {
 	}
 	r.publish(ctx)
 	r.mu.Unlock()
+	r.changed()
 	return r.Refresh(ctx)
 }
 
@@ -274,6 +294,9 @@ func (r *Ring) refresh(ctx context.Context) error {
 	}
 	adoptErr := r.adopt(rows)
 	r.publish(ctx)
+	if err := r.vouch(ctx, rows); err != nil {
+		return errors.Join(adoptErr, err)
+	}
 	changed, err := r.change(ctx, rows)
 	if err != nil {
 		return errors.Join(adoptErr, err)
@@ -284,6 +307,7 @@ func (r *Ring) refresh(ctx context.Context) error {
 		}
 		adoptErr = r.adopt(rows)
 		r.publish(ctx)
+		r.changed()
 	}
 	return errors.Join(adoptErr, r.clean(ctx, rows))
 }
@@ -323,6 +347,21 @@ func (r *Ring) adopt(rows []store.Key) error {
 	maps.DeleteFunc(r.held, func(kid string, _ *held) bool { return !there[kid] })
 	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] })
 	return first
+}
+
+// vouch gives a MAC to the keys that this process shares with others and that were
+// made when there were no peers.
+func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
+	for _, k := range rows {
+		if r.cfg.Peers == nil || k.MAC != nil || k.Sealed == nil || r.held[k.ID] == nil {
+			continue
+		}
+		if err := r.cfg.Store.UpdateKey(ctx, r.authenticate(k)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("signing keys: %w", err)
+		}
+		r.changed()
+	}
+	return nil
 }
 
 // change writes what is due, in one transaction that looks at the store again:
@@ -391,7 +430,7 @@ func (r *Ring) apply(ctx context.Context, rec store.Records, p plan) error {
 		}
 	}
 	for _, k := range p.updates {
-		if err := rec.UpdateKey(ctx, k); err != nil {
+		if err := rec.UpdateKey(ctx, r.authenticate(k)); err != nil {
 			return err
 		}
 	}
@@ -401,7 +440,20 @@ func (r *Ring) apply(ctx context.Context, rec store.Records, p plan) error {
 	if r.fresh == nil {
 		return errMeanwhile
 	}
-	return rec.CreateKey(ctx, r.policy.date(r.fresh.row, r.wall(), p.at))
+	return rec.CreateKey(ctx, r.authenticate(r.policy.date(r.fresh.row, r.wall(), p.at)))
+}
+
+func (r *Ring) authenticate(k store.Key) store.Key {
+	if r.cfg.Peers != nil {
+		k.MAC = r.cfg.Peers.Authenticate(k)
+	}
+	return k
+}
+
+func (r *Ring) changed() {
+	if r.cfg.Peers != nil {
+		r.cfg.Peers.Changed()
+	}
 }
 
 // foreignRows is how long rows of other instances are left after their keys are
@@ -473,7 +525,7 @@ func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
 		switch {
 		case !h.row.RevokedAt.IsZero():
 			revoked = append(revoked, h.row)
-		case h.signer != signing && (h.row.ActivateAt.After(now) || !r.policy.ripe(h.row, h.since, now)):
+		case h.signer != signing && (h.row.ActivateAt.After(now) || !r.ripe(h, now)):
 		case !now.Before(h.lastSigning(r.policy)) || superseded(&h.row, revoked, now):
 			return nil
 		default:
@@ -481,6 +533,13 @@ func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
 		}
 	}
 	return nil
+}
+
+// ripe says whether no cache holds a key set without the key, or there was nothing
+// before it that could be in one.
+func (r *Ring) ripe(h *held, now time.Time) bool {
+	return r.policy.first(h.row) ||
+		r.policy.ripe(h.since, now) && (r.cfg.Peers == nil || r.cfg.Peers.Have(h.row.ID))
 }
 
 func (h *held) lastSigning(p policy) time.Time {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,10 +43,12 @@ type People interface {
 
 // Config is what a Service needs.
 type Config struct {
-	People      People
-	Store       store.Store
-	Sessions    *session.Store
-	Keys        *keyring.Ring
+	People   People
+	Store    store.Store
+	Sessions *session.Store
+	Keys     *keyring.Ring
+	// Key finds the key of a token, whichever replica signed it.
+	Key         func(kid string) (accesstoken.Key, error)
 	Revocations *revocation.Log
 	View        *revocation.View
 	Audit       *audit.Trail
@@ -60,11 +63,9 @@ type Config struct {
 	UserInfo UserInfo
 	// TokenDuration is an access token's life.
 	TokenDuration time.Duration
-	// LongestToken is the longest life that any token that is still alive may
-	// have been given, leeway included: how long a revocation is kept.
-	LongestToken time.Duration
-	// LongestSession is the longest life of a session.
-	LongestSession time.Duration
+	// SessionsReturn: the state may forget that a session was deleted, as Redis does
+	// in a failover or when it starts from an older snapshot.
+	SessionsReturn bool
 
 	Now        func() time.Time
 	Rand       io.Reader
@@ -115,14 +116,9 @@ func (s *Service) login(ctx context.Context, username, password string, client C
 		s.Logger.Info("login refused", "address", client.Address, "code", problem.From(err).Code)
 		return Grant{}, err
 	}
-	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent)
+	sess, refresh, err := s.start(ctx, user, client)
 	if err != nil {
-		return Grant{}, unavailable(err)
-	}
-	for _, old := range ended {
-		if err := s.takeBackSession(ctx, old, "max_per_user"); err != nil {
-			return Grant{}, err
-		}
+		return Grant{}, err
 	}
 	claims, err := s.People.ClaimsOf(ctx, user.ID)
 	if err != nil {
@@ -134,6 +130,23 @@ func (s *Service) login(ctx context.Context, username, password string, client C
 	}
 	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
 	return grant, nil
+}
+
+// start begins a session. Those that are one too many for it have ended, and their
+// tokens are taken back, even if the client hangs up.
+func (s *Service) start(ctx context.Context, user store.User, client Client) (session.Session, string, error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent)
+	for _, old := range ended {
+		if _, failed := s.takeBackSession(ctx, old, "max_per_user"); failed != nil {
+			return session.Session{}, "", failed
+		}
+	}
+	if err != nil {
+		return session.Session{}, "", unavailable(err)
+	}
+	return sess, refresh, nil
 }
 
 // Renew spends a refresh token. The claims are those that the user has now; a
@@ -151,7 +164,7 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	}
 	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken)
 	if errors.Is(err, session.ErrReplayed) {
-		if err := s.endSession(ctx, sess, "replay"); err != nil {
+		if _, err := s.endSession(ctx, sess, "replay"); err != nil {
 			return Grant{}, err
 		}
 		s.Logger.Warn("a spent refresh token was presented; its session has been taken back", "session", sess.ID, "user", sess.UserID, "address", client.Address)
@@ -190,6 +203,9 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	if sess.ExpiresAt.Before(expires) {
 		expires = sess.ExpiresAt
 	}
+	if expires.Unix() <= now.Unix() { // tokens count whole seconds
+		return Grant{}, session.ErrInvalid
+	}
 	id, err := token.NewID(s.Rand)
 	if err != nil {
 		return Grant{}, fmt.Errorf("login: token id: %w", err)
@@ -208,7 +224,8 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 }
 
 // userInfo adds who the user is to what the user may; no claim takes the place of
-// a field, not even of one that the user leaves empty.
+// a field, not even of one that the user leaves empty, nor does one that a reader
+// without regard to case would take for it.
 func (s *Service) userInfo(user store.User, claims map[string]string) map[string]string {
 	members := maps.Clone(claims)
 	if members == nil {
@@ -219,7 +236,7 @@ func (s *Service) userInfo(user store.User, claims map[string]string) map[string
 		s.UserInfo.FullName: fullName(user),
 		s.UserInfo.Email:    user.Email,
 	} {
-		delete(members, name)
+		maps.DeleteFunc(members, func(claim, _ string) bool { return strings.EqualFold(claim, name) })
 		if name != "" && value != "" {
 			members[name] = value
 		}

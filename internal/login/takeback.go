@@ -38,7 +38,7 @@ type Target struct {
 // Logout ends the session of a verified token and takes back its tokens. When it
 // returns nil, this replica rejects them already.
 func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
-	if err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
+	if _, err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
 		return err
 	}
 	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
@@ -65,7 +65,7 @@ func (s *Service) TakeBack(ctx context.Context, by *accesstoken.Token, target Ta
 func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, what string, err error) {
 	switch {
 	case target.Token != "":
-		t, err := s.Rules.Check(target.Token, s.Now(), s.key)
+		t, err := s.Rules.Check(target.Token, s.Now(), s.Key)
 		if err != nil {
 			return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to take back is not a valid one of ours").Because(err)
 		}
@@ -74,7 +74,7 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 				return 0, t.ID, err
 			}
 		}
-		seq, err = s.append(ctx, revoked.Token, t.ID, s.LongestToken, by.Subject, "revoked")
+		seq, err = s.append(ctx, s.line(revoked.Token, t.ID, by.Subject, "revoked"))
 		return seq, t.ID, err
 
 	case target.TokenID != "":
@@ -83,7 +83,7 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 				return 0, target.TokenID, err
 			}
 		}
-		seq, err = s.append(ctx, revoked.Token, target.TokenID, s.LongestToken, by.Subject, "revoked")
+		seq, err = s.append(ctx, s.line(revoked.Token, target.TokenID, by.Subject, "revoked"))
 		return seq, target.TokenID, err
 
 	case target.SessionID != "":
@@ -129,7 +129,8 @@ func (s *Service) EndSession(ctx context.Context, userID, sessionID string) erro
 	if err != nil {
 		return unavailable(err)
 	}
-	return s.endSession(ctx, sess, "session_ended")
+	_, err = s.endSession(ctx, sess, "session_ended")
+	return err
 }
 
 // EndAllSessions ends all sessions of a user and takes back all its tokens.
@@ -183,19 +184,27 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 	own, err := s.Sessions.Get(ctx, by.Subject, id)
 	switch {
 	case err == nil:
-		if err := s.Sessions.End(ctx, own.UserID, own.ID); err != nil {
-			return 0, unavailable(err)
-		}
-		return s.append(ctx, revoked.Session, id, s.LongestToken, by.Subject, "session_ended")
+		return s.endSession(ctx, own, "session_ended")
 	case !errors.Is(err, state.ErrNotFound):
 		return 0, unavailable(err)
 	case id == by.SessionID:
-		return s.append(ctx, revoked.Session, id, s.LongestToken, by.Subject, "session_ended")
+		return s.takeBackSession(ctx, session.Session{ID: id, UserID: by.Subject}, "session_ended")
 	}
 	if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
 		return 0, err
 	}
-	return s.append(ctx, revoked.Session, id, s.LongestSession+s.LongestToken, by.Subject, "session_ended")
+	return s.appendForSession(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
+}
+
+// appendForSession appends a line that is kept for as long as any session could
+// still renew.
+func (s *Service) appendForSession(ctx context.Context, line store.Revocation) (int64, error) {
+	longest, err := s.Revocations.Longest(ctx, s.Store)
+	if err != nil {
+		return 0, err
+	}
+	line.ExpiresAt = line.CreatedAt.Add(longest.Session + longest.Token)
+	return s.append(ctx, line)
 }
 
 // takeBackUser takes back a user's tokens. Up to now goes by the epoch and ends
@@ -207,7 +216,7 @@ func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before
 	if before.After(now.Add(s.Rules.Leeway + time.Second)) {
 		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be taken back")
 	}
-	line := s.line(revoked.User, userID, s.LongestToken, actor, "user_revoked")
+	line := s.line(revoked.User, userID, actor, "user_revoked")
 	if !untilNow {
 		line.IssuedBefore = before
 	}
@@ -251,7 +260,7 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 	}
 	for _, sess := range sessions {
 		if sess.CreatedAt.Before(before) {
-			if err := s.endSession(ctx, sess, "user_revoked"); err != nil {
+			if _, err := s.endSession(ctx, sess, "user_revoked"); err != nil {
 				return err
 			}
 		}
@@ -261,35 +270,46 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 
 // endSession deletes the record first: from then on nothing is signed for the
 // session any more, so that the line in the log need only outlive the tokens that
-// are out already.
-func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) error {
+// are out already, unless the record may come back. The record is not there to be found a second time, so the line
+// follows even if the client hangs up.
+func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
 	if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
-		return unavailable(err)
+		return 0, unavailable(err)
 	}
 	return s.takeBackSession(ctx, sess, reason)
 }
 
-func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) error {
-	_, err := s.append(ctx, revoked.Session, sess.ID, s.LongestToken, sess.UserID, reason)
-	return err
+// takeBackSession takes back the tokens of a session whose record is deleted, and
+// the session itself if the record may come back.
+func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
+	line := s.line(revoked.Session, sess.ID, sess.UserID, reason)
+	if s.SessionsReturn {
+		return s.appendForSession(ctx, line)
+	}
+	return s.append(ctx, line)
+}
+
+// finishTimeout bounds what goes on without a client.
+const finishTimeout = 10 * time.Second
+
+// finishing is for what must not end half-way because the client hangs up.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 }
 
 // append writes one line of the log; when it returns, this replica's view has it.
-func (s *Service) append(ctx context.Context, kind revoked.Kind, subject string, life time.Duration, actor, reason string) (int64, error) {
-	seq, err := s.Revocations.TakeBack(ctx, s.line(kind, subject, life, actor, reason))
+func (s *Service) append(ctx context.Context, line store.Revocation) (int64, error) {
+	seq, err := s.Revocations.TakeBack(ctx, line)
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	return seq, nil
 }
 
-func (s *Service) line(kind revoked.Kind, subject string, life time.Duration, actor, reason string) store.Revocation {
-	now := s.Now()
-	return store.Revocation{
-		Kind: string(kind), Subject: subject,
-		CreatedAt: now, ExpiresAt: now.Add(life),
-		Actor: actor, Reason: reason,
-	}
+func (s *Service) line(kind revoked.Kind, subject string, actor, reason string) store.Revocation {
+	return store.Revocation{Kind: string(kind), Subject: subject, CreatedAt: s.Now(), Actor: actor, Reason: reason}
 }
 
 func (s *Service) settle(ctx context.Context, seq int64) error {

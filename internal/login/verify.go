@@ -24,7 +24,7 @@ func (s *Service) Verify(compact string) (*accesstoken.Token, error) {
 }
 
 func (s *Service) verify(compact string) (*accesstoken.Token, error) {
-	t, err := s.Rules.Check(compact, s.Now(), s.key)
+	t, err := s.Rules.Check(compact, s.Now(), s.Key)
 	switch {
 	case errors.Is(err, accesstoken.ErrExpired):
 		return nil, ErrExpiredToken.Because(err)
@@ -35,11 +35,4 @@ func (s *Service) verify(compact string) (*accesstoken.Token, error) {
 		return nil, err
 	}
 	return t, nil
-}
-
-func (s *Service) key(kid string) (accesstoken.Key, error) {
-	if k, ok := s.Keys.Key(kid); ok {
-		return k, nil
-	}
-	return accesstoken.Key{}, accesstoken.ErrUnknownKey
 }

@@ -21,17 +21,30 @@ var (
 
 // A Log takes back.
 type Log struct {
-	Store store.Revocations
+	Store Store
 	View  *View
 	Now   func() time.Time
+	// Lives are what this process gives; see Promise.
+	Lives Lives
 	// Bell tells the other replicas that there is news; nil: they find it at their
 	// next poll. It must not block.
 	Bell func()
 }
 
+// Store is what a Log needs of package store.
+type Store interface {
+	store.Revocations
+	setting
+}
+
 // TakeBack appends a line to the log. When it returns nil, this replica refuses
 // what was taken back, and every other will within the bound. CreatedAt may be
-// left out.
+// left out, and ExpiresAt: then the line is kept until every token has expired
+// that any replica has issued by now.
+//
+// What must not be issued any more once a line for it is there, such as tokens of
+// a session, has to be stopped before the call; in a transaction Append needs
+// nothing of the kind.
 func (l *Log) TakeBack(ctx context.Context, rev store.Revocation) (seq int64, err error) {
 	if seq, err = l.append(ctx, l.Store, rev); err != nil {
 		return 0, err
@@ -39,11 +52,12 @@ func (l *Log) TakeBack(ctx context.Context, rev store.Revocation) (seq int64, er
 	return seq, l.Settle(ctx, seq)
 }
 
-// Append is the first half of TakeBack, for use in a transaction: after its
-// commit the caller calls Settle. It holds the log until the transaction ends, so
-// let it be the last step.
-func (l *Log) Append(ctx context.Context, r store.Records, rev store.Revocation) (seq int64, err error) {
-	return l.append(ctx, r, rev)
+// Append is the first half of TakeBack for any number of lines, for use in a
+// transaction: after its commit the caller calls Settle with the number that it
+// returned, the last one's. It holds the log until the transaction ends, so let it
+// be the last step.
+func (l *Log) Append(ctx context.Context, r store.Records, revs ...store.Revocation) (seq int64, err error) {
+	return l.append(ctx, r, revs...)
 }
 
 // Settle rings the bells and returns nil when this replica's view has the log up
@@ -59,21 +73,29 @@ func (l *Log) Settle(ctx context.Context, seq int64) error {
 	return nil
 }
 
-func (l *Log) append(ctx context.Context, r store.Revocations, rev store.Revocation) (int64, error) {
-	if rev.CreatedAt.IsZero() {
-		rev.CreatedAt = l.Now()
-	}
-	check := entryOf(rev)
-	check.Seq = 1 // the store gives the number
-	if err := check.Check(); err != nil {
+func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (seq int64, err error) {
+	longest, err := l.Longest(ctx, r)
+	if err != nil {
 		return 0, err
 	}
-	if rev.Subject == "" {
-		return 0, fmt.Errorf("revocation: a line of kind %s names nothing", rev.Kind)
-	}
-	seq, err := r.AppendRevocation(ctx, rev)
-	if err != nil {
-		return 0, ErrNotRecorded.Because(err)
+	for _, rev := range revs {
+		if rev.CreatedAt.IsZero() {
+			rev.CreatedAt = l.Now()
+		}
+		if rev.ExpiresAt.IsZero() {
+			rev.ExpiresAt = rev.CreatedAt.Add(longest.Token)
+		}
+		check := entryOf(rev)
+		check.Seq = 1 // the store gives the number
+		if err := check.Check(); err != nil {
+			return 0, err
+		}
+		if rev.Subject == "" {
+			return 0, fmt.Errorf("revocation: a line of kind %s names nothing", rev.Kind)
+		}
+		if seq, err = r.AppendRevocation(ctx, rev); err != nil {
+			return 0, ErrNotRecorded.Because(err)
+		}
 	}
 	return seq, nil
 }

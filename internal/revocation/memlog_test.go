@@ -38,6 +38,16 @@ func (m *memLog) set(f func(*memLog)) {
 	f(m)
 }
 
+// Setting implements Store: nothing was noted.
+func (m *memLog) Setting(context.Context, string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down {
+		return "", errDown
+	}
+	return "", store.ErrNotFound
+}
+
 func (m *memLog) AppendRevocation(_ context.Context, r store.Revocation) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

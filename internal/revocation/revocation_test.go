@@ -28,7 +28,7 @@ type replica struct {
 	metrics *prometheus.Registry
 }
 
-func start(t *testing.T, m store.Revocations, outage Outage) *replica {
+func start(t *testing.T, m Store, outage Outage) *replica {
 	t.Helper()
 	r := &replica{logged: new(journal), metrics: prometheus.NewRegistry()}
 	var err error
@@ -372,7 +372,7 @@ func TestWhatCannotBeTakenBack(t *testing.T) {
 		"nothing":           {},
 		"unknown kind":      {Kind: "tenant", Subject: "x", ExpiresAt: time.Now()},
 		"nobody":            {Kind: "jti", ExpiresAt: time.Now()},
-		"for no time":       {Kind: "jti", Subject: "x"},
+		"for no time":       {Kind: "jti", Subject: "x", ExpiresAt: time.Unix(0, 0)},
 		"a user of nothing": {Kind: "user", Subject: "x", ExpiresAt: time.Now()},
 	} {
 		if _, err := r.log.TakeBack(t.Context(), l); err == nil {

@@ -36,6 +36,9 @@ const (
 	// loser finds its token spent just now and is answered from the record, so
 	// that more than a few rounds mean that something else is wrong.
 	maxRaces = 16
+	// minLife is what must be left of a session for a renewal to be of use: tokens
+	// count whole seconds.
+	minLife = time.Second
 	// maxUserAgent bounds what is kept of a client's description, in bytes.
 	maxUserAgent = 256
 )
@@ -98,7 +101,7 @@ func New(c Config) *Store { return &Store{c} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
 // of the user beyond MaxPerUser are ended, the oldest first; they are returned,
-// because their tokens have still to be taken back.
+// with an error too, because their tokens have still to be taken back.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
@@ -125,7 +128,7 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	}
 	ended, err := s.endOldest(ctx, userID)
 	if err != nil {
-		return Session{}, "", nil, err
+		return Session{}, "", ended, err
 	}
 	return rec.Session, refresh.String(), ended, nil
 }
@@ -179,7 +182,7 @@ func (s *Store) Renew(ctx context.Context, presented string) (Session, string, e
 // spent and changes the record; one that was spent a moment ago gives its
 // successor again; everything else is refused.
 func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next refreshToken, changed bool, err error) {
-	if !now.Before(rec.ExpiresAt) || !equal(rec.Family, hash(token.family[:])) {
+	if rec.ExpiresAt.Sub(now) < minLife || !equal(rec.Family, hash(token.family[:])) {
 		return refreshToken{}, false, ErrInvalid
 	}
 	spent := hash(token.secret[:])
@@ -264,13 +267,13 @@ func (s *Store) endOldest(ctx context.Context, userID string) ([]Session, error)
 	if err != nil || len(sessions) <= s.MaxPerUser {
 		return nil, err
 	}
-	ended := sessions[s.MaxPerUser:]
-	for _, old := range ended {
+	beyond := sessions[s.MaxPerUser:]
+	for i, old := range beyond {
 		if err := s.End(ctx, userID, old.ID); err != nil {
-			return nil, err
+			return beyond[:i], err
 		}
 	}
-	return ended, nil
+	return beyond, nil
 }
 
 // life is how long the record may lie unused: until the absolute end, but no

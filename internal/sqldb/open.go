@@ -42,12 +42,16 @@ type Config struct {
 	AcquireTimeout time.Duration
 	// Timeout bounds one statement or one transaction, everything included, so
 	// that a database that hangs does not hang its callers. It does not bound
-	// migrations. Zero: DefaultTimeout.
+	// migrations. On SQLite, where AcquireTimeout bounds waiting for other
+	// processes, it is looked at between statements and rows. Zero: DefaultTimeout.
 	Timeout time.Duration
 	// Logger gets warnings about how the database is set up; nil: none.
 	Logger *slog.Logger
 	// Registerer gets the metrics; nil: none.
 	Registerer prometheus.Registerer
+	// Watch, if set, is told every statement of Exec and Query after it ran. It is
+	// for tests: among the arguments are secrets.
+	Watch func(query string, args []any, err error)
 }
 
 // A DB is an open database. Its own Exec, Query and QueryRow are each a
@@ -75,6 +79,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Watch == nil {
+		cfg.Watch = func(string, []any, error) {}
 	}
 	db := &DB{cfg: cfg, files: migrationFiles}
 	var err error

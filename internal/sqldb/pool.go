@@ -18,6 +18,7 @@ type pool struct {
 	path     string // SQLite: the file, for error messages
 	slots    chan struct{}
 	patience time.Duration
+	watch    func(query string, args []any, err error)
 
 	// Prepared statements by query, for drivers that do not keep them themselves.
 	// Queries are constants of the program, so the map is small.
@@ -41,6 +42,7 @@ func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
 		dialect:  db.dialect,
 		slots:    make(chan struct{}, connections),
 		patience: db.cfg.AcquireTimeout,
+		watch:    db.cfg.Watch,
 		prepares: prepares,
 		stmts:    make(map[string]*sql.Stmt),
 	}
@@ -77,6 +79,20 @@ func (p *pool) acquire(ctx context.Context) error {
 }
 
 func (p *pool) release() { <-p.slots }
+
+// handDown is the context that a driver gets, or why nothing need be done any more.
+//
+// The SQLite driver, and database/sql on top of it, would start two goroutines for
+// every statement whose context can end, only to interrupt it. That is no use here:
+// a statement reads or writes a few rows in this process, and while it waits for
+// another process, for as long as busy_timeout, SQLite does not listen. So the
+// context is looked at between statements, and between rows, instead.
+func (p *pool) handDown(ctx context.Context) (context.Context, error) {
+	if err := ctx.Err(); err != nil || p.dialect != SQLite {
+		return ctx, err
+	}
+	return context.WithoutCancel(ctx), nil
+}
 
 // prepared returns the prepared statement of a query, or nil when there is none.
 func (p *pool) prepared(query string) *sql.Stmt {

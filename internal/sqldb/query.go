@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"sync"
@@ -47,20 +48,25 @@ func All[T any](ctx context.Context, q Q, read func(Scan) (T, error), query stri
 
 // Rows are the answer to Query.
 type Rows struct {
+	ctx     context.Context
+	ended   error // of ctx, before the last row
 	rows    *sql.Rows
 	explain func(error) error
 	release func()
 	once    sync.Once
 }
 
-// Next goes to the next row.
-func (r *Rows) Next() bool { return r.rows.Next() }
+// Next goes to the next row, unless the query's context has ended.
+func (r *Rows) Next() bool {
+	r.ended = r.ctx.Err()
+	return r.ended == nil && r.rows.Next()
+}
 
 // Scan reads the columns of the row.
 func (r *Rows) Scan(dest ...any) error { return r.explain(r.rows.Scan(dest...)) }
 
 // Err says why Next ended early; nil if it did not.
-func (r *Rows) Err() error { return r.explain(r.rows.Err()) }
+func (r *Rows) Err() error { return r.explain(cmp.Or(r.rows.Err(), r.ended)) }
 
 // Close gives the connection back. It may be called again.
 func (r *Rows) Close() error {
@@ -104,11 +110,16 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 			return err
 		}
 		defer p.release()
-		run, err := p.runner(ctx, query)
+		down, err := p.handDown(ctx)
 		if err != nil {
 			return p.explain(ctx, err, true)
 		}
-		n, err = affected(run.ExecContext(ctx, args...))
+		run, err := p.runner(down, query)
+		if err != nil {
+			return p.explain(ctx, err, true)
+		}
+		n, err = affected(run.ExecContext(down, args...))
+		p.watch(query, args, err)
 		return p.explain(ctx, err, false)
 	})
 	return n, err
@@ -123,11 +134,17 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 		return nil, err
 	}
 	rows, err := func() (*sql.Rows, error) {
-		run, err := p.runner(ctx, query)
+		down, err := p.handDown(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return run.QueryContext(ctx, args...)
+		run, err := p.runner(down, query)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := run.QueryContext(down, args...)
+		p.watch(query, args, err)
+		return rows, err
 	}()
 	if err != nil {
 		p.release()
@@ -135,6 +152,7 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 		return nil, p.explain(ctx, err, true)
 	}
 	return &Rows{
+		ctx:     ctx,
 		rows:    rows,
 		explain: func(err error) error { return p.explain(ctx, err, true) },
 		release: func() { p.release(); cancel() },

@@ -19,7 +19,11 @@ func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) err
 	if db.dialect == SQLite {
 		options = nil // WAL: a transaction reads one state; these connections cannot write
 	}
-	sqlTx, err := p.db.BeginTx(ctx, options)
+	down, err := p.handDown(ctx)
+	if err != nil {
+		return p.explain(ctx, err, true)
+	}
+	sqlTx, err := p.db.BeginTx(down, options)
 	if err != nil {
 		return p.explain(ctx, err, true)
 	}

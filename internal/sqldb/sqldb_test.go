@@ -238,6 +238,76 @@ func TestInTx(t *testing.T) {
 	})
 }
 
+// Who has gone gets nothing more done, whether or not the driver listens.
+func TestGone(t *testing.T) {
+	onAll(t, func(t *testing.T, url string) {
+		db := migrated(t, Config{URL: url, MaxConnections: 2})
+		for _, name := range []string{"a", "b", "c"} {
+			if _, err := db.Exec(t.Context(), insertSetting, name, "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const all = "SELECT name FROM settings ORDER BY name"
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		late, cancel := context.WithDeadline(t.Context(), time.Now())
+		defer cancel()
+		for ctx, want := range map[context.Context]error{gone: context.Canceled, late: ErrBusy} {
+			if _, err := db.Exec(ctx, insertSetting, "d", "x"); !errors.Is(err, want) {
+				t.Errorf("a statement: %v", err)
+			}
+			if _, err := db.Query(ctx, all); !errors.Is(err, want) {
+				t.Errorf("a query: %v", err)
+			}
+			none := func(context.Context, Q) error { t.Error("it was run"); return nil }
+			if err := db.InTx(ctx, none); !errors.Is(err, want) {
+				t.Errorf("a transaction: %v", err)
+			}
+			if err := db.Snapshot(ctx, none); !errors.Is(err, want) {
+				t.Errorf("a snapshot: %v", err)
+			}
+		}
+
+		// Between two rows.
+		ctx, cancel := context.WithCancel(t.Context())
+		rows, err := db.Query(ctx, all)
+		if err != nil || !rows.Next() {
+			t.Fatal(err)
+		}
+		cancel()
+		if rows.Next() || !errors.Is(rows.Err(), context.Canceled) {
+			t.Errorf("the next row came, or %v", rows.Err())
+		}
+		rows.Close()
+
+		// Between two statements, and before the commit.
+		for _, more := range []bool{true, false} {
+			ctx, cancel := context.WithCancel(t.Context())
+			err := db.InTx(ctx, func(ctx context.Context, q Q) error {
+				if _, err := q.Exec(ctx, insertSetting, "d", "x"); err != nil {
+					return err
+				}
+				cancel()
+				if more {
+					if err := q.QueryRow(ctx, all).Scan(new(string)); !errors.Is(err, context.Canceled) {
+						t.Errorf("a query after it: %v", err)
+					}
+					if _, err := q.Exec(ctx, insertSetting, "e", "x"); !errors.Is(err, context.Canceled) {
+						t.Errorf("a statement after it: %v", err)
+					}
+				}
+				return nil
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("the commit: %v", err)
+			}
+		}
+		if n := count(t, db); n != 3 {
+			t.Errorf("%d rows", n)
+		}
+	})
+}
+
 // What the database refuses for the sake of order is tried again, even if the
 // function swallowed the error.
 func TestInTxConflict(t *testing.T) {

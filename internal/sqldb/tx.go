@@ -64,12 +64,16 @@ func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx co
 	if db.dialect == SQLite {
 		level = sql.LevelDefault // BEGIN IMMEDIATE: one writer at a time
 	}
-	sqlTx, err := p.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+	down, err := p.handDown(ctx)
+	if err != nil {
+		return p.explain(ctx, err, true)
+	}
+	sqlTx, err := p.db.BeginTx(down, &sql.TxOptions{Isolation: level})
 	if err != nil {
 		return p.explain(ctx, err, true)
 	}
 	t := &tx{pool: p, tx: sqlTx}
-	defer t.prepareMissing(ctx)
+	defer t.prepareMissing(down)
 	defer sqlTx.Rollback() // also when f panics; after a commit it does nothing
 
 	err = f(ctx, t)
@@ -78,6 +82,9 @@ func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx co
 	}
 	if err != nil {
 		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return p.explain(ctx, err, true) // nobody waits for it any more
 	}
 	return p.explain(ctx, sqlTx.Commit(), false)
 }
@@ -93,16 +100,27 @@ type tx struct {
 func (t *tx) Dialect() Dialect { return t.pool.dialect }
 
 func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	n, err := affected(t.runner(ctx, query).ExecContext(ctx, args...))
+	down, err := t.pool.handDown(ctx)
+	if err != nil {
+		return 0, t.explain(ctx, err)
+	}
+	n, err := affected(t.runner(down, query).ExecContext(down, args...))
+	t.pool.watch(query, args, err)
 	return n, t.explain(ctx, err)
 }
 
 func (t *tx) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
-	rows, err := t.runner(ctx, query).QueryContext(ctx, args...)
+	down, err := t.pool.handDown(ctx)
+	if err != nil {
+		return nil, t.explain(ctx, err)
+	}
+	rows, err := t.runner(down, query).QueryContext(down, args...)
+	t.pool.watch(query, args, err)
 	if err != nil {
 		return nil, t.explain(ctx, err)
 	}
 	return &Rows{
+		ctx:     ctx,
 		rows:    rows,
 		explain: func(err error) error { return t.explain(ctx, err) },
 		release: func() {},

@@ -272,7 +272,8 @@ type Audit interface {
 
 // Settings are single values that all replicas share.
 type Settings interface {
-	// Setting, or ErrNotFound.
+	// Setting, or ErrNotFound. Read in a transaction, a value that is there stays
+	// until the transaction ends.
 	Setting(ctx context.Context, name string) (string, error)
 	// PutSetting writes it.
 	PutSetting(ctx context.Context, name, value string) error

@@ -90,11 +90,12 @@ func TestWireForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	tok := check(t, s, compact)
-	if list, ok := tok.Claims["aud"].([]any); !ok || len(list) != 2 || len(tok.Audience) != 2 {
-		t.Errorf("two audiences became %v", tok.Claims["aud"])
+	claims := tok.Claims()
+	if list, ok := claims["aud"].([]any); !ok || len(list) != 2 || len(tok.Audience) != 2 {
+		t.Errorf("two audiences became %v", claims["aud"])
 	}
 	for _, name := range []string{"sid", "nbf"} {
-		if _, ok := tok.Claims[name]; ok {
+		if _, ok := claims[name]; ok {
 			t.Errorf("an empty %s was written", name)
 		}
 	}

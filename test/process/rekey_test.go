@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/seal"
-	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -37,7 +36,7 @@ func TestRekey(t *testing.T) {
 	url := "DATABASE_URL=" + testenv.Postgres(t)
 	dir := t.TempDir()
 	a := start(t, dir, append(environment(oldKey, newKey), url)...)
-	s := openStore(t, strings.TrimPrefix(url, "DATABASE_URL="))
+	s := sqlstore.New(openDB(t, strings.TrimPrefix(url, "DATABASE_URL=")))
 	const many = 200
 	addSealedKeys(t, s, oldKey, many)
 	b := start(t, dir, append(environment(newKey, oldKey), url)...)
@@ -114,16 +113,6 @@ func TestRekey(t *testing.T) {
 	if status, body, err := after.call("GET", "/api/verify", first, nil); err != nil || status != 200 {
 		t.Errorf("with the new key alone: %d %s %v", status, body, err)
 	}
-}
-
-func openStore(t *testing.T, url string) store.Store {
-	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return sqlstore.New(db)
 }
 
 // addSealedKeys adds keys that sign no more.

@@ -59,6 +59,16 @@ func (r *Rules) Check(compact string, now time.Time, key func(kid string) (Key, 
 	return t, nil
 }
 
+// Recheck is the part of Check that time can change, for a token that these Rules
+// have accepted before: its issuer, audience and times at the moment now. Whether
+// its key is still good is the caller's to ask.
+func (r *Rules) Recheck(t *Token, now time.Time) error {
+	if faults := r.judge(t, now); len(faults) > 0 {
+		return faults[0]
+	}
+	return nil
+}
+
 // An Inspection is what a token says of itself and all that is wrong with it.
 // Nothing in it may be trusted unless Faults is empty.
 type Inspection struct {
@@ -89,7 +99,7 @@ func (r *Rules) Inspect(compact string, now time.Time, key func(kid string) (Key
 	in.Faults = append(in.Faults, faults...)
 	if t != nil {
 		t.KeyID = h.kid
-		in.Token, in.Claims = t, t.Claims
+		in.Token, in.Claims = t, t.Claims()
 		in.Faults = append(in.Faults, r.judge(t, now)...)
 	}
 	return in

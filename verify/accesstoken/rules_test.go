@@ -4,7 +4,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -30,7 +32,7 @@ func TestEveryAlgorithmIsAccepted(t *testing.T) {
 		}
 		if tok.Claim("log") != "r,w" || !tok.HasValue("log", "w") || tok.HasValue("log", "r,w") || tok.HasValue("log", "") ||
 			tok.HasValue("none", "") || tok.Claim("exp") != "" {
-			t.Errorf("%s: claims read as %v", alg, tok.Claims)
+			t.Errorf("%s: claims read as %v", alg, tok.Claims())
 		}
 	}
 }
@@ -352,5 +354,39 @@ func TestErrorsSayNothingOfTheToken(t *testing.T) {
 	}
 	if got := err.Error(); got != "token_expired: the token expired at 2026-03-01T11:00:00Z" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What a handler does to a token's claims changes nobody else's.
+func TestClaimsAreACopy(t *testing.T) {
+	tok, err := rules.Check(sign(t, header("ES256"), with(claims(), "list", []any{"a", map[string]any{"deep": "b"}})), now, find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := tok.Claims()
+	mine["log"] = "all"
+	list := mine["list"].([]any)
+	list[0] = "changed"
+	list[1].(map[string]any)["deep"] = "changed"
+	got, _ := json.Marshal(tok.Claims()["list"])
+	if tok.Claim("log") != "r,w" || string(got) != `["a",{"deep":"b"}]` {
+		t.Errorf("the token has become %q, %s", tok.Claim("log"), got)
+	}
+}
+
+// Recheck says of a token at any moment what Check says.
+func TestRecheckIsCheck(t *testing.T) {
+	compact := sign(t, header("ES256"), claims())
+	tok, err := rules.Check(compact, now, find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []*accesstoken.Rules{rules, {Issuer: "https://other.example", Audience: rules.Audience}, {Issuer: rules.Issuer, Audience: []string{"other"}}} {
+		for at := now.Add(-time.Minute); at.Before(now.Add(2 * time.Hour)); at = at.Add(time.Minute) {
+			_, want := other.Check(compact, at, find)
+			if got := other.Recheck(tok, at); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("at %v: Recheck says %v, Check %v", at, got, want)
+			}
+		}
 	}
 }

@@ -22,15 +22,39 @@ type Token struct {
 	IssuedAt  time.Time // iat
 	NotBefore time.Time // nbf; zero when absent
 
-	// Claims are all members of the payload, the registered ones too. Numbers
-	// are json.Number, as they were written.
-	Claims map[string]any
+	claims map[string]any // all members of the payload; never changed
 }
 
 // Claim returns the claim of that name if it is a string, else the empty string.
 func (t *Token) Claim(name string) string {
-	s, _ := t.Claims[name].(string)
+	s, _ := t.claims[name].(string)
 	return s
+}
+
+// Claims returns all members of the payload, the registered ones too, as a copy:
+// whoever changes it changes nobody else's. Numbers are json.Number, as they were
+// written.
+func (t *Token) Claims() map[string]any {
+	c, _ := deepCopy(t.claims).(map[string]any)
+	return c
+}
+
+func deepCopy(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		c := make(map[string]any, len(v))
+		for name, member := range v {
+			c[name] = deepCopy(member)
+		}
+		return c
+	case []any:
+		c := make([]any, len(v))
+		for i, item := range v {
+			c[i] = deepCopy(item)
+		}
+		return c
+	}
+	return v
 }
 
 // HasValue says whether the claim of that name holds the value: a claim that a
@@ -58,7 +82,7 @@ func parseClaims(payload []byte) (*Token, []error) {
 		ExpiresAt: r.date("exp", true),
 		IssuedAt:  r.date("iat", true),
 		NotBefore: r.date("nbf", false),
-		Claims:    m,
+		claims:    m,
 	}, r.faults
 }
 

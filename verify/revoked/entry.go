@@ -113,6 +113,10 @@ type Page struct {
 	// Age is how long before the sending that was, in milliseconds. A reader
 	// reckons with it, so that it does not matter what the sender's clock says.
 	Age int64 `json:"age_ms"`
+	// Waited is for how long the sender held the request back until there was
+	// something to tell, in milliseconds; nil if it did not think of it. A reader
+	// knows from it that AsOf lies so much after his asking.
+	Waited *int64 `json:"waited_ms,omitempty"`
 	// Snapshot says that the page begins at the beginning of the log, although
 	// the reader asked for a later place: his was of another log.
 	Snapshot bool    `json:"snapshot"`

@@ -114,21 +114,49 @@ func (r record) merge(n record) record {
 // Revoked says whether the token is taken back, and by which kind of entry. It
 // does not allocate for names of usual length.
 func (l *List) Revoked(t *accesstoken.Token) (Kind, bool) {
-	for i, name := range [len(kinds)]string{t.KeyID, t.Subject, t.SessionID, t.ID} {
-		if name == "" || l.count[i].Load() == 0 {
-			continue
-		}
-		kind := kinds[i]
-		id := Digest(kind, name)
-		s := l.shard(id)
-		s.mu.RLock()
-		r, found := s.find(id)
-		s.mu.RUnlock()
-		if found && (kind != User || r.covers(t)) {
-			return kind, true
+	for i, name := range names(t) {
+		if name != "" && l.count[i].Load() > 0 && l.has(kinds[i], Digest(kinds[i], name), t) {
+			return kinds[i], true
 		}
 	}
 	return "", false
+}
+
+// IDs are what a token may be taken back by, for who asks for it often.
+type IDs [len(kinds)]ID
+
+// IDsOf returns the IDs of a token's key, user, session and own id.
+func IDsOf(t *accesstoken.Token) IDs {
+	var ids IDs
+	for i, name := range names(t) {
+		if name != "" {
+			ids[i] = Digest(kinds[i], name)
+		}
+	}
+	return ids
+}
+
+// RevokedByIDs is Revoked for a token whose IDs are known.
+func (l *List) RevokedByIDs(t *accesstoken.Token, ids *IDs) (Kind, bool) {
+	for i, id := range ids {
+		if id != (ID{}) && l.count[i].Load() > 0 && l.has(kinds[i], id, t) {
+			return kinds[i], true
+		}
+	}
+	return "", false
+}
+
+// names in the order of kinds; what the token does not have is empty.
+func names(t *accesstoken.Token) [len(kinds)]string {
+	return [len(kinds)]string{t.KeyID, t.Subject, t.SessionID, t.ID}
+}
+
+func (l *List) has(kind Kind, id ID, t *accesstoken.Token) bool {
+	s := l.shard(id)
+	s.mu.RLock()
+	r, found := s.find(id)
+	s.mu.RUnlock()
+	return found && (kind != User || r.covers(t))
 }
 
 // covers says whether the token is one of those that the user lost.

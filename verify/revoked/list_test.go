@@ -124,10 +124,19 @@ func TestRevoked(t *testing.T) {
 		if kind, ok := l.Revoked(&token); kind != c.kind || ok != (c.kind != "") {
 			t.Errorf("%s: revoked by %q, %v", name, kind, ok)
 		}
+		ids := IDsOf(&token)
+		if kind, ok := l.RevokedByIDs(&token, &ids); kind != c.kind || ok != (c.kind != "") {
+			t.Errorf("%s: by its IDs, revoked by %q, %v", name, kind, ok)
+		}
 	}
 	var l List
 	apply(t, &l, entry(1, Session, ""), entry(2, Token, ""))
-	if _, ok := l.Revoked(&accesstoken.Token{KeyID: "k", Subject: "u"}); ok {
+	without := &accesstoken.Token{KeyID: "k", Subject: "u"}
+	ids := IDsOf(without)
+	if _, ok := l.RevokedByIDs(without, &ids); ok {
+		t.Error("by its IDs, a token without session is revoked by the empty one")
+	}
+	if _, ok := l.Revoked(without); ok {
 		t.Error("a token without a session is revoked by a nameless one")
 	}
 }

@@ -190,8 +190,33 @@ func (i *Issuer) serveFeed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	page, _ := i.page(after)
-	i.write(w, page)
+	wait, _ := strconv.Atoi(r.URL.Query().Get("wait"))
+	i.write(w, i.await(r, after, time.Duration(wait)*time.Second))
+}
+
+// await holds the page back for as long as it tells nothing and the reader waits.
+func (i *Issuer) await(r *http.Request, after int64, wait time.Duration) revoked.Page {
+	began := time.Now()
+	page, news := i.page(after)
+	if wait == 0 {
+		return page
+	}
+	enough := time.NewTimer(wait)
+	defer enough.Stop()
+	for over := false; page.Head <= after && !over; page, news = i.page(after) {
+		select {
+		case <-news:
+		case <-enough.C:
+			over = true
+		case <-r.Context().Done():
+			over = true
+		case <-i.closed:
+			over = true
+		}
+	}
+	waited := time.Since(began).Milliseconds()
+	page.Waited = &waited
+	return page
 }
 
 func (i *Issuer) page(after int64) (revoked.Page, <-chan struct{}) {

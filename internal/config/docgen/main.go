@@ -101,6 +101,8 @@ func typeName(s config.Setting) string {
 		return "list"
 	case reflect.TypeFor[int]():
 		return "number"
+	case reflect.TypeFor[bool]():
+		return "`true` or `false`"
 	case reflect.TypeFor[time.Duration]():
 		return "duration"
 	case reflect.TypeFor[config.KiB]():

@@ -52,7 +52,8 @@ func newQueries(d sqldb.Dialect) queries {
 		q.create += set + " WHERE state_records.expires_at <= {ms}"
 	}
 	millis, micros := clock(d)
-	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros)
+	begin := strings.Replace(millis, "clock_timestamp", "statement_timestamp", 1) // PostgreSQL's; the others' stands still
+	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin)
 	for _, query := range []*string{
 		&q.get, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
 		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates, &q.clock,
@@ -66,13 +67,14 @@ const insert = "INSERT INTO state_records (kind, owner, id, value, version, expi
 
 // sweep deletes the rows that expired first. The condition is repeated outside
 // the subquery: PostgreSQL evaluates it again for a row that somebody has just
-// made anew, and so leaves it alone.
+// made anew, and so leaves it alone. {begin} is the clock when the statement began:
+// an index can be searched for what does not change meanwhile.
 func sweep(d sqldb.Dialect, table string) string {
 	if d == sqldb.MySQL {
-		return "DELETE FROM " + table + " WHERE expires_at <= {ms} ORDER BY expires_at LIMIT ?"
+		return "DELETE FROM " + table + " WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?"
 	}
-	return fmt.Sprintf("DELETE FROM %s WHERE expires_at <= {ms} AND (kind, owner, id) IN"+
-		" (SELECT kind, owner, id FROM %s WHERE expires_at <= {ms} ORDER BY expires_at LIMIT ?)", table, table)
+	return fmt.Sprintf("DELETE FROM %s WHERE expires_at <= {begin} AND (kind, owner, id) IN"+
+		" (SELECT kind, owner, id FROM %s WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?)", table, table)
 }
 
 // clock is the server's time in microseconds since 1970, by whole milliseconds

@@ -36,70 +36,110 @@ type view struct {
 	asked time.Time
 }
 
+// An asking is one question for the control record, which all wait for who come
+// before it is answered.
+type asking struct {
+	done chan struct{} // closed when the answer is there
+	view *view
+	err  error
+}
+
 // view returns what this replica may act on: a view whose lease is valid, or one
 // that was asked for after the call.
 func (s *Store) view(ctx context.Context) (*view, error) {
-	if v := s.current.Load(); v != nil && s.valid(v) {
-		return v, nil
+	for called := s.now(); ; {
+		if v := s.current.Load(); v != nil && s.valid(v) {
+			return v, nil
+		}
+		if v, err := s.answer(ctx); err != nil || !v.begin.Before(called) {
+			return v, err
+		}
 	}
+}
+
+// answer waits for the answer to the question that is under way, or to a new one.
+// A slow database answers one question after the other, however many callers wait.
+func (s *Store) answer(ctx context.Context) (*view, error) {
+	s.mu.Lock()
+	a := s.asking
+	if a == nil {
+		a = &asking{done: make(chan struct{})}
+		s.asking = a
+		go s.refreshFor(context.WithoutCancel(ctx), a)
+	}
+	s.mu.Unlock()
 	select {
-	case s.refreshing <- struct{}{}:
-		defer func() { <-s.refreshing }()
+	case <-a.done:
+		return a.view, a.err
 	case <-ctx.Done():
 		return nil, state.ErrUnavailable.Because(ctx.Err())
 	}
-	if v := s.current.Load(); v != nil && s.valid(v) {
-		return v, nil
+}
+
+func (s *Store) refreshFor(ctx context.Context, a *asking) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	a.view, a.err = s.refresh(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking = nil; a.err == nil {
+		s.current.Store(a.view)
 	}
-	v, err := s.refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.current.Store(v)
-	return v, nil
+	close(a.done)
 }
 
 // refresh reads the control record, moves the phase on if it is time, and makes
-// sure that the server is still the one. The caller holds refreshing.
+// sure that the server is still the one. One at a time does.
 func (s *Store) refresh(ctx context.Context) (*view, error) {
 	for {
 		v, err := s.read(ctx)
 		if err != nil {
 			return nil, err
 		}
+		if s.breaker.avoids() {
+			return v, nil // writers, who must reach Redis, will say what follows
+		}
 		if v.phase != off {
-			fast, cancel := short(ctx)
-			server, err := s.fast.CacheServer(fast, v.generation)
-			cancel()
+			var server string
+			err := s.ask(ctx, "server", func(ctx context.Context) (err error) {
+				server, err = s.fast.CacheServer(ctx, v.generation)
+				return err
+			})
 			switch {
 			case errors.Is(err, redisstate.ErrNotOpen), err == nil && server != v.server:
-				if err := s.move(ctx, v, off); err != nil {
+				moved, err := s.move(ctx, v, off)
+				if err != nil {
 					return nil, err
 				}
-				s.log.WarnContext(ctx, "redis is another server than before, or has restarted; sessions are read from the database")
+				if moved {
+					s.log.WarnContext(ctx, "redis is another server than before, or has restarted; sessions are read from the database")
+				}
 				continue
-			case err != nil: // writers, who must reach it, will say what follows
+			case err != nil:
 				return v, nil
 			}
 		}
 		switch age := s.now().Sub(v.seen); {
 		case v.phase == on:
+			s.breaker.proved()
 			v.reads, v.asked = true, s.now()
 			v.clock, err = s.durable.Clock(ctx)
 			return v, err
 		case v.phase == write && age >= s.patience():
-			err = s.move(ctx, v, on, v.generation, v.server)
-			s.log.InfoContext(ctx, "sessions are read through redis")
-		case v.phase == off && age >= max(s.rest, s.patience()) && !s.avoided():
-			generation := rand.Text()
-			fast, cancel := short(ctx)
-			server, failed := s.fast.CacheOpen(fast, generation)
-			cancel()
+			var moved bool
+			if moved, err = s.move(ctx, v, on, v.generation, v.server); moved {
+				s.log.InfoContext(ctx, "sessions are read through redis")
+			}
+		case v.phase == off && age >= max(s.rest, s.patience()):
+			generation, server := rand.Text(), ""
+			failed := s.ask(ctx, "open", func(ctx context.Context) (err error) {
+				server, err = s.fast.CacheOpen(ctx, generation)
+				return err
+			})
 			if failed != nil {
-				s.avoidFor(ctx)
 				return v, nil
 			}
-			err = s.move(ctx, v, write, generation, server)
+			_, err = s.move(ctx, v, write, generation, server)
 		default:
 			return v, nil
 		}
@@ -123,35 +163,41 @@ func (s *Store) read(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if s.first.version != r.Version {
-		s.first.version, s.first.at = r.Version, s.now()
+	if s.version != r.Version {
+		s.version, s.firstSeen = r.Version, s.now()
 	}
-	v := &view{version: r.Version, phase: off, begin: begin, seen: s.first.at}
+	v := &view{version: r.Version, phase: off, begin: begin, seen: s.firstSeen}
 	if f := strings.Fields(string(r.Value)); len(f) == 3 {
 		v.phase, v.generation, v.server = f[0], f[1], f[2]
 	}
 	return v, nil
 }
 
-// move replaces the control record that v is of. If somebody else was faster,
-// that is as well.
-func (s *Store) move(ctx context.Context, v *view, value ...string) error {
-	_, err := s.durable.Swap(ctx, controlKey, v.version, []byte(strings.Join(value, " ")), state.MaxTTL)
-	if err != nil && !errors.Is(err, state.ErrChanged) {
-		return err
+// move replaces the control record that v is of, and says whether it has: if
+// somebody else was faster, that is as well.
+func (s *Store) move(ctx context.Context, v *view, value ...string) (moved bool, err error) {
+	_, err = s.durable.Swap(ctx, controlKey, v.version, []byte(strings.Join(value, " ")), state.MaxTTL)
+	if errors.Is(err, state.ErrChanged) {
+		return false, nil
 	}
-	return nil
+	return err == nil, err
 }
 
 // distrust moves to off, because of an error that kept a writer from telling
 // Redis, and returns what is then.
 func (s *Store) distrust(ctx context.Context, v *view, because error) (*view, error) {
-	if err := s.move(ctx, v, off); err != nil {
+	moved, err := s.move(ctx, v, off)
+	if err != nil {
 		return nil, err
 	}
-	s.log.WarnContext(ctx, "redis cannot be told of a change; sessions are read from the database", "error", because)
-	s.current.CompareAndSwap(v, nil)
-	return s.view(ctx)
+	if moved {
+		s.log.WarnContext(ctx, "redis cannot be told of a change; sessions are read from the database", "error", because)
+	}
+	for begin := s.now(); ; {
+		if v, err := s.answer(ctx); err != nil || !v.begin.Before(begin) {
+			return v, err
+		}
+	}
 }
 
 // valid says whether the lease of v lasts. Neither clock of the machine may say

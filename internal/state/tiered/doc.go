@@ -63,6 +63,13 @@
 // sees an old copy who has seen the new record already; and a writer that dies in
 // between leaves a mark, and readers go to SQL until it expires.
 //
+// # A slow Redis
+//
+// Nobody waits for Redis longer than 250 ms. A replica that has waited in vain, or
+// got an error, leaves Redis alone until a ping, beside all requests, is answered
+// (breaker.go). A write that meets Redis as it begins to fail takes longest: two
+// such waits, and the patience after off.
+//
 // # Limit
 //
 // SQL counts. Redis counts the same events before, and what it refuses is refused

@@ -3,13 +3,15 @@ package tiered
 import "time"
 
 // Hasten makes the leases short, so that tests need not wait.
-func (s *Store) Hasten(lease, rest time.Duration) { s.lease, s.rest = lease, rest }
+func (s *Store) Hasten(lease, rest time.Duration) {
+	s.lease, s.rest, s.breaker.rest = lease, rest, rest
+}
 
 // Reads says whether this replica reads copies now.
 func (s *Store) Reads() bool {
 	v := s.current.Load()
-	return v != nil && v.reads && s.valid(v) && !s.avoided()
+	return v != nil && v.reads && s.valid(v) && !s.breaker.avoids()
 }
 
 // Avoids says whether this replica does without Redis, because that failed.
-func (s *Store) Avoids() bool { return s.avoided() }
+func (s *Store) Avoids() bool { return s.breaker.avoids() }

@@ -12,6 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/tiered"
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 // A server is Redis as far as tiered can tell. TestServer holds it to the real
@@ -98,6 +99,10 @@ func (l *link) do(ctx context.Context, op string, f func(s *server) error) error
 		return errFault
 	}
 	return err
+}
+
+func (l *link) Ping(ctx context.Context) error {
+	return l.do(ctx, "Ping", func(*server) error { return nil })
 }
 
 func (l *link) Limit(ctx context.Context, _ state.Key, rate state.Rate) (d state.Decision, err error) {
@@ -234,7 +239,7 @@ func TestServer(t *testing.T) {
 	ctx := t.Context()
 	key := state.Key{Kind: "test", Owner: "o", ID: "i"}
 	record := state.Record{Key: key, Value: []byte("v\x00"), Version: 7, Expires: time.UnixMilli(time.Now().Add(time.Hour).UnixMilli()).UTC()}
-	for name, fast := range map[string]tiered.Fast{"fake": newLink(newServer("x")), "redis": openRedis(t)} {
+	for name, fast := range map[string]tiered.Fast{"fake": newLink(newServer("x")), "redis": openRedis(t, testenv.Redis(t))} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := fast.CacheServer(ctx, "g"); !errors.Is(err, redisstate.ErrNotOpen) {
 				t.Fatalf("a generation that nobody has opened: %v", err)

@@ -5,8 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
@@ -16,7 +19,7 @@ const (
 	// A lease is how long a replica acts on what it read of the control record;
 	// a patience is longer than a lease on any replica's clock.
 	defaultLease = 500 * time.Millisecond
-	// After Redis failed somebody, the cluster does without it for so long.
+	// After Redis failed somebody, it is not asked for so long.
 	defaultRest = 5 * time.Second
 	// fastTimeout is how long anybody waits for Redis before asking SQL instead.
 	fastTimeout = 250 * time.Millisecond
@@ -31,6 +34,7 @@ const (
 
 // Fast is what is asked of Redis; see package redisstate.
 type Fast interface {
+	Ping(ctx context.Context) error
 	Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error)
 
 	CacheOpen(ctx context.Context, generation string) (server string, err error)
@@ -48,22 +52,34 @@ type Durable interface {
 	Clock(ctx context.Context) (time.Time, error)
 }
 
+// Config says what a Store stands on. Both stores stay the caller's.
+type Config struct {
+	Fast       Fast
+	Durable    Durable
+	Now        func() time.Time // measures leases; it must be monotonic, as time.Now is
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
 // Store implements state.Store.
 type Store struct {
 	fast    Fast
 	durable Durable
 	now     func() time.Time
 	log     *slog.Logger
+	metrics metrics
+	breaker breaker
 	lease   time.Duration
 	rest    time.Duration
 
-	current    atomic.Pointer[view] // what this replica acts on
-	refreshing chan struct{}        // held by who reads the control record
-	first      struct {             // guarded by refreshing
-		version int64     // of the control record
-		at      time.Time // when it was first seen here
-	}
-	avoid atomic.Pointer[time.Time] // reads and limits do without Redis until then
+	current atomic.Pointer[view] // what this replica acts on
+
+	mu     sync.Mutex // guards asking, and the setting of current by who asks
+	asking *asking    // nil if nobody asks for the control record
+
+	// Of who asks: the control record's version, and when it was first seen here.
+	version   int64
+	firstSeen time.Time
 }
 
 var (
@@ -71,14 +87,22 @@ var (
 	_ Fast        = (*redisstate.Store)(nil)
 )
 
-// New returns a store on two others, which stay the caller's. now measures
-// leases; it must be monotonic, as time.Now is.
-func New(fast Fast, durable Durable, now func() time.Time, log *slog.Logger) *Store {
-	return &Store{
-		fast: fast, durable: durable, now: now, log: log,
-		lease: defaultLease, rest: defaultRest,
-		refreshing: make(chan struct{}, 1),
+// New returns a store. It asks nobody anything.
+func New(cfg Config) (*Store, error) {
+	s := &Store{
+		fast: cfg.Fast, durable: cfg.Durable, now: cfg.Now, log: cfg.Logger,
+		metrics: newMetrics(),
+		lease:   defaultLease, rest: defaultRest,
+		breaker: breaker{now: cfg.Now, rest: defaultRest},
 	}
+	s.breaker.ping = func(ctx context.Context) error {
+		err := s.fast.Ping(ctx)
+		if err == nil {
+			s.log.InfoContext(ctx, "redis answers again")
+		}
+		return err
+	}
+	return s, s.register(cfg.Registerer)
 }
 
 // Get implements state.Store.
@@ -90,31 +114,37 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if err != nil {
 		return state.Record{}, err
 	}
-	var token string // our permission to fill in the copy
-	if v.reads && !s.avoided() {
+	result, token := bypassed, "" // our permission to fill in the copy
+	if v.reads && !s.breaker.avoids() {
 		token = rand.Text()
-		fast, cancel := short(ctx)
-		r, entry, err := s.fast.CacheRead(fast, v.generation, key, token, permission)
-		cancel()
-		if err != nil {
-			s.avoidFor(ctx)
-		}
-		// What is about to expire is SQL's to judge.
-		if entry == redisstate.Hit && err == nil && s.valid(v) && r.Expires.After(s.latest(v)) {
-			return r, nil
-		}
-		if entry != redisstate.Miss || err != nil {
+		var (
+			copied state.Record
+			entry  redisstate.Entry
+		)
+		err := s.ask(ctx, "read", func(ctx context.Context) (err error) {
+			copied, entry, err = s.fast.CacheRead(ctx, v.generation, key, token, permission)
+			return err
+		})
+		switch {
+		case err != nil:
 			token = ""
+		// What is about to expire is SQL's to judge.
+		case entry == redisstate.Hit && s.valid(v) && copied.Expires.After(s.latest(v)):
+			s.metrics.reads.WithLabelValues(hit).Inc()
+			return copied, nil
+		case entry == redisstate.Miss:
+			result = miss
+		default:
+			result, token = miss, ""
 		}
 	}
+	s.metrics.reads.WithLabelValues(result).Inc()
 	r, err := s.durable.Get(ctx, key)
-	if err == nil && token != "" {
-		fast, cancel := short(ctx)
-		defer cancel()
-		ttl := min(r.Expires.Sub(s.latest(v)), copyLife)
-		if ttl > 0 && s.fast.CacheFill(fast, v.generation, token, r, ttl) != nil {
-			s.avoidFor(ctx)
-		}
+	if ttl := min(r.Expires.Sub(s.latest(v)), copyLife); err == nil && token != "" && ttl > 0 {
+		// If that fails, the next one reads from SQL.
+		_ = s.ask(ctx, "fill", func(ctx context.Context) error {
+			return s.fast.CacheFill(ctx, v.generation, token, r, ttl)
+		})
 	}
 	return r, err
 }
@@ -207,15 +237,14 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	if err := rate.Check(); err != nil {
 		return state.Decision{}, err
 	}
-	if !s.avoided() {
-		fast, cancel := short(ctx)
-		d, err := s.fast.Limit(fast, key, rate)
-		cancel()
+	if !s.breaker.avoids() {
+		var d state.Decision
+		err := s.ask(ctx, "limit", func(ctx context.Context) (err error) {
+			d, err = s.fast.Limit(ctx, key, rate)
+			return err
+		})
 		if err == nil && !d.Allowed {
 			return d, nil
-		}
-		if err != nil {
-			s.avoidFor(ctx)
 		}
 	}
 	return s.durable.Limit(ctx, key, rate)
@@ -238,9 +267,9 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 	token := rand.Text()
 	v, err := s.view(ctx)
 	for err == nil && v.phase != off {
-		fast, cancel := short(ctx)
-		failed := s.fast.CacheMark(fast, v.generation, key, token, mark)
-		cancel()
+		failed := s.ask(ctx, "mark", func(ctx context.Context) error {
+			return s.fast.CacheMark(ctx, v.generation, key, token, mark)
+		})
 		if failed == nil {
 			break
 		}
@@ -271,9 +300,9 @@ func (s *Store) settle(ctx context.Context, key state.Key, token string) error {
 		case v.generation == cleared:
 			return nil
 		}
-		fast, cancel := short(ctx)
-		failed := s.fast.CacheClear(fast, v.generation, key, token)
-		cancel()
+		failed := s.ask(ctx, "clear", func(ctx context.Context) error {
+			return s.fast.CacheClear(ctx, v.generation, key, token)
+		})
 		if failed == nil {
 			cleared = v.generation
 		} else if _, err := s.distrust(ctx, v, failed); err != nil {
@@ -299,22 +328,18 @@ func (s *Store) wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// short is the context of a question to Redis. It does not end with the caller's:
-// a caller that goes away must not look like a Redis that does.
-func short(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), fastTimeout)
-}
-
-func (s *Store) avoided() bool {
-	until := s.avoid.Load()
-	return until != nil && s.now().Before(*until)
-}
-
-// avoidFor lets reads and limits do without Redis for a while.
-func (s *Store) avoidFor(ctx context.Context) {
-	if !s.avoided() {
-		s.log.WarnContext(ctx, "redis does not answer; sessions are read from the database")
+// ask asks Redis, for a short time that does not end with the caller's: a caller
+// that goes away must not look like a Redis that does. That another server
+// answers than before is no failure of Redis.
+func (s *Store) ask(ctx context.Context, operation string, question func(ctx context.Context) error) error {
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), fastTimeout)
+	defer cancel()
+	err := question(short)
+	if err != nil && !errors.Is(err, redisstate.ErrNotOpen) {
+		s.metrics.errors.WithLabelValues(operation).Inc()
+		if s.breaker.trip() {
+			s.log.WarnContext(ctx, "redis fails; sessions are read from the database", "operation", operation, "error", err)
+		}
 	}
-	until := s.now().Add(s.rest)
-	s.avoid.Store(&until)
+	return err
 }

@@ -3,6 +3,7 @@ package tiered_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,30 +25,39 @@ const (
 	rest  = 40 * time.Millisecond
 )
 
-func TestConformance(t *testing.T) {
-	durables := make(map[*testing.T]tiered.Durable)
-	url := testenv.Redis(t)
-	statetest.Run(t, "redis in front of memory", func(t *testing.T) state.Store {
-		if durables[t] == nil {
-			durables[t] = memstate.New(time.Now)
-		}
-		fast, err := redisstate.Open(url)
-		check(t, err)
-		t.Cleanup(func() { fast.Close() })
-		s := replica(fast, durables[t])
+// TestMain runs many tests at once: what they do is wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "8")
+	m.Run()
+}
+
+func TestConformancePostgres(t *testing.T) {
+	t.Parallel()
+	conform(t, "tiered, redis in front of postgres", testenv.Postgres(t))
+}
+
+func TestConformanceMariaDB(t *testing.T) {
+	t.Parallel()
+	conform(t, "tiered, redis in front of mariadb", testenv.MariaDB(t))
+}
+
+func conform(t *testing.T, name, sql string) {
+	redis, durable := testenv.Redis(t), openSQL(t, sql, 10)
+	statetest.Run(t, name, func(t *testing.T) state.Store {
+		s := replica(openRedis(t, redis), durable)
 		untilReads(t, s)
 		return s
 	})
-	if t.Failed() {
-		return
-	}
-	statetest.Run(t, "redis away", func(t *testing.T) state.Store {
-		if durables[t] == nil {
-			durables[t] = memstate.New(time.Now)
-		}
+}
+
+func TestConformanceRedisAway(t *testing.T) {
+	t.Parallel()
+	durable := openSQL(t, testenv.Postgres(t), 10)
+	statetest.Run(t, "tiered, redis away", func(t *testing.T) state.Store {
 		l := newLink(newServer("x"))
 		l.cut()
-		return replica(l, durables[t])
+		return replica(l, durable)
 	})
 }
 
@@ -566,16 +576,11 @@ func TestEverythingFails(t *testing.T) {
 
 // The real thing: lost, slow, flushed, started anew.
 func TestRealRedis(t *testing.T) {
+	t.Parallel()
 	ctx, srv := t.Context(), testenv.StartRedis(t)
-	durable := memstate.New(time.Now)
-	var stores [2]*tiered.Store
-	for i := range stores {
-		fast, err := redisstate.Open(srv.URL)
-		check(t, err)
-		defer fast.Close()
-		stores[i] = replica(fast, durable)
-		untilReads(t, stores[i])
-	}
+	site := newSite(t, srv.URL, 10, replica)
+	site.heal(t)
+	stores := site.stores
 	key, n := state.Key{Kind: "test", Owner: "owner", ID: "id"}, 0
 	rate := state.Rate{Burst: 50, Period: time.Hour}
 	counted := 0
@@ -605,24 +610,18 @@ func TestRealRedis(t *testing.T) {
 			}
 		}
 	}
-	back := func() {
-		t.Helper()
-		for _, s := range stores {
-			untilReads(t, s)
-		}
-	}
 	rounds("well")
 	srv.Pause(t)
 	rounds("hangs")
 	srv.Resume(t)
-	back()
+	site.heal(t)
 	rounds("well again")
 	flush(t, srv.URL)
 	rounds("flushed")
 	srv.Stop()
 	rounds("away")
 	srv.Start(t)
-	back()
+	site.heal(t)
 	rounds("started anew")
 	if counted != rate.Burst {
 		t.Errorf("%d of %d events were allowed, want %d", counted, n, rate.Burst)
@@ -631,25 +630,31 @@ func TestRealRedis(t *testing.T) {
 
 func flush(t *testing.T, url string) {
 	t.Helper()
-	s, err := redisstate.Open(url)
-	check(t, err)
-	defer s.Close()
-	c, err := s.Client(t.Context())
+	c, err := openRedis(t, url).Client(t.Context())
 	check(t, err)
 	check(t, c.Do(t.Context(), c.B().Flushall().Build()).Error())
 }
 
-func openRedis(t *testing.T) *redisstate.Store {
+func openRedis(t *testing.T, url string) *redisstate.Store {
 	t.Helper()
-	s, err := redisstate.Open(testenv.Redis(t))
+	s, err := redisstate.Open(url)
 	check(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
 
 func replica(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
-	s := tiered.New(fast, durable, time.Now, slog.New(slog.DiscardHandler))
+	s := patient(fast, durable)
 	s.Hasten(lease, rest)
+	return s
+}
+
+// patient is a replica as it is in production.
+func patient(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
+	s, err := tiered.New(tiered.Config{Fast: fast, Durable: durable, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err) // only a registerer could be the reason
+	}
 	return s
 }
 

@@ -8,9 +8,14 @@ import (
 
 const selectSetting = "SELECT value FROM settings WHERE name = ?"
 
-// Setting implements store.Settings.
+// Setting implements store.Settings. A snapshot alone would do for what the
+// transaction reads and writes, but not for what happens outside meanwhile.
 func (r records) Setting(ctx context.Context, name string) (string, error) {
-	return one(ctx, r.q, readString, selectSetting, name)
+	query := selectSetting
+	if r.db == nil {
+		query += r.q.Dialect().ForUpdate()
+	}
+	return one(ctx, r.q, readString, query, name)
 }
 
 // PutSetting implements store.Settings.

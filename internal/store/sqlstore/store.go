@@ -77,12 +77,18 @@ func page[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error
 	if p.Limit <= 0 {
 		return nil, nil
 	}
-	query += " AND " + column + " > ?"
-	args = append(args, p.After)
+	// One lower bound: of two, SQLite begins to read at whichever comes first. And a
+	// range for the prefix, which every database reads off the index, unlike LIKE.
+	if p.After >= p.Prefix {
+		query += " AND " + column + " > ?"
+		args = append(args, p.After)
+	} else {
+		query += " AND " + column + " >= ?"
+		args = append(args, p.Prefix)
+	}
 	if p.Prefix != "" {
-		// A range, which every database reads off the index, unlike LIKE.
-		query += " AND " + column + " >= ? AND " + column + " < ?"
-		args = append(args, p.Prefix, p.Prefix+string(utf8.MaxRune))
+		query += " AND " + column + " < ?"
+		args = append(args, p.Prefix+string(utf8.MaxRune))
 	}
 	return list(ctx, q, read, query+" ORDER BY "+column+" LIMIT ?", append(args, p.Limit)...)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,6 +57,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"concurrent epochs are all different", epochsApart},
 			{"a user and the claims are of one moment", oneMoment},
 			{"concurrent settings agree", settingsAgree},
+			{"a setting stays while a transaction has it", settingStays},
 			{"a key is created once", keyOnce},
 			{"the log while many write it", logInOrder},
 			{"the log when transactions overtake each other", logOvertaken},
@@ -853,6 +855,47 @@ func settingsAgree(t *testing.T, a, b store.Store) {
 		return true
 	})
 	equal(t, n, 1)
+}
+
+// settingStays has one read a setting in transactions while another changes it all
+// the time: who has read it commits before the next value is there.
+func settingStays(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	ok(t, a.PutSetting(ctx, "x", "0"))
+	var written atomic.Int64
+	var done atomic.Bool
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for n := int64(1); !done.Load(); n++ {
+			if err := b.PutSetting(ctx, "x", strconv.FormatInt(n, 10)); err != nil {
+				t.Error(err)
+				return
+			}
+			written.Store(n)
+		}
+	})
+	for range 30 {
+		var read string
+		var meanwhile int64
+		err := a.Update(ctx, func(r store.Records) (err error) {
+			if read, err = r.Setting(ctx, "x"); err != nil {
+				return err
+			}
+			for range 5 { // time for others
+				if _, err := r.Keys(ctx); err != nil {
+					return err
+				}
+			}
+			meanwhile = written.Load()
+			return nil
+		})
+		ok(t, err)
+		if had, err := strconv.ParseInt(read, 10, 64); err != nil || had < meanwhile {
+			t.Errorf("the transaction had %s, %v, when %d had been written", read, err, meanwhile)
+		}
+	}
+	done.Store(true)
+	writer.Wait()
 }
 
 func keyOnce(t *testing.T, a, b store.Store) {

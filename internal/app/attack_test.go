@@ -1,0 +1,251 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// What no id can be is the client's mistake and never the database's.
+func TestIDsThatNothingCanHave(t *testing.T) {
+	for name, url := range map[string]func(t *testing.T) string{
+		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "watchword.db") },
+		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
+		"mariadb":  func(t *testing.T) string { return testenv.MariaDB(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, on(url(t)))
+			admin := w.login("admin").AccessToken
+			before := w.head()
+			for what, id := range map[string]string{"long": strings.Repeat("x", 5000), "with a NUL": "a\x00b", "longer than a column": strings.Repeat("ö", 200)} {
+				for _, field := range []string{"jti", "session_id", "user", "kid", "token"} {
+					a := w.do("POST", "/api/revocations", admin, map[string]any{field: id})
+					if a.status != 422 && a.status != 404 {
+						t.Errorf("%s %s: %d %s", field, what, a.status, a.body)
+					}
+				}
+				for _, path := range []string{"/api/users/", "/api/groups/", "/api/claims/", "/api/sessions/"} {
+					method := "GET"
+					if path == "/api/sessions/" {
+						method = "DELETE"
+					}
+					if a := w.do(method, path+strings.NewReplacer("\x00", "%00").Replace(id), admin, nil); a.status != 422 && a.status != 404 {
+						t.Errorf("%s %s: %d %s", path, what, a.status, a.body)
+					}
+				}
+			}
+			if head := w.head(); head != before {
+				t.Errorf("%d lines were written", head-before)
+			}
+			w.verify(admin)
+		})
+	}
+}
+
+// Two tokens in one request: who is behind us might take the other one.
+func TestTwoTokensInOneRequest(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for _, headers := range [][]string{{"Bearer " + token, "Bearer " + token}, {"Bearer " + token, ""}, {"Basic x", "Bearer " + token}} {
+		for _, path := range []string{"/api/verify", "/api/sessions"} {
+			r := httptest.NewRequest("GET", path, nil)
+			r.Header["Authorization"] = headers
+			rec := httptest.NewRecorder()
+			w.node.Handler().ServeHTTP(rec, r)
+			if rec.Code != http.StatusBadRequest || !strings.Contains(rec.Body.String(), "several_tokens") {
+				t.Errorf("%s with %d headers: %d %s", path, len(headers), rec.Code, rec.Body)
+			}
+		}
+	}
+}
+
+func TestAMomentThatWasNever(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for _, moment := range []any{"0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "1970-01-01T00:00:00Z", -1, 0, 1e300, "9999-12-31T23:59:59Z", "tomorrow", true, []int{1}} {
+		a := w.do("POST", "/api/revocations", token, map[string]any{"user": w.verify(token)["sub"], "issued_before": moment})
+		if a.status != 422 {
+			t.Errorf("%v: %d %s", moment, a.status, a.body)
+		}
+	}
+	w.verify(token)
+}
+
+// A change of nothing to nothing changes nothing.
+func TestNullLeavesAsItIs(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	admin, tester := w.login("admin").AccessToken, w.login("tester").AccessToken
+	for _, body := range []string{
+		`{"password":null}`, `{"disabled":null}`, `{"username":null}`, `{"email":null,"first_name":null,"last_name":null}`, `{}`,
+	} {
+		if a := w.do("PATCH", "/api/users/tester", admin, body); a.status != 200 && a.status != 422 {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	for _, body := range []string{`null`, `{"password":""}`, `{"username":""}`, `{"id":"x"}`, `{"epoch":0}`, `{"groups":["Administrators"]}`} {
+		if a := w.do("PATCH", "/api/users/tester", admin, body); a.status != 422 {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	if claims := w.verify(tester); claims["preferred_username"] != "tester" || claims["email"] != "tester@example.com" {
+		t.Errorf("the user is %v", claims)
+	}
+	w.login("tester") // with the same password
+}
+
+// A leaver is a state whose client hangs up as soon as a record is deleted.
+type leaver struct {
+	state.Store
+	hangUp atomic.Pointer[context.CancelFunc]
+}
+
+func (l *leaver) Delete(ctx context.Context, k state.Key) error {
+	err := l.Store.Delete(ctx, k)
+	if f := l.hangUp.Load(); f != nil {
+		(*f)()
+	}
+	return err
+}
+
+// Whoever hangs up in the middle of it has not kept his tokens.
+func TestHangingUpKeepsNoToken(t *testing.T) {
+	l := &leaver{Store: memstate.New(time.Now)}
+	w := newWorldOn(t, l, func(c *config.Config) {
+		c.Sessions.MaxPerUser, c.Tokens.RenewGrace = 1, 0
+	})
+	w.user("tester")
+	hangUp := func(method, path, token, body string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		l.hangUp.Store(&cancel)
+		defer l.hangUp.Store(nil)
+		r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer "+token)
+		w.node.Handler().ServeHTTP(httptest.NewRecorder(), r)
+		if ctx.Err() == nil {
+			t.Fatal("nothing was deleted")
+		}
+	}
+	for name, attempt := range map[string]func(g httpapi.Grant){
+		"logout": func(g httpapi.Grant) { hangUp("POST", "/api/logout", g.AccessToken, "") },
+		"its own session": func(g httpapi.Grant) {
+			hangUp("DELETE", "/api/sessions/"+g.SessionID, g.AccessToken, "")
+		},
+		"its own session, taken back": func(g httpapi.Grant) {
+			hangUp("POST", "/api/revocations", g.AccessToken, `{"session_id":"`+g.SessionID+`"}`)
+		},
+		"a spent refresh token": func(g httpapi.Grant) {
+			spent := httpapi.RenewRequest{RefreshToken: g.RefreshToken}
+			w.want(w.do("POST", "/api/renew", "", spent), 200, "")
+			hangUp("POST", "/api/renew", "", `{"refresh_token":"`+g.RefreshToken+`"}`)
+		},
+		"one session too many": func(httpapi.Grant) {
+			hangUp("POST", "/api/login", "", `{"username":"tester","password":"`+password+`"}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := w.login("tester")
+			attempt(g)
+			w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+			w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
+		})
+	}
+}
+
+// A session that ends is refused as one, to its last moment.
+func TestTheLastSecondOfASession(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Sessions.TTL, c.Tokens.TokenDuration = 2*time.Second, time.Second })
+	grant := w.login("admin")
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		a := w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken})
+		if a.status != 200 {
+			w.want(a, 401, "invalid_refresh_token")
+			return
+		}
+		if grant = decode[httpapi.Grant](t, a); grant.ExpiresIn < 0 || time.Now().After(deadline) {
+			t.Fatalf("the grant is %+v", grant)
+		}
+	}
+}
+
+// A name of the operator's own for who the user is has no look-alike among claims.
+func TestNoClaimLooksLikeWhoTheUserIs(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Tokens.UserInfo.Username = "login" })
+	w.user("tester", "Login=admin", "login=root", "LOGIN=x", "logins=many")
+	claims := w.verify(w.login("tester").AccessToken)
+	for name, want := range map[string]any{"login": "tester", "Login": nil, "LOGIN": nil, "logins": "many"} {
+		if claims[name] != want {
+			t.Errorf("%s is %v, want %v", name, claims[name], want)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	certFile, keyFile, roots := certificate(t)
+	l, err := listen(config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.Proto)) }),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+	go server.Serve(l) //nolint:errcheck // closed below
+	t.Cleanup(func() { server.Close() })
+	for _, c := range []struct {
+		version uint16
+		works   bool
+	}{{tls.VersionTLS10, false}, {tls.VersionTLS11, false}, {tls.VersionTLS12, true}, {tls.VersionTLS13, true}} {
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", l.Addr().String(),
+			&tls.Config{RootCAs: roots, MinVersion: c.version, MaxVersion: c.version, NextProtos: []string{"h2"}})
+		if (err == nil) != c.works {
+			t.Errorf("%s: %v", tls.VersionName(c.version), err)
+		}
+		if err == nil {
+			if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
+				t.Errorf("%s speaks %q", tls.VersionName(c.version), got)
+			}
+			conn.Close()
+		}
+	}
+	if _, err := listen(config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
+		t.Errorf("a certificate in place of a key: %v", err)
+	}
+}
+
+// certificate is one for 127.0.0.1 in files, and who vouches for it.
+func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	cert := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}, keyFile: {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile, s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+}

@@ -1,0 +1,314 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+const clusterSecret = "a secret of thirty-two bytes, and more"
+
+// clusterConfig is a replica on a shared database whose key sets are cached for a
+// second.
+func clusterConfig(t *testing.T, database string) *config.Config {
+	cfg := testConfig(t)
+	cfg.Database.URL = database
+	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, clusterSecret
+	cfg.Tokens.KeySetMaxAge = time.Second
+	return cfg
+}
+
+// join starts a replica.
+func join(t *testing.T, database string, change func(*config.Config)) *world {
+	t.Helper()
+	return newWorld(t, func(cfg *config.Config) {
+		*cfg = *clusterConfig(t, database)
+		if change != nil {
+			change(cfg)
+		}
+	})
+}
+
+// eventually fails the test unless f returns nil in time.
+func eventually(t *testing.T, within time.Duration, f func() error) {
+	t.Helper()
+	deadline, tick := time.After(within), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("not within %v: %v", within, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func kidOf(t *testing.T, token string) string {
+	t.Helper()
+	rules := accesstoken.Rules{}
+	in := rules.Inspect(token, time.Now(), func(string) (accesstoken.Key, error) { return accesstoken.Key{}, accesstoken.ErrUnknownKey })
+	kid, _ := in.Header["kid"].(string)
+	if kid == "" {
+		t.Fatalf("no kid in %s", token)
+	}
+	return kid
+}
+
+// kids are those of the merged key set of a replica, as it serves it.
+func (w *world) kids() []string {
+	w.t.Helper()
+	var set struct {
+		Keys []struct {
+			Kid string `json:"kid"`
+		} `json:"keys"`
+	}
+	a := w.want(w.do("GET", "/api/pkeys", "", nil), 200, "")
+	if err := json.Unmarshal(a.body, &set); err != nil {
+		w.t.Fatal(err)
+	}
+	var kids []string
+	for _, k := range set.Keys {
+		kids = append(kids, k.Kid)
+	}
+	slices.Sort(kids)
+	return kids
+}
+
+// Every replica signs with a key of its own and accepts the tokens of all; the
+// multi-step exchanges go on at any of them; a token outlives its issuer.
+func TestCluster(t *testing.T) {
+	for _, database := range []struct {
+		name string
+		open func(testing.TB) string
+	}{{"postgres", testenv.Postgres}, {"mariadb", testenv.MariaDB}} {
+		t.Run(database.name, func(t *testing.T) {
+			url := database.open(t)
+			worlds := []*world{join(t, url, nil), join(t, url, nil), join(t, url, nil)}
+			makers := map[string]bool{}
+			var tokens []string
+			for _, w := range worlds {
+				grant := w.login("admin")
+				makers[kidOf(t, grant.AccessToken)] = true
+				for _, other := range worlds {
+					other.verify(grant.AccessToken)
+					// Renew at another one each time.
+					renewed := other.do("POST", "/api/renew", "", map[string]string{"refresh_token": grant.RefreshToken})
+					grant.RefreshToken = decode[struct {
+						RefreshToken string `json:"refresh_token"`
+					}](t, other.want(renewed, 200, "")).RefreshToken
+				}
+				tokens = append(tokens, grant.AccessToken)
+			}
+			if len(makers) != len(worlds) {
+				t.Errorf("%d replicas signed with the keys %v", len(worlds), makers)
+			}
+			for _, w := range worlds[1:] {
+				if got, want := w.kids(), worlds[0].kids(); !slices.Equal(got, want) || len(got) != len(worlds) {
+					t.Errorf("key sets differ: %v and %v", got, want)
+				}
+			}
+
+			// Log out at one, refused by all.
+			gone := worlds[0].login("admin").AccessToken
+			worlds[1].want(worlds[1].do("POST", "/api/logout", gone, nil), 204, "")
+			for _, w := range worlds {
+				eventually(t, 5*time.Second, func() error {
+					if a := w.do("GET", "/api/verify", gone, nil); a.code() != "token_revoked" {
+						return fmt.Errorf("%d %s", a.status, a.code())
+					}
+					return nil
+				})
+			}
+
+			// The issuer ends, and a replica joins that never met it.
+			worlds[2].stop()
+			late := join(t, url, nil)
+			for _, w := range []*world{worlds[0], worlds[1], late} {
+				for _, token := range tokens {
+					w.verify(token)
+				}
+			}
+			worlds[2].start() // for its own stop
+		})
+	}
+}
+
+// The first replica is ready at once. One that joins is not until its key has been
+// in every key set for as long as caches keep one, and says why.
+func TestJoiningReplicaWaits(t *testing.T) {
+	url := testenv.Postgres(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	start := func() *Node {
+		cfg := clusterConfig(t, url)
+		cfg.Complete()
+		n, err := New(ctx, Options{Config: cfg, Logger: discard, Version: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	first := start()
+	if _, err := first.keys.Signer(); err != nil {
+		t.Fatalf("the first replica of an empty cluster: %v", err)
+	}
+	if err := first.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	second := start()
+	joined := time.Now()
+	if err := second.Ready(); err == nil || !strings.Contains(err.Error(), "this replica's key") {
+		t.Fatalf("a replica that joins is ready: %v", err)
+	}
+	eventually(t, 5*time.Second, func() error {
+		if first.cluster.Keys().Len() != 2 {
+			return errors.New("the first replica does not publish the key of the second")
+		}
+		return nil
+	})
+	published := time.Now()
+	if err := second.Ready(); err == nil {
+		t.Fatal("ready before anybody's cache can have its key")
+	}
+	if err := second.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if waited := time.Since(published); waited < time.Second-50*time.Millisecond {
+		t.Errorf("it signs %v after the others published its key, and the key set may be cached for a second", waited)
+	}
+	t.Logf("ready %v after it joined", time.Since(joined).Round(time.Millisecond))
+}
+
+// A key that was written straight into the database verifies nothing, nor does one
+// in another replica's name; both are logged and counted.
+func TestForeignRows(t *testing.T) {
+	url := testenv.Postgres(t)
+	w := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-0" })
+	other := newWorld(t, func(cfg *config.Config) { // a server of its own, whose keys nobody here knows
+		cfg.Cluster.InstanceID, cfg.Server.PublicURL = "auth-0", w.cfg.Server.PublicURL
+	})
+	s := w.node.parts.Store.(*sqlstore.Store)
+	rows, err := other.node.parts.Store.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := rows[0]
+	forged.Sealed, forged.MAC = nil, make([]byte, 32)
+	if err := s.CreateKey(t.Context(), forged); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, func() error {
+		if !strings.Contains(w.log.String(), "not believed") {
+			return errors.New("nothing in the log")
+		}
+		return nil
+	})
+	token := other.login("admin").AccessToken
+	other.verify(token)
+	w.want(w.do("GET", "/api/verify", token, nil), 401, "invalid_token")
+	if kids := w.kids(); slices.Contains(kids, forged.ID) {
+		t.Errorf("the key set has the forged key: %v", kids)
+	}
+	metrics := string(w.do("GET", "/metrics", "", nil).body)
+	if !strings.Contains(metrics, `watchword_cluster_rejected_total{reason="mac"} 1`) {
+		t.Error("it was not counted once")
+	}
+}
+
+// The second of two replicas with one id is refused; after the first has left, it
+// may start at once.
+func TestOneInstanceID(t *testing.T) {
+	url := testenv.Postgres(t)
+	w := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-0" })
+	began := time.Now()
+	_, err := New(t.Context(), Options{Config: w.cfg, Logger: discard})
+	if err == nil || !strings.Contains(err.Error(), `another replica runs as "auth-0"`) {
+		t.Fatalf("got %v", err)
+	}
+	t.Logf("refused after %v", time.Since(began).Round(time.Millisecond))
+	began = time.Now()
+	w.restart()
+	if took := time.Since(began); took > 6*time.Second {
+		t.Errorf("it took %v to start again after an orderly end", took)
+	}
+}
+
+// kill ends what the replica does without a word to the others, as a kill -9 would.
+func (w *world) kill() {
+	w.node.stop()
+	w.node.loops.Wait()
+}
+
+// A replica that was killed is waited for no longer than it counts as alive; its
+// tokens stay valid, and another may take its place.
+func TestKilledReplica(t *testing.T) {
+	url := testenv.Postgres(t)
+	w := join(t, url, nil)
+	victim := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-9" })
+	token := victim.login("admin").AccessToken
+	victim.kill()
+	began := time.Now()
+	heir := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-9" })
+	t.Logf("ready %v after the kill", time.Since(began).Round(time.Millisecond))
+	w.verify(token)
+	heir.verify(token)
+	w.verify(heir.login("admin").AccessToken)
+}
+
+// A row that nobody vouches for is no obstacle to who has its name.
+func TestForgedReplica(t *testing.T) {
+	url := testenv.Postgres(t)
+	w := join(t, url, nil)
+	forged := store.Replica{Instance: "auth-9", Incarnation: "x", Version: "v9", MAC: make([]byte, 32)}
+	if _, err := w.node.parts.Store.(*sqlstore.Store).EnterRegistry(t.Context(), forged, 0); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-9" })
+	if took := time.Since(began); took > 6*time.Second {
+		t.Errorf("a forged row held a replica up for %v", took)
+	}
+}
+
+// A node with stored keys becomes the first replica of a cluster: its tokens stay
+// valid.
+func TestStoredKeysBecomeACluster(t *testing.T) {
+	url := testenv.Postgres(t)
+	stored := func(cfg *config.Config) {
+		cfg.Tokens.Keys = "database"
+		cfg.Storage.Key = strings.Repeat("0123456789abcdef", 4)
+	}
+	alone := join(t, url, func(cfg *config.Config) { stored(cfg); cfg.Cluster.Enabled = false })
+	token := alone.login("admin").AccessToken
+	first, second := join(t, url, stored), join(t, url, stored)
+	for _, w := range []*world{first, second} {
+		w.verify(token)
+		for _, other := range []*world{first, second} {
+			other.verify(w.login("admin").AccessToken)
+		}
+	}
+	if len(first.kids()) != 1 {
+		t.Errorf("replicas that share their keys have %v", first.kids())
+	}
+	// Its public half is vouched for now, so that one with keys in memory knows it.
+	join(t, url, nil).verify(token)
+}
+
+var discard = slog.New(slog.DiscardHandler)

@@ -1,0 +1,195 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// shortLived and longLived are two configurations that replicas of one deployment
+// may have while it is changed from one to the other.
+func shortLived(c *config.Config) {
+	c.Tokens.TokenDuration, c.Tokens.KeyDuration, c.Sessions.TTL = time.Minute, 8*time.Hour, time.Hour
+}
+
+func longLived(c *config.Config) {
+	c.Tokens.TokenDuration, c.Tokens.KeyDuration, c.Sessions.TTL = 2*time.Hour, 8*time.Hour, 48*time.Hour
+}
+
+// on puts a node on a database of its own kind.
+func on(url string) func(*config.Config) {
+	return func(c *config.Config) {
+		c.Database.URL, c.Storage.Key = url, "c2VjdXJpdHkgdGVzdHMgbmVlZCBubyBzZWNyZXQga2U="
+	}
+}
+
+func both(f, g func(*config.Config)) func(*config.Config) {
+	return func(c *config.Config) { f(c); g(c) }
+}
+
+// lines are what the log has after a number.
+func (w *world) lines(after int64) []store.Revocation {
+	w.t.Helper()
+	lines, _, err := w.node.parts.Store.RevocationsAfter(w.t.Context(), after, 100)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return lines
+}
+
+func (w *world) head() int64 {
+	w.t.Helper()
+	_, head, err := w.node.parts.Store.RevocationsAfter(w.t.Context(), 0, 1)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return head.Seq
+}
+
+// expiry is a token's exp.
+func (w *world) expiry(token string) time.Time {
+	w.t.Helper()
+	return time.Unix(int64(w.verify(token)["exp"].(float64)), 0)
+}
+
+// outlive fails unless something was taken back after a number of the log, and
+// stays so until a moment.
+func (w *world) outlive(after int64, until time.Time) {
+	w.t.Helper()
+	lines := w.lines(after)
+	if len(lines) == 0 {
+		w.t.Error("nothing was taken back")
+	}
+	for _, l := range lines {
+		if l.ExpiresAt.Before(until) {
+			w.t.Errorf("%s %s (%s) is taken back until %v, and could live until %v", l.Kind, l.Subject, l.Reason, l.ExpiresAt, until)
+		}
+	}
+}
+
+// A replica that issues for a minute takes back what another one has issued for
+// two hours, by every way there is.
+func TestWhatIsTakenBackOutlivesWhatAnyReplicaIssued(t *testing.T) {
+	for name, url := range map[string]func(t *testing.T) string{
+		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "watchword.db") },
+		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			where := on(url(t))
+			short := newWorld(t, both(where, shortLived))
+			long := newWorld(t, both(where, longLived)) // comes later
+			takeBackEveryWay(t, short, long)
+		})
+	}
+}
+
+func takeBackEveryWay(t *testing.T, short, long *world) {
+	admin := long.login("admin").AccessToken
+	do := func(method, path string, body any, status int) {
+		t.Helper()
+		short.want(short.do(method, path, admin, body), status, "")
+	}
+	for name, takeBack := range map[string]func(id string, g httpapi.Grant){
+		"logout": func(_ string, g httpapi.Grant) {
+			short.want(short.do("POST", "/api/logout", g.AccessToken, nil), 204, "")
+		},
+		"one token": func(_ string, g httpapi.Grant) {
+			do("POST", "/api/revocations", map[string]any{"token": g.AccessToken}, 200)
+		},
+		"everything until now": func(id string, _ httpapi.Grant) {
+			do("POST", "/api/revocations", map[string]any{"user": id}, 200)
+		},
+		"everything until a moment": func(id string, _ httpapi.Grant) {
+			do("POST", "/api/revocations", map[string]any{"user": id, "issued_before": time.Now().Add(-time.Minute).Unix()}, 200)
+		},
+		"all sessions": func(id string, _ httpapi.Grant) { do("DELETE", "/api/users/"+id+"/sessions", nil, 204) },
+		"a right":      func(id string, _ httpapi.Grant) { do("DELETE", "/api/users/"+id+"/groups/Crew", nil, 204) },
+		"the password": func(id string, _ httpapi.Grant) {
+			do("PATCH", "/api/users/"+id, map[string]any{"password": "another long password"}, 200)
+		},
+		"the account": func(id string, _ httpapi.Grant) { do("DELETE", "/api/users/"+id, nil, 204) },
+		"at the command line": func(id string, _ httpapi.Grant) {
+			p, err := open(t.Context(), short.cfg, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Directory.DeleteUser(context.Background(), directory.System(), id); err != nil {
+				t.Error(err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		},
+		"a session by its id": func(_ string, g httpapi.Grant) {
+			before := short.head()
+			do("POST", "/api/revocations", map[string]any{"session_id": g.SessionID}, 200)
+			short.outlive(before, time.Now().Add(48*time.Hour)) // as long as it could renew
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := long.crew(t)
+			g := long.login(id)
+			expires := short.expiry(g.AccessToken)
+			if life := time.Until(expires); life < time.Hour {
+				t.Fatalf("the token lives for %v", life)
+			}
+			before := short.head()
+			takeBack(id, g)
+			short.outlive(before, expires.Add(Leeway))
+		})
+	}
+}
+
+// crew makes a user whose name is the id, in the group Crew, which gives a claim.
+func (w *world) crew(t *testing.T) string {
+	t.Helper()
+	ctx, d, system := t.Context(), w.node.parts.Directory, directory.System()
+	if _, err := d.Group(ctx, system, "Crew"); err != nil {
+		if _, err := d.CreateClaim(ctx, system, directory.NewClaim{Name: "Aboard", ShortName: "ship", Value: "aboard"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.CreateGroup(ctx, system, directory.NewGroup{Name: "Crew", Claims: []string{"Aboard"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := d.CreateUser(ctx, system, directory.NewUser{Username: "sailor", Password: password, Groups: []string{"Crew"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.UpdateUser(ctx, system, u.ID, directory.UserPatch{Username: &u.ID}); err != nil {
+		t.Fatal(err)
+	}
+	return u.ID
+}
+
+// The same for one node that is configured anew and restarted, twice.
+func TestWhatIsTakenBackOutlivesAFormerConfiguration(t *testing.T) {
+	for name, url := range map[string]func(t *testing.T) string{
+		"sqlite":  func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "watchword.db") },
+		"mariadb": func(t *testing.T) string { return testenv.MariaDB(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, both(on(url(t)), longLived))
+			grant := w.login("admin")
+			shortLived(w.cfg)
+			w.restart()
+			w.restart()
+			expires, before := w.expiry(grant.AccessToken), w.head()
+			w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
+			w.outlive(before, expires.Add(Leeway))
+			if kept := w.expiry(w.login("admin").AccessToken); time.Until(kept) > time.Minute {
+				t.Errorf("a new token lives until %v, and should for a minute", kept)
+			}
+		})
+	}
+}

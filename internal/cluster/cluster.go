@@ -1,0 +1,436 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+const (
+	// LiveFor is how long after its last beat a replica counts as alive, by the
+	// database's clock.
+	LiveFor = 7 * time.Second
+	// beatEvery is how often a replica says that it is alive.
+	beatEvery = 2 * time.Second
+	// pollEvery is how often the registry is looked at, if no bell rings.
+	pollEvery = time.Second
+	// rememberFor is how long a replica that fell silent may still be running
+	// somewhere, cut off from the database.
+	rememberFor = 10 * time.Minute
+	// roundTimeout bounds one look at the registry.
+	roundTimeout = 3 * time.Second
+)
+
+// Registry is what a Cluster needs of package store.
+type Registry = store.Registry
+
+// Local are the keys of this replica.
+type Local interface {
+	Public() *accesstoken.KeySet
+}
+
+// Config is what a Cluster is made of. All of it is required.
+type Config struct {
+	Registry   Registry
+	Secret     string        // at least MinSecret bytes; the same for all
+	Instance   string        // begins the kids of this replica
+	Version    string        // of the binary
+	Digest     string        // of the settings that must be the same everywhere
+	MaxAge     time.Duration // how long a served key set may be used
+	Algorithms []string      // accepted of keys; see accesstoken.Algorithms
+	Now        func() time.Time
+	NewID      func() (string, error) // for the incarnation
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// A Cluster is this replica's part in it, and what it knows of the others. Its
+// methods may be called by any number of goroutines.
+type Cluster struct {
+	cfg     Config
+	secret  *secret
+	metrics *metrics
+	local   Local
+	view    atomic.Pointer[view]
+	bell    chan struct{} // holds a ring that Run has not heard yet
+	unknown negatives
+
+	mu       sync.Mutex // guards what follows; not held while anything is waited for
+	self     store.Replica
+	entries  map[string]*entry // by kid
+	rejected map[string]bool
+	differs  map[string]string // configuration digests that were logged, by instance
+	replicas []store.Replica   // those that are believed, as they were
+	version  int64             // in this version of the registry
+	asOf     time.Time         // at this time, by the database's clock
+	maxAge   time.Duration     // the longest of all replicas'
+	problem  error             // why this replica may take no traffic
+	next     chan struct{}     // closed and replaced when a round ends
+	begun    int64             // rounds
+	ended    int64             // the last of them that has ended
+	endedAt  time.Time         // when, whether or not it succeeded
+	beatDue  time.Time
+}
+
+// errTwice: see Ready.
+var errTwice = problem.New(problem.Unavailable, "instance_id_twice",
+	"another replica runs under the same cluster.instance_id")
+
+// Join enters this replica into the registry and reads what is there. Keys are to
+// be had after Serve.
+//
+// It is an error that a live replica has the same instance id. One that ended
+// without leaving looks like that for LiveFor, which Join waits; it returns at once
+// when it sees that the other one lives.
+func Join(ctx context.Context, cfg Config) (*Cluster, error) {
+	s, err := newSecret(cfg.Secret)
+	if err != nil {
+		return nil, err
+	}
+	incarnation, err := cfg.NewID()
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	c := &Cluster{
+		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
+		bell: make(chan struct{}, 1), next: make(chan struct{}),
+		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, maxAge: cfg.MaxAge,
+		self: store.Replica{
+			Instance: cfg.Instance, Incarnation: incarnation, Version: cfg.Version, Config: cfg.Digest,
+			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
+		},
+	}
+	c.view.Store(&view{})
+	if err := c.metrics.register(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	if err := c.enter(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.round(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("cluster: %w", err), c.Leave(ctx))
+	}
+	c.believeOld()
+	return c, nil
+}
+
+// nothing is a replica that has no keys yet.
+type nothing struct{}
+
+func (nothing) Public() *accesstoken.KeySet { return nil }
+
+// Serve adds the keys of this replica to the merged set. It is called once, before
+// Keys and Find.
+func (c *Cluster) Serve(local Local) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.local = local
+	c.merge()
+}
+
+// enter writes this replica's row. See Join about another one with its id.
+func (c *Cluster) enter(ctx context.Context) error {
+	tick := time.NewTicker(beatEvery / 4)
+	defer tick.Stop()
+	var first store.Replica
+	for {
+		holder, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+		switch {
+		case !errors.Is(err, store.ErrConflict):
+			return wrap(err)
+		case !c.secret.ownsReplica(holder): // nobody of ours wrote this
+			_, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), 0)
+			return wrap(err)
+		case first.Instance == "":
+			first = holder
+		case holder.Incarnation != first.Incarnation || holder.BeatAt.After(first.BeatAt):
+			return fmt.Errorf("cluster.instance_id: another replica runs as %q; give each its own, or leave it out", c.cfg.Instance)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cluster.instance_id: a replica ran as %q a moment ago: %w", c.cfg.Instance, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func wrap(err error) error {
+	if err != nil {
+		return fmt.Errorf("cluster: the registry: %w", err)
+	}
+	return nil
+}
+
+// introduce is the row of this replica as it is now.
+func (c *Cluster) introduce() store.Replica {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.self.ClockAt = c.cfg.Now()
+	c.self.MAC = c.secret.replica(c.self)
+	return c.self
+}
+
+// Ring has the registry looked at now. It never blocks.
+func (c *Cluster) Ring() {
+	select {
+	case c.bell <- struct{}{}:
+	default: // one is waiting; it will be heard after this moment
+	}
+}
+
+// Run keeps this replica in the registry and takes in what the others say, until
+// ctx ends.
+func (c *Cluster) Run(ctx context.Context) {
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		case <-c.bell:
+		}
+		err := c.round(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			c.cfg.Logger.ErrorContext(ctx, "the registry of replicas is out of reach; going on with the keys that are known", "err", err)
+		case err == nil && failing:
+			c.cfg.Logger.InfoContext(ctx, "the registry of replicas is within reach again")
+		}
+		failing = err != nil
+	}
+}
+
+// round looks at the registry once, takes in what is new, and says so there.
+func (c *Cluster) round(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	defer cancel()
+	c.mu.Lock()
+	c.begun++
+	c.mu.Unlock()
+	err := c.look(ctx)
+	if err != nil {
+		c.metrics.failures.Inc()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.merge() // also what time alone has changed
+	c.ended, c.endedAt = c.begun, c.cfg.Now()
+	close(c.next)
+	c.next = make(chan struct{})
+	return err
+}
+
+func (c *Cluster) look(ctx context.Context) error {
+	version, err := c.cfg.Registry.RegistryVersion(ctx)
+	if err != nil {
+		return err
+	}
+	beat, news := c.due(version)
+	if !beat && !news {
+		return nil
+	}
+	all, err := c.cfg.Registry.Registered(ctx)
+	if err != nil {
+		return err
+	}
+	seen := c.apply(ctx, all)
+	for _, r := range c.forgotten() {
+		if err := c.cfg.Registry.LeaveRegistry(ctx, r.Instance, r.Incarnation); err != nil {
+			return err
+		}
+	}
+	if !beat && !seen {
+		return nil
+	}
+	return c.beat(ctx)
+}
+
+// forgotten are the replicas that have been silent for so long that they are gone.
+func (c *Cluster) forgotten() []store.Replica {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var gone []store.Replica
+	for _, r := range c.replicas {
+		if silent(r, c.asOf) > rememberFor {
+			gone = append(gone, r)
+		}
+	}
+	return gone
+}
+
+// due says whether it is time to beat, and whether there is something to read.
+func (c *Cluster) due(version int64) (beat, news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		news = news || c.waitsFor(e)
+	}
+	return !c.cfg.Now().Before(c.beatDue), news || version != c.version
+}
+
+// apply takes in what the registry holds, and says whether it has a version that
+// others may be waiting for this replica to see.
+func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range all.Keys {
+		if !c.secret.ownsKey(k.Key) {
+			c.reject(ctx, wrongMAC, "signing key", k.ID)
+			continue
+		}
+		c.takeIn(ctx, k)
+	}
+	c.replicas = c.replicas[:0]
+	c.maxAge = c.cfg.MaxAge
+	live := 0
+	for _, r := range all.Replicas {
+		if !c.secret.ownsReplica(r) {
+			c.reject(ctx, wrongMAC, "replica", r.Instance)
+			continue
+		}
+		c.replicas = append(c.replicas, r)
+		if r.Config != c.cfg.Digest && c.differs[r.Instance] != r.Config && silent(r, all.Now) < LiveFor {
+			c.differs[r.Instance] = r.Config
+			c.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation or state)", "replica", r.Instance, "config", r.Config, "own", c.cfg.Digest)
+		}
+		if silent(r, all.Now) < rememberFor {
+			c.maxAge = max(c.maxAge, r.MaxAge)
+		}
+		if silent(r, all.Now) < LiveFor {
+			live++
+		}
+	}
+	c.metrics.replicas.WithLabelValues("live").Set(float64(live))
+	c.metrics.replicas.WithLabelValues("silent").Set(float64(len(c.replicas) - live))
+	c.version, c.asOf = all.Version, all.Now
+	c.merge()
+	for _, e := range c.entries {
+		if c.waitsFor(e) && c.everybodyHas(e) {
+			e.had = c.cfg.Now()
+			if e.maker == c.cfg.Instance {
+				c.metrics.known.Observe(e.had.Sub(e.made).Seconds())
+			}
+		}
+	}
+	seen := c.self.Seen != all.Version
+	c.self.Seen = all.Version
+	return seen
+}
+
+// silent is for how long a replica has not written.
+func silent(r store.Replica, now time.Time) time.Duration { return now.Sub(r.BeatAt) }
+
+// beat says that this replica is alive and what it has seen. One whose row is gone
+// enters again; one whose row is another's takes no more traffic.
+func (c *Cluster) beat(ctx context.Context) error {
+	err := c.cfg.Registry.Beat(ctx, c.introduce())
+	if errors.Is(err, store.ErrStale) {
+		_, err = c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		if c.problem == nil {
+			c.cfg.Logger.ErrorContext(ctx, "another replica has taken this one's place: end one of them, or give each its own cluster.instance_id", "instance_id", c.cfg.Instance)
+		}
+		c.problem = errTwice
+	case err != nil:
+		return err
+	default:
+		c.problem = nil
+	}
+	c.beatDue = c.cfg.Now().Add(beatEvery)
+	return nil
+}
+
+// waitsFor says whether somebody may still have to learn of a key that this
+// replica may come to sign with. c.mu is held.
+func (c *Cluster) waitsFor(e *entry) bool { return e.had.IsZero() && !e.revoked && e.version > 0 }
+
+// everybodyHas says whether every other replica serves the key. A live one has said
+// that it has seen the version; one that is silent cannot be waited for, but for as
+// long as others still count it as alive. c.mu is held.
+func (c *Cluster) everybodyHas(e *entry) bool {
+	if e.version > c.version { // of another database, before a restore
+		return true
+	}
+	for _, r := range c.replicas {
+		if r.Instance != c.cfg.Instance && r.Seen < e.version && silent(r, c.asOf) < LiveFor {
+			return false
+		}
+	}
+	return true
+}
+
+// believeOld is for what this replica finds when it starts: a key that is so old
+// that whoever made it has waited long enough need not be waited for again.
+func (c *Cluster) believeOld() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		if had := e.made.Add(c.Patience()); had.Before(c.cfg.Now()) {
+			e.had = had
+		}
+	}
+}
+
+// Have implements keyring.Peers.
+func (c *Cluster) Have(kid string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[kid]
+	return e != nil && !e.had.IsZero() && c.cfg.Now().Sub(e.had) >= c.maxAge
+}
+
+// Patience implements keyring.Peers: a replica that has just died is waited for.
+func (c *Cluster) Patience() time.Duration { return LiveFor + 2*pollEvery }
+
+// Authenticate implements keyring.Peers.
+func (c *Cluster) Authenticate(k store.Key) []byte { return c.secret.key(k) }
+
+// Changed implements keyring.Peers.
+func (c *Cluster) Changed() { c.Ring() }
+
+// Ready returns why this replica may take no traffic; nil: it may.
+func (c *Cluster) Ready() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.problem
+}
+
+// Waiting says what a key that does not sign yet is waiting for.
+func (c *Cluster) Waiting() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		if e.maker != c.cfg.Instance || !c.waitsFor(e) {
+			continue
+		}
+		for _, r := range c.replicas {
+			if r.Instance != c.cfg.Instance && r.Seen < e.version {
+				return fmt.Sprintf("replica %s has not seen this replica's key yet", r.Instance)
+			}
+		}
+	}
+	return fmt.Sprintf("this replica's key is known to the others, and will be used when no cache holds a key set without it (%v)", c.maxAge)
+}
+
+// Leave takes this replica out of the registry. Its keys stay.
+func (c *Cluster) Leave(ctx context.Context) error {
+	return wrap(c.cfg.Registry.LeaveRegistry(ctx, c.self.Instance, c.self.Incarnation))
+}

@@ -1,0 +1,427 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+const testSecret = "0123456789abcdef0123456789abcdef"
+
+// A clock is the real one, moved by the test.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) Now() time.Time       { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) Move(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// A registry is the real one, until it is away; it counts its readings.
+type registry struct {
+	*sqlstore.Store
+	away atomic.Bool
+	read atomic.Int64
+}
+
+var errAway = errors.New("away")
+
+func (r *registry) RegistryVersion(ctx context.Context) (int64, error) {
+	r.read.Add(1)
+	if r.away.Load() {
+		return 0, errAway
+	}
+	return r.Store.RegistryVersion(ctx)
+}
+
+func newRegistry(t testing.TB) *registry {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return &registry{Store: sqlstore.New(db)}
+}
+
+// keys are a replica's own.
+type keys struct {
+	set atomic.Pointer[accesstoken.KeySet]
+}
+
+func (k *keys) Public() *accesstoken.KeySet { return k.set.Load() }
+
+func config(r Registry, c *clock, instance string) Config {
+	return Config{
+		Registry: r, Secret: testSecret, Instance: instance, Version: "test", MaxAge: 10 * time.Second,
+		Algorithms: accesstoken.Algorithms(), Now: c.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	}
+}
+
+// join starts a replica without keys. It looks at the registry when the test says so.
+func join(t testing.TB, cfg Config) *Cluster {
+	t.Helper()
+	c, err := Join(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Serve(&keys{})
+	return c
+}
+
+// run starts the loop of a replica and ends it with the test.
+func run(t testing.TB, c *Cluster) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { c.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+func look(t testing.TB, c *Cluster) {
+	t.Helper()
+	if err := c.round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// row is that of a new key, vouched for under the tests' secret.
+func row(t testing.TB, now time.Time, instance, algorithm string) store.Key {
+	t.Helper()
+	private, err := token.GenerateKey(rand.Reader, algorithm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := accesstoken.Key{Algorithm: algorithm, Public: private.Public()}
+	public.ID = instance + "-" + public.Thumbprint()
+	k := store.Key{
+		ID: public.ID, Instance: instance, Algorithm: algorithm,
+		CreatedAt: now.UTC().Truncate(time.Microsecond), RemoveAt: now.Add(time.Hour).UTC().Truncate(time.Microsecond),
+	}
+	k.ActivateAt, k.RetireAt = k.CreatedAt, k.RemoveAt
+	if k.PublicJWK, err = public.MarshalJSON(); err != nil {
+		t.Fatal(err)
+	}
+	return vouch(k)
+}
+
+func vouch(k store.Key) store.Key {
+	s, err := newSecret(testSecret)
+	if err != nil {
+		panic(err)
+	}
+	k.MAC = s.key(k)
+	return k
+}
+
+func create(t testing.TB, r *registry, k store.Key) {
+	t.Helper()
+	if err := r.CreateKey(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func count(t testing.TB, vec *prometheus.CounterVec, label string) int {
+	t.Helper()
+	var m dto.Metric
+	if err := vec.WithLabelValues(label).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return int(m.GetCounter().GetValue())
+}
+
+// What is not vouched for, or speaks for somebody else, is not taken in, and is
+// counted once however often it is read.
+func TestOnlyWhatIsVouchedFor(t *testing.T) {
+	c := &clock{}
+	now := c.Now()
+	good := row(t, now, "auth-1", accesstoken.ES256)
+	for _, tt := range []struct {
+		name   string
+		reason string
+		change func(k *store.Key)
+	}{
+		{"as it is", "", func(*store.Key) {}},
+		{"no MAC", wrongMAC, func(k *store.Key) { k.MAC = nil }},
+		{"another secret", wrongMAC, func(k *store.Key) {
+			s, err := newSecret(strings.ToUpper(testSecret))
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.MAC = s.key(*k)
+		}},
+		{"the MAC of another purpose", wrongMAC, func(k *store.Key) {
+			s, err := newSecret(testSecret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.keys = s.replicas
+			k.MAC = s.key(*k)
+		}},
+		{"another public key under the MAC", wrongMAC, func(k *store.Key) { k.PublicJWK = row(t, now, "auth-1", accesstoken.ES256).PublicJWK }},
+		{"a longer life under the MAC", wrongMAC, func(k *store.Key) { k.RemoveAt = k.RemoveAt.Add(time.Hour) }},
+		{"the kid of another replica", wrongOwner, func(k *store.Key) { k.Instance = "auth-2"; *k = vouch(*k) }},
+		{"a kid of another key", wrongOwner, func(k *store.Key) {
+			other := row(t, now, "auth-1", accesstoken.ES256)
+			k.PublicJWK = []byte(strings.Replace(string(other.PublicJWK), other.ID, k.ID, 1))
+			*k = vouch(*k)
+		}},
+		{"another algorithm in the row", wrongAlgorithm, func(k *store.Key) { k.Algorithm = accesstoken.EdDSA; *k = vouch(*k) }},
+		{"an algorithm that is not accepted", wrongAlgorithm, func(k *store.Key) { *k = row(t, now, "auth-1", accesstoken.EdDSA) }},
+		{"no key", wrongKey, func(k *store.Key) { k.PublicJWK = []byte(`{}`); *k = vouch(*k) }},
+		{"a private key", wrongKey, func(k *store.Key) {
+			k.PublicJWK = []byte(strings.Replace(string(k.PublicJWK), "{", `{"d":"AA",`, 1))
+			*k = vouch(*k)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRegistry(t)
+			cfg := config(r, c, "auth-0")
+			cfg.Algorithms = []string{accesstoken.ES256}
+			cl := join(t, cfg)
+			k := good
+			tt.change(&k)
+			create(t, r, k)
+			look(t, cl)
+			c.Move(beatEvery)
+			look(t, cl)
+			if _, ok := cl.Keys().Key(k.ID); ok != (tt.reason == "") {
+				t.Errorf("taken in: %v", ok)
+			}
+			for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
+				want := 0
+				if reason == tt.reason {
+					want = 1
+				}
+				if got := count(t, cl.metrics.rejected, reason); got != want {
+					t.Errorf("%d rejected for %q, want %d", got, reason, want)
+				}
+			}
+		})
+	}
+}
+
+// A key stays until its end, though its row and the whole registry are gone; one
+// that was taken back goes at once and does not come back.
+func TestLastKnownGood(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	cl := join(t, config(r, c, "auth-0"))
+	kept, revoked := row(t, c.Now(), "auth-1", accesstoken.ES256), row(t, c.Now(), "auth-1", accesstoken.ES256)
+	create(t, r, kept)
+	create(t, r, revoked)
+	look(t, cl)
+	if cl.Keys().Len() != 2 {
+		t.Fatalf("%d keys", cl.Keys().Len())
+	}
+	if err := r.DeleteKey(t.Context(), kept.ID); err != nil {
+		t.Fatal(err)
+	}
+	taken := revoked
+	taken.RevokedAt = c.Now()
+	if err := r.UpdateKey(t.Context(), taken); err != nil {
+		t.Fatal(err)
+	}
+	look(t, cl)
+	if err := r.UpdateKey(t.Context(), revoked); err != nil { // as if it had not been
+		t.Fatal(err)
+	}
+	look(t, cl)
+	if _, ok := cl.Keys().Key(revoked.ID); ok {
+		t.Error("a revoked key came back")
+	}
+	r.away.Store(true)
+	c.Move(59 * time.Minute)
+	set := cl.Keys()
+	if _, err := cl.Find(kept.ID); err != nil {
+		t.Errorf("a key is gone before its end: %v", err)
+	}
+	if err := cl.round(t.Context()); !errors.Is(err, errAway) {
+		t.Fatal(err)
+	}
+	if cl.Keys() != set {
+		t.Error("the set was made anew, and nothing had changed")
+	}
+	c.Move(time.Minute)
+	if err := cl.round(t.Context()); !errors.Is(err, errAway) {
+		t.Fatal(err)
+	}
+	if n := cl.Keys().Len(); n != 0 {
+		t.Errorf("%d keys after their end", n)
+	}
+}
+
+// Others have a key when each that lives has seen it, and caches when MaxAge has
+// passed since, the longest of all.
+func TestEverybodyHasAKey(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine := join(t, config(r, c, "auth-0"))
+	slow := config(r, c, "auth-1")
+	slow.MaxAge = 20 * time.Second
+	other := join(t, slow)
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	look(t, mine)
+	look(t, mine)
+	c.Move(time.Minute)
+	if mine.Have(k.ID) {
+		t.Fatal("the other replica has not seen the key")
+	}
+	if !strings.Contains(mine.Waiting(), "auth-1") {
+		t.Errorf("it waits for %q", mine.Waiting())
+	}
+	look(t, other)
+	look(t, mine)
+	c.Move(19 * time.Second)
+	if mine.Have(k.ID) {
+		t.Fatal("a cache may hold a key set of the other replica without the key")
+	}
+	c.Move(time.Second)
+	if !mine.Have(k.ID) {
+		t.Fatal("everybody has it")
+	}
+	if mine.Have("auth-0-other") {
+		t.Fatal("nobody knows that one")
+	}
+	// One that leaves is not waited for.
+	next := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, next)
+	look(t, mine)
+	if err := other.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	look(t, mine)
+	c.Move(20 * time.Second)
+	if !mine.Have(next.ID) {
+		t.Error("it waits for a replica that has left")
+	}
+}
+
+// A replica whose row another one took says so, and enters again when it may.
+func TestUsurped(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	cl := join(t, config(r, c, "auth-0"))
+	usurper := store.Replica{Instance: "auth-0", Incarnation: "x", MAC: []byte{}}
+	if _, err := r.EnterRegistry(t.Context(), usurper, 0); err != nil {
+		t.Fatal(err)
+	}
+	look(t, cl)
+	if !errors.Is(cl.Ready(), errTwice) {
+		t.Errorf("ready: %v", cl.Ready())
+	}
+	if err := r.LeaveRegistry(t.Context(), "auth-0", "x"); err != nil {
+		t.Fatal(err)
+	}
+	c.Move(beatEvery)
+	look(t, cl)
+	if err := cl.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A hundred tokens at once that name an unknown key are one look; ten thousand
+// random names are one, too, and keep no good key from being found.
+func TestUnknownKeys(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	cl := join(t, config(r, c, "auth-0"))
+	run(t, cl)
+	good := row(t, c.Now(), "auth-1", accesstoken.ES256)
+	create(t, r, good)
+	var wg sync.WaitGroup
+	var missed atomic.Int64
+	for range 100 {
+		wg.Go(func() {
+			if _, err := cl.Find(good.ID); err != nil {
+				missed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if missed.Load() != 0 {
+		t.Errorf("%d of 100 did not find a key that is there", missed.Load())
+	}
+
+	before := count(t, cl.metrics.lookups, unknown)
+	began := time.Now()
+	for i := range 10_000 {
+		kid := fmt.Sprintf("auth-1-%043d", i)
+		wg.Go(func() {
+			if _, err := cl.Find(kid); !errors.Is(err, accesstoken.ErrUnknownKey) {
+				t.Errorf("%s: %v", kid, err)
+			}
+		})
+		if i%100 == 0 {
+			if _, err := cl.Find(good.ID); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	late := row(t, c.Now(), "auth-1", accesstoken.ES256)
+	create(t, r, late)
+	cl.Ring() // as its maker does
+	deadline := time.Now().Add(5 * time.Second)
+	for _, ok := cl.Keys().Key(late.ID); !ok; _, ok = cl.Keys().Key(late.ID) {
+		if time.Now().After(deadline) {
+			t.Fatal("a new key was not found under the flood")
+		}
+	}
+	wg.Wait()
+	t.Logf("10,000 random names took %v", time.Since(began).Round(time.Millisecond))
+	if got := count(t, cl.metrics.lookups, unknown) - before; got != 1 {
+		t.Errorf("%d looks for 10,000 random names", got)
+	}
+	if len(cl.unknown.until) > maxNegatives {
+		t.Errorf("%d names are remembered", len(cl.unknown.until))
+	}
+
+	c.Move(cooldown)
+	if _, err := cl.Find("no-thumbprint"); !errors.Is(err, accesstoken.ErrUnknownKey) {
+		t.Error(err)
+	}
+	if count(t, cl.metrics.lookups, unknown)-before != 1 {
+		t.Error("a look for a name that is none of ours")
+	}
+}
+
+// A replica that slept looks before it answers; one that merely cannot reach the
+// registry does not make its clients wait each time.
+func TestSlept(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	cl := join(t, config(r, c, "auth-0"))
+	k := row(t, c.Now(), "auth-1", accesstoken.ES256)
+	create(t, r, k)
+	if _, ok := cl.Keys().Key(k.ID); ok {
+		t.Fatal("it looked already; the test shows nothing")
+	}
+	c.Move(LiveFor + time.Second)
+	run(t, cl)
+	if _, ok := cl.Keys().Key(k.ID); !ok {
+		t.Error("it answered without looking")
+	}
+	r.away.Store(true)
+	c.Move(LiveFor + time.Second)
+	cl.Keys()
+	began := time.Now()
+	for range 1000 {
+		cl.Keys()
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("1,000 answers took %v while the registry was away", took)
+	}
+}

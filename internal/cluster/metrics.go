@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Why something that was said in another replica's name was not believed.
+const (
+	wrongMAC       = "mac"       // it is not vouched for by the cluster's secret
+	wrongOwner     = "owner"     // the kid is not its maker's, or not the key's
+	wrongAlgorithm = "algorithm" // none that is accepted
+	wrongKey       = "key"       // it cannot be read
+)
+
+type metrics struct {
+	replicas *prometheus.GaugeVec
+	keys     prometheus.Gauge
+	rejected *prometheus.CounterVec
+	lookups  *prometheus.CounterVec
+	failures prometheus.Counter
+	known    prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		replicas: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "watchword_cluster_replicas",
+			Help: "Replicas in the registry, this one included, by whether they are alive.",
+		}, []string{"state"}),
+		keys: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "watchword_cluster_keys",
+			Help: "Public keys in the merged key set.",
+		}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_cluster_rejected_total",
+			Help: "What was said in another replica's name and not believed, by reason.",
+		}, []string{"reason"}),
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_cluster_lookups_total",
+			Help: "Keys that tokens named and nobody here had heard of, by what became of it.",
+		}, []string{"result"}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_cluster_registry_failures_total",
+			Help: "Attempts to read or write the registry of replicas that failed.",
+		}),
+		known: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "watchword_cluster_key_known_seconds",
+			Help:    "From when a key of this replica was made until every other one had it.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}),
+	}
+	for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
+		m.rejected.WithLabelValues(reason)
+	}
+	for _, result := range []string{found, unknown, refused} {
+		m.lookups.WithLabelValues(result)
+	}
+	return m
+}
+
+func (m *metrics) register(registerer prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known} {
+		if err := registerer.Register(c); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package cluster
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// MinSecret is how long the cluster's secret must be, in bytes.
+const MinSecret = 32
+
+// A secret is what the cluster's secret becomes: a key for each purpose, so that
+// what was made for one means nothing to another (RFC 5869).
+type secret struct {
+	keys     []byte // rows of signing keys
+	replicas []byte // rows of replicas
+}
+
+func newSecret(text string) (*secret, error) {
+	if len(text) < MinSecret {
+		return nil, fmt.Errorf("cluster.secret has %d bytes: give it %d at least (openssl rand -base64 32)", len(text), MinSecret)
+	}
+	s := &secret{}
+	for purpose, key := range map[string]*[]byte{
+		"signing key": &s.keys,
+		"replica":     &s.replicas,
+	} {
+		var err error
+		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, "watchword cluster 1: "+purpose, sha256.Size); err != nil {
+			return nil, fmt.Errorf("cluster.secret: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// key is the MAC of a row of a signing key: all that says what it is and how long
+// it lives. That it was revoked is not in it: any replica may write that.
+func (s *secret) key(k store.Key) []byte {
+	return sum(s.keys, k.ID, k.Instance, k.Algorithm, string(k.PublicJWK),
+		sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
+}
+
+// replica is the MAC of a replica's row.
+func (s *secret) replica(r store.Replica) []byte {
+	return sum(s.replicas, r.Instance, r.Incarnation, r.URL, r.Version, r.Config,
+		r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen)
+}
+
+func (s *secret) ownsKey(k store.Key) bool         { return hmac.Equal(k.MAC, s.key(k)) }
+func (s *secret) ownsReplica(r store.Replica) bool { return hmac.Equal(r.MAC, s.replica(r)) }
+
+// sum is HMAC-SHA-256 over the fields, strings and numbers, each with its length
+// before it.
+func sum(key []byte, fields ...any) []byte {
+	h := hmac.New(sha256.New, key)
+	for _, f := range fields {
+		var b []byte
+		switch f := f.(type) {
+		case string:
+			b = []byte(f)
+		case int64:
+			b = binary.BigEndian.AppendUint64(nil, uint64(f))
+		}
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
+		h.Write(b)
+	}
+	return h.Sum(nil)
+}

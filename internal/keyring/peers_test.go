@@ -1,0 +1,89 @@
+package keyring
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// fakePeers have what the test says.
+type fakePeers struct {
+	have    map[string]bool
+	changes int
+}
+
+func (p *fakePeers) Authenticate(k store.Key) []byte {
+	return []byte(k.ID + " " + k.ActivateAt.String() + " " + k.RemoveAt.String())
+}
+func (p *fakePeers) Have(kid string) bool  { return p.have[kid] }
+func (*fakePeers) Patience() time.Duration { return 9 * time.Second }
+func (p *fakePeers) Changed()              { p.changes++ }
+
+// A key does not sign before the peers have it, however long that takes; the one
+// before it goes on meanwhile, as long as it may.
+func TestPeersMustHaveAKey(t *testing.T) {
+	for _, keys := range []string{InMemory, InDatabase} {
+		t.Run(keys, func(t *testing.T) {
+			c, s, peers := &clock{now: start}, newStore(t), &fakePeers{have: map[string]bool{}}
+			cfg := testConfig(t, s, c)
+			cfg.Keys, cfg.Peers = keys, peers
+			r := open(t, cfg)
+			first := signing(t, r)
+			if first == "" {
+				t.Fatal("the first key of all does not sign at once")
+			}
+			if peers.changes != 1 {
+				t.Errorf("peers were told %d times that a key was made", peers.changes)
+			}
+			// The next one is made earlier, by their patience.
+			live(t, r, c, testPolicy.keyDuration-testPolicy.lead()-9*time.Second+time.Second)
+			next := rows(t, s)
+			if len(next) != 2 {
+				t.Fatalf("%d keys", len(next))
+			}
+			live(t, r, c, 36*time.Second)
+			if c.Now().Before(next[1].ActivateAt) {
+				t.Fatal("the test does not go far enough")
+			}
+			if got := signing(t, r); got != first {
+				t.Fatalf("%q signs, before the peers have it", got)
+			}
+			peers.have[next[1].ID] = true
+			live(t, r, c, time.Second)
+			if got := signing(t, r); got != next[1].ID {
+				t.Errorf("%q signs", got)
+			}
+			for _, k := range rows(t, s) {
+				if !bytes.Equal(k.MAC, peers.Authenticate(k)) {
+					t.Errorf("the row of %s has the MAC %q", k.ID, k.MAC)
+				}
+			}
+		})
+	}
+}
+
+// When peers come, the keys that this process shares with others get their MACs;
+// rows of others, whose private half it cannot read, do not.
+func TestKeysOfBeforeAreVouchedFor(t *testing.T) {
+	c, s := &clock{now: start}, newStore(t)
+	cfg := testConfig(t, s, c)
+	old := signing(t, open(t, cfg))
+	stranger := row(t, s, old)
+	stranger.ID, stranger.Sealed = "stranger", nil
+	if err := s.CreateKey(t.Context(), stranger); err != nil {
+		t.Fatal(err)
+	}
+	live(t, open(t, cfg), c, time.Minute)
+	cfg.Peers = &fakePeers{have: map[string]bool{old: true}}
+	r := open(t, cfg)
+	if got := signing(t, r); got != old {
+		t.Errorf("%q signs, not the key of before", got)
+	}
+	vouched := slices.DeleteFunc(rows(t, s), func(k store.Key) bool { return k.MAC == nil })
+	if len(vouched) != 1 || vouched[0].ID != old {
+		t.Errorf("vouched for: %v", vouched)
+	}
+}

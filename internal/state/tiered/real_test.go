@@ -1,0 +1,352 @@
+package tiered_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/redisstate"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/state/tiered"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// This file asks the same as tiered_test.go of real servers: Redis in front of
+// PostgreSQL, two replicas, and a proxy before each server.
+
+// A site is two replicas, each with its own way to either server.
+type site struct {
+	redis, sql [2]*proxy
+	wires      [2]*wire
+	durables   [2]*flaky
+	stores     [2]*tiered.Store
+	truth      *sqlstate.Store // SQL without a proxy
+}
+
+// A wire is told of what is asked of Redis, before it is.
+type wire struct {
+	tiered.Fast
+	tell atomic.Pointer[func(op string)]
+}
+
+func (w *wire) told(op string) {
+	if tell := w.tell.Load(); tell != nil {
+		(*tell)(op)
+	}
+}
+
+func (w *wire) CacheRead(ctx context.Context, generation string, key state.Key, token string, hold time.Duration) (state.Record, redisstate.Entry, error) {
+	w.told("CacheRead")
+	return w.Fast.CacheRead(ctx, generation, key, token, hold)
+}
+
+func (w *wire) CacheFill(ctx context.Context, generation, token string, r state.Record, ttl time.Duration) error {
+	w.told("CacheFill")
+	return w.Fast.CacheFill(ctx, generation, token, r, ttl)
+}
+
+func (w *wire) CacheMark(ctx context.Context, generation string, key state.Key, token string, hold time.Duration) error {
+	w.told("CacheMark")
+	return w.Fast.CacheMark(ctx, generation, key, token, hold)
+}
+
+func (w *wire) CacheClear(ctx context.Context, generation string, key state.Key, token string) error {
+	w.told("CacheClear")
+	return w.Fast.CacheClear(ctx, generation, key, token)
+}
+
+// newSite opens replicas on a Redis, with so many connections to the database each.
+func newSite(t *testing.T, redis string, connections int, open func(tiered.Fast, tiered.Durable) *tiered.Store) *site {
+	t.Helper()
+	s := &site{}
+	sql := testenv.Postgres(t)
+	s.truth = openSQL(t, sql, 2)
+	for i := range s.stores {
+		var redisURL, sqlURL string
+		s.redis[i], redisURL = through(t, redis)
+		s.sql[i], sqlURL = through(t, sql)
+		fast, err := redisstate.Open(redisURL)
+		check(t, err)
+		t.Cleanup(func() { fast.Close() })
+		s.wires[i] = &wire{Fast: fast}
+		s.durables[i] = &flaky{Durable: openSQL(t, sqlURL, connections)}
+		s.stores[i] = open(s.wires[i], s.durables[i])
+	}
+	return s
+}
+
+func openSQL(t *testing.T, url string, connections int) *sqlstate.Store {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, MaxConnections: connections})
+	check(t, err)
+	t.Cleanup(func() { db.Close() })
+	_, err = db.Migrate(t.Context())
+	check(t, err)
+	return sqlstate.New(db, time.Now)
+}
+
+// heal ends all faults and waits until both replicas read copies.
+func (s *site) heal(t *testing.T) {
+	t.Helper()
+	for i := range s.stores {
+		s.redis[i].mode.Store(pass)
+		s.sql[i].mode.Store(pass)
+		s.wires[i].tell.Store(nil)
+		s.durables[i].heal()
+	}
+	for _, store := range s.stores {
+		untilReads(t, store)
+	}
+}
+
+// old makes the record "old", of which both replicas read a copy.
+func (s *site) old(t *testing.T) *house {
+	t.Helper()
+	s.heal(t)
+	h := &house{stores: s.stores, key: state.Key{Kind: "test", Owner: "owner", ID: fmt.Sprint("id", time.Now().UnixNano())}}
+	// The database has each statement prepared, so that an answer lost is that of
+	// the statement itself.
+	for _, write := range writes {
+		var err error
+		h.version, err = s.stores[0].Put(t.Context(), h.key, []byte("warm"), time.Hour)
+		check(t, err)
+		check(t, write.run(t.Context(), s.stores[0], h))
+	}
+	var err error
+	h.version, err = s.stores[0].Put(t.Context(), h.key, []byte("old"), time.Hour)
+	check(t, err)
+	for i := range s.stores {
+		until(t, "a read from the copy", func() bool {
+			h.want(t, "old")
+			gets := s.durables[i].gets.Load()
+			return h.read(t, i) == "old" && s.durables[i].gets.Load() == gets
+		})
+	}
+	return h
+}
+
+// TestRealRedisFails is TestRedisFails.
+func TestRealRedisFails(t *testing.T) {
+	s := newSite(t, testenv.Redis(t), 10, replica)
+	for _, name := range []string{"Put", "Take"} {
+		for op, writer := range map[string]int{"CacheMark": 0, "CacheClear": 0, "CacheRead": 1, "CacheFill": 1} {
+			if name == "Take" && op == "CacheFill" {
+				continue // it leaves nothing to fill in
+			}
+			for mode, way := range map[int32]string{refuse: "before", swallow: "after"} {
+				t.Run(fmt.Sprint(name, op, way), func(t *testing.T) {
+					h := s.old(t)
+					var failed atomic.Bool
+					tell := func(o string) {
+						if o == op {
+							failed.Store(true)
+							s.redis[0].mode.Store(mode)
+						}
+					}
+					s.wires[0].tell.Store(&tell)
+					check(t, writes[name].run(t.Context(), s.stores[writer], h))
+					h.want(t, writes[name].leaves)
+					until(t, "the fault", func() bool {
+						h.want(t, writes[name].leaves)
+						return failed.Load()
+					})
+					s.heal(t)
+					h.want(t, writes[name].leaves)
+				})
+			}
+		}
+	}
+}
+
+// TestRealSQLFails is TestSQLFails. The one connection that each replica has is
+// lost with the request, or with the answer.
+func TestRealSQLFails(t *testing.T) {
+	s := newSite(t, testenv.Redis(t), 1, replica)
+	for name, write := range writes {
+		for mode, way := range map[int32]string{refuse: "before", swallow: "after"} {
+			t.Run(fmt.Sprint(name, way), func(t *testing.T) {
+				h := s.old(t)
+				s.durables[0].inject(func(op string, key state.Key) fault {
+					if key == h.key && op != "Get" {
+						if op == "Take" {
+							s.sql[0].spare.Store(1) // it reads before it writes
+						}
+						s.sql[0].mode.Store(mode)
+					}
+					return none
+				})
+				err := write.run(t.Context(), s.stores[0], h)
+				s.sql[0].mode.Store(pass)
+				s.sql[0].spare.Store(0)
+				if !errors.Is(err, state.ErrUnavailable) {
+					t.Fatalf("the write failed with %v", err)
+				}
+				want := "old"
+				if mode == swallow {
+					want = write.leaves
+				}
+				switch r, err := s.truth.Get(t.Context(), h.key); {
+				case err != nil && !errors.Is(err, state.ErrNotFound):
+					t.Fatal(err)
+				case string(r.Value) != want:
+					t.Fatalf("SQL has %q, want %q", r.Value, want)
+				}
+				h.want(t, want)
+				s.heal(t)
+				h.want(t, want)
+			})
+		}
+	}
+}
+
+// The primary dies, and its replica takes over. Nobody is answered with an error,
+// and nobody reads what is old.
+func TestRealFailover(t *testing.T) {
+	t.Parallel()
+	env := testenv.RedisSentinel(t)
+	s := newSite(t, env.URL, 10, replica)
+	s.heal(t)
+	var users sync.WaitGroup
+	done := make(chan struct{})
+	for u := range 8 {
+		key := state.Key{Kind: "test", Owner: "owner", ID: fmt.Sprint("id", u)}
+		users.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				value := fmt.Sprint(n)
+				if _, err := s.stores[u%2].Put(t.Context(), key, []byte(value), time.Hour); err != nil {
+					t.Errorf("Put: %v", err)
+				}
+				for _, store := range s.stores {
+					if r, err := store.Get(t.Context(), key); err != nil || string(r.Value) != value {
+						t.Errorf("read %q, %v, after %q had been answered", r.Value, err, value)
+					}
+				}
+			}
+		})
+	}
+	env.Primary.Stop()
+	for _, store := range s.stores {
+		until(t, "the end of copies", func() bool { return !store.Reads() })
+	}
+	for _, store := range s.stores {
+		until(t, "copies from the new primary", store.Reads)
+	}
+	close(done)
+	users.Wait()
+}
+
+// Redis takes two seconds for every answer. Nobody waits that long; nearly nobody
+// notices; nobody reads what is old; and then all is as before.
+func TestSlowRedis(t *testing.T) {
+	s := newSite(t, testenv.Redis(t), 10, func(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
+		store := patient(fast, durable)
+		store.Hasten(500*time.Millisecond, time.Second) // the lease as it is, and a shorter rest
+		return store
+	})
+	s.heal(t)
+	type call struct {
+		what string
+		took time.Duration
+	}
+	var (
+		mu    sync.Mutex
+		calls []call
+		users sync.WaitGroup
+		done  = make(chan struct{})
+	)
+	for u := range 16 {
+		key := state.Key{Kind: "test", Owner: "owner", ID: fmt.Sprint("id", u)}
+		users.Go(func() {
+			measure := func(what string, do func() error) {
+				begin := time.Now()
+				if err := do(); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				calls = append(calls, call{what, time.Since(begin)})
+			}
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+				value := fmt.Sprint(n)
+				measure("Put", func() error {
+					_, err := s.stores[u%2].Put(t.Context(), key, []byte(value), time.Hour)
+					return err
+				})
+				for i := range 4 {
+					measure("Get", func() error {
+						r, err := s.stores[i%2].Get(t.Context(), key)
+						if err == nil && string(r.Value) != value {
+							err = fmt.Errorf("read %q after %q had been answered", r.Value, value)
+						}
+						return err
+					})
+				}
+				measure("Limit", func() error {
+					_, err := s.stores[u%2].Limit(t.Context(), key, state.Rate{Burst: 100, Period: time.Second})
+					return err
+				})
+			}
+		})
+	}
+	phase := func(name string, d time.Duration) {
+		t.Helper()
+		mu.Lock()
+		calls = nil
+		mu.Unlock()
+		pause(d)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, what := range []string{"Get", "Put", "Limit"} {
+			var took []time.Duration
+			late := 0
+			for _, c := range calls {
+				if c.what == what {
+					took = append(took, c.took)
+				}
+				if c.what == what && c.took > 200*time.Millisecond {
+					late++
+				}
+			}
+			slices.Sort(took)
+			if len(took) < 100 {
+				t.Fatalf("%s: %d calls of %s", name, len(took), what)
+			}
+			longest := took[len(took)-1]
+			t.Logf("%s: %s: %d calls, median %v, p99 %v, longest %v, %d took over 200 ms",
+				name, what, len(took), took[len(took)/2], took[len(took)*99/100], longest, late)
+			if longest > 1900*time.Millisecond || late > len(took)/10 {
+				t.Errorf("%s: %s waits for Redis", name, what)
+			}
+		}
+	}
+	phase("well", time.Second)
+	for _, p := range s.redis {
+		p.mode.Store(slow)
+	}
+	phase("slow", 4*time.Second)
+	for _, p := range s.redis {
+		p.mode.Store(pass)
+	}
+	for _, store := range s.stores {
+		until(t, "reading from redis", store.Reads)
+	}
+	close(done)
+	users.Wait()
+}

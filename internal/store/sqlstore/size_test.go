@@ -1,0 +1,424 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// TestMillion holds every operation to reading what it returns and a little more,
+// whatever the tables hold: 1,000,000 users, all of them in one group.
+func TestMillion(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "watchword.db")
+		db := migrated(t, "sqlite:"+path)
+		// By SQLite's own program: under the race detector the driver would need minutes.
+		load := exec.CommandContext(t.Context(), "sqlite3", "-bail", path)
+		load.Stdin = strings.NewReader("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000; BEGIN;\n" +
+			million("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s)", "printf('%08d', n)") +
+			"COMMIT;")
+		if out, err := load.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Fatalf("%s %v", out, err)
+		}
+		everyOperation(t, db, func(t *testing.T, q sqldb.Q, query string, args []any) {
+			sqlitePlan(t, q, query, args)
+			sqliteSteps(t, path, query, args)
+		})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		server := testenv.StartPostgres(t, "shared_buffers=256MB", "max_wal_size=8GB")
+		db := migrated(t, server.URL)
+		fill(t, "pgx", server.URL, "BEGIN; SET LOCAL session_replication_role = replica;\n"+
+			million("generate_series(1, ?) AS s(n)", "lpad(CAST(n AS TEXT), 8, '0')")+"COMMIT; ANALYZE")
+		everyOperation(t, db, postgresPlan)
+	})
+	t.Run("mariadb", func(t *testing.T) {
+		t.Parallel()
+		server := testenv.StartMariaDB(t, "--innodb-buffer-pool-size=512M", "--innodb-log-file-size=512M")
+		db := migrated(t, server.URL)
+		u, err := url.Parse(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, "mysql", fmt.Sprintf("%s@tcp(%s)%s?multiStatements=true", u.User, u.Host, u.Path),
+			"SET sql_mode = 'PIPES_AS_CONCAT', foreign_key_checks = 0, unique_checks = 0, max_recursive_iterations = 2000000;\n"+
+				million("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s) AS s", "lpad(n, 8, '0')")+
+				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, revocations, audit_events")
+		everyOperation(t, db, nil)
+	})
+}
+
+func migrated(t *testing.T, url string) *sqldb.DB {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func fill(t *testing.T, driver, dsn, script string) {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), script); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// million makes the tables: everyone is in the group "all", one user in "admins",
+// those who are disabled in "left", and the first 20,000 in two others. Each group
+// gives a claim of its own name. The series yields n up to ?; digits are n's.
+func million(series, digits string) string {
+	from := func(n int) string { return " FROM " + strings.Replace(series, "?", fmt.Sprint(n), 1) }
+	id := "'019' || " + digits + " || '-0000-7000-8000-000000000000'"
+	name := "'user' || " + digits
+	rows := []string{
+		"users (id, username, name_key, email, first_name, last_name, password_hash, disabled, epoch, session_epoch, created_at, updated_at, version)" +
+			" SELECT " + id + ", " + name + ", " + name + ", '', '', '', '', CASE WHEN n % 50000 = 2 THEN 1 ELSE 0 END, 1, 1, 0, 0, 1" + from(1_000_000),
+		"usergroups (id, name, name_key, created_at, updated_at, version) SELECT 'g' || n, 'g' || n, 'g' || n, 0, 0, 1" + from(2),
+		"usergroups (id, name, name_key, created_at, updated_at, version) VALUES ('all', 'all', 'all', 0, 0, 1), ('admins', 'admins', 'admins', 0, 0, 1), ('left', 'left', 'left', 0, 0, 1)",
+		"claims (id, name, name_key, short_name, held_value, created_at, updated_at, version) SELECT id, id, id, id, 'r', 0, 0, 1 FROM usergroups",
+		"group_claims (group_id, claim_id) SELECT id, id FROM usergroups",
+		"memberships (user_id, group_id, user_key) SELECT " + id + ", 'all', " + name + from(1_000_000),
+		"memberships (user_id, group_id, user_key) SELECT " + id + ", 'admins', " + name + from(1),
+		"memberships (user_id, group_id, user_key) SELECT id, 'left', name_key FROM users WHERE disabled = 1",
+		"memberships (user_id, group_id, user_key) SELECT u.id, g.id, u.name_key FROM users u JOIN usergroups g ON g.id LIKE 'g%' WHERE u.name_key <= 'user00020000'",
+		"revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)" +
+			" SELECT n, 'jti', 'j' || n, 0, 0, n, 0, '', 'logout'" + from(100_000),
+		"audit_events (id, at_time, actor, action, target, outcome, address, detail)" +
+			" SELECT 'e' || " + digits + ", n, 'u' || (n % 1000), 'login', 't' || (n % 1000), 'ok', '', ''" + from(100_000),
+	}
+	return "INSERT INTO " + strings.Join(rows, ";\nINSERT INTO ") + ";\nUPDATE revocation_head SET seq = 100000;\n"
+}
+
+// most is how many rows an operation may look at. Each returns 20 at most, and the
+// user in question is in 3 groups.
+const most = 100
+
+// everyOperation runs every operation whose cost could depend on the size of a
+// table, and rolls it back.
+func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.Q, query string, args []any)) {
+	const id, name, far = "01900010000-0000-7000-8000-000000000000", "user00010000", "user00900000"
+	page := store.Page{After: far, Limit: 20}
+	search := store.Page{Prefix: "user00777", Limit: 20}
+	nobody := store.Page{Prefix: "zz", Limit: 20}
+	now := time.UnixMicro(50)
+	want := func(t *testing.T, n int) func(any, error) error {
+		return func(list any, err error) error {
+			if got := count(list); err == nil && got != n {
+				t.Errorf("%d records, want %d", got, n)
+			}
+			return err
+		}
+	}
+	holds := func(t *testing.T, r records, claim string, want bool) error {
+		got, err := r.AnyoneHolds(t.Context(), claim, "r")
+		if err == nil && got != want {
+			t.Errorf("anyone holds %s: %v", claim, got)
+		}
+		return err
+	}
+	for what, operation := range map[string]func(t *testing.T, ctx context.Context, r records) error{
+		"login":     func(t *testing.T, ctx context.Context, r records) error { return second(r.UserByName(ctx, name)) },
+		"user":      func(t *testing.T, ctx context.Context, r records) error { return second(r.User(ctx, id)) },
+		"list":      func(t *testing.T, ctx context.Context, r records) error { return want(t, 20)(r.Users(ctx, page)) },
+		"search":    func(t *testing.T, ctx context.Context, r records) error { return want(t, 20)(r.Users(ctx, search)) },
+		"no result": func(t *testing.T, ctx context.Context, r records) error { return want(t, 0)(r.Users(ctx, nobody)) },
+		"groups of a user": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 3)(r.GroupsOfUser(ctx, id))
+		},
+		"claims of a user": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 3)(r.ClaimsOfUser(ctx, id))
+		},
+		"user with claims": func(t *testing.T, ctx context.Context, r records) error {
+			_, claims, err := r.UserWithClaims(ctx, id)
+			return want(t, 3)(claims, err)
+		},
+		"members": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.MembersOfGroup(ctx, "all", page))
+		},
+		"members, searched": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.MembersOfGroup(ctx, "all", search))
+		},
+		"members of a small group": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 1)(r.MembersOfGroup(ctx, "admins", store.Page{Limit: 20}))
+		},
+		"everyone holds":  func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "all", true) },
+		"one holds":       func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "admins", true) },
+		"who left hold":   func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "left", false) },
+		"nobody holds":    func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "none", false) },
+		"group with name": func(t *testing.T, ctx context.Context, r records) error { return second(r.GroupByName(ctx, "g2")) },
+		"create": func(t *testing.T, ctx context.Context, r records) error {
+			return r.CreateUser(ctx, store.User{ID: "new", NameKey: "new"})
+		},
+		"rename": func(t *testing.T, ctx context.Context, r records) error {
+			return r.UpdateUser(ctx, store.User{ID: id, NameKey: "renamed", Version: 1})
+		},
+		"epoch":  func(t *testing.T, ctx context.Context, r records) error { return second(r.NextEpoch(ctx, id, true)) },
+		"delete": func(t *testing.T, ctx context.Context, r records) error { return r.DeleteUser(ctx, id) },
+		"join":   func(t *testing.T, ctx context.Context, r records) error { return r.AddMember(ctx, id, "left") },
+		"leave":  func(t *testing.T, ctx context.Context, r records) error { return r.RemoveMember(ctx, id, "all") },
+		"tail of the log": func(t *testing.T, ctx context.Context, r records) error {
+			revs, _, err := r.RevocationsAfter(ctx, 99_990, 20)
+			return want(t, 10)(revs, err)
+		},
+		"end of the log": func(t *testing.T, ctx context.Context, r records) error {
+			revs, _, err := r.RevocationsAfter(ctx, 100_000, 20)
+			return want(t, 0)(revs, err)
+		},
+		"middle of the log": func(t *testing.T, ctx context.Context, r records) error {
+			revs, _, err := r.RevocationsAfter(ctx, 50_000, 20)
+			return want(t, 20)(revs, err)
+		},
+		"append to the log": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.AppendRevocation(ctx, store.Revocation{Kind: "jti"}))
+		},
+		"sweep of the log": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.DeleteExpiredRevocations(ctx, now, 20))
+		},
+		"trail": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Before: "e00050000", Limit: 20}))
+		},
+		"trail of one": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Actor: "u7", Limit: 20}))
+		},
+		"trail of a target": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Target: "t7", Limit: 20}))
+		},
+		"sweep of the trail": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.DeleteAuditBefore(ctx, now, 20))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			done := errors.New("rolled back")
+			err := db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
+				if db.Dialect() == sqldb.MySQL {
+					before := mysqlReads(t, q)
+					if err := operation(t, ctx, records{q: q}); err != nil {
+						return err
+					}
+					// Asking for the counters counts, too, but less than 20.
+					if n := mysqlReads(t, q) - before; n > most {
+						t.Errorf("%d rows are read", n)
+					}
+				} else if err := operation(t, ctx, records{q: watched{q, func(query string, args []any) { plan(t, q, query, args) }}}); err != nil {
+					return err
+				}
+				return done
+			})
+			if err != done {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func count(list any) int {
+	switch l := list.(type) {
+	case []store.User:
+		return len(l)
+	case []store.Group:
+		return len(l)
+	case []store.Claim:
+		return len(l)
+	case []store.Revocation:
+		return len(l)
+	case []store.AuditEvent:
+		return len(l)
+	}
+	return -1
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// watched is a transaction that shows each statement before it runs.
+type watched struct {
+	sqldb.Q
+	see func(query string, args []any)
+}
+
+func (w watched) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	w.see(query, args)
+	return w.Q.Exec(ctx, query, args...)
+}
+
+func (w watched) Query(ctx context.Context, query string, args ...any) (*sqldb.Rows, error) {
+	w.see(query, args)
+	return w.Q.Query(ctx, query, args...)
+}
+
+func (w watched) QueryRow(ctx context.Context, query string, args ...any) sqldb.Row {
+	w.see(query, args)
+	return w.Q.QueryRow(ctx, query, args...)
+}
+
+var (
+	sqliteCount = regexp.MustCompile(`(?m)^VM-steps: (\d+)$`)
+	// What SQLite calls a scan: of nothing, or of a part that has been found already.
+	sqliteOneRow = regexp.MustCompile(`^SCAN (CONSTANT ROW|r LEFT-JOIN)$`)
+	sqliteSorted = regexp.MustCompile(`u\.name_key > |m\.user_key > |FROM revocations WHERE|FROM audit_events WHERE`)
+)
+
+// sqlitePlan says which tables a statement walks through, and lets no page be
+// sorted: it would be read to its end before.
+func sqlitePlan(t *testing.T, q sqldb.Q, query string, args []any) {
+	steps, err := sqldb.All(t.Context(), q, func(scan sqldb.Scan) (step string, err error) {
+		var a, b, c int
+		return step, scan(&a, &b, &c, &step)
+	}, "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, query)
+	}
+	for _, step := range steps {
+		if strings.HasPrefix(step, "SCAN") && !sqliteOneRow.MatchString(step) || strings.Contains(step, "AUTOMATIC") ||
+			strings.Contains(step, "ORDER BY") && sqliteSorted.MatchString(query) {
+			t.Errorf("%s\n%s\n%s", step, query, strings.Join(steps, "\n"))
+		}
+	}
+}
+
+// sqliteSteps lets SQLite's own program count what a SELECT does; the plan does not
+// say where in an index it begins to read.
+func sqliteSteps(t *testing.T, path, query string, args []any) {
+	if !strings.HasPrefix(query, "SELECT") {
+		return
+	}
+	script := ".stats vmstep\n"
+	for i, a := range args {
+		if s, ok := a.(string); ok {
+			a = `"'` + s + `'"`
+		}
+		script += fmt.Sprintf(".parameter set ?%d %v\n", i+1, a)
+	}
+	count := exec.CommandContext(t.Context(), "sqlite3", "-bail", path)
+	count.Stdin = strings.NewReader(script + query + ";")
+	out, err := count.CombinedOutput()
+	steps := sqliteCount.FindAllSubmatch(out, -1)
+	if err != nil || len(steps) == 0 {
+		t.Fatalf("%s %v\n%s", out, err, query)
+	}
+	if n, err := strconv.Atoi(string(steps[len(steps)-1][1])); err != nil || n > 20*most {
+		t.Errorf("%d steps, %v\n%s", n, err, query)
+	}
+}
+
+// A postgresNode is a step of a plan, and what it did.
+type postgresNode struct {
+	Type    string         `json:"Node Type"`
+	Table   string         `json:"Relation Name"`
+	Index   string         `json:"Index Name"`
+	Rows    float64        `json:"Actual Rows"`
+	Loops   float64        `json:"Actual Loops"`
+	Removed float64        `json:"Rows Removed by Filter"`
+	Recheck float64        `json:"Rows Removed by Index Recheck"`
+	Plans   []postgresNode `json:"Plans"`
+}
+
+// postgresPlan looks at the plans that a prepared statement comes to have. What reads
+// is also run.
+func postgresPlan(t *testing.T, q sqldb.Q, query string, args []any) {
+	analyze, call := "", ""
+	if strings.HasPrefix(query, "SELECT") {
+		analyze = "ANALYZE, "
+	}
+	for i, a := range args {
+		if s, ok := a.(string); ok {
+			a = "'" + strings.ReplaceAll(s, "'", "''") + "'"
+		}
+		call += fmt.Sprint([]string{"(", ", "}[min(i, 1)], a)
+	}
+	if call != "" {
+		call += ")"
+	}
+	do := func(statement string) {
+		if _, err := q.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%v\n%s", err, statement)
+		}
+	}
+	do("PREPARE watched AS " + numbered(query))
+	defer do("DEALLOCATE watched")
+	for range 7 { // PostgreSQL makes a plan for any arguments after five runs
+		var text string
+		if err := q.QueryRow(t.Context(), "EXPLAIN ("+analyze+"FORMAT JSON) EXECUTE watched"+call).Scan(&text); err != nil {
+			t.Fatalf("%v\n%s", err, query)
+		}
+		var plans []struct{ Plan postgresNode }
+		if err := json.Unmarshal([]byte(text), &plans); err != nil {
+			t.Fatal(err)
+		}
+		rows := 0.0
+		var walk func(n postgresNode)
+		walk = func(n postgresNode) {
+			if n.Table != "" || n.Index != "" {
+				rows += (n.Rows + n.Removed + n.Recheck) * n.Loops
+			}
+			switch n.Table {
+			case "users", "memberships", "revocations", "audit_events":
+				if n.Type == "Seq Scan" {
+					t.Errorf("a scan of %s", n.Table)
+				}
+			}
+			for _, p := range n.Plans {
+				walk(p)
+			}
+		}
+		for _, p := range plans {
+			walk(p.Plan)
+		}
+		if rows > most {
+			t.Errorf("%v rows are read", rows)
+		}
+		if t.Failed() {
+			t.Fatalf("%s\n%s", query, text)
+		}
+	}
+}
+
+// numbered writes parameters as PREPARE has them; none of our statements has a
+// question mark that is something else.
+func numbered(query string) string {
+	for n := 1; strings.Contains(query, "?"); n++ {
+		query = strings.Replace(query, "?", fmt.Sprint("$", n), 1)
+	}
+	return query
+}
+
+// mysqlReads is how many rows the storage engine has handed to this connection.
+func mysqlReads(t *testing.T, q sqldb.Q) (sum int) {
+	t.Helper()
+	counters, err := sqldb.All(t.Context(), q, func(scan sqldb.Scan) (n int, err error) {
+		var name string
+		return n, scan(&name, &n)
+	}, "SHOW SESSION STATUS LIKE 'Handler_read%'")
+	if err != nil || len(counters) == 0 {
+		t.Fatal(counters, err)
+	}
+	for _, n := range counters {
+		sum += n
+	}
+	return sum
+}

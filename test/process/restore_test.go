@@ -1,0 +1,122 @@
+package process
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// A restore that is killed in its middle has written nothing, and can be done again.
+func TestRestoreKilled(t *testing.T) {
+	const many = 20_000
+	dir := t.TempDir()
+	environment := func(url string) []string {
+		return []string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + url, "AUTH_STORAGE_KEY=" + hex.EncodeToString(make([]byte, 32))}
+	}
+	command := func(url string, args ...string) (*exec.Cmd, *output) {
+		cmd, out := exec.Command(binary, args...), &output{}
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, environment(url), out, out
+		return cmd, out
+	}
+	file := filepath.Join(dir, "backup")
+	from := "sqlite:" + filepath.Join(dir, "from.db")
+	addUsers(t, from, many)
+	if cmd, out := command(from, "backup", file); cmd.Run() != nil {
+		t.Fatal(out)
+	}
+
+	wal := filepath.Join(dir, "to.db-wal")
+	for name, tt := range map[string]struct {
+		url  string
+		busy func(db *sqldb.DB) bool // rows are being written
+	}{
+		"sqlite": {"sqlite:" + filepath.Join(dir, "to.db"), func(*sqldb.DB) bool {
+			info, err := os.Stat(wal)
+			return err == nil && info.Size() > 1<<20
+		}},
+		"postgres": {testenv.Postgres(t), func(db *sqldb.DB) bool {
+			return number(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'INSERT INTO users%'") > 0
+		}},
+		"mariadb": {testenv.MariaDB(t), func(db *sqldb.DB) bool {
+			return number(t, db, "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'INSERT INTO users%'") > 0
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openDB(t, tt.url)
+			if _, err := db.Migrate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			cmd, out := command(tt.url, "restore", file)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			waitUntil(t, "the restore writes", func() bool { return tt.busy(db) })
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Fatalf("it had ended before it was killed: %s", out)
+			}
+			if n := number(t, db, "SELECT COUNT(*) FROM users"); n != 0 {
+				t.Errorf("%d users are there", n)
+			}
+			again, out := command(tt.url, "restore", file)
+			if err := again.Run(); err != nil || !strings.Contains(out.String(), fmt.Sprint(many, " users\n")) {
+				t.Errorf("again: %v\n%s", err, out)
+			}
+			if n := number(t, db, "SELECT COUNT(*) FROM users"); n != many {
+				t.Errorf("%d users are there, want %d", n, many)
+			}
+		})
+	}
+}
+
+func openDB(t *testing.T, url string) *sqldb.DB {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func number(t *testing.T, db *sqldb.DB, query string) (n int) {
+	t.Helper()
+	if err := db.QueryRow(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// addUsers makes the schema and so many users.
+func addUsers(t *testing.T, url string, n int) {
+	t.Helper()
+	db := openDB(t, url)
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	err := sqlstore.New(db).Update(t.Context(), func(r store.Records) error {
+		for i := range n {
+			name := fmt.Sprintf("user-%05d", i)
+			if err := r.CreateUser(t.Context(), store.User{ID: name, Username: name, NameKey: name, PasswordHash: "x", CreatedAt: now, UpdatedAt: now}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,140 @@
+package verify
+
+import (
+	"crypto/sha256"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// DefaultCacheSize is Config.CacheSize where nothing else is said.
+const DefaultCacheSize = 4096
+
+// A cache keeps tokens whose signature has been verified, so that the next
+// request with the same token need not pay for that again. Nothing else is taken
+// from it: the key must still be in the key set, and the times, the audience and
+// the revocations are asked each time. Only good tokens are kept, so that nobody
+// can fill it, or have a refusal remembered, who holds no valid tokens.
+//
+// A token is found by the SHA-256 of all of it; the token itself is not kept.
+type cache struct {
+	shards [cacheShards]cacheShard
+}
+
+const cacheShards = 16
+
+// A cacheShard forgets by generations: when the young one is full it becomes the
+// old one, and the old one goes. Who is found in the old one is young again. So
+// what is in use stays, within a bound, and no list has to be kept in order.
+type cacheShard struct {
+	mu         sync.RWMutex
+	limit      int // of each generation
+	young, old map[cacheKey]*known
+}
+
+type cacheKey [sha256.Size]byte
+
+// A known token is one that was verified. If it is kept, requests share what it
+// holds, and get copies.
+type known struct {
+	token *accesstoken.Token
+	ids   revoked.IDs
+	key   accesstoken.Key
+	set   atomic.Pointer[accesstoken.KeySet] // one in which the key is; nil: not asked yet
+}
+
+func newCache(size int) *cache {
+	c := &cache{}
+	for i := range c.shards {
+		c.shards[i].limit = max(1, (size+2*cacheShards-1)/(2*cacheShards))
+		c.shards[i].young = map[cacheKey]*known{}
+	}
+	return c
+}
+
+// cacheKeyOf hashes a token without moving it to the heap, if it has the usual
+// length.
+func cacheKeyOf(token string) cacheKey {
+	var buf [1024]byte
+	return sha256.Sum256(append(buf[:0], token...))
+}
+
+func (c *cache) shard(k cacheKey) *cacheShard { return &c.shards[k[0]%cacheShards] }
+
+// get returns a token that was put, unless it was forgotten or its key is not the
+// one in the set any more.
+func (c *cache) get(k cacheKey, set *accesstoken.KeySet) *known {
+	s := c.shard(k)
+	s.mu.RLock()
+	n, young := s.young[k]
+	if !young {
+		n = s.old[k]
+	}
+	s.mu.RUnlock()
+	switch {
+	case n == nil:
+		return nil
+	case !n.keyIn(set):
+		s.drop(k)
+		return nil
+	case !young:
+		c.put(k, n)
+	}
+	return n
+}
+
+// put keeps a token that has just been verified.
+func (c *cache) put(k cacheKey, n *known) { c.shard(k).put(k, n) }
+
+func (c *cache) drop(k cacheKey) { c.shard(k).drop(k) }
+
+func (c *cache) len() int {
+	n := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.RLock()
+		n += len(s.young) + len(s.old)
+		s.mu.RUnlock()
+	}
+	return n
+}
+
+func (s *cacheShard) put(k cacheKey, n *known) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.young[k]; !ok && len(s.young) >= s.limit {
+		s.old, s.young = s.young, make(map[cacheKey]*known, s.limit)
+	}
+	delete(s.old, k)
+	s.young[k] = n
+}
+
+func (s *cacheShard) drop(k cacheKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.young, k)
+	delete(s.old, k)
+}
+
+// keyIn says whether the key that verified the token is in the set, under its name.
+func (n *known) keyIn(set *accesstoken.KeySet) bool {
+	if set == n.set.Load() {
+		return set != nil
+	}
+	k, ok := set.Key(n.key.ID)
+	if !ok || !k.Equal(n.key) {
+		return false
+	}
+	n.set.Store(set)
+	return true
+}
+
+// ownCopy is a token of which nothing that can be changed belongs to another.
+func ownCopy(t *accesstoken.Token) *accesstoken.Token {
+	c := *t
+	c.Audience = slices.Clone(t.Audience)
+	return &c
+}

@@ -1,0 +1,151 @@
+package verify
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// A Condition is what Verify and Require can be told beside the token: a
+// Requirement, which the token must meet, or MaxStaleness, FailOpen or FailClosed,
+// which take the place of the Config's.
+type Condition interface{ set(*conditions) }
+
+// conditions are those of one route. Of two that say the same thing the later one
+// counts; requirements add up.
+type conditions struct {
+	maxStaleness MaxStaleness
+	onStale      OnStale
+	required     []Requirement
+}
+
+func (v *Verifier) conditions(list []Condition) *conditions {
+	c := &conditions{maxStaleness: MaxStaleness(v.cfg.MaxStaleness), onStale: v.cfg.OnStale}
+	for _, one := range list {
+		one.set(c)
+	}
+	return c
+}
+
+// judge refuses a token that does not meet a requirement.
+func (c *conditions) judge(t *accesstoken.Token) error {
+	for _, r := range c.required {
+		if !r.Met(t) {
+			return &accesstoken.Error{Code: ErrForbidden.Code, Detail: ErrForbidden.Detail + ": " + r.String()}
+		}
+	}
+	return nil
+}
+
+// MaxStaleness is, for one route, for how long a Verifier trusts what it knows of
+// revocations; see Config. With FailClosed, MaxStaleness(2*time.Minute) lets an
+// outage of two minutes pass. Much below three seconds, tokens are refused now and
+// then although nothing is broken. A route cannot learn more often what was taken
+// back than the Config's MaxStaleness makes the Verifier ask: set that to the
+// strictest.
+type MaxStaleness time.Duration
+
+func (d MaxStaleness) set(c *conditions) { c.maxStaleness = d }
+
+// OnStale says what is answered about a good token while it is not known whether
+// it has been taken back.
+type OnStale int
+
+const (
+	// FailClosed refuses it: 503.
+	FailClosed OnStale = iota
+	// FailOpen accepts it. A Verifier that has never seen the feed refuses all the
+	// same: it would bring back everything that was ever taken back.
+	FailOpen
+)
+
+func (o OnStale) set(c *conditions) { c.onStale = o }
+
+// A Requirement says which tokens may pass. Claim, Any, All and That make them;
+// the zero Requirement lets nobody pass.
+type Requirement struct {
+	met   func(*accesstoken.Token) bool
+	text  string
+	joint string // what joins the parts of the text, if there are several
+}
+
+func (r Requirement) set(c *conditions) { c.required = append(c.required, r) }
+
+// Met says whether the token meets the requirement.
+func (r Requirement) Met(t *accesstoken.Token) bool { return r.met != nil && r.met(t) }
+
+// String says what is required: "ship=acc and (log=r or log=w)". Who is refused
+// for want of it is told so.
+func (r Requirement) String() string {
+	if r.met == nil {
+		return nobody
+	}
+	return r.text
+}
+
+const (
+	anybody = "any valid token"
+	nobody  = "nobody may"
+	and     = " and "
+	or      = " or "
+)
+
+// Claim requires that the token holds the value under the name. A user who has
+// several values has them in one claim, joined with commas: "log":"r,w" holds r
+// and w. A value written like that requires all that it lists.
+func Claim(name, value string) Requirement {
+	values := strings.Split(value, ",")
+	return Requirement{text: name + "=" + value, met: func(t *accesstoken.Token) bool {
+		return !slices.ContainsFunc(values, func(one string) bool { return !t.HasValue(name, one) })
+	}}
+}
+
+// Any requires at least one of the requirements; of none, nobody meets one.
+func Any(of ...Requirement) Requirement {
+	of = slices.Clone(of)
+	return Requirement{text: join(of, or, nobody), joint: jointOf(of, or), met: func(t *accesstoken.Token) bool {
+		return slices.ContainsFunc(of, func(r Requirement) bool { return r.Met(t) })
+	}}
+}
+
+// All requires every one of the requirements.
+func All(of ...Requirement) Requirement {
+	of = slices.Clone(of)
+	return Requirement{text: join(of, and, anybody), joint: jointOf(of, and), met: func(t *accesstoken.Token) bool {
+		return !slices.ContainsFunc(of, func(r Requirement) bool { return !r.Met(t) })
+	}}
+}
+
+// That is a requirement of one's own. The text tells people what it is.
+func That(text string, met func(*accesstoken.Token) bool) Requirement {
+	return Requirement{met: met, text: text}
+}
+
+// join puts parts that are joined otherwise into parentheses.
+func join(of []Requirement, joint, empty string) string {
+	if len(of) == 0 {
+		return empty
+	}
+	parts := make([]string, len(of))
+	for i, r := range of {
+		parts[i] = r.String()
+		if len(of) > 1 && r.joint != "" && r.joint != joint {
+			parts[i] = "(" + parts[i] + ")"
+		}
+	}
+	return strings.Join(parts, joint)
+}
+
+// jointOf is the joint that a text made by join shows: that of its only part, if
+// there is but one.
+func jointOf(of []Requirement, joint string) string {
+	switch len(of) {
+	case 0:
+		return ""
+	case 1:
+		return of[0].joint
+	}
+	return joint
+}

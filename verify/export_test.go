@@ -1,0 +1,4 @@
+package verify
+
+// Cached is how many verified tokens are remembered.
+func (v *Verifier) Cached() int { return v.cache.len() }

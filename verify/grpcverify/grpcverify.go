@@ -1,0 +1,187 @@
+package grpcverify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/watchword-auth/watchword/verify"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// A Guard decides which calls a server takes. It is set up before it is used, and
+// then safe for concurrent use.
+type Guard struct {
+	verifier *verify.Verifier
+	always   []verify.Condition
+	rules    map[string]rule // by method "/package.Service/Method" or service "/package.Service/"
+}
+
+type rule struct {
+	public     bool
+	conditions []verify.Condition
+}
+
+// New makes a Guard for which every call needs a good token that meets the
+// conditions.
+func New(v *verify.Verifier, conditions ...verify.Condition) *Guard {
+	return &Guard{verifier: v, always: conditions, rules: map[string]rule{}}
+}
+
+// Method adds conditions for one method, "/package.Service/Method", or for all of
+// a service, "/package.Service/".
+func (g *Guard) Method(name string, conditions ...verify.Condition) *Guard {
+	r := g.rules[name]
+	r.conditions = append(r.conditions, conditions...)
+	g.rules[name] = r
+	return g
+}
+
+// Public lets the calls of a method, or of all of a service, through without a
+// token. What has conditions of its own is not public.
+func (g *Guard) Public(name string) *Guard {
+	r := g.rules[name]
+	r.public = true
+	g.rules[name] = r
+	return g
+}
+
+// ServerOptions have a server ask the Guard before every call.
+func (g *Guard) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(g.Unary), grpc.ChainStreamInterceptor(g.Stream)}
+}
+
+// Check says which of the names that the Guard was given the server does not have:
+// one that is misspelt protects nothing. Call it when all services are registered.
+func (g *Guard) Check(s *grpc.Server) error {
+	known := map[string]bool{}
+	for service, info := range s.GetServiceInfo() {
+		known["/"+service+"/"] = true
+		for _, m := range info.Methods {
+			known["/"+service+"/"+m.Name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.rules)) {
+		if !known[name] {
+			return fmt.Errorf("grpcverify: the server has no method or service %q", name)
+		}
+	}
+	return nil
+}
+
+// Unary is a grpc.UnaryServerInterceptor. The handler finds the token with
+// verify.FromContext.
+func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	call, err := g.begin(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	return handler(call.ctx, request)
+}
+
+// Stream is a grpc.StreamServerInterceptor. The token is asked again with every
+// message: when it has expired or was taken back, nothing more comes in or goes
+// out, and the call ends with that reason. A handler that neither receives nor
+// sends is not interrupted.
+func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	call, err := g.begin(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	err = handler(server, &guardedStream{ServerStream: stream, call: call})
+	if refused := call.refused.Load(); refused != nil {
+		return *refused // whatever the handler made of it
+	}
+	return err
+}
+
+// A call is one that was let through.
+type call struct {
+	guard      *Guard
+	ctx        context.Context // with the token
+	token      string
+	conditions []verify.Condition
+	public     bool
+	refused    atomic.Pointer[error] // why it was not let go on
+}
+
+func (g *Guard) begin(ctx context.Context, method string) (*call, error) {
+	service := method[:strings.LastIndexByte(method, '/')+1]
+	ofService, ofMethod := g.rules[service], g.rules[method]
+	if len(ofMethod.conditions) == 0 && (ofMethod.public || ofService.public && len(ofService.conditions) == 0) {
+		return &call{ctx: ctx, public: true}, nil
+	}
+	token, err := verify.Bearer(metadata.ValueFromIncomingContext(ctx, "authorization"))
+	if err != nil {
+		return nil, refusal(err)
+	}
+	c := &call{guard: g, ctx: ctx, token: token, conditions: slices.Concat(g.always, ofService.conditions, ofMethod.conditions)}
+	t, err := g.verifier.Verify(ctx, token, c.conditions...)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	c.ctx = verify.NewContext(ctx, t)
+	return c, nil
+}
+
+// again asks whether the token is still good.
+func (c *call) again() error {
+	if c.public {
+		return nil
+	}
+	if _, err := c.guard.verifier.Verify(c.ctx, c.token, c.conditions...); err != nil {
+		err = refusal(err)
+		c.refused.CompareAndSwap(nil, &err)
+		return err
+	}
+	return nil
+}
+
+type guardedStream struct {
+	grpc.ServerStream
+	call *call
+}
+
+// Context carries the token.
+func (s *guardedStream) Context() context.Context { return s.call.ctx }
+
+// RecvMsg gives the handler no message that came after the token was refused.
+func (s *guardedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return s.call.again()
+}
+
+// SendMsg sends nothing after the token was refused.
+func (s *guardedStream) SendMsg(m any) error {
+	if err := s.call.again(); err != nil {
+		return err
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
+// refusal is an error as a status. Its message begins with the stable code.
+func refusal(err error) error {
+	e := &accesstoken.Error{}
+	if !errors.As(err, &e) {
+		e = verify.ErrKeysUnavailable
+	}
+	code := codes.Unauthenticated
+	switch {
+	case errors.Is(e, verify.ErrForbidden):
+		code = codes.PermissionDenied
+	case errors.Is(e, verify.ErrStale), errors.Is(e, verify.ErrKeysUnavailable):
+		code = codes.Unavailable
+	}
+	return status.Error(code, e.Code+": "+e.Detail)
+}
