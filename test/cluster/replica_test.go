@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,9 +202,7 @@ func (r *replica) goodLog() {
 	}
 }
 
-var metricLine = regexp.MustCompile(`(?m)^(\S+) (\S+)$`)
-
-// metric adds up a counter over its labels.
+// metric is one value of /metrics.
 func (r *replica) metric(name string) float64 {
 	t := r.world.t
 	t.Helper()
@@ -218,18 +215,17 @@ func (r *replica) metric(name string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, found := 0.0, false
-	for _, m := range metricLine.FindAllStringSubmatch(string(body), -1) {
-		if base, _, _ := strings.Cut(m[1], "{"); base == name {
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			var v float64
-			fmt.Sscan(m[2], &v)
-			sum, found = sum+v, true
+			if _, err := fmt.Sscan(value, &v); err != nil {
+				t.Fatal(err)
+			}
+			return v
 		}
 	}
-	if !found {
-		t.Fatalf("%s has no metric %s", r.name, name)
-	}
-	return sum
+	t.Fatalf("%s has no metric %s", r.name, name)
+	return 0
 }
 
 // freeAddress is an address for one replica alone: on a loopback address of its

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -57,8 +56,7 @@ func newWorld(t *testing.T, p plan) *world {
 	if p.redis {
 		w.redis = testenv.StartRedis(t)
 	}
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // never fails
+	secret := rand.Text() + rand.Text()
 	var fronts, seen []string
 	for i := range p.replicas {
 		r := &replica{world: w, name: fmt.Sprintf("s%d", i), addr: freeAddress(t), ahead: p.ahead[i]}
@@ -67,7 +65,7 @@ func newWorld(t *testing.T, p plan) *world {
 		r.balancer = testenv.NewProxy(t, r.addr)
 		r.env = append([]string{
 			"DATABASE_URL=" + through(t, w.database.URL, r.database.Addr),
-			"AUTH_STORAGE_KEY=" + hex.EncodeToString(secret),
+			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET=" + secret,
 			"WATCHWORD_SERVER_PUBLIC_URL=" + issuer,
 			"WATCHWORD_SERVER_DRAIN_DELAY=1s",
 			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.0/8",

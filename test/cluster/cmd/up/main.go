@@ -159,7 +159,6 @@ func awaitReady(ctx context.Context, addr string, ended <-chan error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	client := &http.Client{Timeout: 2 * time.Second}
-	last := errors.New("it does not answer")
 	for {
 		resp, err := client.Get("http://" + addr + "/readyz")
 		if err == nil {
@@ -169,10 +168,9 @@ func awaitReady(ctx context.Context, addr string, ended <-chan error) error {
 			}
 			err = errors.New("it is not ready")
 		}
-		last = err
 		select {
 		case <-ctx.Done():
-			return last
+			return err
 		case err := <-ended:
 			return err
 		case <-time.After(50 * time.Millisecond):
