@@ -62,8 +62,8 @@ func newRestore() *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Write a backup into an empty database",
 		Long: `Write a backup into the configured database, which must be empty, with no node at
-work on it; it may be of another kind than the one that the backup is of. The file is checked to its end
-first, and all of it is written, or nothing.
+work on it; it may be of another kind than the one that the backup is of. The file
+is checked to its end first, and all of it is written, or nothing.
 
 The storage key must be the one that the backup was made with, or that one must be
 among storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS). For a backup of SQLite

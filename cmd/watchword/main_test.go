@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,9 +12,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/token"
 )
 
 func TestMain(m *testing.M) {
@@ -151,4 +155,27 @@ func TestHelpTeaches(t *testing.T) {
 		}
 	}
 	check(newRoot())
+}
+
+// A token is looked into because it is strange: nothing in it reaches the terminal
+// but as text.
+func TestATokenDoesNotSpeakToTheTerminal(t *testing.T) {
+	const evil = "\x1b]0;title\x07 \u009b2J \x7f \u202e \u200b \U000e0041 \r ünïcödé 😀"
+	var out bytes.Buffer
+	cmd := &cobra.Command{}
+	cmd.SetOut(&out)
+	report := token.Report{Claims: map[string]any{"name": evil}, Findings: []string{"It is strange."}}
+	if err := printReport(cmd, report); !errors.Is(err, errNotValid) {
+		t.Error(err)
+	}
+	for _, c := range out.String() {
+		if c != '\n' && !unicode.IsPrint(c) {
+			t.Errorf("%U is written to the terminal", c)
+		}
+	}
+	shown, _, _ := strings.Cut(strings.TrimPrefix(out.String(), "claims: "), "\n- ")
+	var claims map[string]string
+	if err := json.Unmarshal([]byte(shown), &claims); err != nil || claims["name"] != evil || !strings.Contains(shown, "ünïcödé 😀") {
+		t.Errorf("%v, %q in %s", err, claims["name"], shown)
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +81,7 @@ func printReport(cmd *cobra.Command, report token.Report) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s: %s\n", part.name, text)
+		fmt.Fprintf(out, "%s: %s\n", part.name, printable(text))
 	}
 	if report.Valid {
 		fmt.Fprintln(out, "The token is valid.")
@@ -89,4 +91,21 @@ func printReport(cmd *cobra.Command, report token.Report) error {
 		fmt.Fprintf(out, "- %s\n", finding)
 	}
 	return errNotValid
+}
+
+// printable escapes what a terminal would obey or hide, since whoever made the token
+// may have meant it to. What JSON leaves of that stands in strings, where an escape
+// means the same.
+func printable(text []byte) string {
+	var b strings.Builder
+	for _, c := range string(text) {
+		if c == '\n' || unicode.IsPrint(c) {
+			b.WriteRune(c)
+			continue
+		}
+		for _, half := range utf16.Encode([]rune{c}) {
+			fmt.Fprintf(&b, `\u%04x`, half)
+		}
+	}
+	return b.String()
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -199,6 +201,27 @@ func TestNoClaimLooksLikeWhoTheUserIs(t *testing.T) {
 	}
 }
 
+// Values are joined with commas, so who one is has none: a user "x,root" would be
+// root for a resource server that asks whether the claim holds that value.
+func TestNobodyIsTwoByAComma(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Tokens.UserInfo.FullName = "who" })
+	admin := w.login("admin").AccessToken
+	for _, name := range []string{"x,root", "x\uff0croot", ","} { // a full-width one folds to the other
+		w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: name, Password: password}), 422, "invalid_username")
+	}
+	w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: password,
+		FirstName: "Travis,root", LastName: "Ester, Jr.", Email: "a,root@example.com"}), 422, "invalid_email")
+	w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: password,
+		FirstName: "Travis,root", LastName: "Ester, Jr."}), 201, "")
+	claims := w.verify(w.login("tester").AccessToken)
+	if got := claims["who"]; got != "Travis root Ester Jr." {
+		t.Errorf("the name is %q", got)
+	}
+	if u := w.do("GET", "/api/users/tester", admin, nil); !strings.Contains(string(u.body), "Ester, Jr.") {
+		t.Errorf("the directory has %s", u.body)
+	}
+}
+
 func TestTLS(t *testing.T) {
 	certFile, keyFile, roots := certificate(t)
 	l, err := listen(config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}})
@@ -248,4 +271,68 @@ func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) 
 		}
 	}
 	return certFile, keyFile, s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+}
+
+// There is one way to ask whether a token is good: what verify refuses, no endpoint
+// takes.
+func TestNoEndpointTakesWhatWasTakenBack(t *testing.T) {
+	w := newWorld(t, nil)
+	grant := w.login("admin")
+	w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
+	var doc struct {
+		Paths map[string]map[string]struct{ Security []map[string][]string }
+	}
+	if err := json.Unmarshal(w.do("GET", "/openapi.json", "", nil).body, &doc); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for path, item := range doc.Paths {
+		for method, op := range item {
+			if len(op.Security) == 0 {
+				continue
+			}
+			path := strings.NewReplacer("{id}", "admin", "{group}", "Administrators", "{claim}", "Superuser").Replace(path)
+			w.want(w.do(strings.ToUpper(method), path, grant.AccessToken, nil), 401, "token_revoked")
+			asked++
+		}
+	}
+	if asked < 25 {
+		t.Errorf("only %d endpoints ask for a token", asked)
+	}
+}
+
+// A session takes the same room however often it is renewed and verified: no token
+// that was issued is stored.
+func TestTokensLeaveNothingBehind(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Tokens.RenewGrace = 0 })
+	grant := w.login("admin")
+	size := func() (rows map[string]int) {
+		rows = map[string]int{}
+		for _, table := range []string{"users", "settings", "signing_keys", "used_kids", "revocations", "audit_events", "state_records"} {
+			var n int
+			if err := w.node.parts.DB.QueryRow(t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			rows[table] = n
+		}
+		return rows
+	}
+	length := func() (n int) {
+		if err := w.node.parts.DB.QueryRow(t.Context(), "SELECT LENGTH(value) FROM state_records WHERE kind = 'session'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	renew := func() {
+		grant = decode[httpapi.Grant](t, w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 200, ""))
+		w.verify(grant.AccessToken)
+	}
+	renew()
+	before, long := size(), length()
+	for range 50 {
+		renew()
+	}
+	if after := size(); !maps.Equal(before, after) || length() > long+100 {
+		t.Errorf("rows were %v and are %v; the session had %d bytes and has %d", before, after, long, length())
+	}
 }

@@ -97,8 +97,8 @@ func checkEmpty(ctx context.Context, q sqldb.Q) error {
 	for _, t := range tables {
 		query := "SELECT 1 FROM " + t.name
 		switch {
-		case t.name == headTable:
-			query += " WHERE seq > 0"
+		case t.head:
+			query += " WHERE " + t.columns[0].name + " > 0"
 		case t.where != "":
 			query += " WHERE " + t.where
 		}
@@ -134,8 +134,8 @@ func (l *loader) add(t table, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if t.name == headTable {
-		_, err := l.q.Exec(l.ctx, "UPDATE "+headTable+" SET seq = ? WHERE id = 1", args...)
+	if t.head {
+		_, err := l.q.Exec(l.ctx, "UPDATE "+t.name+" SET "+t.columns[0].name+" = ? WHERE id = 1", args...)
 		return err
 	}
 	if t.name != l.table.name || l.rows == maxRows || l.bytes+len(raw) > maxBytes {

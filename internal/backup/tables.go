@@ -29,7 +29,10 @@ type table struct {
 	name string
 	// where says which rows; "": all. The others belong to a database, and not to
 	// what it holds.
-	where   string
+	where string
+	// head says that every database has one row from its beginning, with a number
+	// that counts up from 0. The row is not inserted, but its number set.
+	head    bool
 	columns []column
 }
 
@@ -38,7 +41,6 @@ const (
 	recordsTable = "state_records"
 	keysTable    = "signing_keys"
 	macsTable    = "registered_keys"
-	headTable    = "revocation_head"
 )
 
 // tables are all of them but those of the replicas, who enter by themselves, each
@@ -53,8 +55,8 @@ var tables = []table{
 	{name: keysTable, columns: columns("id instance algorithm public_jwk:blob sealed:maybe created_at:int activate_at:int retire_at:int remove_at:int revoked_at:int")},
 	{name: macsTable, columns: columns("id mac:maybe version:int")},
 	{name: "used_kids", columns: columns("id")},
-	// One row, which every database has from its beginning. Its log_id stays.
-	{name: headTable, columns: columns("seq:int")},
+	{name: "registry_head", head: true, columns: columns("version:int")},
+	{name: "revocation_head", head: true, columns: columns("seq:int")}, // the log_id is the new database's
 	{name: "revocations", columns: columns("seq:int kind subject epoch:int issued_before:int expires_at:int created_at:int actor reason")},
 	{name: "audit_events", columns: columns("id at_time:int actor action target outcome address detail")},
 	// What package tiered says about Redis is not true of another database.
@@ -115,6 +117,9 @@ func known(name string, names []string) (table, error) {
 			if len(t.columns) == before {
 				return t, fmt.Errorf("%w: it has a column %s.%s", ErrNotBackup, name, n)
 			}
+		}
+		if len(t.columns) == 0 {
+			return t, fmt.Errorf("%w: its table %s has no column", ErrNotBackup, name)
 		}
 		return t, nil
 	}

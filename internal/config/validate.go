@@ -92,6 +92,9 @@ func (c *Config) Warnings() []string {
 	if u, err := url.Parse(c.Server.PublicURL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		list = append(list, "server.public_url begins with http://: passwords and tokens cross the network in the clear; use https")
 	}
+	if proxies, err := c.Server.Proxies(); err == nil && slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+		list = append(list, "server.trusted_proxies trusts everybody: a client can say that it is any other; name the proxies")
+	}
 	if c.State.Backend == "memory" {
 		list = append(list, "state.backend is memory: everybody is signed out when this node restarts")
 	}

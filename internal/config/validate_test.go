@@ -176,6 +176,7 @@ func TestWhatFollowsFromTheAddress(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	for _, tt := range []struct{ yaml, want string }{
 		{"server: {public_url: 'http://auth.example.com'}", "server.public_url"},
+		{"server: {trusted_proxies: [10.0.0.0/8, '::/0']}", "server.trusted_proxies"},
 		{"state: {backend: memory}", "state.backend"},
 		{"{redis: {url: 'redis://h'}, state: {backend: sql}}", "redis.url"},
 		{"revocation: {on_outage: allow}", "revocation.on_outage"},

@@ -58,6 +58,8 @@ func TestRefusalsAreAllAlike(t *testing.T) {
 // first and hashes then differs by a factor of a hundred.
 func TestRefusalsTakeTheSameTime(t *testing.T) {
 	w := newWorld(t)
+	w.Hasher = hasher(t, HasherConfig{Memory: 1 << 10, Iterations: 1, Parallelism: 1, Workers: 1})
+	w.user("outdated") // a password that was hashed at a former cost
 	w.Hasher = hasher(t, HasherConfig{Memory: 4 << 10, Iterations: 2, Parallelism: 1, Workers: 1})
 	w.user("known")
 	for _, n := range []NewUser{{Username: "disabled", Password: password, Disabled: true}, {Username: "machine"}} {
@@ -65,7 +67,7 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	names := []string{"known", "unknown", "disabled", "machine", "not a username"}
+	names := []string{"known", "unknown", "disabled", "machine", "not a username", "outdated"}
 	took := make(map[string][]time.Duration)
 	for range 31 {
 		for _, name := range names {

@@ -142,11 +142,30 @@ func (h *Hasher) compute(ctx context.Context, password string, e encoded, size i
 		return nil, err
 	}
 	defer h.budget.Release(weight)
-	return argon2.IDKey([]byte(password), e.salt, uint32(e.iterations), uint32(e.memory), uint8(e.parallelism), uint32(size)), nil
+	hash := e.cost.compute(password, e.salt, size)
+	// A hash of a former, cheaper cost takes as long as one of today's, or a wrong
+	// password would tell that there is such a user.
+	if rest, any := h.cost.beyond(e.cost); any {
+		rest.compute(password, e.salt, size)
+	}
+	return hash, nil
 }
 
 // cost is what one hash costs.
 type cost struct{ memory, iterations, parallelism int }
+
+// compute runs the hash.
+func (c cost) compute(password string, salt []byte, size int) []byte {
+	return argon2.IDKey([]byte(password), salt, uint32(c.iterations), uint32(c.memory), uint8(c.parallelism), uint32(size))
+}
+
+// beyond is what takes as long as c takes longer than d, if that is anything. It
+// needs no more memory than c.
+func (c cost) beyond(d cost) (rest cost, any bool) {
+	rest = c
+	rest.memory = (c.memory*c.iterations - d.memory*d.iterations) / c.iterations
+	return rest, rest.memory >= 8*rest.parallelism
+}
 
 func (c cost) check() error {
 	switch {

@@ -28,13 +28,14 @@ const (
 var freeText = precis.NewFreeform(precis.Norm(norm.NFC))
 
 // UsernameKey is a username as it is compared: RFC 8265 UsernameCaseMapped, so
-// that "Alice" and "ａｌｉｃｅ" are the same person.
+// that "Alice" and "ａｌｉｃｅ" are the same person. It has no comma, which would make
+// two of one for whoever takes a token's claim for a list, as those of rights are.
 func UsernameKey(username string) (string, error) {
-	if key, ok := stableKey(precis.UsernameCaseMapped, username, MaxUsername); ok {
+	if key, ok := stableKey(precis.UsernameCaseMapped, username, MaxUsername); ok && !strings.Contains(key, ",") {
 		return key, nil
 	}
 	return "", problem.New(problem.Invalid, "invalid_username",
-		"a username has 1 to %d letters, digits or marks, and no spaces or invisible characters (RFC 8265)", MaxUsername)
+		"a username has 1 to %d letters, digits or marks, and no commas, spaces or invisible characters (RFC 8265)", MaxUsername)
 }
 
 // nameKey is a group's or claim's name as it is compared: RFC 8266, which folds

@@ -815,3 +815,51 @@ func TestSignerAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Replicas on one database whose tokens live for different times, one of them
+// configured anew now and then: no token outlives its key in either key set, and
+// there is nearly always somebody who signs.
+func TestReplicasWhoseTokensLiveDifferentlyLong(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	lives := []time.Duration{time.Minute, 2 * time.Hour, 20 * time.Minute}
+	boot := func(life time.Duration) (*Ring, time.Duration) {
+		cfg := testConfig(t, s, c)
+		cfg.KeyDuration, cfg.TokenDuration, cfg.MaxAge = 3*time.Hour, life, 30*time.Second
+		return open(t, cfg), life + cfg.Leeway
+	}
+	needed := map[string]time.Time{} // by kid: until when a token that it signed is accepted
+	a, lifeOfA := boot(lives[0])
+	b, lifeOfB := boot(lives[1])
+	silent := 0
+	for minute := range 20 * 60 {
+		c.Move(time.Minute)
+		switch {
+		case minute%300 == 150:
+			b, lifeOfB = boot(lives[minute/300%len(lives)])
+		case minute%240 == 100:
+			if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refresh(t, a)
+		refresh(t, b)
+		for r, life := range map[*Ring]time.Duration{a: lifeOfA, b: lifeOfB} {
+			if kid := signing(t, r); kid != "" {
+				needed[kid] = latest(needed[kid], c.Now().Add(life))
+			} else {
+				silent++
+			}
+		}
+		refresh(t, a) // what b has changed
+		for kid, until := range needed {
+			_, inA := a.Key(kid)
+			_, inB := b.Key(kid)
+			if c.Now().Before(until) && !(inA && inB) {
+				t.Fatalf("minute %d: %s is needed until %v, and gone (%t, %t)", minute, kid, until, inA, inB)
+			}
+		}
+	}
+	if len(needed) < 6 || silent > 10 {
+		t.Errorf("%d keys signed, and in %d minutes none", len(needed), silent)
+	}
+}

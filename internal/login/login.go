@@ -237,11 +237,20 @@ func (s *Service) userInfo(user store.User, claims map[string]string) map[string
 		s.UserInfo.Email:    user.Email,
 	} {
 		maps.DeleteFunc(members, func(claim, _ string) bool { return strings.EqualFold(claim, name) })
-		if name != "" && value != "" {
+		if value = oneValue(value); name != "" && value != "" {
 			members[name] = value
 		}
 	}
 	return members
+}
+
+// oneValue leaves out commas, which part the values of a claim: whoever is called
+// "Ester,root" is not root.
+func oneValue(s string) string {
+	if !strings.Contains(s, ",") {
+		return s
+	}
+	return strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c == ',' || c == ' ' }), " ")
 }
 
 func fullName(u store.User) string {

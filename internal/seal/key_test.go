@@ -144,6 +144,27 @@ func TestFromFileRefuses(t *testing.T) {
 	}
 }
 
+// A name that leads elsewhere is neither written through nor replaced.
+func TestFromFileFollowsNobodyElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	path, elsewhere := filepath.Join(dir, "storage.key"), filepath.Join(dir, "elsewhere")
+	if err := os.Symlink(elsewhere, path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FromFile(path); err == nil {
+		t.Error("a key was made behind a dangling link")
+	}
+	if _, err := os.Lstat(elsewhere); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was written there: %v", err)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link is now %v, %v", info, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 func TestFromFileSaysWhatIsMissing(t *testing.T) {
 	_, err := FromFile(filepath.Join(t.TempDir(), "missing", "storage.key"))
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "create its directory") {

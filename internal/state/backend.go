@@ -131,22 +131,33 @@ func (r Rate) Decision(allowed bool, used int64) Decision {
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
-func isKind(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && c != '_' {
-			return false
-		}
-	}
-	return 1 <= len(s) && len(s) <= MaxKind
-}
+// What a byte of a name may be part of; a table, since every operation asks.
+const (
+	inKind = 1 << iota
+	inName
+)
 
-func isName(s string) bool {
+var names = func() (table [256]byte) {
+	for c := range table {
+		switch {
+		case 'a' <= c && c <= 'z', c == '_':
+			table[c] = inKind | inName
+		case 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
+			table[c] = inName
+		}
+	}
+	return table
+}()
+
+func isKind(s string) bool { return consists(s, inKind, MaxKind) }
+
+func isName(s string) bool { return consists(s, inName, MaxName) }
+
+func consists(s string, of byte, length int) bool {
 	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-':
-		default:
+		if names[s[i]]&of == 0 {
 			return false
 		}
 	}
-	return 1 <= len(s) && len(s) <= MaxName
+	return 1 <= len(s) && len(s) <= length
 }

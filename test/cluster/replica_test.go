@@ -33,8 +33,8 @@ type replica struct {
 	ahead time.Duration // of its wall clock
 	env   []string
 
-	database, redis, balancer *testenv.Proxy // what it reaches, and who reaches it
-	peers                     []*testenv.Proxy
+	database, redis, balancer *testenv.Link // what it reaches, and who reaches it
+	peers                     []*testenv.Link
 
 	log log
 

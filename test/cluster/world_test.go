@@ -61,8 +61,8 @@ func newWorld(t *testing.T, p plan) *world {
 	for i := range p.replicas {
 		r := &replica{world: w, name: fmt.Sprintf("s%d", i), addr: freeAddress(t), ahead: p.ahead[i]}
 		r.url = "http://" + r.addr
-		r.database = testenv.NewProxy(t, w.database.Addr)
-		r.balancer = testenv.NewProxy(t, r.addr)
+		r.database = testenv.NewLink(t, w.database.Addr)
+		r.balancer = testenv.NewLink(t, r.addr)
 		r.env = append([]string{
 			"DATABASE_URL=" + through(t, w.database.URL, r.database.Addr),
 			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET=" + secret,
@@ -79,7 +79,7 @@ func newWorld(t *testing.T, p plan) *world {
 			r.env = append(r.env, "WATCHWORD_CLUSTER_INSTANCE_ID=auth-"+fmt.Sprint(i))
 		}
 		if p.redis {
-			r.redis = testenv.NewProxy(t, w.redis.Addr)
+			r.redis = testenv.NewLink(t, w.redis.Addr)
 			r.env = append(r.env, "REDIS_URL="+through(t, w.redis.URL, r.redis.Addr))
 		}
 		w.replicas = append(w.replicas, r)
@@ -88,7 +88,7 @@ func newWorld(t *testing.T, p plan) *world {
 	}
 	for _, r := range w.replicas {
 		for _, addr := range seen {
-			r.peers = append(r.peers, testenv.NewProxy(t, addr))
+			r.peers = append(r.peers, testenv.NewLink(t, addr))
 		}
 	}
 	w.balancer = testenv.HAProxy(t, fronts...)

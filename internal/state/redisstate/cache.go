@@ -44,8 +44,7 @@ const (
 // identifies the server. Of a generation that has been opened a second time on
 // another server nothing holds.
 func (s *Store) CacheOpen(ctx context.Context, generation string) (server string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
+	ctx = s.deadlines.bound(ctx)
 	c, err := s.Client(ctx)
 	if err != nil {
 		return "", err
@@ -72,7 +71,7 @@ func (s *Store) CacheRead(ctx context.Context, generation string, key state.Key,
 	case found == "T":
 		return state.Record{}, Miss, nil
 	case len(found) > 0 && found[0] == 'V':
-		r, err := decode(key, found[1:])
+		r, err := decode(key, []byte(found[1:]))
 		return r, Hit, err
 	}
 	return state.Record{}, Busy, nil
@@ -100,8 +99,7 @@ func (s *Store) CacheClear(ctx context.Context, generation string, key state.Key
 
 // cache runs the script of an open generation. It is never loaded here.
 func (s *Store) cache(ctx context.Context, generation, key string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
+	ctx = s.deadlines.bound(ctx)
 	c, err := s.Client(ctx)
 	if err != nil {
 		return "", err

@@ -124,6 +124,12 @@ func TestAway(t *testing.T) {
 	}
 	srv.Pause(t)
 	fails("hangs", s)
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if _, err := s.Get(short, key); !errors.Is(err, state.ErrUnavailable) || time.Since(begin) > redisstate.Timeout/2 {
+		t.Errorf("a caller who has 50 ms: %v after %v", err, time.Since(begin))
+	}
 	srv.Resume(t)
 	until(t, "the server that hung", func() bool { return s.Ping(ctx) == nil })
 
@@ -167,70 +173,6 @@ func TestCheck(t *testing.T) {
 	if err := open(t, srv.URL).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "noeviction") {
 		t.Errorf("allkeys-lru: %v", err)
 	}
-}
-
-// BenchmarkGet and BenchmarkSwap compare with the client alone, 64 callers each.
-func BenchmarkGet(b *testing.B) {
-	s := open(b, testenv.Redis(b))
-	must(b)(s.Put(b.Context(), key, make([]byte, 300), time.Hour))
-	c := client(b, s)
-	b.Run("store", func(b *testing.B) {
-		callers(b, func(ctx context.Context) error { _, err := s.Get(ctx, key); return err })
-	})
-	b.Run("client", func(b *testing.B) {
-		callers(b, func(ctx context.Context) error {
-			_, err := c.Do(ctx, c.B().Get().Key("session:{user}:id").Build()).ToString()
-			return err
-		})
-	})
-}
-
-func BenchmarkSwap(b *testing.B) {
-	s := open(b, testenv.Redis(b))
-	must(b)(s.Put(b.Context(), key, make([]byte, 300), time.Hour))
-	c := client(b, s)
-	value := make([]byte, 300)
-	b.Run("store", func(b *testing.B) {
-		callers(b, func(ctx context.Context) error {
-			_, err := s.Swap(ctx, key, 1, value, time.Hour)
-			if errors.Is(err, state.ErrChanged) {
-				err = nil
-			}
-			return err
-		})
-	})
-	// The same number of bytes to a script that does the same.
-	script := rueidis.NewLuaScript("if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[5] then return 0 end return 1")
-	text := rueidis.BinaryString(value)
-	b.Run("client", func(b *testing.B) {
-		callers(b, func(ctx context.Context) error {
-			return script.Exec(ctx, c, []string{"session:{user}:id", "session_index:{user}"},
-				[]string{"id", "0000000000000001", "3600000", text, "0000000000000001"}).Error()
-		})
-	})
-}
-
-func callers(b *testing.B, call func(ctx context.Context) error) {
-	var group sync.WaitGroup
-	work := make(chan int)
-	for range 64 {
-		group.Go(func() {
-			for n := range work {
-				for range n {
-					if err := call(b.Context()); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			}
-		})
-	}
-	b.ResetTimer()
-	for left := b.N; left > 0; left -= 50 {
-		work <- min(left, 50)
-	}
-	close(work)
-	group.Wait()
 }
 
 func open(t testing.TB, url string) *redisstate.Store {

@@ -45,8 +45,8 @@ func talk(c net.Conn, within time.Duration) error {
 	return err
 }
 
-func TestProxy(t *testing.T) {
-	p := NewProxy(t, echo(t))
+func TestLink(t *testing.T) {
+	p := NewLink(t, echo(t))
 	dial := func() net.Conn {
 		c, err := net.Dial("tcp", p.Addr)
 		if err != nil {

@@ -1,0 +1,22 @@
+// Package caddy holds its configuration to what it promises, with a real Caddy.
+package caddy
+
+import (
+	_ "embed"
+	"strings"
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/forwardauth"
+)
+
+//go:embed Caddyfile
+var caddyfile string
+
+func TestCaddy(t *testing.T) {
+	forwardauth.Run(t, func(t *testing.T, auth, app string) string {
+		here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
+		return testenv.StartProxy(t, map[string]string{"Caddyfile": here.Replace(caddyfile)},
+			"env", "HOME=DIR", "XDG_CONFIG_HOME=DIR", "XDG_DATA_HOME=DIR", "caddy", "run", "--config", "DIR/Caddyfile", "--adapter", "caddyfile").URL
+	})
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/watchword-auth/watchword/test/node"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestHTTP(t *testing.T) {
+	auth := node.Start(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, listener, auth.URL) }()
+
+	tester, admin := auth.Login("tester").AccessToken, auth.Login("admin").AccessToken
+	crossed := tester[:strings.LastIndexByte(tester, '.')] + admin[strings.LastIndexByte(admin, '.'):]
+	ask := func(method, path, token string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+listener.Addr().String()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		return res.StatusCode, string(body)
+	}
+	for _, c := range []struct {
+		request, token string
+		status         int
+		answer         string
+	}{
+		{"GET /health", "", 200, `"Fresh":true`},
+		{"GET /hello", "", 401, "token_missing"},
+		{"GET /hello", tester, 200, "hello tester"},
+		{"GET /hello", crossed, 401, "token_signature"},
+		{"GET /log", tester, 200, "hello tester"},
+		{"POST /log", tester, 200, "hello tester"},
+		{"GET /log", admin, 403, "log=r"},
+		{"POST /pay", tester, 403, "ship=bursar or admin=all"},
+		{"POST /pay", admin, 200, "hello admin"},
+	} {
+		method, path, _ := strings.Cut(c.request, " ")
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			status, answer := ask(method, path, c.token)
+			if status == c.status && strings.Contains(answer, c.answer) {
+				break
+			}
+			if c.request != "GET /health" || time.Now().After(deadline) { // it may not be fresh yet
+				t.Errorf("%s: %d %s, want %d %s", c.request, status, answer, c.status, c.answer)
+				break
+			}
+		}
+	}
+	auth.Logout(tester)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		status, answer := ask("GET", "/hello", tester)
+		if status == 401 && strings.Contains(answer, "token_revoked") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after the logout: %d %s", status, answer)
+		}
+	}
+
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,41 @@
+// Package nginx holds its configuration to what it promises, with a real nginx.
+package nginx
+
+import (
+	_ "embed"
+	"strings"
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/forwardauth"
+)
+
+//go:embed watchword.conf
+var conf string
+
+// around is what /etc/nginx/nginx.conf is on a machine of its own.
+const around = `
+load_module /usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so;
+daemon off;
+pid DIR/pid;
+error_log stderr;
+worker_processes 1;
+events {}
+http {
+	access_log off;
+	client_body_temp_path DIR/body;
+	proxy_temp_path DIR/proxy;
+	fastcgi_temp_path DIR/fastcgi;
+	uwsgi_temp_path DIR/uwsgi;
+	scgi_temp_path DIR/scgi;
+	include DIR/watchword.conf;
+}
+`
+
+func TestNginx(t *testing.T) {
+	forwardauth.Run(t, func(t *testing.T, auth, app string) string {
+		here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
+		return testenv.StartProxy(t, map[string]string{"nginx.conf": around, "watchword.conf": here.Replace(conf)},
+			"nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf").URL
+	})
+}
