@@ -74,12 +74,12 @@ func (d *director) note(fault string, about string) {
 	d.t.Logf("%s %s %s", clock(time.Now()), fault, about)
 }
 
-func (d *director) killOne() {
-	r := d.one()
+func (d *director) killOne() { d.kill(d.one()) }
+
+func (d *director) kill(r *replica) {
 	d.note("kill -9", r.name)
 	end := d.history.begin(killed, r.name)
 	r.kill()
-	pause(d.t.Context(), d.between(0, 2000))
 	r.start()
 	end()
 	d.awaitBalanced(r)

@@ -122,7 +122,9 @@ type trouble struct {
 
 // excuses says whether a request may fail because of the trouble:
 //
-//   - kill -9: no answer, or the load balancer's 502, 503 or 504 in its place.
+//   - kill -9: no answer, or the load balancer's 502, 503 or 504 in its place; and
+//     503 with Retry-After of the next process, before the load balancer has noticed
+//     that this one is not ready yet.
 //   - SIGTERM: whoever asks the replica directly may be refused a connection;
 //     behind the load balancer nobody notices.
 //   - SIGSTOP: as kill -9, and 503 with Retry-After until it is ready.
@@ -140,7 +142,7 @@ func (t *trouble) excuses(e event) bool {
 	none := e.status == 0
 	switch t.kind {
 	case killed:
-		return none || e.balancer()
+		return none || e.balancer() || !direct && e.own503()
 	case terminated:
 		return none && direct
 	case frozen:

@@ -15,8 +15,16 @@ var seed = flag.Int64("seed", 0, "repeat the faults of the run that printed this
 // have it.
 var command string
 
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if given := isSet("test.parallel"); !given {
+		_ = flag.Set("test.parallel", "16") // they mostly wait
+	}
 	dir, err := os.MkdirTemp("", "watchword-cluster")
 	if err != nil {
 		panic(err)
