@@ -92,10 +92,14 @@ func (c *client) ask(what string, to *replica, method, path, bearer string, in a
 
 // insist asks through the load balancer, again and again, until there is an answer
 // to the question: what a careful client does. ok is false when ctx ended first.
-func (c *client) insist(ctx context.Context, what, path, bearer string, in any) (e event, answer []byte, ok bool) {
+func (c *client) insist(ctx context.Context, what, path string, in any, token *issued) (e event, answer []byte, ok bool) {
+	bearer := ""
+	if token != nil {
+		bearer = token.compact
+	}
 	deadline := time.Now().Add(answerTime)
 	for {
-		e, answer, _ = c.ask(what, nil, http.MethodPost, path, bearer, in, nil)
+		e, answer, _ = c.ask(what, nil, http.MethodPost, path, bearer, in, token)
 		if e.status != 0 && e.status < 500 && e.status != 429 {
 			return e, answer, true
 		}
@@ -140,7 +144,7 @@ func (c *client) token(answer []byte) (grant, *issued) {
 
 // logIn returns ok false when ctx ended.
 func (c *client) logIn(ctx context.Context) (grant, *issued, bool) {
-	e, answer, ok := c.insist(ctx, "login", "/api/login", "", map[string]string{"username": adminName, "password": adminPassword})
+	e, answer, ok := c.insist(ctx, "login", "/api/login", map[string]string{"username": adminName, "password": adminPassword}, nil)
 	if !ok || e.status != 200 {
 		return grant{}, nil, false
 	}
@@ -225,7 +229,7 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 		mine = append(mine, t)
 		for range 2 + rand.IntN(5) {
 			pause(ctx, time.Duration(200+rand.IntN(800))*time.Millisecond)
-			e, answer, ok := me.insist(ctx, "renew", "/api/renew", "", map[string]string{"refresh_token": g.RefreshToken})
+			e, answer, ok := me.insist(ctx, "renew", "/api/renew", map[string]string{"refresh_token": g.RefreshToken}, nil)
 			if !ok {
 				return
 			}
@@ -243,11 +247,10 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 		for _, t := range mine {
 			t.takeBack(time.Now())
 		}
-		e, _, ok := me.insist(ctx, "logout", "/api/logout", t.compact, nil)
+		e, _, ok := me.insist(ctx, "logout", "/api/logout", nil, t)
 		if !ok {
 			return
 		}
-		// 401: it was done, and the answer was lost; or the token has expired meanwhile.
 		if e.status == 204 || e.code == "token_revoked" {
 			for _, t := range mine {
 				t.taken(time.Now())

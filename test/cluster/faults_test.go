@@ -47,7 +47,10 @@ func (d *director) everything() {
 		func() { d.freezeOne(20 * time.Second) },
 		d.scale,
 		d.loseRedis, d.flushRedis, d.restartDatabase,
-		d.network,
+		d.isolateOne,
+	}
+	for _, f := range networkFaults {
+		acts = append(acts, func() { d.network(f.name, f.Fault) })
 	}
 	d.rand.Shuffle(len(acts), func(i, j int) { acts[i], acts[j] = acts[j], acts[i] })
 	for _, act := range acts {
@@ -170,57 +173,53 @@ func (d *director) restartDatabase() {
 	end()
 }
 
-// network makes each fault between each two kinds of parts.
-func (d *director) network() {
-	faults := []struct {
-		name string
-		testenv.Fault
-	}{
-		{"cut", testenv.Fault{Cut: true}},
-		{"delayed", testenv.Fault{Delay: 50 * time.Millisecond}},
-		{"requests lost", testenv.Fault{HoldUp: true}},
-		{"answers lost", testenv.Fault{HoldDown: true}},
-	}
-	for _, f := range faults {
-		hurts := f.Delay == 0
+var networkFaults = []struct {
+	name string
+	testenv.Fault
+}{
+	{"cut", testenv.Fault{Cut: true}},
+	{"delayed", testenv.Fault{Delay: 50 * time.Millisecond}},
+	{"requests lost", testenv.Fault{HoldUp: true}},
+	{"answers lost", testenv.Fault{HoldDown: true}},
+}
+
+// isolateOne cuts one replica off from everything but its clients and the load
+// balancer, for longer than the others count it as alive.
+func (d *director) isolateOne() {
+	r := d.one()
+	d.note("cut off from all but clients", r.name)
+	end := d.history.begin(cutOff, r.name)
+	r.network(testenv.Fault{HoldUp: true, HoldDown: true})
+	pause(d.t.Context(), d.between(12000, 14000))
+	r.network(testenv.Fault{})
+	r.awaitReady()
+	end()
+	d.awaitBalanced(r)
+}
+
+// network makes a fault between each two kinds of parts. Who is cut off from Redis
+// or from peers, and whose network is slow, answers all the same.
+func (d *director) network(name string, f testenv.Fault) {
+	between := func(other string, hurts kind, least, most int, links func(r *replica) []*testenv.Link) {
 		r := d.one()
-		d.note("network "+f.name, "between "+r.name+" and database")
+		d.note("network "+name, "between "+r.name+" and "+other)
 		end := func() {}
-		if hurts {
-			end = d.history.begin(cutOff, r.name)
+		if hurts != "" && f.Delay == 0 {
+			end = d.history.begin(hurts, r.name)
 		}
-		r.database.Set(f.Fault)
-		pause(d.t.Context(), d.between(2000, 8000))
-		r.database.Set(testenv.Fault{})
+		for _, l := range links(r) {
+			l.Set(f)
+		}
+		pause(d.t.Context(), d.between(least, most))
+		for _, l := range links(r) {
+			l.Set(testenv.Fault{})
+		}
 		r.awaitReady()
-		end()
-
-		r = d.one()
-		d.note("network "+f.name, "between "+r.name+" and Redis")
-		r.redis.Set(f.Fault)
-		pause(d.t.Context(), d.between(1000, 3000))
-		r.redis.Set(testenv.Fault{})
-
-		r = d.one()
-		d.note("network "+f.name, "between "+r.name+" and its peers")
-		for _, p := range r.peers {
-			p.Set(f.Fault)
-		}
-		pause(d.t.Context(), d.between(1000, 3000))
-		for _, p := range r.peers {
-			p.Set(testenv.Fault{})
-		}
-
-		r = d.one()
-		d.note("network "+f.name, "between load balancer and "+r.name)
-		end = func() {}
-		if hurts {
-			end = d.history.begin(unreachable, r.name)
-		}
-		r.balancer.Set(f.Fault)
-		pause(d.t.Context(), d.between(1000, 4000))
-		r.balancer.Set(testenv.Fault{})
 		d.awaitBalanced(r)
 		end()
 	}
+	between("the database", cutOff, 2000, 6000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.database} })
+	between("Redis", "", 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.redis} })
+	between("its peers", "", 1000, 3000, func(r *replica) []*testenv.Link { return r.peers })
+	between("the load balancer", unreachable, 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.balancer} })
 }

@@ -237,6 +237,12 @@ func (h *history) judge(e event) string {
 		return "a forged token was accepted"
 	case e.token != nil && good && e.token.deadAt(e.at, e.bound):
 		return "a dead token was accepted"
+	case e.what == "logout" && e.status == 401:
+		// It was done before, and that answer was lost; or it came too late.
+		if e.code != "token_revoked" && e.until.Before(e.token.expires) {
+			return "a valid token was rejected"
+		}
+		return ""
 	case e.token != nil && e.status == 401 && e.token.validUntil(e.until):
 		return "a valid token was rejected"
 	case e.token != nil && (good || e.status == 401):

@@ -38,6 +38,11 @@ func main() {
 	// What is started dies with the thread that started it; this one lives as long
 	// as the process.
 	runtime.LockOSThread()
+	// And this process ends with make, if that is killed.
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGTERM), 0); errno != 0 {
+		fmt.Fprintln(os.Stderr, "cluster:", errno)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	t := &terminal{ctx: ctx}
@@ -108,8 +113,8 @@ func show(balancer string, addresses []string, password string) {
     username: admin
     password: %[2]s
 
-Try, in another terminal: one replica issues, all recognise, and after the logout none
-does.
+Try, in another terminal: one replica issues, all recognise, and a second after the
+logout none does.
 
   TOKEN=$(curl -s %[1]s/api/login -d '{"username":"admin","password":"%[2]s"}' | grep -o 'eyJ[^"]*')
 `, balancer, password)
