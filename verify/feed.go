@@ -38,6 +38,9 @@ const (
 	// clockSkew is for how long entries are kept after they expired.
 	clockSkew  = 10 * time.Minute
 	sweepEvery = time.Minute
+	// clockDrift is by how much two clocks may differ about what lies between two
+	// moments half a minute apart.
+	clockDrift = 50 * time.Millisecond
 )
 
 // A follower knows what the feed has told, and as of when.
@@ -198,12 +201,17 @@ func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error
 }
 
 // writtenAfter is a moment after which the answer to a question was written: that
-// of the question, and later by what the server says to have waited, if that can be.
+// of the question, and later by what the server says to have waited. If that cannot
+// be, a cache has given us the answer to another's question.
 func (f *follower) writtenAfter(asked time.Time, page revoked.Page) time.Time {
-	if page.Waited == nil {
+	if page.Waited == nil || *page.Waited < 0 {
 		return asked
 	}
-	return asked.Add(max(0, min(milliseconds(*page.Waited), f.cfg.Now().Sub(asked))))
+	waited, passed := milliseconds(*page.Waited), f.cfg.Now().Sub(asked)
+	if waited > passed+clockDrift {
+		return asked
+	}
+	return asked.Add(min(waited, passed))
 }
 
 // wait is for how long the server may hold a page back: so short that what is known

@@ -17,11 +17,9 @@ import (
 )
 
 const (
-	// A key set is fetched again when the max-age of its answer is over and a tenth
-	// of it at most has passed since, which a server may allow for
-	// (stale-while-revalidate, RFC 5861 §3): once per max-age, and not in step with
-	// other clients. Neither more often than minKeyLife nor more seldom than
-	// maxKeyLife; where the answer names none, after defaultKeyLife.
+	// A key set is fetched again before the max-age of its answer is over, but
+	// neither more often than minKeyLife nor more seldom than maxKeyLife; where the
+	// answer names none, after defaultKeyLife.
 	minKeyLife     = 5 * time.Second
 	defaultKeyLife = 30 * time.Second
 	maxKeyLife     = time.Hour
@@ -65,7 +63,7 @@ func newKeySource(cfg Config) *keySource {
 	}
 }
 
-// run fetches: at once, then when each answer is too old, and when it is woken.
+// run fetches: at once, then before each answer is too old, and when it is woken.
 // It is the only one who does, so there is never more than one fetch.
 func (k *keySource) run(ctx context.Context) {
 	defer close(k.stopped)
@@ -95,7 +93,7 @@ func (k *keySource) run(ctx context.Context) {
 			continue
 		}
 		failures = 0
-		pause.Reset(jitter(life, life*11/10))
+		pause.Reset(jitter(life*90/100, life*98/100))
 	}
 }
 

@@ -154,6 +154,33 @@ func TestPagesThatComeLateAreOld(t *testing.T) {
 	}
 }
 
+// A cache that joins several questions into one gives the answer of the first to
+// all: what that one has waited is not what the others have.
+func TestAnotherReadersPageIsNotNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		f.onlyPages(func(w http.ResponseWriter, r *http.Request) {
+			waited := ""
+			if r.URL.Query().Has("wait") {
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+				}
+				waited = `,"waited_ms":3000`
+			}
+			pageOf(`"head":0,"age_ms":0`+waited)(w, r)
+		})
+		v := start(t, f, nil)
+		time.Sleep(10 * time.Second)
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			if s := v.Status(); time.Since(s.Confirmed) < time.Second {
+				t.Fatalf("confirmed %v ago", time.Since(s.Confirmed))
+			}
+		}
+	})
+}
+
 // A proxy that lets a stream through by the bucket makes it worse than pages.
 func TestAStreamInBucketsIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -22,13 +22,14 @@ func TestNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		cfg := watchword.DefaultConfig()
-		cfg.Server.PublicURL, cfg.Tokens.Issuer = "http://"+listener.Addr().String(), "https://auth.example"
+		url = "http://" + listener.Addr().String()
+		cfg.Server.PublicURL, cfg.Tokens.Issuer = url, "https://auth.example"
 		cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
 		cfg.Admin.Username, cfg.Admin.Password = "admin", "correct horse battery staple"
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- run(ctx, cfg, listener, filepath.Join(dir, "sessions.jsonl")) }()
-		return cfg.Server.PublicURL, func() {
+		return url, func() {
 			cancel()
 			if err := <-ended; err != nil {
 				t.Error(err)

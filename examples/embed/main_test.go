@@ -20,7 +20,8 @@ func TestEmbed(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := watchword.DefaultConfig()
-	cfg.Server.PublicURL = "http://" + listener.Addr().String()
+	url := "http://" + listener.Addr().String()
+	cfg.Server.PublicURL = url
 	cfg.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
 	cfg.Admin.Username, cfg.Admin.Password = "admin", "correct horse battery staple"
 
@@ -37,15 +38,15 @@ func TestEmbed(t *testing.T) {
 	var grant struct {
 		AccessToken string `json:"access_token"`
 	}
-	login := call(t, "POST", cfg.Server.PublicURL+"/api/login", "", `{"username":"admin","password":"correct horse battery staple"}`)
+	login := call(t, "POST", url+"/api/login", "", `{"username":"admin","password":"correct horse battery staple"}`)
 	if err := json.Unmarshal([]byte(login), &grant); err != nil {
 		t.Fatalf("%v in %s", err, login)
 	}
-	hello := func() string { return call(t, "GET", cfg.Server.PublicURL+"/hello", grant.AccessToken, "") }
+	hello := func() string { return call(t, "GET", url+"/hello", grant.AccessToken, "") }
 	if got := hello(); got != "hello admin\n" {
 		t.Errorf("the page says %q", got)
 	}
-	call(t, "POST", cfg.Server.PublicURL+"/api/logout", grant.AccessToken, "")
+	call(t, "POST", url+"/api/logout", grant.AccessToken, "")
 	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(hello(), "revoked"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("after the logout the page still says %q", hello())

@@ -1,11 +1,14 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -309,6 +312,150 @@ func TestStoredKeysBecomeACluster(t *testing.T) {
 	}
 	// Its public half is vouched for now, so that one with keys in memory knows it.
 	join(t, url, nil).verify(token)
+}
+
+// reserve returns a URL on which nobody listens yet.
+func reserve(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+// The registry and Redis are gone: the key set is the same bytes, tokens verify,
+// and peers are known by their URLs.
+func TestEverythingIsAway(t *testing.T) {
+	database, redis := testenv.StartPostgres(t), testenv.StartRedis(t)
+	shared := func(cfg *config.Config) {
+		cfg.Redis.URL = redis.URL
+		cfg.Revocation.OnOutage.Allow = true
+		cfg.Cluster.RefreshSec = 1
+	}
+	worlds := []*world{join(t, database.URL, shared), join(t, database.URL, shared)}
+	var tokens []string
+	for _, w := range worlds {
+		tokens = append(tokens, w.login("admin").AccessToken)
+	}
+	before := worlds[0].do("GET", "/api/pkeys", "", nil)
+	database.Stop()
+	redis.Stop()
+	worlds[1].kill()
+	eventually(t, 20*time.Second, func() error {
+		if !strings.Contains(worlds[0].log.String(), "out of reach") {
+			return errors.New("the replica has not noticed")
+		}
+		return nil
+	})
+	for _, token := range tokens {
+		worlds[0].verify(token)
+	}
+	began := time.Now()
+	for range 200 {
+		after := worlds[0].want(worlds[0].do("GET", "/api/pkeys", "", nil), 200, "")
+		if !bytes.Equal(after.body, before.body) || after.header.Get("Etag") != before.header.Get("Etag") {
+			t.Fatalf("the key set was\n%s\nand is\n%s", before.body, after.body)
+		}
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("200 key sets took %v", took)
+	}
+	database.Start(t) // so that the replicas can leave
+}
+
+// Static peers ask each other over HTTP, and recognise themselves.
+func TestStaticPeers(t *testing.T) {
+	database := testenv.Postgres(t)
+	var urls []string
+	for range 2 {
+		urls = append(urls, reserve(t))
+	}
+	var worlds []*world
+	for _, url := range urls {
+		w := join(t, database, func(cfg *config.Config) {
+			cfg.Cluster.Discovery, cfg.Cluster.StaticPeers, cfg.Cluster.RefreshSec = "static", urls, 1
+		})
+		l, err := net.Listen("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: w.node.Handler()}
+		go server.Serve(l)
+		t.Cleanup(func() { server.Close() })
+		worlds = append(worlds, w)
+	}
+	for _, w := range worlds {
+		eventually(t, 10*time.Second, func() error {
+			metrics := string(w.do("GET", "/metrics", "", nil).body)
+			for _, want := range []string{`peer_fetches_total{result="self"} 1`, `peer_fetches_total{result="rejected"} 0`} {
+				if !strings.Contains(metrics, want) {
+					return errors.New("no " + want)
+				}
+			}
+			if strings.Contains(metrics, `peer_fetches_total{result="ok"} 0`) {
+				return errors.New("no answer of the other one")
+			}
+			return nil
+		})
+	}
+	a := worlds[0].want(worlds[0].do("GET", "/api/pkeys?local=true", "", nil), 200, "")
+	if n := strings.Count(string(a.body), `"exp":`); n != 1 || a.header.Get("Watchword-MAC") != "" {
+		t.Errorf("to anybody it answers %s with %v", a.body, a.header)
+	}
+}
+
+// A key that is made is known to the others at once, by either bell.
+func TestBells(t *testing.T) {
+	for name, change := range map[string]func(*config.Config){
+		"postgres": func(*config.Config) {},
+		"redis":    func(cfg *config.Config) { cfg.Database.URL, cfg.Redis.URL = testenv.MariaDB(t), testenv.Redis(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := clusterConfig(t, testenv.Postgres(t))
+			change(cfg)
+			same := func(c *config.Config) { c.Database.URL, c.Redis.URL = cfg.Database.URL, cfg.Redis.URL }
+			one, two := join(t, cfg.Database.URL, same), join(t, cfg.Database.URL, same)
+			var slowest time.Duration
+			for range 2 {
+				known := len(two.kids())
+				if err := one.node.parts.RotateKeys(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := one.node.keys.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				made := time.Now()
+				if len(one.kids()) == known {
+					t.Fatal("no key was made")
+				}
+				eventually(t, 5*time.Second, func() error {
+					if two.node.cluster.Keys().Len() <= known {
+						return errors.New("the other one does not know the key")
+					}
+					return nil
+				})
+				slowest = max(slowest, time.Since(made))
+				eventually(t, 10*time.Second, func() error { // until the next may be made
+					for _, w := range []*world{one, two} {
+						signer, err := w.node.keys.Signer()
+						if err != nil {
+							return err
+						}
+						if keys := w.node.keys.Published(); keys[len(keys)-1].ID != signer.KeyID() {
+							return errors.New("the new key does not sign yet")
+						}
+					}
+					return nil
+				})
+			}
+			t.Logf("known after %v at most", slowest)
+			if slowest > 500*time.Millisecond {
+				t.Errorf("a key was known after %v: by polling, not by a bell", slowest)
+			}
+		})
+	}
 }
 
 var discard = slog.New(slog.DiscardHandler)

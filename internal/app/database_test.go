@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +119,103 @@ func TestDatabaseGoesAndComesBack(t *testing.T) {
 			w.want(w.do("GET", "/readyz", "", nil), 200, "")
 		})
 	}
+}
+
+// The primary dies while people log in and out, and the standby takes over. Every
+// logout that was answered is for good, also for a node that starts afterwards;
+// every session goes on.
+func TestPostgresFailover(t *testing.T) {
+	pair := testenv.StartPostgresPair(t)
+	w := newWorld(t, on(pair.URL))
+	kept := w.login("admin")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var people sync.WaitGroup
+	stop := sync.OnceFunc(func() { cancel(); people.Wait() })
+	defer stop()
+	var mu sync.Mutex
+	var ended []httpapi.Grant // whose logout was answered 204
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(ended)
+	}
+	for range 4 {
+		people.Go(func() {
+			for ctx.Err() == nil {
+				a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
+				if a.status == 200 {
+					g := decode[httpapi.Grant](t, a)
+					if a = w.do("POST", "/api/logout", g.AccessToken, nil); a.status == 204 {
+						mu.Lock()
+						ended = append(ended, g)
+						mu.Unlock()
+					}
+				}
+				if a.status >= 400 && (a.status != 503 || a.header.Get("Retry-After") == "") {
+					t.Errorf("%d %s", a.status, a.body)
+					return
+				}
+			}
+		})
+	}
+	w.await("people log out", func() bool { return count() > 20 })
+	pair.Primary.Stop()
+	w.await("the node knows", func() bool { return w.do("GET", "/health", "", nil).status == 503 })
+	pair.Promote(t)
+	before := count()
+	w.await("people log out again", func() bool { return count() > before+20 })
+	stop()
+
+	check := func() {
+		t.Helper()
+		for _, g := range ended {
+			w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+			w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
+		}
+		w.verify(kept.AccessToken)
+	}
+	check()
+	w.restart()
+	check()
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
+	t.Logf("%d logouts, %d of them before", len(ended), before)
+}
+
+// On a full disk nothing is written and nobody is told otherwise; what is known
+// stays known; with space again all goes on without a restart.
+func TestSQLiteDiskFull(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Revocation.MaxStaleness = 300 * time.Millisecond })
+	db, grant := w.node.parts.DB, w.login("admin")
+	limit := func(pages int) {
+		t.Helper()
+		if _, err := db.Exec(t.Context(), "PRAGMA max_page_count = "+strconv.Itoa(pages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pages int
+	if err := db.QueryRow(t.Context(), "PRAGMA page_count").Scan(&pages); err != nil {
+		t.Fatal(err)
+	}
+	limit(pages)
+	w.await("a login needs more space", func() bool {
+		a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
+		if a.status != 200 && (a.status != 503 || a.header.Get("Retry-After") == "") {
+			t.Fatalf("a login is answered %d %s", a.status, a.body)
+		}
+		return a.status == 503
+	})
+	if !strings.Contains(w.log.String(), "is full; free some space") {
+		t.Error("the log does not say what to do")
+	}
+	full := time.Now()
+	w.await("max_staleness passes", func() bool { // and reading goes on
+		w.verify(grant.AccessToken)
+		return time.Since(full) > 2*w.cfg.Revocation.MaxStaleness
+	})
+	limit(pages + 1000)
+	w.login("admin")
+	w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
 }
 
 func (w *world) await(what string, ok func() bool) {

@@ -17,18 +17,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/watchword-auth/watchword/internal/bell"
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
-	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
-	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -53,6 +52,7 @@ type Node struct {
 	state   *shared
 	keys    *keyring.Ring
 	cluster *cluster.Cluster // nil: this replica is alone
+	bell    *bell.Bell       // of the cluster
 	health  *httpapi.Health
 	logger  *slog.Logger
 
@@ -109,9 +109,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
 	published, find := n.keys.Public, func(kid string) (accesstoken.Key, error) { return n.keys.Public().Find(kid) }
+	var answer func(nonce string, body []byte) (instance, mac string, ok bool)
 	if n.cluster != nil {
-		published, find = n.cluster.Keys, n.cluster.Find
+		published, find, answer = n.cluster.Keys, n.cluster.Find, n.cluster.Answer
 		n.loop(background, n.cluster.Run)
+		n.loop(background, n.bell.Run)
 	}
 	n.loop(background, n.sweepState)
 
@@ -133,10 +135,13 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		Ready:    n.Ready, Timeout: cfg.Health.Timeout,
 	}
 	n.handler, err = httpapi.New(httpapi.Config{
-		Auth:    &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
-		KeySets: &httpapi.KeySets{Keys: published, Local: n.keys.Public, MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor()},
-		Feed:    &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},
-		Health:  n.health, Login: service, Directory: n.parts.Directory, Proxies: proxies,
+		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
+		KeySets: &httpapi.KeySets{
+			Keys: published, Local: n.keys.Published, Answer: answer,
+			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
+		},
+		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},
+		Health: n.health, Login: service, Directory: n.parts.Directory, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})
 	return n, err
@@ -149,14 +154,11 @@ func (n *Node) Handler() http.Handler { return n.handler }
 // knows what was taken back.
 func (n *Node) Ready() error {
 	if n.cluster != nil {
-		if err := n.cluster.Ready(); err != nil {
+		if err := n.readyInCluster(); err != nil {
 			return err
 		}
 	}
 	if _, err := n.keys.Signer(); err != nil {
-		if n.cluster != nil {
-			return problem.New(problem.Unavailable, "no_signing_key", "%s", n.cluster.Waiting()).Because(err)
-		}
 		return err
 	}
 	return n.parts.view.Ready()
@@ -195,11 +197,7 @@ func (n *Node) Close() error {
 	n.loops.Wait()
 	var err error
 	if n.cluster != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-		defer cancel()
-		if err := n.cluster.Leave(ctx); err != nil {
-			n.logger.Warn("the other replicas could not be told that this one ends; they will notice", "err", err)
-		}
+		n.leave()
 	}
 	if n.state != nil {
 		err = n.state.close()
@@ -210,9 +208,6 @@ func (n *Node) Close() error {
 func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 	n.loops.Go(func() { run(ctx) })
 }
-
-// leaveTimeout bounds telling the other replicas that this one ends.
-const leaveTimeout = 2 * time.Second
 
 // openKeys joins the cluster, if there is one, and opens the ring of this replica's
 // keys.
@@ -237,21 +232,7 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 		n.keys, err = keyring.Open(ctx, c)
 		return err
 	}
-	registered, ok := n.parts.Store.(store.Registry)
-	if !ok {
-		return errors.New("cluster.enabled: this program brings its own store, which has no registry of replicas")
-	}
-	algorithms := cfg.Cluster.Algorithms
-	if len(algorithms) == 0 {
-		algorithms = accesstoken.Algorithms()
-	}
-	n.cluster, err = cluster.Join(ctx, cluster.Config{
-		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
-		MaxAge: c.MaxAge, Algorithms: algorithms,
-		Now: time.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
-		Logger: o.Logger, Registerer: registry,
-	})
-	if err != nil {
+	if err := n.join(ctx, o, registry, instance, c.MaxAge); err != nil {
 		return err
 	}
 	c.Peers = n.cluster

@@ -24,7 +24,8 @@ type shared struct {
 	state.Store
 	servers map[string]func(context.Context) error // what to ask whether they answer
 	close   func() error
-	forgets bool // what was answered may be undone, by a failover for instance
+	forgets bool              // what was answered may be undone, by a failover for instance
+	redis   *redisstate.Store // nil: there is none
 }
 
 // openState opens what state.backend names, or takes what the program brought. db
@@ -36,7 +37,7 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
 		}
 		// Whether it forgets, nobody knows here.
-		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true}, nil
+		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true, nil}, nil
 	}
 	backend := cfg.StateBackend()
 	if db == nil && (backend == "sql" || backend == "tiered") {
@@ -44,15 +45,15 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	}
 	switch backend {
 	case "memory":
-		return &shared{memstate.New(time.Now), nil, nothing, false}, nil
+		return &shared{memstate.New(time.Now), nil, nothing, false, nil}, nil
 	case "sql":
-		return &shared{sqlstate.New(db, time.Now), nil, nothing, false}, nil
+		return &shared{sqlstate.New(db, time.Now), nil, nothing, false, nil}, nil
 	}
 	redis, err := redisstate.Open(cfg.Redis.URL)
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis"}
+	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis", redis}
 	if backend == "tiered" { // which does not need Redis to start
 		s.Store, err = tiered.New(tiered.Config{
 			Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: logger, Registerer: registerer,

@@ -98,6 +98,9 @@ func TestTieredStartsWithoutRedis(t *testing.T) {
 	}
 	w.wantBackend("redis", "failed")
 	w.wantBackend("database", "ok")
+	if metrics := string(w.do("GET", "/metrics", "", nil).body); !strings.Contains(metrics, "\nwatchword_state_tier_degraded 1\n") {
+		t.Error("the metrics do not say that the node does without Redis")
+	}
 
 	redis.Start(t)
 	for deadline := time.Now().Add(20 * time.Second); w.do("GET", "/health", "", nil).status != 200; time.Sleep(20 * time.Millisecond) {

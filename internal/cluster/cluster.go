@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,8 @@ type Local interface {
 	Public() *accesstoken.KeySet
 }
 
-// Config is what a Cluster is made of. All of it is required.
+// Config is what a Cluster is made of. All of it is required, but what says
+// otherwise.
 type Config struct {
 	Registry   Registry
 	Secret     string        // at least MinSecret bytes; the same for all
@@ -48,6 +50,17 @@ type Config struct {
 	Digest     string        // of the settings that must be the same everywhere
 	MaxAge     time.Duration // how long a served key set may be used
 	Algorithms []string      // accepted of keys; see accesstoken.Algorithms
+	URL        string        // where the others reach this replica; may be empty
+	// Peers returns the base URLs of replicas; nil: those that are in the registry.
+	Peers   func() []string
+	Refresh time.Duration // how often they are asked for their keys
+	// CutOff is for how long a replica that cannot reach the registry may go on
+	// serving key sets, beyond LiveFor, before it knows a key from its maker.
+	CutOff time.Duration
+	Client *http.Client // for asking peers
+	// Tell tells the other replicas that there is news in the registry. It does not
+	// block.
+	Tell       func()
 	Now        func() time.Time
 	NewID      func() (string, error) // for the incarnation
 	Logger     *slog.Logger
@@ -64,6 +77,7 @@ type Cluster struct {
 	view    atomic.Pointer[view]
 	bell    chan struct{} // holds a ring that Run has not heard yet
 	unknown negatives
+	peers   peers
 
 	mu       sync.Mutex // guards what follows; not held while anything is waited for
 	self     store.Replica
@@ -79,6 +93,7 @@ type Cluster struct {
 	begun    int64             // rounds
 	ended    int64             // the last of them that has ended
 	endedAt  time.Time         // when, whether or not it succeeded
+	failed   bool              // it did not
 	beatDue  time.Time
 }
 
@@ -104,9 +119,10 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
+		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}},
 		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, maxAge: cfg.MaxAge,
 		self: store.Replica{
-			Instance: cfg.Instance, Incarnation: incarnation, Version: cfg.Version, Config: cfg.Digest,
+			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
 			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
 		},
 	}
@@ -191,17 +207,25 @@ func (c *Cluster) Ring() {
 // Run keeps this replica in the registry and takes in what the others say, until
 // ctx ends.
 func (c *Cluster) Run(ctx context.Context) {
+	var fetches sync.WaitGroup
+	defer fetches.Wait()
+	fetches.Go(func() { c.runPeers(ctx) })
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	failing := false
 	for {
+		rung := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
 		case <-c.bell:
+			rung = true
 		}
 		err := c.round(ctx)
+		if err != nil && rung {
+			c.peers.askNow() // the other way by which keys travel
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -228,7 +252,7 @@ func (c *Cluster) round(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.merge() // also what time alone has changed
-	c.ended, c.endedAt = c.begun, c.cfg.Now()
+	c.ended, c.endedAt, c.failed = c.begun, c.cfg.Now(), err != nil
 	close(c.next)
 	c.next = make(chan struct{})
 	return err
@@ -256,7 +280,7 @@ func (c *Cluster) look(ctx context.Context) error {
 	if !beat && !seen {
 		return nil
 	}
-	return c.beat(ctx)
+	return c.beat(ctx, seen)
 }
 
 // forgotten are the replicas that have been silent for so long that they are gone.
@@ -336,8 +360,8 @@ func silent(r store.Replica, now time.Time) time.Duration { return now.Sub(r.Bea
 
 // beat says that this replica is alive and what it has seen. One whose row is gone
 // enters again; one whose row is another's takes no more traffic.
-func (c *Cluster) beat(ctx context.Context) error {
-	err := c.cfg.Registry.Beat(ctx, c.introduce())
+func (c *Cluster) beat(ctx context.Context, news bool) error {
+	err := c.cfg.Registry.Beat(ctx, c.introduce(), news)
 	if errors.Is(err, store.ErrStale) {
 		_, err = c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
 	}
@@ -355,6 +379,9 @@ func (c *Cluster) beat(ctx context.Context) error {
 		c.problem = nil
 	}
 	c.beatDue = c.cfg.Now().Add(beatEvery)
+	if news {
+		c.cfg.Tell()
+	}
 	return nil
 }
 
@@ -363,14 +390,20 @@ func (c *Cluster) beat(ctx context.Context) error {
 func (c *Cluster) waitsFor(e *entry) bool { return e.had.IsZero() && !e.revoked && e.version > 0 }
 
 // everybodyHas says whether every other replica serves the key. A live one has said
-// that it has seen the version; one that is silent cannot be waited for, but for as
-// long as others still count it as alive. c.mu is held.
+// that it has seen the version. One that is silent can say nothing: it is given the
+// time in which it learns of the key from its maker. c.mu is held.
 func (c *Cluster) everybodyHas(e *entry) bool {
 	if e.version > c.version { // of another database, before a restore
 		return true
 	}
 	for _, r := range c.replicas {
-		if r.Instance != c.cfg.Instance && r.Seen < e.version && silent(r, c.asOf) < LiveFor {
+		if r.Instance == c.cfg.Instance || r.Seen >= e.version {
+			continue
+		}
+		switch quiet := silent(r, c.asOf); {
+		case quiet < LiveFor:
+			return false
+		case quiet < rememberFor && c.cfg.CutOff > 0 && c.cfg.Now().Before(e.heard.Add(LiveFor+c.cfg.CutOff)):
 			return false
 		}
 	}
@@ -398,13 +431,16 @@ func (c *Cluster) Have(kid string) bool {
 }
 
 // Patience implements keyring.Peers: a replica that has just died is waited for.
-func (c *Cluster) Patience() time.Duration { return LiveFor + 2*pollEvery }
+func (c *Cluster) Patience() time.Duration { return LiveFor + c.cfg.CutOff + 2*pollEvery }
 
 // Authenticate implements keyring.Peers.
 func (c *Cluster) Authenticate(k store.Key) []byte { return c.secret.key(k) }
 
 // Changed implements keyring.Peers.
-func (c *Cluster) Changed() { c.Ring() }
+func (c *Cluster) Changed() {
+	c.Ring()
+	c.cfg.Tell()
+}
 
 // Ready returns why this replica may take no traffic; nil: it may.
 func (c *Cluster) Ready() error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -73,6 +73,7 @@ func config(r Registry, c *clock, instance string) Config {
 		Registry: r, Secret: testSecret, Instance: instance, Version: "test", MaxAge: 10 * time.Second,
 		Algorithms: accesstoken.Algorithms(), Now: c.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		Refresh: time.Hour, Client: http.DefaultClient, Tell: func() {},
 	}
 }
 
@@ -140,11 +141,21 @@ func create(t testing.TB, r *registry, k store.Key) {
 
 func count(t testing.TB, vec *prometheus.CounterVec, label string) int {
 	t.Helper()
-	var m dto.Metric
-	if err := vec.WithLabelValues(label).Write(&m); err != nil {
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(vec)
+	families, err := registry.Gather()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return int(m.GetCounter().GetValue())
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if m.GetLabel()[0].GetValue() == label {
+				return int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	t.Fatalf("nothing is counted for %q", label)
+	return 0
 }
 
 // What is not vouched for, or speaks for somebody else, is not taken in, and is

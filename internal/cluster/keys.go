@@ -18,6 +18,7 @@ type entry struct {
 	made    time.Time // by its maker's clock
 	until   time.Time // when the last token that it can have signed has expired
 	version int64     // of the registry in which it was made; 0: it did not come from there
+	heard   time.Time // when it was taken in
 	revoked bool
 	had     time.Time // when every other replica was seen to have it; zero: not yet
 }
@@ -93,17 +94,22 @@ func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) {
 			c.reject(ctx, reason, "signing key", k.ID)
 			return
 		}
-		e = &entry{key: key, maker: k.Instance, made: k.CreatedAt}
+		e = &entry{key: key, maker: k.Instance, made: k.CreatedAt, heard: c.cfg.Now()}
 		c.entries[k.ID] = e
 		if k.Instance != c.cfg.Instance {
 			c.cfg.Logger.InfoContext(ctx, "key of another replica", "kid", k.ID, "until", k.RemoveAt)
 		}
 	}
 	e.version = max(e.version, k.Version)
-	if k.RemoveAt.After(e.until) {
-		e.until = k.RemoveAt
-	}
+	e.until = later(e.until, k.RemoveAt)
 	e.revoked = e.revoked || !k.RevokedAt.IsZero()
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // check returns the key of a row, or why it is not taken in. The MAC was compared.
@@ -120,7 +126,7 @@ func (c *Cluster) check(k store.Key) (accesstoken.Key, string) {
 	return key, ""
 }
 
-// reject counts and logs what is not believed, each thing once.
+// reject counts and logs what is not believed, each thing once. c.mu is held.
 func (c *Cluster) reject(ctx context.Context, reason, what, name string) {
 	id := reason + " " + what + " " + name
 	if c.rejected[id] {

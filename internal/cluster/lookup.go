@@ -49,6 +49,9 @@ func (c *Cluster) Find(kid string) (accesstoken.Key, error) {
 	switch c.unknown.ask(kid, now) {
 	case askNow:
 		c.wait(true, kid)
+		if c.cutOff() {
+			c.askPeers()
+		}
 		result = c.unknown.answer(kid, c.current(), now)
 	case askLater:
 		c.wait(false, kid)
@@ -59,6 +62,13 @@ func (c *Cluster) Find(kid string) (accesstoken.Key, error) {
 	}
 	c.metrics.lookups.WithLabelValues(result).Inc()
 	return c.current().Find(kid)
+}
+
+// cutOff says whether the last look at the registry failed.
+func (c *Cluster) cutOff() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
 }
 
 // awake returns when this replica has looked at the registry, or has tried to,

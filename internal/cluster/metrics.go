@@ -21,6 +21,7 @@ type metrics struct {
 	lookups  *prometheus.CounterVec
 	failures prometheus.Counter
 	known    prometheus.Histogram
+	fetches  *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -51,6 +52,13 @@ func newMetrics() *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}),
 	}
+	m.fetches = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_cluster_peer_fetches_total",
+		Help: "Attempts to fetch the keys of another replica over HTTP, by result.",
+	}, []string{"result"})
+	for _, result := range []string{fetchOK, fetchFailed, fetchRejected, fetchSelf} {
+		m.fetches.WithLabelValues(result)
+	}
 	for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
 		m.rejected.WithLabelValues(reason)
 	}
@@ -61,7 +69,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known} {
+	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.fetches} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}

@@ -19,6 +19,7 @@ const MinSecret = 32
 type secret struct {
 	keys     []byte // rows of signing keys
 	replicas []byte // rows of replicas
+	answers  []byte // answers to peers
 }
 
 func newSecret(text string) (*secret, error) {
@@ -29,6 +30,7 @@ func newSecret(text string) (*secret, error) {
 	for purpose, key := range map[string]*[]byte{
 		"signing key": &s.keys,
 		"replica":     &s.replicas,
+		"answer":      &s.answers,
 	} {
 		var err error
 		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, "watchword cluster 1: "+purpose, sha256.Size); err != nil {
@@ -49,6 +51,11 @@ func (s *secret) key(k store.Key) []byte {
 func (s *secret) replica(r store.Replica) []byte {
 	return sum(s.replicas, r.Instance, r.Incarnation, r.URL, r.Version, r.Config,
 		r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen)
+}
+
+// answer is the MAC of what a replica answers to a peer that chose the nonce.
+func (s *secret) answer(nonce, instance string, body []byte) []byte {
+	return sum(s.answers, nonce, instance, string(body))
 }
 
 func (s *secret) ownsKey(k store.Key) bool         { return hmac.Equal(k.MAC, s.key(k)) }

@@ -111,8 +111,24 @@ type Storage struct {
 type Cluster struct {
 	// Whether there are other nodes. They need a database that all of them reach,
 	// PostgreSQL or MySQL/MariaDB, and the same settings, but for server.address,
-	// server.tls and instance_id.
+	// server.tls, instance_id and advertise_url.
 	Enabled bool `yaml:"enabled"`
+	// How the nodes find each other to fetch each other's keys over HTTP, which
+	// they do beside reading them in the database. database: at the
+	// advertise_url that each has written there. static: at static_peers.
+	Discovery string `yaml:"discovery" oneof:"database static"`
+	// The base URLs of all nodes, such as https://auth-0:8080. A node's own may be
+	// among them. Needed with discovery static.
+	StaticPeers []string `yaml:"static_peers"`
+	// How often the other nodes are asked for their keys, in seconds.
+	RefreshSec int `yaml:"refresh_sec"`
+	// The base URL at which the other nodes reach this one, with discovery
+	// database. Empty: they do not ask it, and know its keys from the database
+	// alone.
+	AdvertiseURL string `yaml:"advertise_url"`
+	// File with the certificates, PEM, of those who may vouch for other nodes'
+	// https URLs. Default: the system's.
+	CAFile string `yaml:"ca_file"`
 	// The node's name: letters, digits, ".", "_" and "-". It begins the kid of
 	// every signing key that the node makes. Two nodes of one name are refused.
 	// Default: the host name and a random part, new at each start.
@@ -258,6 +274,10 @@ func Default() *Config {
 		},
 		State: State{
 			Backend: "auto",
+		},
+		Cluster: Cluster{
+			Discovery:  "database",
+			RefreshSec: 30,
 		},
 		Tokens: Tokens{
 			Keys:            "auto",

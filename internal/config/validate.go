@@ -117,6 +117,10 @@ func (c *Config) Complete() {
 		c.Server.PublicURL = c.Server.defaultPublicURL()
 	}
 	c.Server.PublicURL = strings.TrimRight(c.Server.PublicURL, "/")
+	c.Cluster.AdvertiseURL = strings.TrimRight(c.Cluster.AdvertiseURL, "/")
+	for i, peer := range c.Cluster.StaticPeers {
+		c.Cluster.StaticPeers[i] = strings.TrimRight(peer, "/")
+	}
 	if c.Tokens.Issuer == "" {
 		c.Tokens.Issuer = c.Server.PublicURL
 	}
@@ -271,6 +275,22 @@ const minClusterSecret = 32
 func (c *Config) validateCluster(v *validator) {
 	if id := c.Cluster.InstanceID; id != "" && !instanceID.MatchString(id) {
 		v.problem("cluster.instance_id", "it may have up to 64 letters, digits, \".\", \"_\" and \"-\"")
+	}
+	v.atLeast("cluster.refresh_sec", c.Cluster.RefreshSec, 1)
+	for _, peer := range c.Cluster.StaticPeers {
+		if err := checkHTTPURL(peer); err != nil {
+			v.problem("cluster.static_peers", "%v", err)
+		}
+	}
+	if url := c.Cluster.AdvertiseURL; url != "" {
+		if err := checkHTTPURL(url); err != nil {
+			v.problem("cluster.advertise_url", "%v", err)
+		}
+	}
+	if static := c.Cluster.Discovery == "static"; static && len(c.Cluster.StaticPeers) == 0 {
+		v.problem("cluster.static_peers", "it lists the nodes, with cluster.discovery static; write their URLs, or leave out discovery")
+	} else if !static && len(c.Cluster.StaticPeers) > 0 {
+		v.problem("cluster.discovery", "cluster.static_peers is not used with %s; set it to static, or leave out the list", c.Cluster.Discovery)
 	}
 	for _, name := range c.Cluster.Algorithms {
 		if !slices.Contains(accesstoken.Algorithms(), name) {

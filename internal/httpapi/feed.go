@@ -30,6 +30,10 @@ const (
 	// feedMaxStreams bounds the event streams of a replica, and the requests that wait:
 	// each is a connection that anybody may open.
 	feedMaxStreams = 10000
+	// feedGather is the least time between two parts of a stream that bring news: in
+	// a flood of revocations, what comes in between goes out together. The first one
+	// after a while is sent at once.
+	feedGather = 20 * time.Millisecond
 	// feedMaxWait is for how long a page may be held back until there is something
 	// to tell: less than proxies wait for an answer.
 	feedMaxWait = 20 * time.Second
@@ -284,6 +288,7 @@ func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {
 func (f *Feed) follow(ctx context.Context, s *stream, last revoked.Page, limit int) {
 	beat := time.NewTicker(f.Heartbeat)
 	defer beat.Stop()
+	sent := time.Now()
 	for due := false; ; {
 		next := f.View.Next() // before the page, so that none is missed
 		page, err := f.View.Page(last.Log, last.Next(), limit)
@@ -298,12 +303,16 @@ func (f *Feed) follow(ctx context.Context, s *stream, last revoked.Page, limit i
 				return
 			}
 			beat.Reset(f.Heartbeat)
+			sent = time.Now()
 		}
 		if due, last = false, page; page.More {
 			continue
 		}
 		select {
 		case <-next:
+			if !f.pause(ctx, feedGather-time.Since(sent)) {
+				return
+			}
 		case <-beat.C:
 			due = true
 		case <-ctx.Done():
@@ -312,6 +321,22 @@ func (f *Feed) follow(ctx context.Context, s *stream, last revoked.Page, limit i
 			return
 		}
 	}
+}
+
+// pause waits, and says whether the stream goes on.
+func (f *Feed) pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+		return true
+	case <-ctx.Done():
+	case <-f.Done:
+	}
+	return false
 }
 
 // A stream writes events (WHATWG HTML, §9.2).

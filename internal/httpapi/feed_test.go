@@ -404,6 +404,33 @@ func TestFeedStreamEndsWithItsReader(t *testing.T) {
 	}
 }
 
+// In a flood, what comes in between goes out together.
+func TestFeedGathersAFlood(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	all := events(t, n.get(t, "", "Accept", "text/event-stream"))
+	for e := next(t, all); e.name != "head"; e = next(t, all) {
+	}
+	began := time.Now()
+	const flood = 300
+	for i := range flood {
+		n.takeBack(t, strconv.Itoa(i))
+	}
+	heads, last := 0, ""
+	for last != fmt.Sprint(flood) {
+		e := next(t, all)
+		switch e.name {
+		case "head":
+			heads++
+		case "revocation":
+			last = e.id[strings.LastIndexByte(e.id, ':')+1:]
+		}
+	}
+	if took := time.Since(began); heads > int(took/feedGather)+2 {
+		t.Errorf("%d revocations in %v came in %d parts", flood, took, heads)
+	}
+}
+
 // A slowReader accepts a first write, and then times out as a connection does.
 type slowReader struct {
 	http.ResponseWriter

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/cluster"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -21,16 +24,33 @@ type KeySets struct {
 	// Keys returns the keys of all replicas as they are now; the same pointer as
 	// long as they are the same.
 	Keys func() *accesstoken.KeySet
-	// Local returns the keys of this replica in the same way.
-	Local func() *accesstoken.KeySet
+	// Local returns the keys of this replica.
+	Local func() []keyring.PublicKey
+	// Answer returns what authenticates an answer with the keys of this replica to
+	// a peer that chose the nonce (package cluster), or false if that is none. Nil:
+	// there are no peers.
+	Answer func(nonce string, body []byte) (instance, mac string, ok bool)
 	// MaxAge is how long a cache may go without asking again, and StaleFor how long
 	// it may answer with what it has while it asks (RFC 5861 §3).
 	MaxAge, StaleFor time.Duration
 
-	merged, local atomic.Pointer[keySetAnswer] // prepared
+	merged atomic.Pointer[keySetAnswer] // prepared
+	local  atomic.Pointer[localAnswer]  // prepared
 }
 
-var errNoKeys = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
+// A localAnswer is the key set of this replica alone. Each key has its end as the
+// member exp, in Unix time: the last moment at which a token of it can be valid.
+type localAnswer struct {
+	keys []keyring.PublicKey
+	keySetAnswer
+}
+
+const keySetType = "application/jwk-set+json"
+
+var (
+	errNoKeys = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
+	errNonce  = problem.New(problem.Malformed, "nonce_invalid", "the header "+cluster.HeaderNonce+" has 16 to 128 printable characters")
+)
 
 type keySetAnswer struct {
 	set    *accesstoken.KeySet
@@ -50,18 +70,47 @@ func (k *KeySets) Mount(mux *http.ServeMux) {
 	mux.HandleFunc("GET /.well-known/jwks.json", k.serve)
 }
 
-// serve answers both paths with the same bytes; with ?local=true, those of this
-// replica's keys.
+// serve answers both paths with the same bytes; with ?local=true, with the keys of
+// this replica.
 func (k *KeySets) serve(w http.ResponseWriter, r *http.Request) {
-	set, prepared := k.Keys, &k.merged
 	if r.URL.RawQuery != "" && r.URL.Query().Get("local") == "true" {
-		set, prepared = k.Local, &k.local
+		k.serveLocal(w, r)
+		return
 	}
-	a, err := k.answer(set(), prepared)
+	a, err := k.answer()
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
 	}
+	a.write(w, r)
+}
+
+// serveLocal answers a peer, which asks with a nonce, and anybody else.
+func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
+	a, err := k.localAnswer()
+	if err != nil {
+		WriteProblem(w, r, err)
+		return
+	}
+	nonce := r.Header.Get(cluster.HeaderNonce)
+	if nonce == "" || k.Answer == nil {
+		a.write(w, r)
+		return
+	}
+	instance, mac, ok := k.Answer(nonce, a.body)
+	if !ok {
+		WriteProblem(w, r, errNonce)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", keySetType)
+	h.Set("Cache-Control", "no-store") // it is for this nonce
+	h.Set(cluster.HeaderInstance, instance)
+	h.Set(cluster.HeaderMAC, mac)
+	_, _ = w.Write(a.body) // the peer is gone: it asks again
+}
+
+func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	for _, f := range a.header {
 		h[f.name] = f.values
@@ -74,10 +123,11 @@ func (k *KeySets) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(a.body) // the client is gone: there is nobody to tell
 }
 
-// answer makes the bytes of a set, unless they are prepared. An empty set is no
-// answer: a cache would refuse every token by it.
-func (k *KeySets) answer(set *accesstoken.KeySet, prepared *atomic.Pointer[keySetAnswer]) (*keySetAnswer, error) {
-	if a := prepared.Load(); a != nil && a.set == set {
+// answer makes the bytes of the merged set, unless they are prepared. An empty set
+// is no answer: a cache would refuse every token by it.
+func (k *KeySets) answer() (*keySetAnswer, error) {
+	set := k.Keys()
+	if a := k.merged.Load(); a != nil && a.set == set {
 		return a, nil
 	}
 	if set.Len() == 0 {
@@ -87,10 +137,48 @@ func (k *KeySets) answer(set *accesstoken.KeySet, prepared *atomic.Pointer[keySe
 	if err != nil {
 		return nil, fmt.Errorf("httpapi: key set: %w", err)
 	}
+	a := k.prepare(body)
+	a.set = set
+	k.merged.Store(&a)
+	return &a, nil
+}
+
+// localAnswer is answer for the keys of this replica.
+func (k *KeySets) localAnswer() (*localAnswer, error) {
+	keys := k.Local()
+	same := func(a, b keyring.PublicKey) bool { return a.ID == b.ID && a.Until.Equal(b.Until) }
+	if a := k.local.Load(); a != nil && slices.EqualFunc(a.keys, keys, same) {
+		return a, nil
+	}
+	if len(keys) == 0 {
+		return nil, errNoKeys
+	}
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	for _, key := range keys {
+		jwk, err := key.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("httpapi: key set: %w", err)
+		}
+		end := key.Until.Add(time.Second - 1).Unix() // rounded up
+		set.Keys = append(set.Keys, fmt.Appendf(jwk[:len(jwk)-1], `,"exp":%d}`, end))
+	}
+	body, err := json.Marshal(set)
+	if err != nil {
+		return nil, fmt.Errorf("httpapi: key set: %w", err)
+	}
+	a := &localAnswer{keys, k.prepare(body)}
+	k.local.Store(a)
+	return a, nil
+}
+
+// prepare makes an answer of a body.
+func (k *KeySets) prepare(body []byte) keySetAnswer {
 	sum := sha256.Sum256(body)
-	a := &keySetAnswer{set: set, body: body, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`}
+	a := keySetAnswer{body: body, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`}
 	a.header = [4]headerField{
-		{"Content-Type", []string{"application/jwk-set+json"}},
+		{"Content-Type", []string{keySetType}},
 		{"Content-Length", []string{strconv.Itoa(len(body))}},
 		{"Etag", []string{a.etag}},
 		// A set that cannot be refreshed is better than none: keys leave it only
@@ -98,8 +186,7 @@ func (k *KeySets) answer(set *accesstoken.KeySet, prepared *atomic.Pointer[keySe
 		{"Cache-Control", []string{fmt.Sprintf("public, max-age=%d, stale-while-revalidate=%d, stale-if-error=%d",
 			k.MaxAge/time.Second, k.StaleFor/time.Second, login.KeySetOutage/time.Second)}},
 	}
-	prepared.Store(a)
-	return a, nil
+	return a
 }
 
 // matches is the weak comparison of RFC 9110 §13.1.2.

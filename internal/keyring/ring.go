@@ -108,10 +108,11 @@ type Ring struct {
 
 // view is what callers see; it never changes.
 type view struct {
-	keys    *accesstoken.KeySet
-	signer  *token.Signer // nil: none may sign
-	until   time.Time     // when signer stops
-	retryAt time.Time     // when there may be a signer, if there is none
+	keys      *accesstoken.KeySet
+	published []PublicKey
+	signer    *token.Signer // nil: none may sign
+	until     time.Time     // when signer stops
+	retryAt   time.Time     // when there may be a signer, if there is none
 }
 
 // held is a key with its private half.
@@ -195,6 +196,16 @@ func (r *Ring) Signer() (*token.Signer, error) {
 	}
 	return nil, ErrNoSigningKey.After(max(r.policy.poll(), v.retryAt.Sub(now)))
 }
+
+// A PublicKey is one that this replica publishes, and when the last token that it
+// can have signed has expired.
+type PublicKey struct {
+	accesstoken.Key
+	Until time.Time
+}
+
+// Published returns the published keys with their ends. It is not to be changed.
+func (r *Ring) Published() []PublicKey { return r.view.Load().published }
 
 // Public returns the published keys: those of this replica that verify. It is the
 // same pointer until a key comes or goes, so that a caller may keep what it made
@@ -481,6 +492,7 @@ func (r *Ring) clean(ctx context.Context, rows []store.Key) error {
 func (r *Ring) publish(ctx context.Context) {
 	now, old := r.cfg.Now(), r.view.Load()
 	var keys []accesstoken.Key
+	var published []PublicKey
 	for _, h := range r.inOrder() {
 		switch State(h.row, now) {
 		case Removed:
@@ -497,8 +509,9 @@ func (r *Ring) publish(ctx context.Context) {
 		}
 		h.since = earliest(h.since, now) // after a clock was put back, count again
 		keys = append(keys, h.signer.Public())
+		published = append(published, PublicKey{h.signer.Public(), h.row.RemoveAt})
 	}
-	v := &view{keys: old.keys}
+	v := &view{keys: old.keys, published: published}
 	if old.keys == nil || !sameKeys(keys, old.keys.Keys()) {
 		v.keys = keySet(keys)
 	}

@@ -351,7 +351,7 @@ func writeLevel(t *testing.T, database string, fresh func(t *testing.T) string) 
 }
 
 // storeTour asks a store for everything that it can do.
-func storeTour(t *testing.T, s store.Store) {
+func storeTour(t *testing.T, s *sqlstore.Store) {
 	ctx, at := t.Context(), time.Unix(1_700_000_000, 0).UTC()
 	ok := func(errs ...error) {
 		t.Helper()
@@ -380,6 +380,12 @@ func storeTour(t *testing.T, s store.Store) {
 
 	key := store.Key{ID: "k1", Instance: "i", Algorithm: "ES256", PublicJWK: []byte("{}"), Sealed: []byte("s"), CreatedAt: at, ActivateAt: at, RetireAt: at, RemoveAt: at}
 	ok(s.CreateKey(ctx, key), s.UpdateKey(ctx, key), second(s.Keys(ctx)), s.DeleteKey(ctx, "k1"))
+
+	replica := store.Replica{Instance: "i", Incarnation: "1", URL: "https://i", Version: "v", Config: "c", MaxAge: time.Minute, StartedAt: at, ClockAt: at, MAC: []byte("m")}
+	for range 2 { // it enters, and enters again
+		ok(second(s.EnterRegistry(ctx, replica, time.Minute)))
+	}
+	ok(s.Beat(ctx, replica, true), second(s.RegistryVersion(ctx)), second(s.Registered(ctx)), s.LeaveRegistry(ctx, "i", "1"))
 
 	ok(second(s.AppendRevocation(ctx, store.Revocation{Kind: "jti", Subject: "j", IssuedBefore: at, ExpiresAt: at, CreatedAt: at, Actor: "u1", Reason: "logout"})))
 	_, _, err = s.RevocationsAfter(ctx, 0, 2)

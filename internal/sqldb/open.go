@@ -60,8 +60,9 @@ type DB struct {
 	cfg     Config
 	dialect Dialect
 	writer  *pool
-	reader  *pool // the same as writer, but on SQLite
-	files   fs.FS // the migrations
+	reader  *pool    // the same as writer, but on SQLite
+	commits *commits // SQLite: of single statements; else nil
+	files   fs.FS    // the migrations
 	metrics *metrics
 }
 

@@ -50,32 +50,48 @@ func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
 
 // acquire waits for a slot; the caller gives it back with release.
 func (p *pool) acquire(ctx context.Context) error {
+	if p.tryAcquire() {
+		return nil
+	}
+	ctx, gaveUp, done := p.wait(ctx)
+	defer done()
 	select {
 	case p.slots <- struct{}{}:
 		return nil
-	default:
+	case <-ctx.Done():
+		return gaveUp()
 	}
+}
+
+func (p *pool) tryAcquire() bool {
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait counts a caller that waits for a slot until done. The context ends when its
+// patience does, and gaveUp then says what it is to be told.
+func (p *pool) wait(caller context.Context) (ctx context.Context, gaveUp func() error, done func()) {
 	p.waits.Add(1)
 	p.waiting.Add(1)
 	start := time.Now()
-	timer := time.NewTimer(p.patience)
-	defer func() {
-		timer.Stop()
+	ctx, cancel := context.WithTimeout(caller, p.patience)
+	gaveUp = func() error {
+		if err := caller.Err(); errors.Is(err, context.Canceled) {
+			return fmt.Errorf("sqldb: %w", err)
+		}
+		p.refused.Add(1)
+		return fmt.Errorf("sqldb: %w: no free connection of %d within %v", ErrBusy,
+			cap(p.slots), time.Since(start).Round(time.Millisecond))
+	}
+	return ctx, gaveUp, func() {
+		cancel()
 		p.waiting.Add(-1)
 		p.waited.Add(int64(time.Since(start)))
-	}()
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return fmt.Errorf("sqldb: %w", ctx.Err())
-		}
 	}
-	p.refused.Add(1)
-	return fmt.Errorf("sqldb: %w: no free connection of %d within %v", ErrBusy,
-		cap(p.slots), time.Since(start).Round(time.Millisecond))
 }
 
 func (p *pool) release() { <-p.slots }

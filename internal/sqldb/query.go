@@ -106,23 +106,33 @@ func (r Row) Scan(dest ...any) error {
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	p := db.writer
 	err = db.again(ctx, func(ctx context.Context) error {
+		if db.commits != nil {
+			n, err = db.commits.exec(ctx, query, args)
+			return err
+		}
 		if err := p.acquire(ctx); err != nil {
 			return err
 		}
 		defer p.release()
-		down, err := p.handDown(ctx)
-		if err != nil {
-			return p.explain(ctx, err, true)
-		}
-		run, err := p.runner(down, query)
-		if err != nil {
-			return p.explain(ctx, err, true)
-		}
-		n, err = affected(run.ExecContext(down, args...))
-		p.watch(query, args, err)
-		return p.explain(ctx, err, false)
+		n, err = p.exec(ctx, query, args)
+		return err
 	})
 	return n, err
+}
+
+// exec runs a statement once. The caller holds a slot.
+func (p *pool) exec(ctx context.Context, query string, args []any) (int64, error) {
+	down, err := p.handDown(ctx)
+	if err != nil {
+		return 0, p.explain(ctx, err, true)
+	}
+	run, err := p.runner(down, query)
+	if err != nil {
+		return 0, p.explain(ctx, err, true)
+	}
+	n, err := affected(run.ExecContext(down, args...))
+	p.watch(query, args, err)
+	return n, p.explain(ctx, err, false)
 }
 
 // Query runs a SELECT on a snapshot of its own.

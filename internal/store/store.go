@@ -331,8 +331,16 @@ type Registry interface {
 	// and ErrConflict.
 	EnterRegistry(ctx context.Context, r Replica, within time.Duration) (Replica, error)
 	// Beat replaces what the replica says of itself, and its BeatAt, or ErrStale if
-	// the row is gone or another incarnation's.
-	Beat(ctx context.Context, r Replica) error
+	// the row is gone or another incarnation's. With news, others wait for it.
+	Beat(ctx context.Context, r Replica, news bool) error
 	// LeaveRegistry deletes the row of this incarnation; none is no error.
 	LeaveRegistry(ctx context.Context, instance, incarnation string) error
 }
+
+// What a store that can notify (NOTIFY on PostgreSQL) says on BellChannel, in the
+// transaction that makes the news. Package bell listens.
+const (
+	BellChannel     = "watchword"
+	BellRegistry    = "registry"
+	BellRevocations = "revocations"
+)

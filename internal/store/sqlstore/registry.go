@@ -17,7 +17,16 @@ func raiseRegistry(ctx context.Context, q sqldb.Q) (int64, error) {
 	if _, err := q.Exec(ctx, "UPDATE registry_head SET version = version + 1 WHERE id = 1"); err != nil {
 		return 0, err
 	}
-	return one(ctx, q, readInt, "SELECT version FROM registry_head WHERE id = 1")
+	return one(ctx, q, readInt, "SELECT version FROM registry_head"+ring(q.Dialect(), store.BellRegistry)+" WHERE id = 1")
+}
+
+// ring is a table of one row; who reads it rings when the transaction commits,
+// where the database can.
+func ring(d sqldb.Dialect, news string) string {
+	if d != sqldb.Postgres {
+		return ""
+	}
+	return " CROSS JOIN (SELECT pg_notify('" + store.BellChannel + "', '" + news + "')) AS bell"
 }
 
 // RegistryVersion implements store.Registry.
@@ -90,12 +99,16 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 }
 
 // Beat implements store.Registry.
-func (s *Store) Beat(ctx context.Context, r store.Replica) error {
+func (s *Store) Beat(ctx context.Context, r store.Replica, news bool) error {
 	rows, err := s.q.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
 		clock_at = ?, seen = ?, mac = ?, beat_at = `+s.q.Dialect().Now()+` WHERE instance = ? AND incarnation = ?`,
 		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt),
 		sqldb.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
-	return translate(mustMatch(store.ErrStale, rows, err))
+	if err := mustMatch(store.ErrStale, rows, err); err != nil || !news {
+		return translate(err)
+	}
+	_, err = one(ctx, s.q, readInt, "SELECT version FROM registry_head"+ring(s.q.Dialect(), store.BellRegistry)+" WHERE id = 1")
+	return err
 }
 
 // LeaveRegistry implements store.Registry.

@@ -18,7 +18,7 @@ func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (se
 		if _, err := q.Exec(ctx, "UPDATE revocation_head SET seq = seq + 1 WHERE id = 1"); err != nil {
 			return err
 		}
-		seq, err = one(ctx, q, readInt, "SELECT seq FROM revocation_head WHERE id = 1")
+		seq, err = one(ctx, q, readInt, "SELECT seq FROM revocation_head"+ring(q.Dialect(), store.BellRevocations)+" WHERE id = 1")
 		if err != nil {
 			return err
 		}

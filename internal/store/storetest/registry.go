@@ -64,7 +64,7 @@ func replicas(t *testing.T, a, b RegistryStore) {
 	before := must(b.Registered(ctx))(t).Replicas[0].BeatAt
 	first.URL, first.Version, first.Config, first.Seen, first.MAC = "", "v2", "", 4, []byte{7}
 	first.MaxAge, first.ClockAt = 0, now.Add(time.Hour)
-	ok(t, a.Beat(ctx, first))
+	ok(t, a.Beat(ctx, first, true))
 	got := must(b.Registered(ctx))(t).Replicas[0]
 	if got.BeatAt.Before(before) {
 		t.Errorf("it wrote at %v, and earlier at %v", got.BeatAt, before)
@@ -72,12 +72,12 @@ func replicas(t *testing.T, a, b RegistryStore) {
 	got.BeatAt = time.Time{}
 	equal(t, got, first)
 
-	is(t, b.Beat(ctx, replica("auth-0", "other")), store.ErrStale)
+	is(t, b.Beat(ctx, replica("auth-0", "other"), false), store.ErrStale)
 	ok(t, b.LeaveRegistry(ctx, "auth-0", "other"))
 	equal(t, len(must(b.Registered(ctx))(t).Replicas), 2)
 	ok(t, b.LeaveRegistry(ctx, "auth-0", "y"))
 	equal(t, len(must(b.Registered(ctx))(t).Replicas), 1)
-	is(t, a.Beat(ctx, first), store.ErrStale)
+	is(t, a.Beat(ctx, first, false), store.ErrStale)
 }
 
 func oneIncarnation(t *testing.T, a, b RegistryStore) {
@@ -88,7 +88,7 @@ func oneIncarnation(t *testing.T, a, b RegistryStore) {
 	equal(t, holder.Incarnation, "one")
 	must(a.EnterRegistry(ctx, replica("auth-0", "one"), time.Minute))(t) // itself, again
 	must(b.EnterRegistry(ctx, replica("auth-0", "two"), 0))(t)           // it is silent
-	is(t, a.Beat(ctx, replica("auth-0", "one")), store.ErrStale)
+	is(t, a.Beat(ctx, replica("auth-0", "one"), false), store.ErrStale)
 }
 
 func enterOnce(t *testing.T, a, b RegistryStore) {
@@ -119,7 +119,7 @@ func registryVersion(t *testing.T, a, b RegistryStore) {
 		raise int64
 	}{
 		{"enter", func() error { _, err := a.EnterRegistry(ctx, replica("auth-0", "one"), 0); return err }, 1},
-		{"beat", func() error { return a.Beat(ctx, replica("auth-0", "one")) }, 0},
+		{"beat", func() error { return a.Beat(ctx, replica("auth-0", "one"), false) }, 0},
 		{"create a key", func() error { return a.CreateKey(ctx, k) }, 1},
 		{"update a key", func() error { return a.UpdateKey(ctx, k) }, 1},
 		{"delete a key", func() error { return a.DeleteKey(ctx, k.ID) }, 1},

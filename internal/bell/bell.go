@@ -1,0 +1,223 @@
+package bell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// News is what there is to look at.
+type News string
+
+// What there is news of.
+const (
+	Registry    News = store.BellRegistry    // replicas and their keys
+	Revocations News = store.BellRevocations // the log of what was taken back
+)
+
+const (
+	// redisChannel is the channel in Redis.
+	redisChannel = "watchword:bell"
+	// gap is how long after a ring the next one is passed on at the earliest, so
+	// that who can ring cannot keep a replica busy.
+	gap = 10 * time.Millisecond
+	// A line that was lost is tried again after retry, one that passes no
+	// notifications after retryUnfit.
+	retry      = time.Second
+	retryUnfit = time.Minute
+	// publishTimeout bounds ringing in Redis.
+	publishTimeout = 2 * time.Second
+)
+
+// Config says which lines there are.
+type Config struct {
+	DB *sqldb.DB // nil: none
+	// Redis returns the connected client; nil: there is no Redis.
+	Redis      func(ctx context.Context) (rueidis.Client, error)
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// A Bell rings at the other replicas and is heard here. Its methods may be called
+// by any number of goroutines.
+type Bell struct {
+	cfg   Config
+	heard map[News]*listener
+	ring  map[News]chan struct{} // holds a ring that is not yet published
+	rings *prometheus.CounterVec
+}
+
+// A listener calls a function when it is rung, at most once in a gap.
+type listener struct {
+	rung chan struct{}
+	call func()
+}
+
+// New makes a bell that calls the function for each kind of news, in a goroutine of
+// Run's.
+func New(cfg Config, heard map[News]func()) (*Bell, error) {
+	b := &Bell{cfg: cfg, heard: map[News]*listener{}, ring: map[News]chan struct{}{}}
+	b.rings = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_bell_rings_total",
+		Help: "Rings that were heard from replicas, this one included, by the line on which they came.",
+	}, []string{"line", "news"})
+	for news, call := range heard {
+		b.heard[news] = &listener{make(chan struct{}, 1), call}
+		b.ring[news] = make(chan struct{}, 1)
+	}
+	if err := cfg.Registerer.Register(b.rings); err != nil {
+		return nil, fmt.Errorf("bell: %w", err)
+	}
+	return b, nil
+}
+
+// Ring tells the others that there is news, after it was committed. It never
+// blocks, and does nothing where the database rings by itself.
+func (b *Bell) Ring(news News) { put(b.ring[news]) }
+
+// put leaves a ring, unless one is waiting, which will be heard after this moment.
+func put(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run listens until ctx ends.
+func (b *Bell) Run(ctx context.Context) {
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	for _, l := range b.heard {
+		loops.Go(func() { every(ctx, l.rung, l.call) })
+	}
+	if b.cfg.DB != nil && b.cfg.DB.Dialect() == sqldb.Postgres {
+		loops.Go(func() { b.keep(ctx, "postgres", b.listenPostgres) })
+	}
+	if b.cfg.Redis != nil {
+		loops.Go(func() { b.keep(ctx, "redis", b.listenRedis) })
+		for news, rung := range b.ring {
+			loops.Go(func() { every(ctx, rung, func() { b.publish(ctx, news) }) })
+		}
+	}
+}
+
+// every calls a function for what comes through a channel, with a gap between.
+func every(ctx context.Context, rung <-chan struct{}, call func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-rung:
+		}
+		call()
+		if !pause(ctx, gap) {
+			return
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// keep listens on a line, again whenever it is lost.
+func (b *Bell) keep(ctx context.Context, line string, listen func(ctx context.Context, ready func()) error) {
+	silent := false
+	ready := func() {
+		if silent {
+			b.cfg.Logger.InfoContext(ctx, "news comes at once again", "line", line)
+		}
+		silent = false
+		for _, l := range b.heard { // whatever was rung meanwhile
+			put(l.rung)
+		}
+	}
+	for {
+		err := listen(ctx, ready)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := retry
+		if errors.Is(err, sqldb.ErrNoNotifications) {
+			wait = retryUnfit
+		}
+		if !silent {
+			b.cfg.Logger.WarnContext(ctx, "news of other replicas comes by polling, not at once", "line", line, "err", err)
+		}
+		silent = true
+		if !pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// hear passes a ring on. What is no news of ours is left.
+func (b *Bell) hear(line, what string) {
+	if l := b.heard[News(what)]; l != nil {
+		b.rings.WithLabelValues(line, what).Inc()
+		put(l.rung)
+	}
+}
+
+func (b *Bell) listenPostgres(ctx context.Context, ready func()) error {
+	return b.cfg.DB.Listen(ctx, store.BellChannel, ready, func(payload string) { b.hear("postgres", payload) })
+}
+
+func (b *Bell) listenRedis(ctx context.Context, ready func()) error {
+	client, err := b.cfg.Redis(ctx)
+	if err != nil {
+		return err
+	}
+	own, release := client.Dedicate()
+	defer release()
+	// Hooks, unlike Receive, say when the subscription stands.
+	lost := own.SetPubSubHooks(rueidis.PubSubHooks{
+		OnMessage: func(m rueidis.PubSubMessage) { b.hear("redis", m.Message) },
+		OnSubscription: func(s rueidis.PubSubSubscription) {
+			if s.Kind == "subscribe" {
+				ready()
+			}
+		},
+	})
+	if err := own.Do(ctx, own.B().Subscribe().Channel(redisChannel).Build()).Error(); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-lost:
+		if err == nil {
+			err = errors.New("the subscription ended")
+		}
+		return err
+	}
+}
+
+// publish rings in Redis. A ring that is lost is replaced by the next poll.
+func (b *Bell) publish(ctx context.Context, news News) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	client, err := b.cfg.Redis(ctx)
+	if err == nil {
+		err = client.Do(ctx, client.B().Publish().Channel(redisChannel).Message(string(news)).Build()).Error()
+	}
+	if err != nil && ctx.Err() == nil {
+		b.cfg.Logger.DebugContext(ctx, "a ring was lost", "line", "redis", "news", news, "err", err)
+	}
+}

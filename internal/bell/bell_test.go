@@ -1,0 +1,239 @@
+package bell
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
+
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state/redisstate"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// An ear is a bell that counts what it hears.
+type ear struct {
+	*Bell
+	heard chan News // big enough for a test
+	log   *buffer
+}
+
+func listen(t testing.TB, cfg Config) *ear {
+	t.Helper()
+	e := &ear{heard: make(chan News, 1000), log: &buffer{}}
+	cfg.Logger = slog.New(slog.NewTextHandler(e.log, nil))
+	cfg.Registerer = prometheus.NewRegistry()
+	calls := map[News]func(){}
+	for _, n := range []News{Registry, Revocations} {
+		calls[n] = func() { e.heard <- n }
+	}
+	var err error
+	if e.Bell, err = New(cfg, calls); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { e.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return e
+}
+
+// next waits for a kind of news.
+func (e *ear) next(t testing.TB, want News) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		select {
+		case got := <-e.heard:
+			if got == want {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("no news of the %s\n%s", want, e.log)
+		}
+	}
+}
+
+// ready waits until the line stands, which is heard as news of everything.
+func (e *ear) ready(t testing.TB) {
+	t.Helper()
+	for missing := map[News]bool{Registry: true, Revocations: true}; len(missing) > 0; {
+		select {
+		case got := <-e.heard:
+			delete(missing, got)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the line does not stand\n%s", e.log)
+		}
+	}
+}
+
+func openDB(t testing.TB, url string) *sqldb.DB {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func openRedis(t testing.TB, url string) func(context.Context) (rueidis.Client, error) {
+	t.Helper()
+	s, err := redisstate.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s.Client
+}
+
+// What PostgreSQL commits is heard by whoever listens, and nothing that it does
+// not; the command line needs no bell of its own.
+func TestPostgres(t *testing.T) {
+	url := testenv.Postgres(t)
+	e := listen(t, Config{DB: openDB(t, url)})
+	e.ready(t)
+	s := sqlstore.New(openDB(t, url))
+	if _, err := s.AppendRevocation(t.Context(), store.Revocation{Kind: "jti", Subject: "x", ExpiresAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	e.next(t, Revocations)
+	if err := s.CreateKey(t.Context(), store.Key{ID: "k", PublicJWK: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	e.next(t, Registry)
+	if log := e.log.String(); log != "" {
+		t.Errorf("it logs %s", log)
+	}
+}
+
+// Behind PgBouncer in transaction mode nothing arrives: it says so once, and
+// whoever listens polls.
+func TestPgBouncer(t *testing.T) {
+	url := testenv.PgBouncer(t, testenv.Postgres(t)).URL + "&default_query_exec_mode=exec"
+	e := listen(t, Config{DB: openDB(t, url)})
+	deadline := time.Now().Add(20 * time.Second)
+	for !strings.Contains(e.log.String(), "by polling") {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing is said about it: %s", e.log)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := strings.Count(e.log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines: %s", n, e.log)
+	}
+}
+
+// The line comes back when the server does, and what was missed is looked for.
+func TestRestarts(t *testing.T) {
+	for name, start := range map[string]func(testing.TB, ...string) *testenv.Server{
+		"postgres": testenv.StartPostgres, "redis": testenv.StartRedis,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := start(t)
+			cfg := Config{}
+			if name == "postgres" {
+				cfg.DB = openDB(t, server.URL)
+			} else {
+				cfg.Redis = openRedis(t, server.URL)
+			}
+			e := listen(t, cfg)
+			e.ready(t)
+			server.Stop()
+			deadline := time.Now().Add(20 * time.Second)
+			for !strings.Contains(e.log.String(), "by polling") {
+				if time.Now().After(deadline) {
+					t.Fatalf("nothing is said about it: %s", e.log)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			server.Start(t)
+			e.ready(t)
+			if !strings.Contains(e.log.String(), "at once again") {
+				t.Errorf("nothing is said of its return: %s", e.log)
+			}
+		})
+	}
+}
+
+func TestRedis(t *testing.T) {
+	url := testenv.Redis(t)
+	one, two := listen(t, Config{Redis: openRedis(t, url)}), listen(t, Config{Redis: openRedis(t, url)})
+	one.ready(t)
+	two.ready(t)
+	one.Ring(Revocations)
+	two.next(t, Revocations)
+	two.Ring(Registry)
+	one.next(t, Registry)
+}
+
+// Who can ring cannot keep a replica busy, and what is no news is left.
+func TestFlood(t *testing.T) {
+	url := testenv.Redis(t)
+	e := listen(t, Config{Redis: openRedis(t, url)})
+	e.ready(t)
+	client, err := openRedis(t, url)(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case n := <-e.heard:
+				if n != Registry {
+					t.Errorf("news of %q", n)
+				}
+				calls.Add(1)
+			case <-done:
+				return
+			}
+		}
+	}()
+	began := time.Now()
+	for range 20_000 {
+		for _, what := range []string{"registry", "registry; DROP", ""} {
+			if err := client.Do(t.Context(), client.B().Publish().Channel(redisChannel).Message(what).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if time.Since(began) > time.Second {
+			break
+		}
+	}
+	took := time.Since(began)
+	close(done)
+	if most := int64(took/gap) + 2; calls.Load() > most || calls.Load() == 0 {
+		t.Errorf("%d calls in %v, at most %d are wanted", calls.Load(), took, most)
+	}
+}

@@ -1,0 +1,286 @@
+package cluster
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// The headers of a question to a peer and of its answer.
+const (
+	HeaderNonce    = "Watchword-Nonce"    // chosen by who asks
+	HeaderInstance = "Watchword-Instance" // who answers
+	HeaderMAC      = "Watchword-MAC"      // over the nonce, the instance and the body, in base64url
+)
+
+// The results of asking a peer.
+const (
+	fetchOK       = "ok"
+	fetchFailed   = "failed"   // no answer, or none of a replica
+	fetchRejected = "rejected" // an answer that is not believed
+	fetchSelf     = "self"     // it is this replica
+)
+
+const (
+	// fetchTimeout bounds asking one peer.
+	fetchTimeout = 2 * time.Second
+	// maxPeers bounds how many are asked.
+	maxPeers = 256
+	// maxNonce bounds what an asker may have authenticated.
+	minNonce, maxNonce = 16, 128
+)
+
+// peers are the other replicas as they are reached over HTTP.
+type peers struct {
+	now chan struct{} // holds a wish to ask them now
+
+	mu    sync.Mutex
+	known map[string]*peer // by base URL
+}
+
+// A peer is what became of asking it.
+type peer struct {
+	asking   chan struct{} // closed when the question under way has ended; nil: there is none
+	instance string        // who answered last
+	self     bool          // that is this replica, which is not asked again
+	answered time.Time     // when it was last believed
+	problem  string        // why the last question failed; empty: it did not
+}
+
+func (p *peers) askNow() {
+	select {
+	case p.now <- struct{}{}:
+	default:
+	}
+}
+
+// runPeers asks the peers for their keys, at the start and then at each refresh,
+// until ctx ends. Replicas that were started together do not ask together.
+func (c *Cluster) runPeers(ctx context.Context) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	next := time.NewTimer(mathrand.N(c.cfg.Refresh))
+	defer next.Stop()
+	for {
+		for _, base := range c.peerURLs() {
+			asking.Go(func() { c.ask(ctx, base) })
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			next.Reset(c.cfg.Refresh)
+		case <-c.peers.now:
+		}
+	}
+}
+
+// askPeers asks all of them now and returns when they have answered, or not in
+// time.
+func (c *Cluster) askPeers() {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	var asking sync.WaitGroup
+	for _, base := range c.peerURLs() {
+		asking.Go(func() { c.ask(ctx, base) })
+	}
+	asking.Wait()
+}
+
+// peerURLs are the base URLs of the other replicas.
+func (c *Cluster) peerURLs() []string {
+	var list []string
+	if c.cfg.Peers != nil {
+		list = c.cfg.Peers()
+	} else {
+		c.mu.Lock()
+		for _, r := range c.replicas {
+			if r.URL != "" && r.Instance != c.cfg.Instance {
+				list = append(list, r.URL)
+			}
+		}
+		c.mu.Unlock()
+	}
+	list = list[:min(len(list), maxPeers)]
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	for base := range c.peers.known {
+		if !slices.Contains(list, base) {
+			delete(c.peers.known, base)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(base string) bool {
+		p := c.peers.known[base]
+		return p != nil && p.self
+	})
+}
+
+// ask takes in the keys of a peer. Who asks while a question is under way waits
+// for its answer.
+func (c *Cluster) ask(ctx context.Context, base string) {
+	c.peers.mu.Lock()
+	p := c.peers.known[base]
+	if p == nil {
+		p = &peer{}
+		c.peers.known[base] = p
+	}
+	if asking := p.asking; asking != nil {
+		c.peers.mu.Unlock()
+		select {
+		case <-asking:
+		case <-ctx.Done():
+		}
+		return
+	}
+	asking := make(chan struct{})
+	p.asking = asking
+	c.peers.mu.Unlock()
+
+	instance, err := c.fetch(ctx, base)
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	p.asking = nil
+	close(asking)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return // nothing was learned
+	}
+	var lie *liar
+	result := fetchOK
+	switch {
+	case err == nil && instance == c.cfg.Instance:
+		p.self, result = true, fetchSelf
+	case err == nil:
+		p.instance, p.answered = instance, c.cfg.Now()
+	case errors.As(err, &lie):
+		result = fetchRejected
+		c.metrics.rejected.WithLabelValues(lie.reason).Inc()
+	default:
+		result = fetchFailed
+	}
+	c.metrics.fetches.WithLabelValues(result).Inc()
+	c.logPeer(ctx, base, p, err)
+}
+
+// logPeer says when a peer begins to fail, in another way than before, and when it
+// ceases to. c.peers.mu is held.
+func (c *Cluster) logPeer(ctx context.Context, base string, p *peer, err error) {
+	was := p.problem
+	p.problem = ""
+	if err != nil {
+		p.problem = err.Error()
+	}
+	var lie *liar
+	switch {
+	case p.problem == was:
+	case errors.As(err, &lie):
+		c.cfg.Logger.WarnContext(ctx, "not believed: the answer of a peer", "url", base, "reason", lie.reason, "err", err)
+	case err != nil && was == "":
+		c.cfg.Logger.WarnContext(ctx, "a peer cannot be asked for its keys", "url", base, "err", err)
+	case err == nil && was != "":
+		c.cfg.Logger.InfoContext(ctx, "a peer answers again", "url", base, "replica", p.instance)
+	}
+}
+
+// A liar is a peer whose answer is not believed.
+type liar struct{ reason, text string }
+
+func (l *liar) Error() string { return l.text }
+
+// fetch asks a peer for the keys of its own, and takes them in. It returns who
+// answered.
+func (c *Cluster) fetch(ctx context.Context, base string) (instance string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/pkeys?local=true", nil)
+	if err != nil {
+		return "", err
+	}
+	nonce := rand.Text()
+	r.Header.Set(HeaderNonce, nonce)
+	answer, err := c.cfg.Client.Do(r)
+	if err != nil {
+		var e *url.Error
+		if errors.As(err, &e) {
+			err = e.Err // without the URL, which the log has
+		}
+		return "", err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, accesstoken.MaxKeySetLength+1))
+	switch {
+	case err != nil:
+		return "", err
+	case answer.StatusCode != http.StatusOK:
+		return "", fmt.Errorf("it answers %d", answer.StatusCode)
+	case len(body) > accesstoken.MaxKeySetLength:
+		return "", errors.New("its answer is too long")
+	}
+	instance = answer.Header.Get(HeaderInstance)
+	mac, err := base64.RawURLEncoding.Strict().DecodeString(answer.Header.Get(HeaderMAC))
+	if err != nil || instance == "" || !hmac.Equal(mac, c.secret.answer(nonce, instance, body)) {
+		return "", &liar{wrongMAC, "the answer is not vouched for by the cluster's secret for this question"}
+	}
+	if instance == c.cfg.Instance {
+		return instance, nil
+	}
+	return instance, c.takeAnswer(ctx, instance, body)
+}
+
+// takeAnswer takes in the keys that a replica published over HTTP. If there is one
+// that it may not speak for, the others are taken in none the less.
+func (c *Cluster) takeAnswer(ctx context.Context, instance string, body []byte) error {
+	var set struct{ Keys []json.RawMessage }
+	if err := json.Unmarshal(body, &set); err != nil {
+		return &liar{wrongKey, "the answer is not a key set"}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var wrong error
+	for _, raw := range set.Keys {
+		var about struct {
+			Kid string
+			Alg string
+			Exp int64
+		}
+		if err := json.Unmarshal(raw, &about); err != nil {
+			wrong = &liar{wrongKey, "the answer has a key that cannot be read"}
+			continue
+		}
+		k := store.Key{ID: about.Kid, Instance: instance, Algorithm: about.Alg, PublicJWK: raw, CreatedAt: c.cfg.Now(), RemoveAt: time.Unix(about.Exp, 0)}
+		if e := c.entries[k.ID]; e != nil && e.maker == instance {
+			e.until = later(e.until, k.RemoveAt)
+			continue
+		}
+		if _, reason := c.check(k); reason != "" {
+			wrong = &liar{reason, fmt.Sprintf("the answer has a key that %s may not speak for, or that is none: %.80q", instance, about.Kid)}
+			continue
+		}
+		c.takeIn(ctx, store.RegisteredKey{Key: k})
+	}
+	c.merge()
+	return wrong
+}
+
+// Answer returns what authenticates this replica's answer to a peer, or false if
+// the nonce is none.
+func (c *Cluster) Answer(nonce string, body []byte) (instance, mac string, ok bool) {
+	if len(nonce) < minNonce || len(nonce) > maxNonce || strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", "", false
+	}
+	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(c.secret.answer(nonce, c.cfg.Instance, body)), true
+}

@@ -1,0 +1,300 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// A fakePeer answers as the test says; it counts its questions.
+type fakePeer struct {
+	*httptest.Server
+	asked atomic.Int64
+}
+
+func serve(t testing.TB, answer func(w http.ResponseWriter, r *http.Request)) *fakePeer {
+	t.Helper()
+	p := &fakePeer{}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.asked.Add(1)
+		answer(w, r)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// keySet is the body with the keys, as ?local=true gives it.
+func keySet(t testing.TB, keys ...store.Key) []byte {
+	t.Helper()
+	list := []json.RawMessage{}
+	for _, k := range keys {
+		list = append(list, fmt.Appendf(k.PublicJWK[:len(k.PublicJWK)-1:len(k.PublicJWK)-1], `,"exp":%d}`, k.RemoveAt.Unix()))
+	}
+	body, err := json.Marshal(map[string]any{"keys": list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// honest answers like a replica.
+func honest(c *Cluster, body []byte) func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
+		instance, mac, ok := c.Answer(r.Header.Get(HeaderNonce), body)
+		if !ok || r.URL.Path != "/api/pkeys" || r.URL.Query().Get("local") != "true" {
+			http.Error(w, "no peer asks so", http.StatusBadRequest)
+			return
+		}
+		w.Header().Set(HeaderInstance, instance)
+		w.Header().Set(HeaderMAC, mac)
+		_, _ = w.Write(body)
+	}
+}
+
+// with starts a replica that asks peers.
+func with(t testing.TB, c *clock, instance string, urls ...string) *Cluster {
+	t.Helper()
+	cfg := config(newRegistry(t), c, instance)
+	cfg.Peers = func() []string { return urls }
+	return join(t, cfg)
+}
+
+// An answer is believed only if it was made for this question by who has the
+// secret, and speaks for the keys of who made it.
+func TestLyingPeers(t *testing.T) {
+	c := &clock{}
+	now := c.Now()
+	own, foreign := row(t, now, "auth-1", accesstoken.ES256), row(t, now, "auth-2", accesstoken.ES256)
+	weak := row(t, now, "auth-1", accesstoken.EdDSA)
+	peer := join(t, config(newRegistry(t), c, "auth-1"))
+	strangerConfig := config(newRegistry(t), c, "auth-1")
+	strangerConfig.Secret = "another secret of 32 bytes or more"
+	stranger := join(t, strangerConfig)
+	record := func(c *Cluster, nonce string, body []byte) http.Header {
+		instance, mac, _ := c.Answer(nonce, body)
+		return http.Header{HeaderInstance: {instance}, HeaderMAC: {mac}}
+	}
+	reply := func(h http.Header, body []byte) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			for name := range h {
+				w.Header().Set(name, h.Get(name))
+			}
+			_, _ = w.Write(body)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		reason string
+		answer func(w http.ResponseWriter, r *http.Request)
+		knows  []store.Key // afterwards
+	}{
+		{"honest", "", honest(peer, keySet(t, own)), []store.Key{own}},
+		{"another secret", wrongMAC, honest(stranger, keySet(t, own)), nil},
+		{"no MAC", wrongMAC, reply(nil, keySet(t, own)), nil},
+		{"replayed", wrongMAC, reply(record(peer, "the nonce of yesterday", keySet(t, own)), keySet(t, own)), nil},
+		{"in another's name", wrongMAC, func(w http.ResponseWriter, r *http.Request) {
+			h := record(peer, r.Header.Get(HeaderNonce), keySet(t, foreign))
+			h.Set(HeaderInstance, "auth-2")
+			reply(h, keySet(t, foreign))(w, r)
+		}, nil},
+		{"another body under the MAC", wrongMAC, func(w http.ResponseWriter, r *http.Request) {
+			reply(record(peer, r.Header.Get(HeaderNonce), keySet(t)), keySet(t, own))(w, r)
+		}, nil},
+		{"the key of another replica", wrongOwner, honest(peer, keySet(t, foreign, own)), []store.Key{own}},
+		{"an algorithm that is not accepted", wrongAlgorithm, honest(peer, keySet(t, weak, own)), []store.Key{own}},
+		{"no key set", wrongKey, honest(peer, []byte("hello")), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := config(newRegistry(t), c, "auth-0")
+			cfg.Algorithms = []string{accesstoken.ES256}
+			url := serve(t, tt.answer).URL
+			cfg.Peers = func() []string { return []string{url} }
+			cl := join(t, cfg)
+			cl.askPeers()
+			if got := cl.Keys().Len(); got != len(tt.knows) {
+				t.Errorf("%d keys are known", got)
+			}
+			for _, k := range tt.knows {
+				if _, ok := cl.Keys().Key(k.ID); !ok {
+					t.Errorf("%s is not known", k.ID)
+				}
+			}
+			for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
+				want := 0
+				if reason == tt.reason {
+					want = 1
+				}
+				if got := count(t, cl.metrics.rejected, reason); got != want {
+					t.Errorf("%d rejected for %q, want %d", got, reason, want)
+				}
+			}
+		})
+	}
+}
+
+// A nonce that could carry something else is no nonce.
+func TestNonces(t *testing.T) {
+	cl := join(t, config(newRegistry(t), &clock{}, "auth-0"))
+	for nonce, want := range map[string]bool{
+		"": false, "short": false, "0123456789abcdef": true, "0123456789 abcdef": false, "0123456789abcdefé": false,
+		string(make([]byte, 20)): false, fmt.Sprintf("%0129d", 0): false, fmt.Sprintf("%0128d", 0): true,
+	} {
+		if _, _, ok := cl.Answer(nonce, nil); ok != want {
+			t.Errorf("%q: %v", nonce, ok)
+		}
+	}
+}
+
+// A peer that accepts the connection and never answers is given up; meanwhile it
+// holds nobody up, and is not asked a second time.
+func TestHungPeer(t *testing.T) {
+	c := &clock{}
+	release := make(chan struct{})
+	hung := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	defer close(release)
+	own := row(t, c.Now(), "auth-1", accesstoken.ES256)
+	good := serve(t, honest(join(t, config(newRegistry(t), c, "auth-1")), keySet(t, own)))
+	cl := with(t, c, "auth-0", hung.URL, good.URL)
+	run(t, cl)
+	deadline := time.Now().Add(time.Second)
+	for _, ok := cl.Keys().Key(own.ID); !ok; _, ok = cl.Keys().Key(own.ID) {
+		if time.Now().After(deadline) {
+			t.Fatal("the hung peer holds up what the other one says")
+		}
+	}
+	for range 5 {
+		cl.peers.askNow()
+	}
+	began := time.Now()
+	for range 1000 {
+		if _, err := cl.Find(own.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("1,000 requests took %v beside a hung peer", took)
+	}
+	if n := hung.asked.Load(); n != 1 {
+		t.Errorf("the hung peer was asked %d times at once", n)
+	}
+}
+
+// The own URL may be in the list: it is asked once.
+func TestOwnURL(t *testing.T) {
+	c := &clock{}
+	var cl *Cluster
+	self := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(cl, keySet(t))(w, r) })
+	cl = with(t, c, "auth-0", self.URL)
+	for range 3 {
+		cl.askPeers()
+	}
+	if n := self.asked.Load(); n != 1 {
+		t.Errorf("it asked itself %d times", n)
+	}
+	if n := count(t, cl.metrics.fetches, fetchSelf); n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+// Without the registry, a key that a token names is looked for at the peers; a
+// look covers all who wait.
+func TestPeersWhenTheRegistryIsAway(t *testing.T) {
+	c := &clock{}
+	var body atomic.Pointer[[]byte]
+	empty := keySet(t)
+	body.Store(&empty)
+	maker := join(t, config(newRegistry(t), c, "auth-1"))
+	peer := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(maker, *body.Load())(w, r) })
+	r := newRegistry(t)
+	cfg := config(r, c, "auth-0")
+	cfg.Peers = func() []string { return []string{peer.URL} }
+	cl := join(t, cfg)
+	run(t, cl)
+	r.away.Store(true)
+	late := row(t, c.Now(), "auth-1", accesstoken.ES256)
+	set := keySet(t, late)
+	body.Store(&set)
+	if _, err := cl.Find(late.ID); err != nil {
+		t.Errorf("a key that a peer serves was not found: %v", err)
+	}
+	c.Move(59 * time.Minute)
+	peer.Close()
+	if _, err := cl.Find(late.ID); err != nil {
+		t.Errorf("it is gone before its end: %v", err)
+	}
+	c.Move(2 * time.Minute)
+	cl.wait(true, "") // time passes with the looks
+	if _, err := cl.Find(late.ID); !errors.Is(err, accesstoken.ErrUnknownKey) {
+		t.Errorf("after its end: %v", err)
+	}
+}
+
+// Peers are asked at the start and then as often as the configuration says.
+func TestRefresh(t *testing.T) {
+	c := &clock{}
+	asked := make(chan time.Time, 100)
+	peer := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked <- time.Now()
+		w.WriteHeader(http.StatusInternalServerError)
+	})
+	cfg := config(newRegistry(t), c, "auth-0")
+	cfg.Peers, cfg.Refresh = func() []string { return []string{peer.URL} }, 200*time.Millisecond
+	run(t, join(t, cfg))
+	var times []time.Time
+	for len(times) < 6 {
+		select {
+		case at := <-asked:
+			times = append(times, at)
+		case <-time.After(5 * time.Second):
+			t.Fatalf("asked %d times", len(times))
+		}
+	}
+	// From the second on: between the first two is a random part of it.
+	if mean := times[5].Sub(times[1]) / 4; mean < 150*time.Millisecond || mean > 400*time.Millisecond {
+		t.Errorf("asked every %v", mean)
+	}
+}
+
+// In the registry, a replica without a URL is not asked, nor is this one.
+func TestPeersFromTheRegistry(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	for instance, url := range map[string]string{"auth-0": "http://auth-0", "auth-1": "http://auth-1", "auth-2": ""} {
+		cfg := config(r, c, instance)
+		cfg.URL = url
+		join(t, cfg)
+	}
+	cfg := config(r, c, "auth-3")
+	cfg.URL = "http://auth-3"
+	cl := join(t, cfg)
+	look(t, cl)
+	if got := fmt.Sprint(cl.peerURLs()); got != "[http://auth-0 http://auth-1]" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// A request that ends does not make a peer look ill.
+func TestAskedByWhoLeaves(t *testing.T) {
+	c := &clock{}
+	peer := serve(t, honest(join(t, config(newRegistry(t), c, "auth-1")), keySet(t)))
+	cl := with(t, c, "auth-0", peer.URL)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	cl.ask(ctx, peer.URL)
+	if n := count(t, cl.metrics.fetches, fetchFailed); n != 0 {
+		t.Errorf("%d failures are counted", n)
+	}
+}

@@ -1,0 +1,163 @@
+package sqldb
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// mostTogether bounds how many statements share a commit, and so how long the
+// first waits for the last.
+const mostTogether = 64
+
+// commits lets the single statements that wait for SQLite's one writer share a
+// commit: it costs a sync of the disk, which lasts much longer than a statement.
+// Nobody is answered before it. It is as if each had its own, one right after the
+// other; only a crash takes all of them or none.
+type commits struct {
+	pool *pool
+
+	mu    sync.Mutex
+	queue []*write // the first waits for the slot, and takes along the others
+}
+
+var errUnfinished = errors.New("sqldb: the statement was not run to its end")
+
+// A write is a statement that waits.
+type write struct {
+	ctx   context.Context
+	query string
+	args  []any
+
+	first chan struct{} // closed when it becomes the first of the queue
+	done  chan struct{} // closed when n and err are there
+	n     int64
+	err   error
+}
+
+// exec runs a statement, alone when nobody else writes.
+func (c *commits) exec(ctx context.Context, query string, args []any) (int64, error) {
+	if c.pool.tryAcquire() {
+		defer c.pool.release()
+		return c.pool.exec(ctx, query, args)
+	}
+	patience, gaveUp, done := c.pool.wait(ctx)
+	defer done()
+	w := &write{ctx: ctx, query: query, args: args, first: make(chan struct{}), done: make(chan struct{})}
+	c.join(w)
+	first := w.first
+	var slots chan<- struct{} // nil, so that nothing can be sent, unless w is the first
+	for {
+		select {
+		case <-first:
+			first, slots = nil, c.pool.slots
+		case slots <- struct{}{}:
+			c.run(c.take())
+			return w.n, w.err
+		case <-w.done:
+			return w.n, w.err
+		case <-patience.Done():
+			if c.leave(w) {
+				return 0, gaveUp()
+			}
+			<-w.done // it is being written
+			return w.n, w.err
+		}
+	}
+}
+
+func (c *commits) join(w *write) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue = append(c.queue, w)
+	if len(c.queue) == 1 {
+		close(w.first)
+	}
+}
+
+// leave takes w out of the queue, or says false when somebody has taken it along.
+func (c *commits) leave(w *write) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.queue, w)
+	if i < 0 {
+		return false
+	}
+	c.queue = slices.Delete(c.queue, i, i+1)
+	if i == 0 && len(c.queue) > 0 {
+		close(c.queue[0].first)
+	}
+	return true
+}
+
+// take empties the queue as far as one commit goes.
+func (c *commits) take() []*write {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.queue), mostTogether)
+	batch := slices.Clone(c.queue[:n])
+	c.queue = slices.Delete(c.queue, 0, n)
+	if len(c.queue) > 0 {
+		close(c.queue[0].first)
+	}
+	return batch
+}
+
+// run runs the statements of a batch, answers them, and gives the slot back.
+func (c *commits) run(batch []*write) {
+	finished := false
+	defer func() {
+		c.pool.release()
+		for _, w := range batch {
+			if !finished { // a panic
+				w.n, w.err = 0, errUnfinished
+			}
+			close(w.done)
+		}
+	}()
+	if len(batch) == 1 || !c.together(batch) {
+		for _, w := range batch {
+			w.n, w.err = c.pool.exec(w.ctx, w.query, w.args)
+		}
+	}
+	finished = true
+}
+
+// together runs a batch in one transaction. A constraint that a statement violates
+// undoes that statement alone. Anything else that goes wrong before the commit
+// undoes all; then it says false, and each has to run by itself.
+func (c *commits) together(batch []*write) bool {
+	ctx, p := context.WithoutCancel(batch[0].ctx), c.pool
+	all := func(err error, harmless bool) {
+		for _, w := range batch {
+			if w.err == nil {
+				w.n, w.err = 0, p.explain(ctx, err, harmless)
+			}
+		}
+	}
+	sqlTx, err := p.db.BeginTx(ctx, nil)
+	if err != nil {
+		all(err, true)
+		return true
+	}
+	t := &tx{pool: p, tx: sqlTx}
+	defer t.prepareMissing(ctx)
+	defer sqlTx.Rollback() // after a commit it does nothing
+	for _, w := range batch {
+		if err := w.ctx.Err(); err != nil {
+			w.err = p.explain(w.ctx, err, true)
+			continue
+		}
+		w.n, w.err = t.Exec(ctx, w.query, w.args...)
+		if w.err != nil && sqliteCode(w.err)&0xff != sqlite3.SQLITE_CONSTRAINT {
+			return false
+		}
+	}
+	if err := sqlTx.Commit(); err != nil {
+		all(err, false)
+	}
+	return true
+}

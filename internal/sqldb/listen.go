@@ -1,0 +1,108 @@
+package sqldb
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNoNotifications: this database has none, or what stands in front of it (such
+// as PgBouncer in transaction mode) does not pass them on.
+var ErrNoNotifications = errors.New("sqldb: no notifications come through here")
+
+const (
+	// proofTimeout is how long a notification to oneself may take.
+	proofTimeout = 3 * time.Second
+	// quietTimeout is after how long without a notification the connection is
+	// tried.
+	quietTimeout = 15 * time.Second
+)
+
+// Listen calls heard with the payload of every notification (NOTIFY) on a channel
+// until ctx ends or the connection is lost, and returns why. It has a connection
+// of its own, beside the pool. ready is called when a notification is known to
+// arrive; those before are lost.
+func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard func(payload string)) error {
+	if db.dialect != Postgres {
+		return ErrNoNotifications
+	}
+	cfg, err := pgx.ParseConfig(db.cfg.URL)
+	if err != nil {
+		return errors.New("sqldb: listen: the database's URL cannot be read")
+	}
+	cfg.ConnectTimeout = dialTimeout
+	cfg.RuntimeParams["application_name"] = "watchword bell"
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("sqldb: listen: %w", err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		conn.Close(ctx) // whether it says goodbye or not, it is closed
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		return fmt.Errorf("sqldb: listen: %w", err)
+	}
+	if err := db.prove(ctx, conn, channel); err != nil {
+		return err
+	}
+	ready()
+	for {
+		payload, err := wait(ctx, conn, quietTimeout)
+		switch {
+		case err == nil:
+			heard(payload)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, context.DeadlineExceeded):
+			return fmt.Errorf("sqldb: listen: %w", err)
+		default:
+			ping, cancel := context.WithTimeout(ctx, dialTimeout)
+			err := conn.Ping(ping)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("sqldb: listen: %w", err)
+			}
+		}
+	}
+}
+
+// prove sends a notification through the pool and waits for it.
+func (db *DB) prove(ctx context.Context, conn *pgx.Conn, channel string) error {
+	proof := "proof " + rand.Text()
+	var ignored any
+	if err := db.QueryRow(ctx, "SELECT pg_notify(?, ?)", channel, proof).Scan(&ignored); err != nil {
+		return fmt.Errorf("sqldb: listen: %w", err)
+	}
+	deadline := time.Now().Add(proofTimeout)
+	for {
+		payload, err := wait(ctx, conn, time.Until(deadline))
+		switch {
+		case err == nil && payload == proof:
+			return nil
+		case err == nil:
+		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			return ErrNoNotifications
+		default:
+			return fmt.Errorf("sqldb: listen: %w", err)
+		}
+	}
+}
+
+func wait(ctx context.Context, conn *pgx.Conn, timeout time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	n, err := conn.WaitForNotification(ctx)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = ctx.Err()
+		}
+		return "", err
+	}
+	return n.Payload, nil
+}

@@ -1,0 +1,99 @@
+// Package subscribers has a hundred resource servers follow one node's feed, and
+// measures how soon each of them refuses what was taken back.
+package subscribers
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/watchword-auth/watchword/test/node"
+	"github.com/watchword-auth/watchword/verify"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	servers = 100
+	rounds  = 20
+	// aim is what nearly all of them should keep, bound what every one of them must.
+	aim   = 250 * time.Millisecond
+	bound = verify.DefaultMaxStaleness
+)
+
+func TestARevocationReachesAHundredResourceServers(t *testing.T) {
+	n := node.Start(t)
+	verifiers := make([]*verify.Verifier, servers)
+	for i := range verifiers {
+		v, err := verify.New(verify.Config{Issuer: n.URL, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		verifiers[i] = v
+	}
+	admin := n.Login("admin").AccessToken
+	for _, v := range verifiers {
+		if _, err := v.Verify(t.Context(), admin); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	var took []time.Duration
+	for range rounds {
+		token := n.Login("tester").AccessToken
+		for i, v := range verifiers {
+			if _, err := v.Verify(t.Context(), token); err != nil {
+				t.Fatalf("server %d refuses a good token: %v", i, err)
+			}
+		}
+		n.Do("POST", "/api/revocations", admin, fmt.Sprintf(`{"token":%q}`, token), 200)
+		answered := time.Now()
+		took = append(took, refusals(t, verifiers, token, answered)...)
+	}
+	slices.Sort(took)
+	at := func(share float64) time.Duration {
+		return took[int(share*float64(len(took)-1))].Round(100 * time.Microsecond)
+	}
+	t.Logf("%d revocations, %d resource servers: refused after p50 %v, p99 %v, max %v", rounds, servers, at(0.5), at(0.99), at(1))
+	if at(0.99) > aim {
+		t.Errorf("p99 is %v, the aim is %v", at(0.99), aim)
+	}
+	for _, v := range verifiers {
+		if s := v.Status(); s.Revocations < rounds || !s.Fresh {
+			t.Errorf("in the end a server knows %+v", s)
+		}
+	}
+}
+
+// refusals is how long after it was answered each of them refused the token.
+func refusals(t *testing.T, verifiers []*verify.Verifier, token string, answered time.Time) []time.Duration {
+	took := make([]time.Duration, len(verifiers))
+	var wg sync.WaitGroup
+	for i, v := range verifiers {
+		wg.Go(func() {
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				_, err := v.Verify(t.Context(), token)
+				took[i] = time.Since(answered)
+				if errors.Is(err, verify.ErrRevoked) {
+					return
+				}
+				if err != nil || took[i] > bound {
+					t.Errorf("server %d, after %v: %v", i, took[i], err)
+					return
+				}
+				<-tick.C
+			}
+		})
+	}
+	wg.Wait()
+	return took
+}
