@@ -27,7 +27,7 @@ type plan struct {
 	maxAge   time.Duration
 	tokens   time.Duration // how long they live
 	keys     time.Duration // how long they sign
-	unnamed  bool          // no instance_id anywhere
+	unnamed  bool          // no instance_id anywhere, and replicas that find each other in the database
 	env      []string
 }
 
@@ -87,9 +87,18 @@ func newWorld(t *testing.T, p plan) *world {
 		seen = append(seen, r.addr)
 	}
 	for _, r := range w.replicas {
-		for _, addr := range seen {
-			r.peers = append(r.peers, testenv.NewLink(t, addr))
+		if p.unnamed { // as little configuration as there can be
+			r.env = append(r.env, "WATCHWORD_CLUSTER_ADVERTISE_URL="+r.url)
+			continue
 		}
+		var peers []string
+		for _, addr := range seen {
+			l := testenv.NewLink(t, addr)
+			r.peers = append(r.peers, l)
+			peers = append(peers, "http://"+l.Addr)
+		}
+		r.env = append(r.env, "WATCHWORD_CLUSTER_DISCOVERY=static", "WATCHWORD_CLUSTER_REFRESH_SEC=1",
+			"WATCHWORD_CLUSTER_STATIC_PEERS="+strings.Join(peers, ","))
 	}
 	w.balancer = testenv.HAProxy(t, fronts...)
 	t.Cleanup(func() {

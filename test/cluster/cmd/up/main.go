@@ -78,7 +78,7 @@ func up(t *terminal, command string) error {
 			"WATCHWORD_SERVER_ADDRESS="+addr, "WATCHWORD_SERVER_PUBLIC_URL="+balancer.URL,
 			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.1", "WATCHWORD_SERVER_DRAIN_DELAY=1s",
 			"DATABASE_URL="+database.URL, "REDIS_URL="+redis.URL,
-			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET="+secret, fmt.Sprintf("WATCHWORD_CLUSTER_INSTANCE_ID=auth-%d", i),
+			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET="+secret, fmt.Sprintf("WATCHWORD_CLUSTER_INSTANCE_ID=auth-%d", i), "WATCHWORD_CLUSTER_ADVERTISE_URL=http://"+addr,
 			// A replica that joins is ready after this, not after half a minute.
 			"WATCHWORD_TOKENS_KEY_SET_MAX_AGE=5s",
 			"ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD="+password)
