@@ -117,9 +117,9 @@ func TestARememberedTokenCannotBePoisoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)
 		v := start(t, f, nil)
-		token := f.issuer.Token("u", map[string]string{"ship": "acc"})
+		token := f.issuer.Sign("u", map[string]any{"ship": "acc", "jti": "token-1", "aud": []string{verifytest.Audience, "there"}})
 		steal := verify.That("", func(tok *accesstoken.Token) bool {
-			tok.Subject, tok.ID, tok.Epoch, tok.Audience[0] = "root", "other", 99, "elsewhere"
+			tok.Subject, tok.ID, tok.Epoch, tok.Audience[1] = "root", "other", 99, "elsewhere"
 			tok.ExpiresAt = tok.ExpiresAt.Add(time.Hour)
 			tok.Claims()["ship"] = "all"
 			return true
@@ -129,7 +129,7 @@ func TestARememberedTokenCannotBePoisoned(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Subject != "u" || got.ID != "token-1" || got.Epoch != 0 || got.Audience[0] != verifytest.Audience ||
+			if got.Subject != "u" || got.ID != "token-1" || got.Epoch != 0 || got.Audience[1] != "there" ||
 				time.Until(got.ExpiresAt) != 30*time.Minute || got.Claim("ship") != "acc" {
 				t.Errorf("the token has become %+v", got)
 			}
@@ -179,6 +179,9 @@ func TestTheCacheIsBounded(t *testing.T) {
 		busy := issuer.Token("busy", nil)
 		for i := range 500 {
 			expect(t, v, issuer.Token(fmt.Sprint(i), nil), nil)
+			if i > 0 && c.size >= 64 && !v.Remembers(busy) {
+				t.Errorf("with a size of %d, token %d pushed one out that is in use", c.size, i)
+			}
 			expect(t, v, busy, nil)
 		}
 		if n := cached(v, c.size); n > c.most || n < c.most/4 {

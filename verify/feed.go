@@ -133,6 +133,7 @@ func (f *follower) run(ctx context.Context) {
 		}
 		held, err := f.poll(ctx, mayWait)
 		byPages := f.cfg.Now().Before(streamAgain)
+		waited := held || !mayWait // or it has not been tried whether the server holds pages back
 		mayWait = err == nil && byPages
 		if first {
 			close(f.tried)
@@ -148,7 +149,7 @@ func (f *follower) run(ctx context.Context) {
 			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
 			failures++
 			continue
-		case held:
+		case byPages && waited:
 			pause.Reset(jitter(pollEvery/20, pollEvery/10))
 		case byPages:
 			pause.Reset(jitter(pollEvery*8/10, pollEvery))

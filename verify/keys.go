@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -40,12 +39,11 @@ const (
 type keySource struct {
 	cfg     Config
 	set     atomic.Pointer[accesstoken.KeySet]
-	tried   chan struct{}     // closed after the first fetch
-	stopped chan struct{}     // closed after the last
-	wake    chan struct{}     // asks run to fetch now
-	outage  outage            // run's alone
-	etag    string            // run's alone
-	body    [sha256.Size]byte // hash of the answer that set was made of; run's alone
+	tried   chan struct{} // closed after the first fetch
+	stopped chan struct{} // closed after the last
+	wake    chan struct{} // asks run to fetch now
+	outage  outage        // run's alone
+	etag    string        // run's alone
 
 	mu      sync.Mutex
 	begun   time.Time            // when the last fetch began
@@ -224,11 +222,6 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	sum := sha256.Sum256(body)
-	if k.body == sum { // it stays the same set, so that no known token need be looked up in it anew
-		k.etag = res.Header.Get("ETag")
-		return keyLife(res.Header), nil
-	}
 	set, err := accesstoken.ParseKeySet(body)
 	if err != nil {
 		return 0, err
@@ -237,7 +230,6 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("%s answers with a set without keys", k.cfg.KeySetURL)
 	}
 	k.set.Store(set)
-	k.body = sum
 	k.etag = res.Header.Get("ETag")
 	return keyLife(res.Header), nil
 }

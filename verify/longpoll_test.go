@@ -154,6 +154,26 @@ func TestPagesThatComeLateAreOld(t *testing.T) {
 	}
 }
 
+// After an outage, what was missed is asked for at once, not waited for.
+func TestALongPollAfterAnOutageWaitsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		f.onlyPages(f.issuer.ServeHTTP)
+		v := start(t, f, nil)
+		for range 5 {
+			time.Sleep(8 * time.Second)
+			f.answer(fail)
+			time.Sleep(8 * time.Second)
+			f.onlyPages(f.issuer.ServeHTTP)
+			time.Sleep(3100 * time.Millisecond) // the longest pause after a failure
+			synctest.Wait()
+			if s := v.Status(); time.Since(s.Confirmed) > 3100*time.Millisecond {
+				t.Errorf("confirmed %v ago", time.Since(s.Confirmed))
+			}
+		}
+	})
+}
+
 // A cache that joins several questions into one gives the answer of the first to
 // all: what that one has waited is not what the others have.
 func TestAnotherReadersPageIsNotNew(t *testing.T) {

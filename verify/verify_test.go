@@ -275,9 +275,14 @@ func TestBadAnswersChangeNothing(t *testing.T) {
 	text := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status); io.WriteString(w, body) }
 	}
+	w := httptest.NewRecorder()
+	verifytest.NewAt(t, "").ServeHTTP(w, httptest.NewRequest("GET", "/api/pkeys", nil))
+	another := w.Body.String()
 	for name, h := range map[string]http.HandlerFunc{
 		"500":               fail,
 		"500 with an empty": text(500, `{"keys":[]}`),
+		"500 with another":  text(500, another),
+		"203 with another":  text(203, another),
 		"204":               text(204, ""),
 		"404":               text(404, "{}"),
 		"no body":           text(200, ""),
@@ -358,6 +363,32 @@ func TestRandomKeyIDs(t *testing.T) {
 func header(kid string) string {
 	h, _ := json.Marshal(map[string]string{"alg": "ES256", "typ": "at+jwt", "kid": kid})
 	return encode(h)
+}
+
+// However many kids are invented while one fetch is under way, only so many are
+// remembered.
+func TestUnknownKeyIDsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		v := start(t, f, func(c *verify.Config) { c.WithoutRevocations = true })
+		good := f.issuer.Token("u", nil)
+		expect(t, v, good, nil)
+		time.Sleep(6 * time.Second)
+		f.onlyKeys(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
+			f.issuer.ServeHTTP(w, r)
+		})
+		_, rest, _ := strings.Cut(good, ".")
+		var wg sync.WaitGroup
+		for i := range 3000 {
+			wg.Go(func() { expect(t, v, header(fmt.Sprint(i))+"."+rest, accesstoken.ErrUnknownKey) })
+		}
+		wg.Wait()
+		if n := v.Unknown(); n == 0 || n > 1024 {
+			t.Errorf("%d are remembered", n)
+		}
+		expect(t, v, good, nil)
+	})
 }
 
 func TestAKidIsLookedUpOnceAndNotAgain(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,8 @@ docs/configuration.md says what each of them means.`,
 		Short: "Say whether a configuration can be used",
 		Long: `Say whether a configuration can be used: everything that is wrong with it, each
 with its line, and what works but is probably not meant. Without FILE it is the
-one that "watchword serve" would use here. The environment counts as well.
+one that "watchword serve" would use here; with another FILE it also says what
+would change, and which of it needs a restart. The environment counts as well.
 
 It ends with the status 1 if the configuration cannot be used.`,
 		Example: `  watchword config check
@@ -54,8 +56,34 @@ It ends with the status 1 if the configuration cannot be used.`,
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "The configuration can be used.")
+			if current := configFile(cmd); current != "" && current != file {
+				return compare(cmd.OutOrStdout(), current, cfg)
+			}
 			return nil
 		},
 	})
 	return show
+}
+
+// compare says what differs from the configuration in a file.
+func compare(w io.Writer, current string, next *config.Config) error {
+	now, err := config.Load(current, os.Environ())
+	if err != nil {
+		fmt.Fprintf(w, "It cannot be compared with %s, which cannot be used:\n", current)
+		return err
+	}
+	changes := now.Changes(next)
+	if len(changes) == 0 {
+		fmt.Fprintf(w, "It changes nothing against %s.\n", current)
+		return nil
+	}
+	fmt.Fprintf(w, "Against %s it changes:\n", current)
+	for _, c := range changes {
+		what := "needs a restart"
+		if c.Live {
+			what = "is taken over by a running node"
+		}
+		fmt.Fprintf(w, "  %s: %q, not %q (%s)\n", c.Key, c.New, c.Old, what)
+	}
+	return nil
 }

@@ -31,7 +31,7 @@ shows once.`,
 			for _, w := range cfg.Warnings() {
 				logger.Warn(w)
 			}
-			return app.Serve(cmd.Context(), cfg, cmd.OutOrStdout(), versionName())
+			return app.Serve(cmd.Context(), cfg, configFile(cmd), cmd.OutOrStdout(), versionName())
 		},
 	}
 }

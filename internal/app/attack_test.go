@@ -224,7 +224,7 @@ func TestNobodyIsTwoByAComma(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	certFile, keyFile, roots := certificate(t)
-	l, err := listen(config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}})
+	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestTLS(t *testing.T) {
 			conn.Close()
 		}
 	}
-	if _, err := listen(config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
+	if _, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}}); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
 		t.Errorf("a certificate in place of a key: %v", err)
 	}
 }

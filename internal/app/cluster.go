@@ -7,8 +7,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/bell"
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -33,7 +37,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if !ok {
 		return errors.New("cluster.enabled: this program brings its own store, which has no registry of replicas")
 	}
-	client, err := peerClient(cfg.Cluster)
+	clients, err := newPeerClients(cfg.Cluster)
 	if err != nil {
 		return err
 	}
@@ -43,7 +47,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
 		MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
-		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: client,
+		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: clients.get,
 		Tell: func() { n.bell.Ring(bell.Registry) },
 		Now:  time.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
 		Logger: o.Logger, Registerer: registry,
@@ -51,15 +55,41 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = accesstoken.Algorithms()
 	}
-	if cfg.Cluster.Discovery == "static" {
-		c.Peers = func() []string { return cfg.Cluster.StaticPeers }
+	if cfg.Cluster.Discovery != "database" {
+		n.found = discovery.NewList(o.Logger, func() { n.cluster.AskPeers() })
+		c.Peers = n.found.Peers
 	}
 	if cfg.Revocation.OnOutage.Allow {
 		// Else it is not ready any more when others cease to count it as alive.
 		c.CutOff = c.Refresh + 2*time.Second
 	}
-	n.cluster, err = cluster.Join(ctx, c)
+	if n.cluster, err = cluster.Join(ctx, c); err != nil {
+		return err
+	}
+	n.find, err = finder(cfg.Cluster, n.found)
 	return err
+}
+
+// finder keeps the list of the other replicas up to date until ctx ends.
+func finder(cfg config.Cluster, found *discovery.List) (func(ctx context.Context), error) {
+	service, err := url.Parse(cfg.ServiceURL)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.service_url: %w", err)
+	}
+	switch cfg.Discovery {
+	case "static":
+		found.Set(cfg.StaticPeers)
+	case "dns":
+		every := time.Duration(cfg.RefreshSec) * time.Second
+		return func(ctx context.Context) { found.RunDNS(ctx, net.DefaultResolver, service, every) }, nil
+	case "kubernetes":
+		api, err := discovery.InCluster()
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) { found.RunKubernetes(ctx, api, service) }, nil
+	}
+	return func(context.Context) {}, nil
 }
 
 // openBell makes the bell that has the registry and the revocation log looked at.
@@ -78,22 +108,55 @@ func (n *Node) openBell(registry *prometheus.Registry) (*bell.Bell, error) {
 	return b, err
 }
 
-// peerClient asks other replicas over HTTP. It goes through no proxy and follows
+// peerClients ask other replicas over HTTP. They go through no proxy and follow
 // nobody anywhere else.
-func peerClient(cfg config.Cluster) (*http.Client, error) {
+type peerClients struct {
+	tls *tls.Config
+
+	mu     sync.Mutex
+	byName map[string]*http.Client
+}
+
+func newPeerClients(cfg config.Cluster) (*peerClients, error) {
 	roots, err := peerRoots(cfg.CAFile)
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{
+	c := &peerClients{tls: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, byName: map[string]*http.Client{}}
+	if cfg.CertFile == "" {
+		return c, nil
+	}
+	// Read for every connection, since certificates are renewed.
+	load := func() (*tls.Certificate, error) {
+		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("cluster.cert_file: %w", err)
+		}
+		return &cert, nil
+	}
+	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	_, err = load()
+	return c, err
+}
+
+// get returns the client for peers whose certificate is for the name; empty: for the
+// host of their URL.
+func (c *peerClients) get(name string) *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if client := c.byName[name]; client != nil {
+		return client
+	}
+	tls := c.tls.Clone()
+	tls.ServerName = name
+	c.byName[name] = &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-			ForceAttemptHTTP2:   true,
-			MaxIdleConnsPerHost: 1,
-			IdleConnTimeout:     2 * time.Minute,
+			TLSClientConfig: tls, ForceAttemptHTTP2: true,
+			MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Minute,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, nil
+	}
+	return c.byName[name]
 }
 
 // peerRoots are the certificates in a file; nil means the system's.
@@ -121,6 +184,23 @@ func (n *Node) readyInCluster() error {
 		return problem.New(problem.Unavailable, "no_signing_key", "%s", n.cluster.Waiting()).Because(err)
 	}
 	return nil
+}
+
+// Reload takes over what a running node can of a configuration, and says in the log
+// what needs a restart.
+func (n *Node) Reload(next *config.Config) {
+	n.reload.Lock()
+	defer n.reload.Unlock()
+	for _, c := range n.loaded.Changes(next) {
+		live := c.Live && n.found != nil && n.loaded.Cluster.Discovery == "static"
+		if !live {
+			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
+			continue
+		}
+		n.found.Set(next.Cluster.StaticPeers)
+		n.logger.Info("the configuration has changed", "key", c.Key, "old", c.Old, "new", c.New)
+	}
+	n.loaded = next
 }
 
 func (n *Node) leave() {

@@ -3,14 +3,25 @@ package app
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -404,6 +415,165 @@ func TestStaticPeers(t *testing.T) {
 	if n := strings.Count(string(a.body), `"exp":`); n != 1 || a.header.Get("Watchword-MAC") != "" {
 		t.Errorf("to anybody it answers %s with %v", a.body, a.header)
 	}
+}
+
+// peerCertificate makes a certificate for 127.0.0.1 that vouches for itself, for
+// both ends of a connection.
+func peerCertificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+// With mutual TLS replicas show each other their certificates, and answer no peer
+// that shows none; clients need none.
+func TestMutualTLS(t *testing.T) {
+	database := testenv.Postgres(t)
+	certFile, keyFile := peerCertificate(t)
+	urls := []string{strings.Replace(reserve(t), "http:", "https:", 1), strings.Replace(reserve(t), "http:", "https:", 1)}
+	var worlds []*world
+	for _, url := range urls {
+		w := join(t, database, func(cfg *config.Config) {
+			cfg.Server.Address = strings.TrimPrefix(url, "https://")
+			cfg.Server.TLS = config.TLS{CertFile: certFile, KeyFile: keyFile}
+			cfg.Cluster.CAFile, cfg.Cluster.CertFile, cfg.Cluster.KeyFile = certFile, certFile, keyFile
+			cfg.Cluster.Discovery, cfg.Cluster.StaticPeers, cfg.Cluster.RefreshSec = "static", urls, 1
+		})
+		l, err := listen(w.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: w.node.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+		go server.Serve(l)
+		t.Cleanup(func() { server.Close() })
+		worlds = append(worlds, w)
+	}
+	for _, w := range worlds {
+		eventually(t, 10*time.Second, func() error {
+			metrics := string(w.do("GET", "/metrics", "", nil).body)
+			if strings.Contains(metrics, `peer_fetches_total{result="ok"} 0`) || !strings.Contains(metrics, `peer_fetches_total{result="self"} 1`) {
+				return errors.New("no answer: " + w.log.tail())
+			}
+			return nil
+		})
+	}
+	roots, err := peerRoots(certFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer stranger.CloseIdleConnections()
+	for nonce, want := range map[string]int{"": 200, "0123456789abcdef": 403} {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", urls[0]+"/api/pkeys?local=true", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if nonce != "" {
+			r.Header.Set("Watchword-Nonce", nonce)
+		}
+		a, err := stranger.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		if a.StatusCode != want {
+			t.Errorf("nonce %q: %d", nonce, a.StatusCode)
+		}
+	}
+}
+
+// A running replica takes over another list of peers, and says what it does not
+// take over.
+func TestReload(t *testing.T) {
+	w := join(t, testenv.Postgres(t), func(cfg *config.Config) {
+		cfg.Cluster.Discovery, cfg.Cluster.StaticPeers = "static", []string{"http://127.0.0.1:1"}
+	})
+	next := *w.cfg
+	next.Cluster.StaticPeers = []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}
+	next.Log.Level = "debug"
+	w.node.Reload(&next)
+	if n := len(w.node.found.Peers()); n != 2 {
+		t.Errorf("%d peers", n)
+	}
+	log := w.log.String()
+	if strings.Count(log, "needs a restart") != 1 || !strings.Contains(log, `"key":"log.level"`) || !strings.Contains(log, `"key":"cluster.static_peers"`) {
+		t.Errorf("the log says %s", log)
+	}
+	w.node.Reload(&next)
+	if strings.Count(w.log.String(), "needs a restart") != 1 {
+		t.Error("it says so again, and nothing has changed")
+	}
+}
+
+// A file is noticed when it is written, when another one takes its place, and on
+// SIGHUP.
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "watchword.yaml")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("watchword.yaml", "one")
+	changes := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { watch(ctx, file, discard, func() { changes <- struct{}{} }) })
+	defer running.Wait()
+	defer cancel()
+	expect := func(what string, do func()) {
+		t.Helper()
+		for try := 0; ; try++ { // until the watch stands
+			do()
+			select {
+			case <-changes:
+				return
+			case <-time.After(2 * time.Second):
+				if try == 5 {
+					t.Fatalf("%s: not noticed", what)
+				}
+			}
+		}
+	}
+	n := 0
+	expect("written", func() { n++; write("watchword.yaml", fmt.Sprint("written ", n)) })
+	expect("replaced", func() {
+		n++
+		write("other", fmt.Sprint("replaced ", n))
+		if err := os.Rename(filepath.Join(dir, "other"), file); err != nil {
+			t.Fatal(err)
+		}
+	})
+	expect("SIGHUP", func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // A key that is made is known to the others at once, by either bell.

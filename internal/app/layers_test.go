@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"verify/accesstoken", "verify/revoked"},
 	{"verify"},
 	{"internal/problem", "internal/token", "internal/seal", "internal/config", "internal/sqldb"},
-	{"internal/store", "internal/state", "internal/bell", "internal/backup"},
+	{"internal/store", "internal/state", "internal/bell", "internal/discovery", "internal/backup"},
 	{"internal/audit", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/directory", "internal/login"},
 	{"internal/httpapi"},
 	{"internal/app"},

@@ -21,6 +21,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
@@ -53,8 +54,13 @@ type Node struct {
 	keys    *keyring.Ring
 	cluster *cluster.Cluster // nil: this replica is alone
 	bell    *bell.Bell       // of the cluster
+	found   *discovery.List  // the other replicas; nil: they are in the registry
+	find    func(ctx context.Context)
 	health  *httpapi.Health
 	logger  *slog.Logger
+
+	reload sync.Mutex
+	loaded *config.Config // last; see Reload
 
 	drained chan struct{} // closed when the node takes no more traffic
 	drain   sync.Once
@@ -77,7 +83,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	n := &Node{logger: o.Logger, drained: make(chan struct{})}
+	n := &Node{logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
 	var sessions *session.Store
 	ended := func(ctx context.Context, userID string) error { return sessions.EndAll(ctx, userID) }
 	if n.parts, err = open(ctx, cfg, o.Store, o.Logger, registry, ended); err != nil {
@@ -114,6 +120,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		published, find, answer = n.cluster.Keys, n.cluster.Find, n.cluster.Answer
 		n.loop(background, n.cluster.Run)
 		n.loop(background, n.bell.Run)
+		n.loop(background, n.find)
 	}
 	n.loop(background, n.sweepState)
 
@@ -137,7 +144,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.handler, err = httpapi.New(httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
-			Keys: published, Local: n.keys.Published, Answer: answer,
+			Keys: published, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
 		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},

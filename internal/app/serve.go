@@ -36,9 +36,12 @@ const (
 // Serve runs a node until ctx ends, and then drains it: no request that was
 // accepted is dropped. What it says to a person goes to terminal, its log to
 // standard error.
-func Serve(ctx context.Context, cfg *config.Config, terminal io.Writer, version string) error {
+//
+// It takes over what it can of the file when that changes and on SIGHUP; an empty
+// name is no file.
+func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
-	listener, err := listen(cfg.Server)
+	listener, err := listen(cfg)
 	if err != nil {
 		return err
 	}
@@ -57,15 +60,27 @@ func Serve(ctx context.Context, cfg *config.Config, terminal io.Writer, version 
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	go watch(watching, file, logger, func() {
+		next, err := config.Load(file, os.Environ())
+		if err != nil {
+			logger.Error("the configuration cannot be used; going on with the one before", "err", err)
+			return
+		}
+		node.Reload(next)
+	})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	if err := node.WaitReady(ctx); err != nil {
+	if err := node.WaitReady(ctx); err != nil && ctx.Err() == nil {
 		return errors.Join(err, server.Close(), node.Close())
 	}
-	// The first administrator's hash took memory that is not needed again.
-	debug.FreeOSMemory()
-	logger.Info("ready", "address", listener.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
-	welcome(terminal, cfg)
+	if ctx.Err() == nil {
+		// The first administrator's hash took memory that is not needed again.
+		debug.FreeOSMemory()
+		logger.Info("ready", "address", listener.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
+		welcome(terminal, cfg)
+	}
 
 	select {
 	case err := <-served:
@@ -89,7 +104,8 @@ func Serve(ctx context.Context, cfg *config.Config, terminal io.Writer, version 
 }
 
 // listen opens the port, or says in one sentence why not.
-func listen(s config.Server) (net.Listener, error) {
+func listen(cfg *config.Config) (net.Listener, error) {
+	s := cfg.Server
 	l, err := net.Listen("tcp", s.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("server.address: %s is in use by another program; stop that one or choose another address (WATCHWORD_SERVER_ADDRESS)", s.Address)
@@ -104,11 +120,19 @@ func listen(s config.Server) (net.Listener, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("server.tls: %w", err), l.Close())
 	}
-	return tls.NewListener(l, &tls.Config{
+	t := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		NextProtos:   []string{"h2", "http/1.1"},
 		Certificates: []tls.Certificate{cert},
-	}), nil
+	}
+	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {
+		// Clients need none; replicas that ask do (httpapi.KeySets).
+		t.ClientAuth = tls.VerifyClientCertIfGiven
+		if t.ClientCAs, err = peerRoots(cfg.Cluster.CAFile); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return tls.NewListener(l, t), nil
 }
 
 // NewLogger makes the node's log.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -51,13 +52,15 @@ type Config struct {
 	MaxAge     time.Duration // how long a served key set may be used
 	Algorithms []string      // accepted of keys; see accesstoken.Algorithms
 	URL        string        // where the others reach this replica; may be empty
-	// Peers returns the base URLs of replicas; nil: those that are in the registry.
-	Peers   func() []string
+	// Peers returns where replicas are reached; nil: as they say in the registry.
+	Peers   func() []discovery.Peer
 	Refresh time.Duration // how often they are asked for their keys
 	// CutOff is for how long a replica that cannot reach the registry may go on
 	// serving key sets, beyond LiveFor, before it knows a key from its maker.
 	CutOff time.Duration
-	Client *http.Client // for asking peers
+	// Client returns what to ask peers with whose certificate is for that name;
+	// empty: for the host of their URL.
+	Client func(name string) *http.Client
 	// Tell tells the other replicas that there is news in the registry. It does not
 	// block.
 	Tell       func()
@@ -195,6 +198,9 @@ func (c *Cluster) introduce() store.Replica {
 	c.self.MAC = c.secret.replica(c.self)
 	return c.self
 }
+
+// AskPeers has the peers asked now, because there are others. It never blocks.
+func (c *Cluster) AskPeers() { c.peers.askNow() }
 
 // Ring has the registry looked at now. It never blocks.
 func (c *Cluster) Ring() {

@@ -73,7 +73,7 @@ func config(r Registry, c *clock, instance string) Config {
 		Registry: r, Secret: testSecret, Instance: instance, Version: "test", MaxAge: 10 * time.Second,
 		Algorithms: accesstoken.Algorithms(), Now: c.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-		Refresh: time.Hour, Client: http.DefaultClient, Tell: func() {},
+		Refresh: time.Hour, Client: func(string) *http.Client { return http.DefaultClient }, Tell: func() {},
 	}
 }
 

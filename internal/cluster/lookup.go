@@ -50,7 +50,7 @@ func (c *Cluster) Find(kid string) (accesstoken.Key, error) {
 	case askNow:
 		c.wait(true, kid)
 		if c.cutOff() {
-			c.askPeers()
+			c.askAndWait()
 		}
 		result = c.unknown.answer(kid, c.current(), now)
 	case askLater:

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -77,8 +78,8 @@ func (c *Cluster) runPeers(ctx context.Context) {
 	next := time.NewTimer(mathrand.N(c.cfg.Refresh))
 	defer next.Stop()
 	for {
-		for _, base := range c.peerURLs() {
-			asking.Go(func() { c.ask(ctx, base) })
+		for _, at := range c.others() {
+			asking.Go(func() { c.ask(ctx, at) })
 		}
 		select {
 		case <-ctx.Done():
@@ -90,28 +91,28 @@ func (c *Cluster) runPeers(ctx context.Context) {
 	}
 }
 
-// askPeers asks all of them now and returns when they have answered, or not in
+// askAndWait asks all of them now and returns when they have answered, or not in
 // time.
-func (c *Cluster) askPeers() {
+func (c *Cluster) askAndWait() {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	var asking sync.WaitGroup
-	for _, base := range c.peerURLs() {
-		asking.Go(func() { c.ask(ctx, base) })
+	for _, at := range c.others() {
+		asking.Go(func() { c.ask(ctx, at) })
 	}
 	asking.Wait()
 }
 
-// peerURLs are the base URLs of the other replicas.
-func (c *Cluster) peerURLs() []string {
-	var list []string
+// others are where the other replicas are reached.
+func (c *Cluster) others() []discovery.Peer {
+	var list []discovery.Peer
 	if c.cfg.Peers != nil {
-		list = c.cfg.Peers()
+		list = slices.Clone(c.cfg.Peers())
 	} else {
 		c.mu.Lock()
 		for _, r := range c.replicas {
 			if r.URL != "" && r.Instance != c.cfg.Instance {
-				list = append(list, r.URL)
+				list = append(list, discovery.Peer{URL: r.URL})
 			}
 		}
 		c.mu.Unlock()
@@ -120,24 +121,24 @@ func (c *Cluster) peerURLs() []string {
 	c.peers.mu.Lock()
 	defer c.peers.mu.Unlock()
 	for base := range c.peers.known {
-		if !slices.Contains(list, base) {
+		if !slices.ContainsFunc(list, func(at discovery.Peer) bool { return at.URL == base }) {
 			delete(c.peers.known, base)
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(list), func(base string) bool {
-		p := c.peers.known[base]
+	return slices.DeleteFunc(list, func(at discovery.Peer) bool {
+		p := c.peers.known[at.URL]
 		return p != nil && p.self
 	})
 }
 
 // ask takes in the keys of a peer. Who asks while a question is under way waits
 // for its answer.
-func (c *Cluster) ask(ctx context.Context, base string) {
+func (c *Cluster) ask(ctx context.Context, at discovery.Peer) {
 	c.peers.mu.Lock()
-	p := c.peers.known[base]
+	p := c.peers.known[at.URL]
 	if p == nil {
 		p = &peer{}
-		c.peers.known[base] = p
+		c.peers.known[at.URL] = p
 	}
 	if asking := p.asking; asking != nil {
 		c.peers.mu.Unlock()
@@ -151,7 +152,7 @@ func (c *Cluster) ask(ctx context.Context, base string) {
 	p.asking = asking
 	c.peers.mu.Unlock()
 
-	instance, err := c.fetch(ctx, base)
+	instance, err := c.fetch(ctx, at)
 	c.peers.mu.Lock()
 	defer c.peers.mu.Unlock()
 	p.asking = nil
@@ -173,7 +174,7 @@ func (c *Cluster) ask(ctx context.Context, base string) {
 		result = fetchFailed
 	}
 	c.metrics.fetches.WithLabelValues(result).Inc()
-	c.logPeer(ctx, base, p, err)
+	c.logPeer(ctx, at.URL, p, err)
 }
 
 // logPeer says when a peer begins to fail, in another way than before, and when it
@@ -203,16 +204,16 @@ func (l *liar) Error() string { return l.text }
 
 // fetch asks a peer for the keys of its own, and takes them in. It returns who
 // answered.
-func (c *Cluster) fetch(ctx context.Context, base string) (instance string, err error) {
+func (c *Cluster) fetch(ctx context.Context, at discovery.Peer) (instance string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/pkeys?local=true", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.URL+"/api/pkeys?local=true", nil)
 	if err != nil {
 		return "", err
 	}
 	nonce := rand.Text()
 	r.Header.Set(HeaderNonce, nonce)
-	answer, err := c.cfg.Client.Do(r)
+	answer, err := c.cfg.Client(at.Name).Do(r)
 	if err != nil {
 		var e *url.Error
 		if errors.As(err, &e) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -60,11 +61,20 @@ func honest(c *Cluster, body []byte) func(w http.ResponseWriter, r *http.Request
 	}
 }
 
+// at is a list of peers that stays.
+func at(urls ...string) func() []discovery.Peer {
+	var list []discovery.Peer
+	for _, u := range urls {
+		list = append(list, discovery.Peer{URL: u})
+	}
+	return func() []discovery.Peer { return list }
+}
+
 // with starts a replica that asks peers.
 func with(t testing.TB, c *clock, instance string, urls ...string) *Cluster {
 	t.Helper()
 	cfg := config(newRegistry(t), c, instance)
-	cfg.Peers = func() []string { return urls }
+	cfg.Peers = at(urls...)
 	return join(t, cfg)
 }
 
@@ -117,9 +127,9 @@ func TestLyingPeers(t *testing.T) {
 			cfg := config(newRegistry(t), c, "auth-0")
 			cfg.Algorithms = []string{accesstoken.ES256}
 			url := serve(t, tt.answer).URL
-			cfg.Peers = func() []string { return []string{url} }
+			cfg.Peers = at(url)
 			cl := join(t, cfg)
-			cl.askPeers()
+			cl.askAndWait()
 			if got := cl.Keys().Len(); got != len(tt.knows) {
 				t.Errorf("%d keys are known", got)
 			}
@@ -200,7 +210,7 @@ func TestOwnURL(t *testing.T) {
 	self := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(cl, keySet(t))(w, r) })
 	cl = with(t, c, "auth-0", self.URL)
 	for range 3 {
-		cl.askPeers()
+		cl.askAndWait()
 	}
 	if n := self.asked.Load(); n != 1 {
 		t.Errorf("it asked itself %d times", n)
@@ -221,7 +231,7 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 	peer := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(maker, *body.Load())(w, r) })
 	r := newRegistry(t)
 	cfg := config(r, c, "auth-0")
-	cfg.Peers = func() []string { return []string{peer.URL} }
+	cfg.Peers = at(peer.URL)
 	cl := join(t, cfg)
 	run(t, cl)
 	r.away.Store(true)
@@ -252,7 +262,7 @@ func TestRefresh(t *testing.T) {
 		w.WriteHeader(http.StatusInternalServerError)
 	})
 	cfg := config(newRegistry(t), c, "auth-0")
-	cfg.Peers, cfg.Refresh = func() []string { return []string{peer.URL} }, 200*time.Millisecond
+	cfg.Peers, cfg.Refresh = at(peer.URL), 200*time.Millisecond
 	run(t, join(t, cfg))
 	var times []time.Time
 	for len(times) < 6 {
@@ -281,7 +291,7 @@ func TestPeersFromTheRegistry(t *testing.T) {
 	cfg.URL = "http://auth-3"
 	cl := join(t, cfg)
 	look(t, cl)
-	if got := fmt.Sprint(cl.peerURLs()); got != "[http://auth-0 http://auth-1]" {
+	if got := fmt.Sprint(cl.others()); got != "[{http://auth-0 } {http://auth-1 }]" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -293,7 +303,7 @@ func TestAskedByWhoLeaves(t *testing.T) {
 	cl := with(t, c, "auth-0", peer.URL)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	cl.ask(ctx, peer.URL)
+	cl.ask(ctx, discovery.Peer{URL: peer.URL})
 	if n := count(t, cl.metrics.fetches, fetchFailed); n != 0 {
 		t.Errorf("%d failures are counted", n)
 	}

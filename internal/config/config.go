@@ -10,8 +10,9 @@ import "time"
 // "_" (server.address is WATCHWORD_SERVER_ADDRESS). The tag env names a second
 // variable, known from the deployment guide; a field that has one may also be
 // read from a file, which is named by either variable with _FILE after it. The
-// tag oneof lists the words that a field may hold, and secret says what of its value
-// is never printed: all, or of a URL the password.
+// tag oneof lists the words that a field may hold, secret says what of its value
+// is never printed: all, or of a URL the password, and live that a running node
+// takes a change over.
 type Config struct {
 	Server     Server     `yaml:"server"`
 	Database   Database   `yaml:"database"`
@@ -115,11 +116,20 @@ type Cluster struct {
 	Enabled bool `yaml:"enabled"`
 	// How the nodes find each other to fetch each other's keys over HTTP, which
 	// they do beside reading them in the database. database: at the
-	// advertise_url that each has written there. static: at static_peers.
-	Discovery string `yaml:"discovery" oneof:"database static"`
+	// advertise_url that each has written there. static: at static_peers. dns and
+	// kubernetes: behind service_url.
+	Discovery string `yaml:"discovery" oneof:"database static dns kubernetes"`
 	// The base URLs of all nodes, such as https://auth-0:8080. A node's own may be
-	// among them. Needed with discovery static.
-	StaticPeers []string `yaml:"static_peers"`
+	// among them. Needed with discovery static. A running node takes over another
+	// list when its configuration file changes, or on SIGHUP.
+	StaticPeers []string `yaml:"static_peers" live:"true"`
+	// Where to look for the nodes, as scheme://name:port. With dns, each address of
+	// the name is a node (a headless service); a name that begins with "_", such as
+	// https://_watchword._tcp.example.com, has SRV records, which say the ports,
+	// too. With kubernetes, the name is that of the service, or service.namespace,
+	// and without a port the service's first one is taken. Over https, a node's
+	// certificate must be for the name, or for the name in the SRV record.
+	ServiceURL string `yaml:"service_url"`
 	// How often the other nodes are asked for their keys, in seconds.
 	RefreshSec int `yaml:"refresh_sec"`
 	// The base URL at which the other nodes reach this one, with discovery
@@ -127,8 +137,15 @@ type Cluster struct {
 	// alone.
 	AdvertiseURL string `yaml:"advertise_url"`
 	// File with the certificates, PEM, of those who may vouch for other nodes'
-	// https URLs. Default: the system's.
+	// https URLs, and with cert_file for nodes that ask. Default: the system's.
 	CAFile string `yaml:"ca_file"`
+	// File with the certificate, PEM, by which this node shows who it is when it
+	// asks others (mutual TLS). With it, it answers only nodes that show one, too:
+	// all nodes must have one, and listen with server.tls. Needs key_file and
+	// ca_file.
+	CertFile string `yaml:"cert_file"`
+	// File with the certificate's private key, PEM. Needs cert_file.
+	KeyFile string `yaml:"key_file"`
 	// The node's name: letters, digits, ".", "_" and "-". It begins the kid of
 	// every signing key that the node makes. Two nodes of one name are refused.
 	// Default: the host name and a random part, new at each start.

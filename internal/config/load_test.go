@@ -50,6 +50,8 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"cluster.enabled":            "true",
 		"cluster.discovery":          "static",
 		"cluster.static_peers":       "https://auth-0:8080,https://auth-1:8080",
+		"cluster.cert_file":          "/etc/tls/peer.pem",
+		"cluster.key_file":           "/etc/tls/peer.key",
 		"cluster.refresh_sec":        "10",
 		"cluster.advertise_url":      "https://auth-0:8080",
 		"cluster.ca_file":            "/etc/tls/ca.pem",
@@ -89,6 +91,9 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 	var environ []string
 	for _, s := range Settings() {
 		value, found := values[s.Key]
+		if s.Key == "cluster.service_url" { // not beside static_peers; see TestDiscovery
+			continue
+		}
 		if !found {
 			t.Errorf("%s is not tested here", s.Key)
 		}

@@ -14,16 +14,39 @@ const mask = "********"
 // Print writes the configuration as a YAML file that has every setting. Secrets
 // are masked: the whole value, or in a URL its password and parameters.
 func (c *Config) Print(w io.Writer) error {
-	return c.encode(w, func(s *Setting, text string) string {
-		switch {
-		case text == "" || s.Secret == "":
-			return text
-		case s.Secret == "password":
-			return maskURL(text)
-		default:
-			return mask
+	return c.encode(w, (*Setting).shown)
+}
+
+// shown is a value of the setting as it may be seen.
+func (s *Setting) shown(text string) string {
+	switch {
+	case text == "" || s.Secret == "":
+		return text
+	case s.Secret == "password":
+		return maskURL(text)
+	default:
+		return mask
+	}
+}
+
+// A Change is a setting that differs between two configurations.
+type Change struct {
+	Key      string
+	Old, New string // as they may be seen
+	Live     bool   // a running node takes it over; else it must be started anew
+}
+
+// Changes are the settings that differ between this configuration and the next one,
+// in the order of the manual.
+func (c *Config) Changes(next *Config) []Change {
+	var list []Change
+	for i := range settings {
+		s := &settings[i]
+		if before, after := s.Format(c), s.Format(next); before != after {
+			list = append(list, Change{s.Key, s.shown(before), s.shown(after), s.Live})
 		}
-	})
+	}
+	return list
 }
 
 // encode writes every setting, its text as shown returns it.

@@ -20,6 +20,7 @@ type Setting struct {
 	Alias  string       // second variable, of the deployment guide; "" without one
 	OneOf  []string     // the words it may hold; empty: not a matter of words
 	Secret string       // what of it is never printed: "all", or of a URL the "password"; "": it is no secret
+	Live   bool         // a running node takes a change over
 	Type   reflect.Type // of the field
 	index  []int        // where the field is in a Config
 }
@@ -48,6 +49,7 @@ func describe(t reflect.Type, path string, index []int) []Setting {
 			Alias:  field.Tag.Get("env"),
 			OneOf:  strings.Fields(field.Tag.Get("oneof")),
 			Secret: field.Tag.Get("secret"),
+			Live:   field.Tag.Get("live") == "true",
 			Type:   field.Type,
 			index:  at,
 		})

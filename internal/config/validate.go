@@ -118,6 +118,7 @@ func (c *Config) Complete() {
 	}
 	c.Server.PublicURL = strings.TrimRight(c.Server.PublicURL, "/")
 	c.Cluster.AdvertiseURL = strings.TrimRight(c.Cluster.AdvertiseURL, "/")
+	c.Cluster.ServiceURL = strings.TrimRight(c.Cluster.ServiceURL, "/")
 	for i, peer := range c.Cluster.StaticPeers {
 		c.Cluster.StaticPeers[i] = strings.TrimRight(peer, "/")
 	}
@@ -287,11 +288,7 @@ func (c *Config) validateCluster(v *validator) {
 			v.problem("cluster.advertise_url", "%v", err)
 		}
 	}
-	if static := c.Cluster.Discovery == "static"; static && len(c.Cluster.StaticPeers) == 0 {
-		v.problem("cluster.static_peers", "it lists the nodes, with cluster.discovery static; write their URLs, or leave out discovery")
-	} else if !static && len(c.Cluster.StaticPeers) > 0 {
-		v.problem("cluster.discovery", "cluster.static_peers is not used with %s; set it to static, or leave out the list", c.Cluster.Discovery)
-	}
+	c.Cluster.validateDiscovery(v)
 	for _, name := range c.Cluster.Algorithms {
 		if !slices.Contains(accesstoken.Algorithms(), name) {
 			v.problem("cluster.algorithms", "%q is none; there are %s", name, strings.Join(accesstoken.Algorithms(), ", "))
@@ -309,11 +306,44 @@ func (c *Config) validateCluster(v *validator) {
 	if c.State.Backend == "memory" {
 		v.problem("state.backend", "in a cluster every node must see the sessions of all, and memory is this node's alone; use auto, sql, redis or tiered")
 	}
+	if c.Cluster.CertFile != "" && c.Server.TLS.CertFile == "" {
+		v.problem("server.tls.cert_file", "with cluster.cert_file the other nodes must show a certificate, which takes TLS on the listener itself; set it, or leave out cluster.cert_file")
+	}
 	switch n := len(c.Cluster.Secret); {
 	case n == 0:
 		v.problem("cluster.secret", "the nodes know each other by it; make one with \"openssl rand -base64 32\" and give it to all of them (AUTH_CLUSTER_SECRET)")
 	case n < minClusterSecret:
 		v.problem("cluster.secret", "it has %d bytes, and needs %d at least; make one with \"openssl rand -base64 32\"", n, minClusterSecret)
+	}
+}
+
+func (c *Cluster) validateDiscovery(v *validator) {
+	if (c.Discovery == "static") != (len(c.StaticPeers) > 0) {
+		if c.Discovery == "static" {
+			v.problem("cluster.static_peers", "it lists the nodes, with cluster.discovery static; write their URLs, or leave out discovery")
+		} else {
+			v.problem("cluster.discovery", "cluster.static_peers is not used with %s; set it to static, or leave out the list", c.Discovery)
+		}
+	}
+	switch service := c.Discovery == "dns" || c.Discovery == "kubernetes"; {
+	case service && c.ServiceURL == "":
+		v.problem("cluster.service_url", "it says where to look for the nodes, with cluster.discovery %s; write http://name:port", c.Discovery)
+	case !service && c.ServiceURL != "":
+		v.problem("cluster.discovery", "cluster.service_url is not used with %s; set it to dns or kubernetes, or leave out the URL", c.Discovery)
+	case service:
+		if err := checkHTTPURL(c.ServiceURL); err != nil {
+			v.problem("cluster.service_url", "%v", err)
+		}
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		missing := "cluster.cert_file"
+		if c.KeyFile == "" {
+			missing = "cluster.key_file"
+		}
+		v.problem(missing, "a certificate and its key go together; set both or neither")
+	}
+	if c.CertFile != "" && c.CAFile == "" {
+		v.problem("cluster.ca_file", "with cluster.cert_file the nodes show each other certificates; say who vouches for them")
 	}
 }
 

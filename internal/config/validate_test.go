@@ -76,6 +76,18 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			"cluster.static_peers: it lists the nodes, with cluster.discovery static; write their URLs, or leave out discovery"},
 		{"peers that nobody asks", "cluster: {static_peers: ['https://auth-0']}",
 			"cluster.discovery: cluster.static_peers is not used with database; set it to static, or leave out the list"},
+		{"dns without a name", "cluster: {discovery: dns}",
+			"cluster.service_url: it says where to look for the nodes, with cluster.discovery dns; write http://name:port"},
+		{"a service that nobody looks for", "cluster: {service_url: 'http://auth'}",
+			"cluster.discovery: cluster.service_url is not used with database; set it to dns or kubernetes, or leave out the URL"},
+		{"a service without a scheme", "cluster: {discovery: kubernetes, service_url: 'auth:8080'}",
+			`cluster.service_url: "auth:8080" is not an http or https URL`},
+		{"a peer's certificate without its key", "cluster: {ca_file: a, cert_file: b}",
+			"cluster.key_file: a certificate and its key go together; set both or neither"},
+		{"a peer's certificate that nobody vouches for", "cluster: {cert_file: a, key_file: b}",
+			"cluster.ca_file: with cluster.cert_file the nodes show each other certificates; say who vouches for them"},
+		{"mutual TLS without TLS", "{cluster: {enabled: true, secret: " + key + ", ca_file: a, cert_file: b, key_file: c}, database: {url: 'postgres://h/db'}}",
+			"server.tls.cert_file: with cluster.cert_file the other nodes must show a certificate, which takes TLS on the listener itself; set it, or leave out cluster.cert_file"},
 		{"a peer without a scheme", "cluster: {discovery: static, static_peers: ['auth-0:8080']}",
 			`cluster.static_peers: "auth-0:8080" is not an http or https URL`},
 		{"an own URL that is none", "cluster: {advertise_url: 'auth-0'}", `cluster.advertise_url: "auth-0" is not an http or https URL`},
@@ -276,5 +288,38 @@ func TestNoDurationIsBoundless(t *testing.T) {
 	}
 	if sum := 20 * maxDuration; sum < maxDuration {
 		t.Errorf("twenty of the longest make %v", sum)
+	}
+}
+
+func TestDiscovery(t *testing.T) {
+	c, err := loadText("cluster: {discovery: dns, service_url: 'https://_watchword._tcp.example.com/'}")
+	if err != nil || c.Cluster.ServiceURL != "https://_watchword._tcp.example.com" {
+		t.Errorf("got %q, %v", c.Cluster.ServiceURL, err)
+	}
+	if _, err := loadText("cluster: {discovery: kubernetes}", "WATCHWORD_CLUSTER_SERVICE_URL=http://watchword:8080"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	a, err := loadText("cluster: {discovery: static, static_peers: ['http://a']}", "DATABASE_URL=mysql://me:hunter2@h/db", "AUTH_STORAGE_KEY="+strings.Repeat("0123456789abcdef", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := loadText("{cluster: {discovery: static, static_peers: ['http://a', 'http://b']}, log: {level: debug}}", "DATABASE_URL=mysql://me:hunter3@h/db", "AUTH_STORAGE_KEY="+strings.Repeat("1123456789abcdef", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Change{
+		{"database.url", "mysql://me:********@h/db", "mysql://me:********@h/db", false},
+		{"storage.key", "********", "********", false},
+		{"cluster.static_peers", "http://a", "http://a,http://b", true},
+		{"log.level", "info", "debug", false},
+	}
+	if got := a.Changes(b); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	if got := a.Changes(a); len(got) != 0 {
+		t.Errorf("against itself: %v", got)
 	}
 }

@@ -30,6 +30,9 @@ type KeySets struct {
 	// a peer that chose the nonce (package cluster), or false if that is none. Nil:
 	// there are no peers.
 	Answer func(nonce string, body []byte) (instance, mac string, ok bool)
+	// MutualTLS: a peer is answered only if it has shown a certificate that the
+	// listener has verified.
+	MutualTLS bool
 	// MaxAge is how long a cache may go without asking again, and StaleFor how long
 	// it may answer with what it has while it asks (RFC 5861 §3).
 	MaxAge, StaleFor time.Duration
@@ -48,8 +51,9 @@ type localAnswer struct {
 const keySetType = "application/jwk-set+json"
 
 var (
-	errNoKeys = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
-	errNonce  = problem.New(problem.Malformed, "nonce_invalid", "the header "+cluster.HeaderNonce+" has 16 to 128 printable characters")
+	errNoKeys        = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
+	errNoCertificate = problem.New(problem.Denied, "certificate_needed", "a replica that asks another one shows its certificate here")
+	errNonce         = problem.New(problem.Malformed, "nonce_invalid", "the header "+cluster.HeaderNonce+" has 16 to 128 printable characters")
 )
 
 type keySetAnswer struct {
@@ -95,6 +99,10 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 	nonce := r.Header.Get(cluster.HeaderNonce)
 	if nonce == "" || k.Answer == nil {
 		a.write(w, r)
+		return
+	}
+	if k.MutualTLS && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		WriteProblem(w, r, errNoCertificate)
 		return
 	}
 	instance, mac, ok := k.Answer(nonce, a.body)

@@ -114,7 +114,7 @@ func (r *replica) network(f testenv.Fault) {
 func TestIssuerIsKilled(t *testing.T) {
 	t.Parallel()
 	p := brief(4)
-	p.redis = true
+	p.redis, p.tokens, p.keys = true, time.Minute, time.Minute
 	p.env = []string{"WATCHWORD_REVOCATION_ON_OUTAGE=allow"} // or nothing is accepted without the database
 	w := newWorld(t, p)
 	w.start(3)

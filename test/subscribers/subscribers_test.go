@@ -17,7 +17,10 @@ import (
 	"github.com/watchword-auth/watchword/verify"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Who waits for the servers of testenv waits until the end of the process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
+}
 
 const (
 	servers = 100

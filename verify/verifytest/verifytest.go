@@ -8,6 +8,7 @@
 package verifytest
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -191,19 +192,20 @@ func (i *Issuer) serveFeed(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	wait, _ := strconv.Atoi(r.URL.Query().Get("wait"))
-	i.write(w, i.await(r, after, time.Duration(wait)*time.Second))
+	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+	i.write(w, i.await(r, after, cmp.Or(limit, pageLimit), time.Duration(wait)*time.Second))
 }
 
 // await holds the page back for as long as it tells nothing and the reader waits.
-func (i *Issuer) await(r *http.Request, after int64, wait time.Duration) revoked.Page {
+func (i *Issuer) await(r *http.Request, after int64, limit int, wait time.Duration) revoked.Page {
 	began := time.Now()
-	page, news := i.page(after)
+	page, news := i.page(after, limit)
 	if wait == 0 {
 		return page
 	}
 	enough := time.NewTimer(wait)
 	defer enough.Stop()
-	for over := false; page.Head <= after && !over; page, news = i.page(after) {
+	for over := false; page.Head <= after && !over; page, news = i.page(after, limit) {
 		select {
 		case <-news:
 		case <-enough.C:
@@ -219,11 +221,11 @@ func (i *Issuer) await(r *http.Request, after int64, wait time.Duration) revoked
 	return page
 }
 
-func (i *Issuer) page(after int64) (revoked.Page, <-chan struct{}) {
+func (i *Issuer) page(after int64, limit int) (revoked.Page, <-chan struct{}) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	p := revoked.Page{Log: logID, Head: i.head, AsOf: time.Now().UTC(), Entries: i.list.After(after, pageLimit)}
-	p.More = len(p.Entries) == pageLimit
+	p := revoked.Page{Log: logID, Head: i.head, AsOf: time.Now().UTC(), Entries: i.list.After(after, limit)}
+	p.More = len(p.Entries) == limit
 	return p, i.news
 }
 
@@ -235,7 +237,7 @@ func (i *Issuer) stream(w http.ResponseWriter, r *http.Request, after int64) {
 		event = "snapshot"
 	}
 	for {
-		page, news := i.page(after)
+		page, news := i.page(after, pageLimit)
 		if event != "" {
 			i.event(w, event, page)
 			event = ""

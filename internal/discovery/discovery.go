@@ -1,0 +1,118 @@
+package discovery
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A Peer is where a replica is reached.
+type Peer struct {
+	URL string // its base URL
+	// Name is the host name that its certificate is for; empty: the URL's.
+	Name string
+}
+
+// A List is what was found last. Its methods may be called by any number of
+// goroutines.
+type List struct {
+	logger  *slog.Logger
+	changed func()
+	peers   atomic.Pointer[[]Peer]
+}
+
+// NewList returns an empty list. It calls changed whenever it has become another
+// one.
+func NewList(logger *slog.Logger, changed func()) *List {
+	l := &List{logger: logger, changed: changed}
+	l.peers.Store(&[]Peer{})
+	return l
+}
+
+// Peers returns what was found last. It is not to be changed.
+func (l *List) Peers() []Peer { return *l.peers.Load() }
+
+// Set makes the list hold these base URLs.
+func (l *List) Set(urls []string) {
+	peers := make([]Peer, len(urls))
+	for i, u := range urls {
+		peers[i] = Peer{URL: u}
+	}
+	l.take(peers)
+}
+
+func (l *List) take(peers []Peer) {
+	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.URL, b.URL) })
+	peers = slices.Compact(peers)
+	if slices.Equal(peers, l.Peers()) {
+		return
+	}
+	l.peers.Store(&peers)
+	l.logger.Info("replicas to ask for their keys", "peers", len(peers))
+	l.changed()
+}
+
+// A Resolver is the part of net.Resolver that is used.
+type Resolver interface {
+	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// lookupTimeout bounds one question to the DNS.
+const lookupTimeout = 5 * time.Second
+
+// RunDNS keeps the list at what the DNS says about the host of a URL, asked as often
+// as that, until ctx ends. A host that begins with "_" is a service
+// (_name._tcp.example.com) whose SRV records give hosts and ports; of any other,
+// each address is a replica, at the URL's port.
+func (l *List) RunDNS(ctx context.Context, resolver Resolver, service *url.URL, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	failing := false
+	for {
+		peers, err := resolve(ctx, resolver, service)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			l.take(peers)
+			failing = false
+		case !failing: // an empty answer is one, too: the last list stays
+			l.logger.Warn("the DNS does not name the replicas; going on with those that it named", "name", service.Hostname(), "err", err)
+			failing = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func resolve(ctx context.Context, resolver Resolver, service *url.URL) ([]Peer, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	host := service.Hostname()
+	var peers []Peer
+	if strings.HasPrefix(host, "_") {
+		_, records, err := resolver.LookupSRV(ctx, "", "", host)
+		for _, r := range records { // with an error, those that can be used
+			peers = append(peers, Peer{URL: base(service, strings.TrimSuffix(r.Target, "."), r.Port)})
+		}
+		if len(peers) > 0 {
+			err = nil
+		}
+		return peers, err
+	}
+	addresses, err := resolver.LookupNetIP(ctx, "ip", host)
+	for _, a := range addresses {
+		peers = append(peers, Peer{URL: base(service, a.Unmap().String(), portOf(service)), Name: host})
+	}
+	return peers, err
+}

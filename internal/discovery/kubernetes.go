@@ -1,0 +1,264 @@
+package discovery
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// serviceAccount is where a pod finds who it is.
+	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// watchSeconds is for how long one watch is asked; the API server ends it then.
+	watchSeconds = 300
+	// quietAfter is how much longer than that nothing may come before the watch
+	// counts as lost.
+	quietAfter = 30 * time.Second
+	// retryAfter is how long after a failure the API is asked again.
+	retryAfter = 2 * time.Second
+	// maxList bounds a list of EndpointSlices, in bytes.
+	maxList = 16 << 20
+)
+
+// A Kubernetes is the API of the cluster that this process runs in. Its rights on
+// EndpointSlices are all that it needs: list and watch.
+type Kubernetes struct {
+	API       string // base URL
+	Namespace string // of this process
+	Token     string // file; read for every question, since it is renewed
+	Client    *http.Client
+}
+
+// InCluster reads what Kubernetes gives every pod.
+func InCluster() (*Kubernetes, error) { return inCluster(os.Getenv, serviceAccount) }
+
+func inCluster(getenv func(string) string, dir string) (*Kubernetes, error) {
+	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" || port == "" {
+		return nil, errors.New("cluster.discovery: kubernetes works inside a pod alone; KUBERNETES_SERVICE_HOST is not set")
+	}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil {
+		return nil, fmt.Errorf("cluster.discovery: kubernetes: %w; let the pod have its service account's token (automountServiceAccountToken)", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, errors.New("cluster.discovery: kubernetes: the service account's ca.crt has no certificate")
+	}
+	namespace, err := os.ReadFile(filepath.Join(dir, "namespace"))
+	if err != nil {
+		return nil, fmt.Errorf("cluster.discovery: kubernetes: %w", err)
+	}
+	return &Kubernetes{
+		API: "https://" + net.JoinHostPort(host, port), Namespace: strings.TrimSpace(string(namespace)),
+		Token: filepath.Join(dir, "token"),
+		Client: &http.Client{Transport: &http.Transport{
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			ForceAttemptHTTP2:     true,
+			ResponseHeaderTimeout: 10 * time.Second,
+			TLSHandshakeTimeout:   10 * time.Second,
+		}},
+	}, nil
+}
+
+// endpointSlice is what is read of a discovery.k8s.io/v1 EndpointSlice.
+type endpointSlice struct {
+	Metadata struct {
+		Name            string `json:"name"`
+		ResourceVersion string `json:"resourceVersion"`
+	} `json:"metadata"`
+	Endpoints []struct {
+		Addresses []string `json:"addresses"`
+	} `json:"endpoints"`
+	Ports []struct {
+		Port *uint16 `json:"port"`
+	} `json:"ports"`
+}
+
+// RunKubernetes keeps the list at the pods behind a service, until ctx ends. The
+// URL's host is service or service.namespace; without a port in it, the service's
+// first one is taken. Pods that are not ready are among them: a replica that
+// joins is not ready until the others have its keys.
+func (l *List) RunKubernetes(ctx context.Context, k *Kubernetes, service *url.URL) {
+	failing := false
+	for {
+		err := l.follow(ctx, k, service)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !failing {
+			l.logger.Warn("the EndpointSlices of Kubernetes cannot be followed; going on with the replicas that are known", "service", service.Hostname(), "err", err)
+		}
+		failing = err != nil
+		pause(ctx, retryAfter)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// follow lists the slices and then takes in what the watch says, until that ends.
+func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) error {
+	name, namespace, found := strings.Cut(service.Hostname(), ".")
+	if !found {
+		namespace = k.Namespace
+	}
+	namespace, _, _ = strings.Cut(namespace, ".") // service.namespace.svc.cluster.local
+	path := "/apis/discovery.k8s.io/v1/namespaces/" + url.PathEscape(namespace) + "/endpointslices"
+	query := url.Values{"labelSelector": {"kubernetes.io/service-name=" + name}}
+
+	var list struct {
+		Metadata struct {
+			ResourceVersion string `json:"resourceVersion"`
+		} `json:"metadata"`
+		Items []endpointSlice `json:"items"`
+	}
+	if err := k.list(ctx, path, query, &list); err != nil {
+		return err
+	}
+	slices := map[string]endpointSlice{}
+	for _, s := range list.Items {
+		slices[s.Metadata.Name] = s
+	}
+	l.take(peersIn(slices, service))
+	version := list.Metadata.ResourceVersion
+	for {
+		began := time.Now()
+		again, err := l.watch(ctx, k, path, query, &version, slices, service)
+		if !again || err != nil {
+			return err
+		}
+		if time.Since(began) < retryAfter { // something ends watches early
+			pause(ctx, retryAfter)
+		}
+	}
+}
+
+func (k *Kubernetes) list(ctx context.Context, path string, query url.Values, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	body, err := k.get(ctx, path, query)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return json.NewDecoder(io.LimitReader(body, maxList)).Decode(into)
+}
+
+// watch takes in one watch. It says whether another one may go on where it ended;
+// otherwise the slices must be listed anew.
+func (l *List) watch(ctx context.Context, k *Kubernetes, path string, query url.Values, version *string, slices map[string]endpointSlice, service *url.URL) (again bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, watchSeconds*time.Second+quietAfter)
+	defer cancel()
+	watching := url.Values{
+		"watch": {"1"}, "allowWatchBookmarks": {"true"},
+		"resourceVersion": {*version}, "timeoutSeconds": {strconv.Itoa(watchSeconds)},
+		"labelSelector": query["labelSelector"],
+	}
+	body, err := k.get(ctx, path, watching)
+	var status *statusError
+	if errors.As(err, &status) && status.code == http.StatusGone {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer body.Close()
+	for events := json.NewDecoder(body); ; {
+		var event struct {
+			Type   string        `json:"type"`
+			Object endpointSlice `json:"object"`
+		}
+		if err := events.Decode(&event); err != nil {
+			if errors.Is(err, io.EOF) { // its time was over
+				return true, nil
+			}
+			return false, err
+		}
+		switch event.Type {
+		case "ADDED", "MODIFIED":
+			slices[event.Object.Metadata.Name] = event.Object
+		case "DELETED":
+			delete(slices, event.Object.Metadata.Name)
+		case "BOOKMARK":
+		default: // ERROR: the version is too old
+			return false, nil
+		}
+		*version = event.Object.Metadata.ResourceVersion
+		l.take(peersIn(slices, service))
+	}
+}
+
+// A statusError is an answer of the API that is not 200.
+type statusError struct {
+	code int
+	text string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("the API answers %d: %s", e.code, e.text) }
+
+func (k *Kubernetes) get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	token, err := os.ReadFile(k.Token)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, k.API+path+"?"+query.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	r.Header.Set("Accept", "application/json")
+	answer, err := k.Client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != http.StatusOK {
+		defer answer.Body.Close()
+		var status struct {
+			Message string `json:"message"`
+		}
+		_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&status) // without it, the code says enough
+		return nil, &statusError{answer.StatusCode, status.Message}
+	}
+	return answer.Body, nil
+}
+
+// peersIn are the replicas in the slices of a service.
+func peersIn(slices map[string]endpointSlice, service *url.URL) []Peer {
+	var peers []Peer
+	for _, s := range slices {
+		port := uint16(0)
+		if service.Port() != "" {
+			port = portOf(service)
+		} else if len(s.Ports) > 0 && s.Ports[0].Port != nil {
+			port = *s.Ports[0].Port
+		}
+		if port == 0 {
+			continue
+		}
+		for _, e := range s.Endpoints {
+			if len(e.Addresses) > 0 { // those of one endpoint are interchangeable
+				peers = append(peers, Peer{URL: base(service, e.Addresses[0], port), Name: service.Hostname()})
+			}
+		}
+	}
+	return peers
+}

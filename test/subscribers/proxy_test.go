@@ -1,0 +1,109 @@
+package subscribers
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/node"
+	"github.com/watchword-auth/watchword/verify"
+)
+
+const nginx = `
+daemon off;
+pid DIR/pid;
+error_log stderr;
+worker_processes 1;
+events {}
+http {
+	access_log off;
+	client_body_temp_path DIR/body;
+	proxy_temp_path DIR/proxy;
+	fastcgi_temp_path DIR/fastcgi;
+	uwsgi_temp_path DIR/uwsgi;
+	scgi_temp_path DIR/scgi;
+	server {
+		listen LISTEN;
+		location / {
+			proxy_pass http://NODE;
+			EXTRA
+		}
+	}
+}
+`
+
+// Between a node and its resource servers stands a real nginx: as Debian ships it,
+// it lets the event stream through, because the node asks for that; told to pass
+// over what the node asks for, it holds the stream back, and pages take its place.
+func TestBehindNginx(t *testing.T) {
+	for name, c := range map[string]struct {
+		extra string
+		pages bool
+	}{
+		"as it is":  {"", false},
+		"buffering": {"proxy_ignore_headers X-Accel-Buffering;", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := node.Start(t)
+			fill := strings.NewReplacer("NODE", strings.TrimPrefix(n.URL, "http://"), "EXTRA", c.extra)
+			proxy := testenv.StartProxy(t, map[string]string{"nginx.conf": fill.Replace(nginx)},
+				"nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf")
+			log := &logBuffer{}
+			v, err := verify.New(verify.Config{
+				Issuer: n.URL, KeySetURL: proxy.URL + "/api/pkeys", RevocationsURL: proxy.URL + "/api/revocations",
+				MaxStaleness: 3 * time.Second, Logger: slog.New(slog.NewTextHandler(log, nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.Close()
+			admin := n.Login("admin").AccessToken
+			if _, err := v.Verify(t.Context(), admin); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(10 * time.Second); c.pages && !strings.Contains(log.String(), "pages are polled instead"); time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("the stream is not given up: %s", log)
+				}
+			}
+			var longest time.Duration
+			for range 10 {
+				token := n.Login("tester").AccessToken
+				if _, err := v.Verify(t.Context(), token); err != nil {
+					t.Fatal(err)
+				}
+				n.Do("POST", "/api/revocations", admin, fmt.Sprintf(`{"token":%q}`, token), 200)
+				longest = max(longest, refusals(t, []*verify.Verifier{v}, token, time.Now())[0])
+			}
+			t.Logf("10 revocations: the longest took %v", longest)
+			if longest > time.Second {
+				t.Errorf("a revocation took %v", longest)
+			}
+			if got := strings.Contains(log.String(), "pages are polled instead"); got != c.pages {
+				t.Errorf("reads by pages: %v; %s", got, log)
+			}
+		})
+	}
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
