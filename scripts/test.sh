@@ -8,7 +8,7 @@ status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for module in ${MODULES:-.}; do
-	(cd "$module" && "${GO:-go}" test -race -v -timeout 15m ./...) 2>&1 | tee -a "$log" | grep --line-buffered -E '^(ok|FAIL|panic:|\?)' | grep -v 'no test files'
+	(cd "$module" && "${GO:-go}" test -race -v -timeout 15m ./...) 2>&1 | tee -a "$log" | grep --line-buffered -E '^(ok|FAIL|panic:|\?)' | grep --line-buffered -v 'no test files'
 	((PIPESTATUS[0] == 0)) || status=1
 done
 if ((status)); then

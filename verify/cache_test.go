@@ -208,7 +208,7 @@ func TestTheCacheChangesNoAnswer(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		var tokens []string
 		verdicts := map[string]int{}
-		for step := range 1200 {
+		for step := range 800 {
 			switch random.IntN(12) {
 			case 0, 1:
 				life := []int{1, 20, 90, 600}[random.IntN(4)]

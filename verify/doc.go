@@ -1,6 +1,16 @@
 // Package verify is for resource servers: it checks Watchword's access tokens
 // without a call for each, keeps the merged key set fresh, follows the feed of
-// revocations, and guards net/http handlers.
+// revocations, and guards net/http handlers; package grpcverify guards gRPC.
+//
+//	verifier, err := verify.New(verify.Config{Issuer: "https://auth.example.com"})
+//	…
+//	defer verifier.Close()
+//	mux.Handle("POST /dock", verifier.Require(dock, verify.Claim("ship", "acc")))
+//
+// A Verifier accepts a token if its signature is that of a key in the key set, its
+// issuer, audience and times are right, and it is known, as of a moment not longer
+// ago than MaxStaleness, that it has not been taken back. What it does not know it
+// does not accept, unless a route says FailOpen.
 //
 // It imports the standard library and golang-jwt, and nothing of internal/.
 package verify

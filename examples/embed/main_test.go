@@ -27,7 +27,10 @@ func TestEmbed(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, cfg, listener) }()
+	go func() {
+		defer listener.Close() // if it did not start, nobody waits for an answer
+		ended <- run(ctx, cfg, listener)
+	}()
 	defer func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/revocation/redislog"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -103,6 +104,9 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger, registry); err != nil {
 		return nil, err
 	}
+	if cfg.Revocation.Check == "shared" && n.state.redis != nil {
+		n.parts.view.Share(redislog.New(n.state.redis.Client))
+	}
 	sessions = session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
@@ -148,7 +152,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
 		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained},
-		Health: n.health, Login: service, Directory: n.parts.Directory, Proxies: proxies,
+		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})
 	return n, err

@@ -138,5 +138,5 @@ func (p *Parts) checkRevoked(ctx context.Context, cfg *config.Config, t *accesst
 	if err := view.Wait(ctx, 0); err != nil {
 		return err
 	}
-	return view.Check(t)
+	return view.Check(ctx, t)
 }

@@ -82,6 +82,7 @@ func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog
 		p.view, err = revocation.NewView(revocation.Config{
 			Store: p.Store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
 			OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
+			Shared:   cfg.Revocation.Check == "shared",
 			Now:      time.Now, Logger: logger, Registerer: registry,
 		})
 		if err != nil {

@@ -219,6 +219,12 @@ type Sessions struct {
 
 // Revocation is how soon, and how strictly, what was taken back is refused.
 type Revocation struct {
+	// Whom a token is asked of. local: this node's own knowledge of the log, which
+	// is as old as poll at most, or a bell's ring. shared: the shared store, for
+	// every token: Redis if state.backend uses it, and the database whenever Redis
+	// cannot be sure. Then a token is refused by every node from the moment in
+	// which it was taken back, and by all of them while there is nobody to ask.
+	Check string `yaml:"check" oneof:"local shared"`
 	// How often the log of revocations is asked for news.
 	Poll time.Duration `yaml:"poll"`
 	// How old the node's knowledge of the log may be. It is the promised bound:
@@ -314,6 +320,7 @@ func Default() *Config {
 			TTL: 24 * time.Hour,
 		},
 		Revocation: Revocation{
+			Check:        "local",
 			Poll:         time.Second,
 			MaxStaleness: 5 * time.Second,
 		},

@@ -57,6 +57,9 @@ func (c *Config) Validate() error {
 	if c.Revocation.MaxStaleness <= c.Revocation.Poll {
 		v.problem("revocation.max_staleness", "it is not longer than revocation.poll (%s), so every answer would come too late; make it several times as long", formatDuration(c.Revocation.Poll))
 	}
+	if c.Revocation.Check == "shared" && c.Revocation.OnOutage.Allow {
+		v.problem("revocation.on_outage", "it would accept tokens that nobody was asked about, and revocation.check is shared; set one of them to its default")
+	}
 
 	if (c.Admin.Username == "") != (c.Admin.Password == "") {
 		missing := "admin.username"

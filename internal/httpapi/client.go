@@ -81,5 +81,5 @@ func authenticate(s *login.Service, r *http.Request) (*accesstoken.Token, error)
 	if err != nil {
 		return nil, err
 	}
-	return s.Verify(token)
+	return s.Verify(r.Context(), token)
 }

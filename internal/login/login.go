@@ -187,7 +187,7 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	}
 	// A session that an administrator took back by its id alone may still have
 	// its record.
-	if err := s.View.Check(&accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()}); err != nil {
+	if err := s.View.Check(ctx, &accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()}); err != nil {
 		if errors.Is(err, revocation.ErrRevoked) {
 			return Grant{}, session.ErrInvalid
 		}

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"errors"
 
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -15,15 +16,15 @@ var (
 )
 
 // Verify says whose token it is: its signature, its claims and the revocations
-// are checked, without asking anybody. A revoked token is refused also by a view
+// are checked, without asking anybody unless revocation.check is shared. A revoked token is refused also by a view
 // that is too old to accept one.
-func (s *Service) Verify(compact string) (*accesstoken.Token, error) {
-	t, err := s.verify(compact)
+func (s *Service) Verify(ctx context.Context, compact string) (*accesstoken.Token, error) {
+	t, err := s.verify(ctx, compact)
 	s.metrics.count("verify", err)
 	return t, err
 }
 
-func (s *Service) verify(compact string) (*accesstoken.Token, error) {
+func (s *Service) verify(ctx context.Context, compact string) (*accesstoken.Token, error) {
 	t, err := s.Rules.Check(compact, s.Now(), s.Key)
 	switch {
 	case errors.Is(err, accesstoken.ErrExpired):
@@ -31,7 +32,7 @@ func (s *Service) verify(compact string) (*accesstoken.Token, error) {
 	case err != nil:
 		return nil, ErrInvalidToken.Because(err)
 	}
-	if err := s.View.Check(t); err != nil {
+	if err := s.View.Check(ctx, t); err != nil {
 		return nil, err
 	}
 	return t, nil

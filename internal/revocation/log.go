@@ -61,13 +61,17 @@ func (l *Log) Append(ctx context.Context, r store.Records, revs ...store.Revocat
 }
 
 // Settle rings the bells and returns nil when this replica's view has the log up
-// to seq.
+// to seq, and every other one that asks a shared memory refuses likewise.
 func (l *Log) Settle(ctx context.Context, seq int64) error {
 	l.View.Ring()
 	if l.Bell != nil {
 		l.Bell()
 	}
-	if err := l.View.Wait(ctx, seq); err != nil {
+	err := l.View.Wait(ctx, seq)
+	if err == nil {
+		err = l.View.settleShared(ctx, seq)
+	}
+	if err != nil {
 		return ErrUnsettled.Because(err)
 	}
 	return nil

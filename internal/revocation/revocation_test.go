@@ -30,22 +30,30 @@ type replica struct {
 
 func start(t *testing.T, m Store, outage Outage) *replica {
 	t.Helper()
+	r := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second, OnOutage: outage})
+	r.run(t)
+	return r
+}
+
+// prepare makes a replica that does not run yet.
+func prepare(t *testing.T, m Store, cfg Config) *replica {
+	t.Helper()
 	r := &replica{logged: new(journal), metrics: prometheus.NewRegistry()}
+	cfg.Store, cfg.Now, cfg.Registerer = m, time.Now, r.metrics
+	cfg.Logger = slog.New(slog.NewTextHandler(r.logged, nil))
 	var err error
-	r.View, err = NewView(Config{
-		Store: m, Poll: time.Second, MaxStaleness: 5 * time.Second, OnOutage: outage, Now: time.Now,
-		Logger:     slog.New(slog.NewTextHandler(r.logged, nil)),
-		Registerer: r.metrics,
-	})
-	if err != nil {
+	if r.View, err = NewView(cfg); err != nil {
 		t.Fatal(err)
 	}
 	r.log = &Log{Store: m, View: r.View, Now: time.Now}
+	return r
+}
+
+func (r *replica) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); r.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return r
 }
 
 func (r *replica) metric(t *testing.T, name, label string) float64 {
@@ -67,7 +75,7 @@ func (r *replica) metric(t *testing.T, name, label string) float64 {
 
 func (r *replica) expect(t *testing.T, tok *accesstoken.Token, want error) {
 	t.Helper()
-	if err := r.Check(tok); !errors.Is(err, want) || want == nil && err != nil {
+	if err := r.Check(t.Context(), tok); !errors.Is(err, want) || want == nil && err != nil {
 		t.Errorf("token %s: %v, want %v", tok.ID, err, want)
 	}
 }
@@ -93,7 +101,7 @@ func TestTakeBackIsKnownWhenItReturns(t *testing.T) {
 					return
 				}
 				for range 3 {
-					if err := r.Check(token(id)); !errors.Is(err, ErrRevoked) {
+					if err := r.Check(t.Context(), token(id)); !errors.Is(err, ErrRevoked) {
 						t.Errorf("%s was taken back, then: %v", id, err)
 						return
 					}
@@ -156,7 +164,7 @@ func TestAViewThatIsCutOffStopsTrustingItself(t *testing.T) {
 					r.expect(t, token("bad"), ErrRevoked)
 				}
 				if c.want[2] != nil {
-					p := problem.From(r.Check(token("good")))
+					p := problem.From(r.Check(t.Context(), token("good")))
 					if p.Kind != problem.Unavailable || p.RetryAfter != time.Second {
 						t.Errorf("a stale view answers %+v", p)
 					}

@@ -39,7 +39,7 @@ func TestOnADatabase(t *testing.T) {
 						t.Errorf("%s: %v", id, err)
 						return
 					}
-					if err := r.Check(token(id)); !errors.Is(err, ErrRevoked) {
+					if err := r.Check(t.Context(), token(id)); !errors.Is(err, ErrRevoked) {
 						t.Errorf("%s was taken back, then: %v", id, err)
 					}
 				}

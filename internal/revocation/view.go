@@ -41,6 +41,10 @@ type Config struct {
 	// confirmed the head of the log. It must be longer than Poll.
 	MaxStaleness time.Duration
 	OnOutage     Outage
+	// Shared: what this view knows is not enough; everybody's memory, or the
+	// database, is asked about every token. Then OnOutage means nothing: who cannot
+	// ask, refuses.
+	Shared bool
 	// Now tells the time, with a monotonic reading: staleness is measured by it.
 	Now        func() time.Time
 	Logger     *slog.Logger
@@ -57,14 +61,17 @@ type View struct {
 	// has been read once.
 	confirmed atomic.Pointer[confirmation]
 	round     atomic.Int64 // counts readings of the log as they begin
+	failed    atomic.Int64 // the last of them that failed
 	stale     atomic.Bool  // the present outage has been logged
 	answers   *prometheus.CounterVec
+	checks    *prometheus.CounterVec
+	shared    shared
 
 	log  string // id of the log that is being read; Run's alone
 	read int64  // the number up to which it has been read; Run's alone
 
 	mu   sync.Mutex
-	next chan struct{} // closed and replaced by every confirmation
+	next chan struct{} // closed and replaced when there may be something to see
 }
 
 // A confirmation says that everything up to the head of a log was in the list at
@@ -85,6 +92,7 @@ func NewView(cfg Config) (*View, error) {
 		return nil, fmt.Errorf("revocation: max_staleness (%v) must be longer than poll (%v)", cfg.MaxStaleness, cfg.Poll)
 	}
 	v := &View{cfg: cfg, bell: make(chan struct{}, 1), next: make(chan struct{})}
+	v.shared.told.Store(-1)
 	return v, v.register()
 }
 
@@ -127,10 +135,14 @@ func (v *View) Ring() {
 
 // Check says whether a token, which has been verified, may be used: nil,
 // ErrRevoked, or ErrStale. What is known to be taken back is refused however
-// stale the view is.
-func (v *View) Check(t *accesstoken.Token) error {
+// stale the view is. It answers from memory, unless the view is a shared one's.
+func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
+	had := v.confirmed.Load() // before the list, which has no less
 	if _, ok := v.list.Revoked(t); ok {
 		return ErrRevoked
+	}
+	if v.cfg.Shared {
+		return v.checkShared(ctx, t, had)
 	}
 	stale, err := v.judge()
 	if stale > 0 && v.stale.CompareAndSwap(false, true) {
@@ -196,7 +208,8 @@ func (v *View) Wait(ctx context.Context, seq int64) error {
 	}
 }
 
-// Next returns a channel that is closed with the next confirmation.
+// Next returns a channel that is closed with the next confirmation, or before: who
+// waits for one looks again.
 func (v *View) Next() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -231,6 +244,15 @@ func (v *View) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.MaxStaleness)
 	defer cancel()
 	round := v.round.Add(1)
+	err := v.readLog(ctx, round)
+	if err != nil {
+		v.failed.Store(round)
+		v.wake()
+	}
+	return err
+}
+
+func (v *View) readLog(ctx context.Context, round int64) error {
 	for {
 		asked := v.cfg.Now()
 		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, v.read, pageSize)
@@ -245,12 +267,15 @@ func (v *View) refresh(ctx context.Context) error {
 		if err := v.apply(lines); err != nil {
 			return err
 		}
+		after := v.read
 		if len(lines) < pageSize {
 			v.read = head.Seq
 			v.confirm(confirmation{head, asked, round})
+			v.tell(ctx, after, lines)
 			return nil
 		}
 		v.read = lines[len(lines)-1].Seq
+		v.tell(ctx, after, lines)
 	}
 }
 
@@ -262,6 +287,7 @@ func (v *View) startAnew(head store.LogHead) {
 		"log", v.log, "read_to", v.read, "new_log", head.ID, "new_head", head.Seq)
 	v.list.Detach()
 	v.log, v.read = head.ID, 0
+	v.shared.told.Store(-1)
 }
 
 func (v *View) apply(lines []store.Revocation) error {
@@ -298,6 +324,11 @@ func (v *View) confirm(c confirmation) {
 	if v.stale.Swap(false) {
 		v.cfg.Logger.Info("the view of the revocation log is fresh again", "head", c.head.Seq)
 	}
+	v.wake()
+}
+
+// wake has whoever waits look again.
+func (v *View) wake() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	close(v.next)
@@ -351,6 +382,13 @@ func (v *View) register() error {
 	for _, decision := range []string{"allow", "deny"} {
 		v.answers.WithLabelValues(decision)
 	}
+	v.checks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_revocation_shared_checks_total",
+		Help: "Tokens that were asked about with revocation.check shared, by who answered.",
+	}, []string{"by"})
+	for _, by := range []string{byShared, byDatabase, byNobody} {
+		v.checks.WithLabelValues(by)
+	}
 	if v.cfg.Registerer == nil {
 		return nil
 	}
@@ -358,7 +396,7 @@ func (v *View) register() error {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "watchword_revocation_" + name, Help: help}, f)
 	}
 	for _, c := range []prometheus.Collector{
-		v.answers,
+		v.answers, v.checks,
 		gauge("view_staleness_seconds", "How long ago the head of the revocation log was last confirmed; -1 while it never was.", v.staleness),
 		gauge("entries", "Revocations in memory.", func() float64 { return float64(v.list.Len()) }),
 		gauge("head", "The last number of the revocation log that this replica knows.", func() float64 {

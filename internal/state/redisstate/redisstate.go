@@ -27,7 +27,7 @@ const retryConnect = 500 * time.Millisecond
 
 // Store implements state.Store.
 type Store struct {
-	options *rueidis.ClientOption // of Open; nil if the client was given
+	options rueidis.ClientOption
 
 	connected atomic.Pointer[rueidis.Client]
 	deadlines deadlines
@@ -41,14 +41,6 @@ type Store struct {
 
 var _ state.Store = (*Store)(nil)
 
-// New returns a store on a client, which stays the caller's. ClientOption has
-// what it should be made with.
-func New(client rueidis.Client) *Store {
-	s := &Store{}
-	s.connected.Store(&client)
-	return s
-}
-
 // Open returns a store on the server that url names; see ClientOption. It does
 // not wait for the server: as long as that is away, operations fail, and they
 // succeed once it is there.
@@ -57,7 +49,7 @@ func Open(url string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{options: &options}, nil
+	return &Store{options: options}, nil
 }
 
 // ClientOption reads a URL: redis:// or, with TLS, rediss://, then
@@ -121,7 +113,7 @@ func (s *Store) Client(ctx context.Context) (rueidis.Client, error) {
 }
 
 func (s *Store) connect() {
-	client, err := rueidis.NewClient(*s.options)
+	client, err := rueidis.NewClient(s.options)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -259,11 +251,11 @@ func (s *Store) Check(ctx context.Context) error {
 	return nil
 }
 
-// Close implements state.Store. A client that was given to New stays open.
+// Close implements state.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.connected.Load(); s.options != nil && c != nil && !s.closed {
+	if c := s.connected.Load(); c != nil && !s.closed {
 		(*c).Close()
 	}
 	s.closed = true

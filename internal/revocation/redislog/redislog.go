@@ -1,0 +1,167 @@
+// Package redislog is what was taken back, in Redis: for replicas that ask about
+// every token (revocation.check shared), and for whoever else reads Redis. A key
+// names what it takes back, revoked_token:{jti}, and ends when nothing is left that
+// it concerns; a last one says from which number of the log on all are there.
+//
+// Who calls it: revocation, through its interface Shared.
+package redislog
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// The keys' names: one of these and the token's, session's, user's or signing
+// key's id.
+const (
+	tokens   = "revoked_token:"
+	sessions = "revoked_session:"
+	users    = "revoked_user:"
+	keys     = "revoked_key:"
+	// span has the part of the log that is here.
+	span = "revocation_span"
+)
+
+var prefixes = map[revoked.Kind]string{
+	revoked.Token: tokens, revoked.Session: sessions, revoked.User: users, revoked.Key: keys,
+}
+
+// A Log implements revocation.Shared.
+type Log struct {
+	client func(context.Context) (rueidis.Client, error)
+}
+
+// New returns a Log on a client, which stays the caller's.
+func New(client func(context.Context) (rueidis.Client, error)) *Log { return &Log{client} }
+
+// addScript adds a line. KEYS: its key. ARGV: epoch, seconds before which tokens
+// were issued, and the end in milliseconds. Lines may come twice, and late: of each
+// number the greater stays.
+var addScript = rueidis.NewLuaScriptRetryable(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local epoch, before, expires = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local old = redis.call('GET', KEYS[1])
+if old then
+	local e, b = string.match(old, '^(%d+) (%d+)$')
+	if e then
+		epoch, before = math.max(epoch, tonumber(e)), math.max(before, tonumber(b))
+		expires = math.max(expires, now + redis.call('PTTL', KEYS[1]))
+	end
+end
+if expires > now then
+	redis.call('SET', KEYS[1], string.format('%.0f %.0f', epoch, before), 'PXAT', string.format('%.0f', expires))
+end
+return 1
+`)
+
+// spanScript says that the lines after one number up to another are here. ARGV: the
+// log, the numbers. What joins on to the span makes it longer; else the span
+// begins anew, at its end.
+var spanScript = rueidis.NewLuaScriptRetryable(`
+local after, to = tonumber(ARGV[2]), tonumber(ARGV[3])
+local from = to
+local log, first, last = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+) (%d+)$')
+if log == ARGV[1] and after <= tonumber(last) then
+	from, to = tonumber(first), math.max(to, tonumber(last))
+end
+redis.call('SET', KEYS[1], string.format('%s %.0f %.0f', ARGV[1], from, to))
+return 1
+`)
+
+// Tell implements revocation.Shared. The span grows only when all lines are there.
+func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) error {
+	c, err := l.client(ctx)
+	if err != nil {
+		return err
+	}
+	add := make([]rueidis.LuaExec, 0, len(lines))
+	for _, r := range lines {
+		prefix, ok := prefixes[revoked.Kind(r.Kind)]
+		if !ok {
+			return fmt.Errorf("redislog: line %d is of the unknown kind %q", r.Seq, r.Kind)
+		}
+		before := int64(0)
+		if !r.IssuedBefore.IsZero() {
+			before = r.IssuedBefore.Add(time.Second - 1).Unix() // rounded up, as everywhere
+		}
+		end := r.ExpiresAt.Add(revocation.ClockSkew).UnixMilli()
+		add = append(add, rueidis.LuaExec{Keys: []string{prefix + r.Subject}, Args: []string{format(r.Epoch), format(before), format(end)}})
+	}
+	for _, answer := range addScript.ExecMulti(ctx, c, add...) {
+		if err := answer.Error(); err != nil {
+			return fmt.Errorf("redislog: %w", err)
+		}
+	}
+	if err := spanScript.Exec(ctx, c, []string{span}, []string{log, format(after), format(to)}).Error(); err != nil {
+		return fmt.Errorf("redislog: %w", err)
+	}
+	return nil
+}
+
+// Ask implements revocation.Shared. On a Redis Cluster it never says from where on
+// it has everything: one of the nodes may have lost what another has.
+func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, error) {
+	c, err := l.client(ctx)
+	if err != nil {
+		return revocation.Known{}, err
+	}
+	names := []string{tokens + t.ID, sessions + t.SessionID, users + t.Subject, keys + t.KeyID}
+	if c.Mode() == rueidis.ClientModeCluster {
+		commands := make(rueidis.Commands, 0, len(names))
+		for _, name := range names {
+			commands = append(commands, c.B().Get().Key(name).Build())
+		}
+		found := make([]string, len(names))
+		for i, answer := range c.DoMulti(ctx, commands...) {
+			if found[i], err = answer.ToString(); err != nil && !rueidis.IsRedisNil(err) {
+				return revocation.Known{}, fmt.Errorf("redislog: %w", err)
+			}
+		}
+		return known(t, append(found, ""))
+	}
+	// One command, so that nothing is lost between the keys and the span.
+	values, err := c.Do(ctx, c.B().Mget().Key(append(names, span)...).Build()).ToArray()
+	if err != nil {
+		return revocation.Known{}, fmt.Errorf("redislog: %w", err)
+	}
+	found := make([]string, len(values))
+	for i, v := range values {
+		if found[i], err = v.ToString(); err != nil && !rueidis.IsRedisNil(err) {
+			return revocation.Known{}, fmt.Errorf("redislog: %w", err)
+		}
+	}
+	return known(t, found)
+}
+
+// known reads the values of the token's, session's, user's and signing key's keys,
+// and the span.
+func known(t *accesstoken.Token, found []string) (k revocation.Known, err error) {
+	k.Revoked = found[0] != "" || found[1] != "" || found[3] != ""
+	if found[2] != "" {
+		var epoch, before int64
+		if _, err := fmt.Sscanf(found[2], "%d %d", &epoch, &before); err != nil {
+			return k, fmt.Errorf("redislog: %s holds what is none of ours: %w", users, err)
+		}
+		k.Revoked = k.Revoked || t.Epoch < epoch || before != 0 && t.IssuedAt.Unix() < before
+	}
+	if found[4] != "" {
+		if _, err := fmt.Sscanf(found[4], "%s %d %d", &k.Log, &k.From, &k.To); err != nil {
+			return k, fmt.Errorf("redislog: %s holds what is none of ours: %w", span, err)
+		}
+	}
+	return k, nil
+}
+
+func format(n int64) string { return strconv.FormatInt(n, 10) }
+
+var _ revocation.Shared = (*Log)(nil)
