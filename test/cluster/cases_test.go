@@ -162,6 +162,33 @@ func TestIssuerIsKilled(t *testing.T) {
 	}
 }
 
+// A replica that takes the place of one that was killed waits until that must have
+// been noticed everywhere. It says so at once to whoever asks.
+func TestJoiningReplicaAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, brief(2))
+	w.start(2)
+	r := w.replicas[1]
+	r.kill()
+	r.launch()
+	me := w.client("me")
+	var first event
+	await(t, "the first answer", func() bool {
+		first, _, _ = me.ask("login", r, http.MethodPost, "/api/login", "", map[string]string{"username": adminName, "password": adminPassword}, nil)
+		return first.status != 0
+	}, r.tail)
+	if !first.own503() || first.code != "starting" {
+		t.Errorf("the first answer: %s", first)
+	}
+	for path, want := range map[string]int{"/livez": 200, "/readyz": 503} {
+		if e, answer, _ := me.ask("probe", r, http.MethodGet, path, "", nil, nil); e.status != want || e.until.Sub(e.at) > time.Second {
+			t.Errorf("%s %s", e, answer)
+		}
+	}
+	r.awaitReady()
+	me.accepted(me.at(r), w.replicas...)
+}
+
 // A peer accepts connections and never answers: no request on the others takes
 // longer than before.
 func TestPeerHangs(t *testing.T) {

@@ -362,8 +362,10 @@ func (c *crowd) ask(number int, v *verify.Verifier, t *issued) {
 	switch {
 	case err == nil:
 		e.status = 200
-	case errors.Is(err, verify.ErrStale), errors.Is(err, verify.ErrKeysUnavailable):
+	case errors.Is(err, verify.ErrStale):
 		e.status, e.err = 503, err
+	case errors.Is(err, verify.ErrKeysUnavailable):
+		e.status, e.code, e.err = 503, keysUnavailable, err
 	default:
 		e.status, e.err = 401, err
 	}

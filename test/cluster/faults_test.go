@@ -192,6 +192,7 @@ func (d *director) isolateOne() {
 	r.network(testenv.Fault{HoldUp: true, HoldDown: true})
 	pause(d.t.Context(), d.between(12000, 14000))
 	r.network(testenv.Fault{})
+	pause(d.t.Context(), poll)
 	r.awaitReady()
 	end()
 	d.awaitBalanced(r)
@@ -214,6 +215,7 @@ func (d *director) network(name string, f testenv.Fault) {
 		for _, l := range links(r) {
 			l.Set(testenv.Fault{})
 		}
+		pause(d.t.Context(), poll) // what it knows grows older until then
 		r.awaitReady()
 		d.awaitBalanced(r)
 		end()

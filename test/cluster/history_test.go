@@ -24,6 +24,9 @@ import (
 // staleness is the clusters' revocation.max_staleness, its default.
 const staleness = 5 * time.Second
 
+// poll is a little more than the clusters' revocation.poll, its default.
+const poll = 1500 * time.Millisecond
+
 // leeway is by how much replicas forgive an exp.
 const leeway = 5 * time.Second
 
@@ -100,6 +103,13 @@ func (t *issued) deadAt(moment time.Time, bound time.Duration) bool {
 	return moment.After(t.expires.Add(leeway)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
 }
 
+// keysUnavailable is the code of verify.ErrKeysUnavailable, and keyTimeout for how
+// long package verify waits for a key set.
+const (
+	keysUnavailable = "key_set_unavailable"
+	keyTimeout      = 5 * time.Second
+)
+
 // A kind of trouble.
 type kind string
 
@@ -129,11 +139,20 @@ type trouble struct {
 //     behind the load balancer nobody notices.
 //   - SIGSTOP: as kill -9, and 503 with Retry-After until it is ready.
 //   - the load balancer cannot reach it: as kill -9, but not for who asks directly.
+//   - package verify may say that it cannot look up a key while it waits for the key
+//     set from a process that was killed or stopped, or was cut off from the load
+//     balancer.
 //   - it cannot reach the database: 503 with Retry-After; to verify, only when
 //     max_staleness has passed; to the key set, never.
 func (t *trouble) excuses(e event) bool {
+	if e.code == keysUnavailable { // the fetch began before
+		e.at = e.at.Add(-keyTimeout)
+	}
 	if !e.until.After(t.from) || !t.to.IsZero() && e.at.After(t.to) {
 		return false
+	}
+	if e.code == keysUnavailable {
+		return t.kind == killed || t.kind == frozen || t.kind == unreachable
 	}
 	direct := e.replica != ""
 	if t.replica != "" && (direct && e.replica != t.replica || !direct && e.served != t.replica && e.served != "") {
