@@ -416,24 +416,23 @@ func TestRotations(t *testing.T) {
 			signing[r] = me.at(r).kid
 		}
 		w.command(w.replicas[0], "keys", "rotate")
-		// One replica restarts meanwhile.
-		if r := w.replicas[round%size]; round%5 == 4 {
-			end := w.history.begin(killed, r.name)
-			r.kill()
-			r.start()
-			end()
-		} else {
-			end := w.history.begin(terminated, r.name)
-			r.stop()
-			r.start()
-			end()
+		r := w.replicas[round%size] // restarts meanwhile
+		how, down := terminated, r.stop
+		if round%5 == 4 {
+			how, down = killed, r.kill
 		}
+		w.history.count(string(how))
+		end := w.history.begin(how, r.name)
+		down()
+		r.start()
+		end()
 		for _, r := range w.replicas {
 			await(t, r.name+" to sign with another key", func() bool {
 				look(r)
 				return me.at(r).kid != signing[r]
 			}, r.tail)
 			rotations++
+			w.history.count("rotation")
 		}
 	}
 	crowd.end()
