@@ -6,13 +6,17 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 MODULES := . test/interop
 TOOL    := $(GO) tool -modfile=tools.mod
 
-.PHONY: help run build test fuzz ci fmt vet lint tidy docs docs-check bench tools clean
+.PHONY: help run cluster build test fuzz ci fmt vet lint tidy docs docs-check bench tools clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: build ## Build, and serve on http://127.0.0.1:8080 with SQLite in ./data
 	@./bin/watchword serve
+
+cluster: build tools ## PostgreSQL, Redis, three replicas and a load balancer on this machine, to play with
+	@$(GO) build -o bin/up ./test/cluster/cmd/up
+	@./bin/up bin/watchword
 
 build: ## Build bin/watchword
 	@mkdir -p bin

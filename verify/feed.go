@@ -145,6 +145,7 @@ func (f *follower) run(ctx context.Context) {
 		f.feed.note(err)
 		switch {
 		case err != nil:
+			f.cfg.HTTPClient.CloseIdleConnections() // they may all lead to the same replica
 			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
 			failures++
 			continue
@@ -196,7 +197,7 @@ func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error
 		f.next = max(f.next, next)
 		if !page.More {
 			f.confirm(f.writtenAfter(begun, page).Add(-milliseconds(page.Age) - cached))
-			return held, nil
+			return held, f.current(page.Age)
 		}
 	}
 }
@@ -381,6 +382,18 @@ func (s *streaming) handleHead(name string, h head) error {
 	s.useful = byAge.Sub(bySum) <= min(streamLag, s.cfg.MaxStaleness/2)
 	if !s.useful {
 		return errors.New("the stream is far behind, or a clock was set")
+	}
+	return s.current(h.Age)
+}
+
+// errCutOff: whoever answers does not know himself what has been taken back lately.
+var errCutOff = errors.New("this replica of the server is cut off from the log of revocations")
+
+// current is errCutOff if what the server knows is so old that we would be stale
+// soon: another replica may know more.
+func (f *follower) current(age int64) error {
+	if milliseconds(age) > f.cfg.MaxStaleness/2 {
+		return errCutOff
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -239,6 +240,62 @@ func TestDelayedEventsAreOld(t *testing.T) {
 		}
 		v.Close()
 		time.Sleep(10 * time.Second) // what is under way arrives
+	})
+}
+
+// The defect: a replica that is cut off from the log goes on sending heads, and who
+// followed its stream followed it until he was stale, with good replicas beside it.
+func TestAReplicaThatIsCutOffIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		v := start(t, f, nil)
+		bad := f.issuer.Sign("u", map[string]any{"jti": "bad"})
+		expect(t, v, bad, nil)
+		settle()
+
+		// The balancer gives every other request to a replica that knows nothing new.
+		record := httptest.NewRecorder()
+		f.issuer.ServeHTTP(record, httptest.NewRequest("GET", "/api/revocations", nil))
+		var page revoked.Page
+		if err := json.Unmarshal(record.Body.Bytes(), &page); err != nil {
+			t.Fatal(err)
+		}
+		cutOff := func(w http.ResponseWriter, r *http.Request) {
+			state := func(event string) {
+				now := page
+				now.Age = time.Since(page.AsOf).Milliseconds()
+				text, _ := json.Marshal(now)
+				fmt.Fprintf(w, event, text)
+			}
+			if !isStream(r) {
+				w.Header().Set("Content-Type", "application/json")
+				state("%s")
+				return
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			state("event: resume\ndata: %s\n\n")
+			for r.Context().Err() == nil {
+				state("event: head\ndata: %s\n\n")
+				time.Sleep(time.Second)
+			}
+		}
+		var requests atomic.Int64
+		f.broken.Swap(newBreaker()).cancel() // whoever follows a stream begins again
+		f.onlyFeed(func(w http.ResponseWriter, r *http.Request) {
+			if requests.Add(1)%2 == 0 || isStream(r) && requests.Load() < 4 {
+				cutOff(w, r)
+			} else {
+				f.issuer.ServeHTTP(w, r)
+			}
+		})
+		f.issuer.Revoke(revoked.Token, "bad")
+		for range 300 {
+			time.Sleep(100 * time.Millisecond)
+			expect(t, v, f.issuer.Token("good", nil), nil)
+		}
+		expect(t, v, bad, verify.ErrRevoked)
+		v.Close()
+		time.Sleep(2 * time.Second) // the last of the streams ends
 	})
 }
 

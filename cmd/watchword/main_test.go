@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/token"
 )
 
@@ -26,10 +27,18 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the scripts in testdata/script, each in a directory of its own
 // and without the environment of who runs the tests.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script", "") }
+
+// TestClusterScripts runs those in testdata/cluster on PostgreSQL.
+func TestClusterScripts(t *testing.T) { runScripts(t, "testdata/cluster", testenv.Postgres(t)) }
+
+func runScripts(t *testing.T, dir, database string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
+			if database != "" {
+				env.Setenv("DATABASE_URL", database)
+			}
 			address, err := freeAddress()
 			if err != nil {
 				return err

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -581,6 +582,56 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Administrators see the replicas; others do not, and a node that is alone says so.
+func TestClusterStatus(t *testing.T) {
+	url := testenv.Postgres(t)
+	one := join(t, url, func(cfg *config.Config) {
+		cfg.Cluster.InstanceID, cfg.Cluster.AdvertiseURL = "auth-0", "http://127.0.0.1:1"
+	})
+	two := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID, cfg.Sessions.TTL = "auth-1", 23*time.Hour })
+	gone := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-2" })
+	gone.stop()
+	forged := store.Replica{Instance: "auth-9", Incarnation: "x", MAC: make([]byte, 32)}
+	if _, err := one.node.parts.Store.(*sqlstore.Store).EnterRegistry(t.Context(), forged, 0); err != nil {
+		t.Fatal(err)
+	}
+	admin := one.login("admin").AccessToken
+	eventually(t, 10*time.Second, func() error {
+		view := decode[httpapi.ClusterView](t, two.want(two.do("GET", "/api/cluster", admin, nil), 200, ""))
+		if view.Instance != "auth-1" || view.Rejected != 1 || len(view.Replicas) != 3 || len(view.Peers) != 1 {
+			return fmt.Errorf("%+v", view)
+		}
+		for i, r := range view.Replicas {
+			state := []string{"live", "live", "gone"}[i]
+			if r.Instance != fmt.Sprint("auth-", i) || r.State != state || len(r.Keys) != 1 || len(r.Unseen) != 0 {
+				return fmt.Errorf("%+v", r)
+			}
+			if k := r.Keys[0]; k.State != "active" || !strings.HasPrefix(k.Kid, r.Instance) || k.RemoveAt.Before(time.Now()) {
+				return fmt.Errorf("%+v", k)
+			}
+			if state == "live" && (r.Version != "test" || r.Seen != view.Version || r.StartedAt.IsZero() || r.ClockMS < -1000 || r.ClockMS > 1000) {
+				return fmt.Errorf("%+v, version %d", r, view.Version)
+			}
+		}
+		if a, b := view.Replicas[0].Config, view.Replicas[1].Config; a == b || a == "" {
+			return fmt.Errorf("configurations %q and %q", a, b)
+		}
+		if p := view.Peers[0]; p.URL != "http://127.0.0.1:1" || p.Problem == "" {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	if !strings.Contains(two.log.String(), "has other settings") {
+		t.Error("that the settings differ is not in the log")
+	}
+	one.user("tester")
+	one.want(one.do("GET", "/api/cluster", one.login("tester").AccessToken, nil), 403, "permission_missing")
+	one.want(one.do("GET", "/api/cluster", "", nil), 401, "token_missing")
+	alone := newWorld(t, nil)
+	alone.want(alone.do("GET", "/api/cluster", alone.login("admin").AccessToken, nil), 404, "no_cluster")
+	gone.start() // for its own stop
 }
 
 // A key that is made is known to the others at once, by either bell.

@@ -47,12 +47,9 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	}
 	defer listener.Close()
 
-	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal})
-	if err != nil {
-		return err
-	}
+	front := newFront()
 	server := &http.Server{
-		Handler:           node.Handler(),
+		Handler:           front,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -60,6 +57,13 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal})
+	if err != nil {
+		return errors.Join(err, server.Close())
+	}
+	front.open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	go watch(watching, file, logger, func() {
@@ -70,8 +74,6 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 		}
 		node.Reload(next)
 	})
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
 	if err := node.WaitReady(ctx); err != nil && ctx.Err() == nil {
 		return errors.Join(err, server.Close(), node.Close())
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -24,6 +25,7 @@ type Config struct {
 	Health    *Health
 	Login     *login.Service
 	Directory *directory.Service
+	Cluster   *cluster.Cluster // nil: this replica is alone
 	Proxies   Proxies
 	Metrics   *prometheus.Registry
 	Logger    *slog.Logger
@@ -42,6 +44,7 @@ func New(c Config) (http.Handler, error) {
 	ops := NewOperations(mux, c.Version, c.Login, c.Proxies)
 	(&Sessions{Login: c.Login, Directory: c.Directory}).Register(ops)
 	(&Admin{Directory: c.Directory}).Register(ops)
+	(&Cluster{Cluster: c.Cluster, Directory: c.Directory}).Register(ops)
 	describeRoutes(ops)
 	document, err := ops.document()
 	if err != nil {

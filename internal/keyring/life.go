@@ -57,8 +57,9 @@ type policy struct {
 func (p policy) poll() time.Duration { return min(time.Second, p.keyDuration/20) }
 
 // slack is how long the store may be away before the next key is in it, and again
-// how long after its time a key may still sign because the store is away.
-func (p policy) slack() time.Duration { return p.keyDuration / 10 }
+// how long after its time a key may still sign because the store is away or a peer
+// does not have the next one.
+func (p policy) slack() time.Duration { return p.keyDuration/10 + p.patience }
 
 // ripen is how long a key is published before it signs: as long as a key set
 // without it may be in a cache, and two polls in which processes that share the
@@ -66,7 +67,7 @@ func (p policy) slack() time.Duration { return p.keyDuration / 10 }
 func (p policy) ripen() time.Duration { return p.maxAge + 2*p.poll() }
 
 // lead is how long before a key retires the next one is made.
-func (p policy) lead() time.Duration { return p.ripen() + p.patience + p.slack() }
+func (p policy) lead() time.Duration { return p.ripen() + p.slack() }
 
 // date gives a new key its times.
 func (p policy) date(k store.Key, created, activate time.Time) store.Key {

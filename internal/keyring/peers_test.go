@@ -65,6 +65,38 @@ func TestPeersMustHaveAKey(t *testing.T) {
 	}
 }
 
+// However short keys live, the present one signs until the peers have the next.
+func TestPeersMayTakeTheirTime(t *testing.T) {
+	for _, byHand := range []bool{false, true} {
+		c, s, peers := &clock{now: start}, newStore(t), &fakePeers{have: map[string]bool{}}
+		cfg := testConfig(t, s, c)
+		cfg.Keys, cfg.Peers = InMemory, peers
+		cfg.KeyDuration, cfg.TokenDuration, cfg.MaxAge = 40*time.Second, 10*time.Second, time.Second
+		r := open(t, cfg)
+		first := signing(t, r)
+		live(t, r, c, time.Second)
+		if byHand {
+			if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for len(rows(t, s)) < 2 {
+			live(t, r, c, time.Second)
+		}
+		next := slices.DeleteFunc(rows(t, s), func(k store.Key) bool { return k.ID == first })[0]
+		for due := next.ActivateAt.Add(peers.Patience()); c.Now().Before(due); live(t, r, c, time.Second) {
+			if got := signing(t, r); got != first {
+				t.Fatalf("by hand %v: %q signs, %v before the peers had to have the next key", byHand, got, due.Sub(c.Now()))
+			}
+		}
+		peers.have[next.ID] = true
+		live(t, r, c, time.Second)
+		if got := signing(t, r); got != next.ID {
+			t.Errorf("by hand %v: %q signs", byHand, got)
+		}
+	}
+}
+
 // When peers come, the keys that this process shares with others get their MACs;
 // rows of others, whose private half it cannot read, do not.
 func TestKeysOfBeforeAreVouchedFor(t *testing.T) {

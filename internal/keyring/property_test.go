@@ -28,7 +28,7 @@ func TestInvariants(t *testing.T) {
 	t.Setenv("GODEBUG", "cryptocustomrand=1") // keys come from Config.Rand, so that a failure repeats
 	db := newDatabase(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		for _, table := range []string{"signing_keys", "used_kids", "settings"} {
+		for _, table := range []string{"signing_keys", "registered_keys", "used_kids", "settings"} {
 			if _, err := db.Exec(t.Context(), "DELETE FROM "+table); err != nil {
 				rt.Fatal(err)
 			}

@@ -5,8 +5,9 @@
 // Postgres, MariaDB and Redis give an empty database each on a server that all
 // tests of the process share. A test that stops, pauses or configures its server
 // starts one of its own with StartPostgres, StartPostgresPair, StartMariaDB,
-// StartRedis, RedisCluster, RedisSentinel or PgBouncer. StartProxy starts a reverse
-// proxy.
+// StartRedis, RedisCluster, RedisSentinel or PgBouncer. HAProxy stands in front of
+// servers of the test's own, StartProxy starts a reverse proxy, and a Link is the
+// network between two parts, which may be broken.
 //
 // The servers are Debian's packages (.ci/packages.txt; `make tools` installs
 // them). As root they run as the user nobody. Data is not synced to the disk: it

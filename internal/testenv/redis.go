@@ -185,3 +185,9 @@ func await(t testing.TB, what string, condition func() bool) {
 		}
 	}
 }
+
+// FlushRedis empties a server of Redis.
+func FlushRedis(t testing.TB, s *Server) {
+	t.Helper()
+	redisDo(t, s, "FLUSHALL")
+}

@@ -24,6 +24,7 @@ func TestServers(t *testing.T) {
 		{"redis cluster", func(t testing.TB) *Server { return RedisCluster(t)[1] }},
 		{"sentinel", func(t testing.TB) *Server { return RedisSentinel(t).Sentinel }},
 		{"pgbouncer", func(t testing.TB) *Server { return PgBouncer(t, Postgres(t)) }},
+		{"haproxy", func(t testing.TB) *Server { return HAProxy(t, freeAddr(t)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := test.start(t)

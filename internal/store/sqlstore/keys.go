@@ -45,7 +45,7 @@ func (r records) CreateKey(ctx context.Context, k store.Key) error {
 		if err != nil {
 			return err
 		}
-		_, err = q.Exec(ctx, "INSERT INTO registered_keys (id, mac, version) VALUES (?, ?, ?)", k.ID, k.MAC, version)
+		_, err = q.Exec(ctx, q.Dialect().Upsert("registered_keys", []string{"id"}, []string{"mac", "version"}), k.ID, k.MAC, version)
 		return err
 	})
 }

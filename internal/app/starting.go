@@ -1,0 +1,41 @@
+package app
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+var errStarting = problem.New(problem.Unavailable, "starting", "this server is starting").After(time.Second)
+
+// A front has requests answered by the node, and says until there is one that it
+// is not ready. A replica that takes the place of one that died waits for seconds,
+// and whoever asks it meanwhile, a load balancer above all, must not hang.
+type front struct {
+	node     atomic.Pointer[http.Handler]
+	starting *http.ServeMux
+}
+
+func newFront() *front {
+	f := &front{starting: http.NewServeMux()}
+	(&httpapi.Health{Ready: func() error { return errStarting }}).Mount(f.starting)
+	return f
+}
+
+// open lets requests through to the node.
+func (f *front) open(node http.Handler) { f.node.Store(&node) }
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	node := f.node.Load()
+	switch {
+	case node != nil:
+		(*node).ServeHTTP(w, r)
+	case r.URL.Path == "/livez" || r.URL.Path == "/readyz":
+		f.starting.ServeHTTP(w, r)
+	default:
+		httpapi.WriteProblem(w, r, errStarting)
+	}
+}

@@ -1,0 +1,123 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// A Standing is how a replica stands.
+type Standing string
+
+// How a replica stands.
+const (
+	Live   Standing = "live"
+	Silent Standing = "silent" // not heard of for LiveFor
+	Gone   Standing = "gone"   // it has left, or was forgotten; some of its keys are still valid
+)
+
+// Status is the whole cluster as the registry has it: what is vouched for.
+type Status struct {
+	Version  int64     // of the registry
+	AsOf     time.Time // by the database's clock
+	Replicas []ReplicaStatus
+	// Rejected is how many rows are not vouched for.
+	Rejected int
+}
+
+// ReplicaStatus is one replica. Of one that is gone there are only the keys.
+type ReplicaStatus struct {
+	store.Replica
+	Standing Standing
+	// Clock is by how much its clock is ahead of the database's, with the time
+	// that its last word took on the way.
+	Clock time.Duration
+	Keys  []KeyStatus
+	// Unseen are the keys of others that it has not yet taken in.
+	Unseen []string
+}
+
+// KeyStatus is a key and where it stands in its life.
+type KeyStatus struct {
+	store.Key
+	Phase keyring.Phase
+}
+
+// PeerStatus is what became of asking a peer over HTTP.
+type PeerStatus struct {
+	URL      string
+	Instance string    // who answered last; empty: nobody yet
+	Self     bool      // it is this replica
+	Answered time.Time // when an answer was last believed
+	Problem  string    // why the last question failed; empty: it did not
+}
+
+// ReadStatus reads the registry, and judges what it holds by the cluster's secret.
+func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, error) {
+	s, err := newSecret(clusterSecret)
+	if err != nil {
+		return Status{}, err
+	}
+	all, err := r.Registered(ctx)
+	if err != nil {
+		return Status{}, wrap(err)
+	}
+	status := Status{Version: all.Version, AsOf: all.Now}
+	byInstance := map[string]*ReplicaStatus{}
+	for _, row := range all.Replicas {
+		if !s.ownsReplica(row) {
+			status.Rejected++
+			continue
+		}
+		one := &ReplicaStatus{Replica: row, Standing: Live, Clock: row.ClockAt.Sub(row.BeatAt)}
+		if silent(row, all.Now) >= LiveFor {
+			one.Standing = Silent
+		}
+		byInstance[row.Instance] = one
+	}
+	for _, k := range all.Keys {
+		if !s.ownsKey(k.Key) {
+			status.Rejected++
+			continue
+		}
+		phase := keyring.State(k.Key, all.Now)
+		if phase == keyring.Removed {
+			continue
+		}
+		for _, r := range byInstance {
+			if r.Standing != Gone && r.Seen < k.Version && k.Version <= all.Version {
+				r.Unseen = append(r.Unseen, k.ID)
+			}
+		}
+		if byInstance[k.Instance] == nil {
+			byInstance[k.Instance] = &ReplicaStatus{Replica: store.Replica{Instance: k.Instance}, Standing: Gone}
+		}
+		k.Sealed = nil
+		byInstance[k.Instance].Keys = append(byInstance[k.Instance].Keys, KeyStatus{k.Key, phase})
+	}
+	for _, one := range byInstance {
+		status.Replicas = append(status.Replicas, *one)
+	}
+	slices.SortFunc(status.Replicas, func(a, b ReplicaStatus) int { return cmp.Compare(a.Instance, b.Instance) })
+	return status, nil
+}
+
+// Status is ReadStatus, and how this replica fares with asking its peers.
+func (c *Cluster) Status(ctx context.Context) (Status, []PeerStatus, error) {
+	status, err := ReadStatus(ctx, c.cfg.Registry, c.cfg.Secret)
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	var asked []PeerStatus
+	for base, p := range c.peers.known {
+		asked = append(asked, PeerStatus{base, p.instance, p.self, p.answered, p.problem})
+	}
+	slices.SortFunc(asked, func(a, b PeerStatus) int { return cmp.Compare(a.URL, b.URL) })
+	return status, asked, err
+}
+
+// Instance is the id of this replica.
+func (c *Cluster) Instance() string { return c.cfg.Instance }

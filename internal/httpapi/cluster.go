@@ -1,0 +1,120 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/watchword-auth/watchword/internal/cluster"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// Cluster shows administrators the replicas.
+type Cluster struct {
+	Cluster   *cluster.Cluster // nil: this replica is alone
+	Directory *directory.Service
+}
+
+var (
+	errNoCluster = problem.New(problem.NotFound, "no_cluster", "this node is alone: cluster.enabled is false")
+	errRegistry  = problem.New(problem.Unavailable, "storage_unavailable", "the registry of replicas does not answer at the moment")
+)
+
+// ClusterView is the cluster as its registry has it.
+type ClusterView struct {
+	Instance string        `json:"instance" doc:"the replica that answers"`
+	Version  int64         `json:"version" doc:"of the registry, raised by every change of it"`
+	AsOf     time.Time     `json:"as_of" doc:"by the database's clock"`
+	Rejected int           `json:"rejected" doc:"rows that are not vouched for by the cluster's secret"`
+	Replicas []ReplicaView `json:"replicas"`
+	Peers    []PeerView    `json:"peers" doc:"whom the replica that answers asks over HTTP"`
+}
+
+// ReplicaView is one replica.
+type ReplicaView struct {
+	Instance      string    `json:"instance"`
+	State         string    `json:"state" enum:"live,silent,gone" doc:"silent: not heard of for 7 s; gone: only keys of its are left"`
+	Version       string    `json:"version,omitempty"`
+	URL           string    `json:"url,omitempty"`
+	StartedAt     time.Time `json:"started_at,omitzero"`
+	UptimeSeconds int64     `json:"uptime_seconds,omitempty"`
+	HeardAt       time.Time `json:"heard_at,omitzero" doc:"by the database's clock"`
+	ClockMS       int64     `json:"clock_ms" doc:"by how much its clock is ahead of the database's"`
+	Config        string    `json:"config,omitempty" doc:"digest of the settings that all must share"`
+	Seen          int64     `json:"seen" doc:"the version of the registry that it has taken in"`
+	Unseen        []string  `json:"unseen" doc:"keys that it has not taken in yet"`
+	Keys          []KeyView `json:"keys"`
+}
+
+// KeyView is one key and its times.
+type KeyView struct {
+	Kid        string    `json:"kid"`
+	Algorithm  string    `json:"alg"`
+	State      string    `json:"state" enum:"pending,published,active,retiring,revoked"`
+	CreatedAt  time.Time `json:"created_at"`
+	ActivateAt time.Time `json:"activate_at"`
+	RetireAt   time.Time `json:"retire_at"`
+	RemoveAt   time.Time `json:"remove_at" doc:"when the last token that it can have signed has expired"`
+	RevokedAt  time.Time `json:"revoked_at,omitzero"`
+}
+
+// PeerView is one URL that is asked for keys.
+type PeerView struct {
+	URL        string    `json:"url"`
+	Instance   string    `json:"instance,omitempty"`
+	Self       bool      `json:"self"`
+	AnsweredAt time.Time `json:"answered_at,omitzero"`
+	Problem    string    `json:"problem,omitempty"`
+}
+
+type clusterOutput struct{ Body ClusterView }
+
+// Register adds the endpoint.
+func (c *Cluster) Register(o *Operations) {
+	register(o, huma.Operation{
+		OperationID: "cluster", Method: http.MethodGet, Path: "/api/cluster", Tags: []string{"cluster"},
+		Summary: "The replicas, their keys, and what they have seen of each other",
+	}, c.get)
+}
+
+func (c *Cluster) get(ctx context.Context, by caller, _ *struct{}) (*clusterOutput, error) {
+	if err := c.Directory.Authorize(ctx, by.actor(), directory.KeysRead); err != nil {
+		return nil, err
+	}
+	if c.Cluster == nil {
+		return nil, errNoCluster
+	}
+	status, peers, err := c.Cluster.Status(ctx)
+	if err != nil {
+		return nil, errRegistry.Because(err)
+	}
+	view := ClusterView{
+		Instance: c.Cluster.Instance(), Version: status.Version, AsOf: status.AsOf, Rejected: status.Rejected,
+		Replicas: []ReplicaView{}, Peers: []PeerView{},
+	}
+	for _, r := range status.Replicas {
+		view.Replicas = append(view.Replicas, replicaView(r, status.AsOf))
+	}
+	for _, p := range peers {
+		view.Peers = append(view.Peers, PeerView{p.URL, p.Instance, p.Self, p.Answered, p.Problem})
+	}
+	return &clusterOutput{view}, nil
+}
+
+func replicaView(r cluster.ReplicaStatus, asOf time.Time) ReplicaView {
+	v := ReplicaView{
+		Instance: r.Instance, State: string(r.Standing), Version: r.Version, URL: r.URL, StartedAt: r.StartedAt,
+		HeardAt: r.BeatAt, ClockMS: r.Clock.Milliseconds(), Config: r.Config, Seen: r.Seen,
+		Unseen: append([]string{}, r.Unseen...), Keys: []KeyView{},
+	}
+	if r.Standing != cluster.Gone {
+		v.UptimeSeconds = int64(r.ClockAt.Sub(r.StartedAt) / time.Second)
+	}
+	for _, k := range r.Keys {
+		v.Keys = append(v.Keys, KeyView{k.ID, k.Algorithm, string(k.Phase), k.CreatedAt, k.ActivateAt, k.RetireAt, k.RemoveAt, k.RevokedAt})
+	}
+	return v
+}

@@ -1,0 +1,40 @@
+package testenv
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// HAProxy starts a load balancer for this test in front of servers that may not be
+// there yet, given as host:port. It asks each for /readyz four times a second and
+// sends no requests to one that twice does not answer 200. Each answer says in
+// X-Served-By which server it is of, "s0" for the first and so on, or "<NOSRV>".
+func HAProxy(t testing.TB, servers ...string) *Server {
+	t.Helper()
+	var backend strings.Builder
+	for i, addr := range servers {
+		fmt.Fprintf(&backend, "  server s%d %s\n", i, addr)
+	}
+	return StartProxy(t, map[string]string{"haproxy.cfg": `global
+  maxconn 2000
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 60s
+  timeout server 5s
+  timeout queue 1s
+  timeout check 1s
+  option redispatch
+  retries 2
+frontend front
+  bind LISTEN
+  http-after-response set-header X-Served-By %s
+  default_backend replicas
+backend replicas
+  balance roundrobin
+  option httpchk GET /readyz
+  option forwardfor
+  default-server check inter 250ms fall 2 rise 2
+` + backend.String()}, "haproxy", "-db", "-f", "DIR/haproxy.cfg")
+}

@@ -1,0 +1,127 @@
+package testenv
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// echo sends back each line.
+func echo(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// talk sends a line and waits for it.
+func talk(c net.Conn, within time.Duration) error {
+	_ = c.SetDeadline(time.Now().Add(within))
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		return err
+	}
+	_, err := bufio.NewReader(c).ReadString('\n')
+	return err
+}
+
+func TestLink(t *testing.T) {
+	p := NewLink(t, echo(t))
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", p.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	const long, short = 10 * time.Second, 100 * time.Millisecond
+
+	old := dial()
+	if err := talk(old, long); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []Fault{{HoldUp: true}, {HoldDown: true}, {HoldUp: true, HoldDown: true}} {
+		p.Set(f)
+		for _, c := range []net.Conn{old, dial()} {
+			if err := talk(c, short); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%+v: %v", f, err)
+			}
+		}
+		p.Set(Fault{})
+		// What was held arrives, and then what is said now.
+		if err := talk(old, long); err != nil {
+			t.Errorf("after %+v: %v", f, err)
+		}
+		old = dial()
+	}
+
+	p.Set(Fault{Delay: short})
+	began := time.Now()
+	if err := talk(old, long); err != nil || time.Since(began) < 2*short {
+		t.Errorf("delayed: %v after %v", err, time.Since(began))
+	}
+
+	p.Set(Fault{Cut: true})
+	for _, c := range []net.Conn{old, dial()} {
+		if err := talk(c, long); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("cut: %v", err)
+		}
+	}
+	p.Set(Fault{})
+	if err := talk(dial(), long); err != nil {
+		t.Errorf("healed: %v", err)
+	}
+}
+
+// Only a server that says that it is ready gets requests.
+func TestHAProxy(t *testing.T) {
+	var ready atomic.Bool
+	ready.Store(true)
+	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" && !ready.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer first.Close()
+	lb := HAProxy(t, first.Listener.Addr().String(), freeAddr(t))
+	by := func() string {
+		resp, err := http.Get(lb.URL + "/x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.Header.Get("X-Served-By")
+	}
+	row := 0
+	await(t, "the first server alone", func() bool {
+		if row++; by() != "s0" {
+			row = 0
+		}
+		return row == 4
+	})
+	ready.Store(false)
+	await(t, "no server", func() bool { return by() == "<NOSRV>" })
+	ready.Store(true)
+	await(t, "the first server again", func() bool { return by() == "s0" })
+}

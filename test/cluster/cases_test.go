@@ -1,0 +1,524 @@
+package cluster
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"log/slog"
+	mrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/verify"
+)
+
+// The cases by which other systems fail, one by one.
+
+// brief is a cluster that is quick to join.
+func brief(replicas int) plan {
+	return plan{replicas: replicas, maxAge: time.Second, tokens: 25 * time.Second, keys: 30 * time.Second}
+}
+
+// at logs in at one replica.
+func (c *client) at(r *replica) *issued {
+	c.w.t.Helper()
+	e, answer, _ := c.ask("login", r, http.MethodPost, "/api/login", "", map[string]string{"username": adminName, "password": adminPassword}, nil)
+	if e.status != 200 {
+		c.w.t.Fatalf("%s\n%s", e, r.tail())
+	}
+	_, t := c.token(answer)
+	return t
+}
+
+// accepted asks each replica once, without a second try.
+func (c *client) accepted(t *issued, by ...*replica) {
+	c.w.t.Helper()
+	for _, r := range by {
+		if e := c.verify(r, t); e.status != 200 {
+			c.w.t.Errorf("a valid token of %s: %s\n%s", t.kid, e, r.tail())
+		}
+	}
+}
+
+// A peer is down while the key sets are merged, and comes back: its next token is
+// recognised everywhere at once.
+func TestPeerIsDownDuringTheMerge(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, brief(3))
+	w.start(3)
+	me := w.client("me")
+	a, b, c := w.replicas[0], w.replicas[1], w.replicas[2]
+	for _, goAway := range []struct {
+		how  string
+		away func()
+		back func()
+	}{
+		{"killed", c.kill, c.start},
+		{"stopped", c.stop, c.start},
+		{"hung", func() { c.freeze(10 * time.Second) }, c.awaitReady},
+		{"cut off", func() {
+			c.network(testenv.Fault{HoldUp: true, HoldDown: true})
+			pause(t.Context(), 10*time.Second)
+			c.network(testenv.Fault{})
+		}, c.awaitReady},
+	} {
+		t.Log(goAway.how)
+		before, old := me.at(c), me.at(a).kid
+		meanwhile := make(chan *issued)
+		w.command(a, "keys", "rotate") // so that there is something to merge
+		go func() {
+			defer close(meanwhile)
+			var token *issued
+			await(t, "another key", func() bool {
+				token = me.at(a)
+				return token.kid != old
+			}, a.tail)
+			meanwhile <- token
+		}()
+		goAway.away()
+		next, ok := <-meanwhile
+		if !ok {
+			return
+		}
+		// It may say that it is not ready, but not that the token is bad.
+		if e := me.verify(c, next); e.status != 200 && e.status != 0 && !e.own503() {
+			t.Errorf("%s: a valid token of %s: %s\n%s", goAway.how, next.kid, e, c.tail())
+		}
+		goAway.back()
+		me.accepted(me.at(c), a, b, c)
+		me.accepted(before, a, b)
+		me.accepted(next, a, b, c)
+	}
+}
+
+// network sets the fault of all that the replica reaches, and of all that reach
+// it but its clients.
+func (r *replica) network(f testenv.Fault) {
+	r.database.Set(f)
+	if r.redis != nil {
+		r.redis.Set(f)
+	}
+	for _, p := range r.peers {
+		p.Set(f)
+	}
+	for _, other := range r.world.replicas {
+		other.peers[slices.Index(r.world.replicas, r)].Set(f)
+	}
+}
+
+// A replica is killed as soon as it has issued a token: the token is valid
+// everywhere until it expires, also on a replica that joins later, and without
+// database and Redis.
+func TestIssuerIsKilled(t *testing.T) {
+	t.Parallel()
+	p := brief(4)
+	p.redis, p.tokens, p.keys = true, time.Minute, time.Minute
+	p.env = []string{"WATCHWORD_REVOCATION_ON_OUTAGE=allow"} // or nothing is accepted without the database
+	w := newWorld(t, p)
+	w.start(3)
+	me := w.client("me")
+	issuer, others, later := w.replicas[0], w.replicas[1:3], w.replicas[3]
+	token := me.at(issuer)
+	issuer.kill()
+	me.accepted(token, others...)
+	later.start()
+	me.accepted(token, later)
+	for _, r := range others { // these know it from before, that one from the registry
+		r.stop()
+		r.start()
+		me.accepted(token, r)
+	}
+	// One who has it in memory alone.
+	w.database.Stop()
+	w.redis.Stop()
+	everybody := append(slices.Clone(others), later)
+	for time.Now().Before(token.expires.Add(-500 * time.Millisecond)) {
+		me.accepted(token, everybody...)
+		for _, r := range everybody {
+			if e, answer, _ := me.ask("keys", r, http.MethodGet, "/api/pkeys", "", nil, nil); e.status != 200 || !strings.Contains(string(answer), token.kid) {
+				t.Errorf("the key set without database: %s %s", e, answer)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+		pause(t.Context(), 100*time.Millisecond)
+	}
+}
+
+// A replica that takes the place of one that was killed waits until that must have
+// been noticed everywhere. It says so at once to whoever asks.
+func TestJoiningReplicaAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, brief(2))
+	w.start(2)
+	r := w.replicas[1]
+	r.kill()
+	r.launch()
+	me := w.client("me")
+	var first event
+	await(t, "the first answer", func() bool {
+		first, _, _ = me.ask("login", r, http.MethodPost, "/api/login", "", map[string]string{"username": adminName, "password": adminPassword}, nil)
+		return first.status != 0
+	}, r.tail)
+	if !first.own503() || first.code != "starting" {
+		t.Errorf("the first answer: %s", first)
+	}
+	for path, want := range map[string]int{"/livez": 200, "/readyz": 503} {
+		if e, answer, _ := me.ask("probe", r, http.MethodGet, path, "", nil, nil); e.status != want || e.until.Sub(e.at) > time.Second {
+			t.Errorf("%s %s", e, answer)
+		}
+	}
+	r.awaitReady()
+	me.accepted(me.at(r), w.replicas...)
+}
+
+// A peer accepts connections and never answers: no request on the others takes
+// longer than before.
+func TestPeerHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, brief(3))
+	w.start(3)
+	me := w.client("me")
+	others, hung := w.replicas[:2], w.replicas[2]
+	token := me.at(hung)
+	measure := func() []time.Duration {
+		var times []time.Duration
+		end := time.Now().Add(6 * time.Second)
+		var strangers sync.WaitGroup
+		defer strangers.Wait()
+		for _, r := range others { // must not make anybody wait for the peer either
+			strangers.Go(func() {
+				for time.Now().Before(end) {
+					if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknownKey(t), nil, nil); e.status != 401 {
+						t.Errorf("%s", e)
+					}
+				}
+			})
+		}
+		for time.Now().Before(end) {
+			for _, r := range others {
+				e := me.verify(r, token)
+				if e.status != 200 {
+					t.Errorf("%s", e)
+				}
+				times = append(times, e.until.Sub(e.at))
+			}
+			pause(t.Context(), time.Millisecond)
+		}
+		slices.Sort(times)
+		return times
+	}
+	before := measure()
+	frozen := make(chan bool)
+	go func() {
+		hung.freeze(8 * time.Second)
+		close(frozen)
+	}()
+	during := measure()
+	<-frozen
+	hung.awaitReady()
+	at := func(times []time.Duration, of int) time.Duration { return times[(len(times)-1)*of/1000] }
+	t.Logf("verify before: median %v, p99 %v, max %v (%d); with a hung peer: median %v, p99 %v, max %v (%d)",
+		at(before, 500), at(before, 990), at(before, 1000), len(before), at(during, 500), at(during, 990), at(during, 1000), len(during))
+	// The machine may be busy; whoever waits for a peer waits for a second at least.
+	if at(during, 500) > 3*at(before, 500)+10*time.Millisecond || at(during, 1000) > at(before, 1000)+900*time.Millisecond {
+		t.Error("requests take longer while a peer hangs")
+	}
+}
+
+// unknownKey is a token with a kid that looks like one of ours and that nobody has.
+func unknownKey(t *testing.T) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thumbprint := make([]byte, 32)
+	_, _ = rand.Read(thumbprint) // never fails
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": issuer, "aud": issuer, "sub": "x", "jti": "x", "sid": "x", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()})
+	token.Header["kid"], token.Header["typ"] = "auth-0-"+base64.RawURLEncoding.EncodeToString(thumbprint), "at+jwt"
+	compact, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compact
+}
+
+// A hundred tokens with an unknown kid at once make one look-up. A flood of random
+// kids makes two in a minute at most after its first second, and no valid token is
+// rejected or has to wait for it.
+func TestUnknownKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, brief(2))
+	w.start(2)
+	r := w.replicas[0]
+	looks := func() float64 { return r.metric(`watchword_cluster_lookups_total{result="unknown"}`) }
+	var crowd sync.WaitGroup
+	begin := make(chan struct{})
+	unknown := unknownKey(t)
+	before := looks()
+	for range 100 {
+		crowd.Go(func() {
+			me := w.client("stranger")
+			<-begin
+			if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknown, nil, nil); e.status != 401 {
+				t.Errorf("%s", e)
+			}
+		})
+	}
+	close(begin)
+	crowd.Wait()
+	if n := looks() - before; n != 1 {
+		t.Errorf("100 tokens with an unknown kid made %v look-ups", n)
+	}
+
+	// The flood, with one good token after the other in between. Those who flood do not
+	// wait to sign: only the kid matters, so they change it in a ready token.
+	const long = 20 * time.Second
+	end := time.Now().Add(long)
+	header, rest, _ := strings.Cut(unknown, ".")
+	plain, err := base64.RawURLEncoding.DecodeString(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid := "auth-0-"
+	at := strings.Index(string(plain), kid) + len(kid)
+	var sent atomic.Int64
+	before = looks()
+	for range 300 { // more than may wait for the next look at the registry
+		crowd.Go(func() {
+			me := newHTTPClient(requestTime)
+			name := slices.Clone(plain)
+			for time.Now().Before(end) {
+				const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+				for i := range 43 {
+					name[at+i] = letters[mrand.IntN(len(letters))]
+				}
+				req, err := http.NewRequest(http.MethodGet, r.url+"/api/verify", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header.Set("Authorization", "Bearer "+base64.RawURLEncoding.EncodeToString(name)+"."+rest)
+				resp, err := me.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body) // the answer is in the status
+				resp.Body.Close()
+				if resp.StatusCode != 401 {
+					t.Errorf("a random kid: %d", resp.StatusCode)
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	me := w.client("me")
+	good := 0
+	var slowest time.Duration
+	for ; time.Now().Before(end); good++ {
+		token := me.at(w.replicas[1])
+		e := me.verify(r, token)
+		if e.status != 200 {
+			t.Errorf("a valid token in the flood: %s", e)
+		}
+		slowest = max(slowest, e.until.Sub(e.at))
+		pause(t.Context(), 50*time.Millisecond)
+	}
+	crowd.Wait()
+	n := looks() - before
+	t.Logf("%d random kids in %v (%d a second) made %v look-ups; %d valid tokens in between, the slowest took %v", sent.Load(), long, sent.Load()/int64(long/time.Second), n, good, slowest)
+	if n > 2 {
+		t.Errorf("the flood made %v look-ups", n)
+	}
+}
+
+// No replica has a configured name: it works all the same.
+func TestNoInstanceID(t *testing.T) {
+	t.Parallel()
+	p := brief(3)
+	p.unnamed, p.redis = true, true
+	w := newWorld(t, p)
+	w.start(3)
+	crowd := w.populate(2, 1, 1, 0)
+	me := w.client("me")
+	names := map[string]bool{}
+	look := func(r *replica) {
+		kid := me.at(r).kid
+		names[kid[:len(kid)-44]] = true
+	}
+	d := &director{world: w}
+	for _, r := range w.replicas {
+		look(r)
+	}
+	for i, r := range w.replicas {
+		if i == 0 {
+			d.terminate(r)
+		} else {
+			d.kill(r)
+		}
+		look(r)
+	}
+	crowd.end()
+	w.history.report(t)
+	if len(names) < 6 { // three, and each that was started again
+		t.Errorf("%d names for six processes: %v", len(names), names)
+	}
+}
+
+// A kid never names two keys: over 200 rotations and 20 restarts, on MariaDB, with
+// clients whose keys never fail them.
+func TestRotations(t *testing.T) {
+	t.Parallel()
+	const rounds, size = 20, 10
+	p := plan{replicas: size, mariadb: true, maxAge: time.Second, tokens: 10 * time.Second, keys: 30 * time.Second}
+	w := newWorld(t, p)
+	w.start(size)
+	crowd := w.populate(2, 0, 2, 0)
+	me := w.client("me")
+
+	keys := map[string]string{} // kid to key
+	look := func(r *replica) {
+		e, answer, _ := me.ask("keys", r, http.MethodGet, "/api/pkeys", "", nil, nil)
+		var set struct{ Keys []map[string]string }
+		if e.status != 200 || json.Unmarshal(answer, &set) != nil {
+			t.Fatalf("%s %s", e, answer)
+		}
+		for _, k := range set.Keys {
+			key := k["kty"] + " " + k["crv"] + " " + k["x"] + " " + k["y"]
+			if old, ok := keys[k["kid"]]; ok && old != key {
+				t.Errorf("the kid %s names two keys: %s and %s", k["kid"], old, key)
+			}
+			keys[k["kid"]] = key
+		}
+	}
+	signing := map[*replica]string{}
+	rotations := 0
+	for round := range rounds {
+		for _, r := range w.replicas {
+			signing[r] = me.at(r).kid
+		}
+		w.command(w.replicas[0], "keys", "rotate")
+		r := w.replicas[round%size] // restarts meanwhile
+		how, down := terminated, r.stop
+		if round%5 == 4 {
+			how, down = killed, r.kill
+		}
+		w.history.count(string(how))
+		end := w.history.begin(how, r.name)
+		down()
+		r.start()
+		end()
+		for _, r := range w.replicas {
+			await(t, r.name+" to sign with another key", func() bool {
+				look(r)
+				return me.at(r).kid != signing[r]
+			}, r.tail)
+			rotations++
+			w.history.count("rotation")
+		}
+	}
+	crowd.end()
+	w.history.report(t)
+	if t.Failed() {
+		t.Log(w.logs())
+	}
+	same := map[string]string{} // key to kid
+	for kid, key := range keys {
+		if other, ok := same[key]; ok {
+			t.Errorf("one key under two names: %s and %s", kid, other)
+		}
+		same[key] = kid
+	}
+	t.Logf("%d rotations, %d restarts, %d keys", rotations, rounds, len(keys))
+	if rotations < 200 || len(keys) < 200 {
+		t.Errorf("that were %d rotations and %d keys", rotations, len(keys))
+	}
+}
+
+// command runs Watchword's command line as on a replica's machine.
+func (w *world) command(r *replica, args ...string) {
+	w.t.Helper()
+	cmd := exec.Command(command, args...)
+	cmd.Dir, cmd.Env = w.dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir}, r.env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+}
+
+// A resource server that uses package verify fetches the key set once per max-age,
+// however many tokens come and however often keys change.
+func TestVerifyFetches(t *testing.T) {
+	t.Parallel()
+	p := brief(2)
+	p.maxAge, p.keys = 6*time.Second, 60*time.Second
+	w := newWorld(t, p)
+	w.start(2)
+	target, err := url.Parse(w.balancer.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var fetches []time.Time
+	pass := httputil.NewSingleHostReverseProxy(target)
+	counter := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		fetches = append(fetches, time.Now())
+		mu.Unlock()
+		pass.ServeHTTP(rw, r)
+	}))
+	defer counter.Close()
+	v, err := verify.New(verify.Config{
+		Issuer: issuer, Audience: []string{issuer},
+		KeySetURL: counter.URL + "/.well-known/jwks.json", RevocationsURL: w.balancer.URL + "/api/revocations",
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	me := w.client("me")
+	kids := map[string]bool{}
+	for began, rotated := time.Now(), time.Now(); time.Since(began) < 5*p.maxAge; {
+		if time.Since(rotated) > 8*time.Second {
+			rotated = time.Now()
+			w.command(w.replicas[0], "keys", "rotate")
+		}
+		for _, r := range w.replicas {
+			token := me.at(r)
+			kids[token.kid] = true
+			if _, err := v.Verify(t.Context(), token.compact); err != nil {
+				t.Errorf("a valid token: %v", err)
+			}
+		}
+		pause(t.Context(), 20*time.Millisecond)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	t.Logf("%d fetches in %v with max-age %v, for tokens of %d keys", len(fetches), 5*p.maxAge, p.maxAge, len(kids))
+	if len(kids) < 6 {
+		t.Errorf("tokens of %d keys alone: this has tested nothing", len(kids))
+	}
+	for i := 1; i < len(fetches); i++ { // it fetches up to a tenth before max-age is over
+		if between := fetches[i].Sub(fetches[i-1]); between < p.maxAge*9/10-50*time.Millisecond {
+			t.Errorf("two fetches within %v", between)
+		}
+	}
+}

@@ -1,0 +1,430 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/watchword-auth/watchword/verify"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// requestTime is how long a client waits for an answer, and answerTime how long
+// it tries in all.
+const (
+	requestTime = 4 * time.Second
+	answerTime  = 30 * time.Second
+)
+
+// A client asks as somebody.
+type client struct {
+	w    *world
+	name string
+	http *http.Client
+}
+
+func (w *world) client(name string) *client {
+	return &client{w: w, name: name, http: newHTTPClient(requestTime)}
+}
+
+// ask sends one request to a replica, or through the load balancer, and writes
+// down what came of it.
+func (c *client) ask(what string, to *replica, method, path, bearer string, in any, token *issued) (event, []byte, http.Header) {
+	e := event{who: c.name, what: what, token: token, bound: staleness}
+	base := c.w.balancer.URL
+	if to != nil {
+		base, e.replica = to.url, to.name
+	}
+	var body io.Reader
+	if in != nil {
+		encoded, _ := json.Marshal(in) // strings
+		body = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequest(method, base+path, body)
+	if err != nil {
+		panic(err) // the test's own mistake
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	e.at = time.Now()
+	resp, err := c.http.Do(req)
+	var answer []byte
+	var header http.Header
+	if err == nil {
+		answer, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+		header = resp.Header
+		e.served = strings.TrimPrefix(header.Get("X-Served-By"), "<NOSRV>")
+		if err == nil {
+			e.status, e.retry = resp.StatusCode, header.Get("Retry-After") != ""
+			var p struct {
+				Code string `json:"code"`
+			}
+			if e.status >= 400 && json.Unmarshal(answer, &p) == nil {
+				e.code = p.Code
+			}
+		}
+	}
+	e.until, e.err = time.Now(), err
+	c.w.history.add(e)
+	return e, answer, header
+}
+
+// insist asks through the load balancer, again and again, until there is an answer
+// to the question: what a careful client does. ok is false when ctx ended first.
+func (c *client) insist(ctx context.Context, what, path string, in any, token *issued) (e event, answer []byte, ok bool) {
+	bearer := ""
+	if token != nil {
+		bearer = token.compact
+	}
+	deadline := time.Now().Add(answerTime)
+	for {
+		e, answer, _ = c.ask(what, nil, http.MethodPost, path, bearer, in, token)
+		if e.status != 0 && e.status < 500 && e.status != 429 {
+			return e, answer, true
+		}
+		if time.Now().After(deadline) {
+			c.w.history.violation("not answered in time: %s", e)
+			return e, nil, false
+		}
+		pause(ctx, 300*time.Millisecond)
+		if ctx.Err() != nil {
+			return e, nil, false
+		}
+	}
+}
+
+// grant is what a login and a renewal answer.
+type grant struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+}
+
+// token reads what was answered and has it known to everybody who presents
+// tokens.
+func (c *client) token(answer []byte) (grant, *issued) {
+	var g grant
+	if err := json.Unmarshal(answer, &g); err != nil {
+		panic(err) // a 200 with another body
+	}
+	t := &issued{compact: g.AccessToken, got: time.Now()}
+	parsed, _, err := jwt.NewParser().ParseUnverified(g.AccessToken, jwt.MapClaims{})
+	if err != nil {
+		panic(err)
+	}
+	exp, err := parsed.Claims.GetExpirationTime()
+	if err != nil {
+		panic(err)
+	}
+	t.kid, _ = parsed.Header["kid"].(string)
+	t.expires = exp.Time
+	c.w.history.issue(t)
+	return g, t
+}
+
+// logIn returns ok false when ctx ended.
+func (c *client) logIn(ctx context.Context) (grant, *issued, bool) {
+	e, answer, ok := c.insist(ctx, "login", "/api/login", map[string]string{"username": adminName, "password": adminPassword}, nil)
+	if !ok || e.status != 200 {
+		return grant{}, nil, false
+	}
+	g, t := c.token(answer)
+	return g, t, true
+}
+
+// verify presents a token to a replica.
+func (c *client) verify(r *replica, t *issued) event {
+	e, _, _ := c.ask("verify", r, http.MethodGet, "/api/verify", t.compact, nil, t)
+	return e
+}
+
+// A crowd is the clients of a run.
+type crowd struct {
+	w        *world
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	services []*service
+	users    []*verify.Verifier
+	probe    *client
+}
+
+// service is a strict resource server: it fetches the key set when its max-age has
+// passed, and for no other reason.
+type service struct {
+	*client
+	mu    sync.Mutex
+	set   *accesstoken.KeySet
+	until time.Time
+}
+
+// populate starts the clients. withVerify adds resource servers that use package
+// verify.
+func (w *world) populate(loggers, verifiers, services, verifies int) *crowd {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(w.t.Context())
+	c := &crowd{w: w, stop: stop, probe: w.client("first look")}
+	for i := range services {
+		c.services = append(c.services, &service{client: w.client(fmt.Sprintf("service %d", i))})
+	}
+	for range verifies {
+		v, err := verify.New(verify.Config{
+			Issuer: issuer, Audience: []string{issuer},
+			KeySetURL: w.balancer.URL + "/.well-known/jwks.json", RevocationsURL: w.balancer.URL + "/api/revocations",
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(v.Close)
+		c.users = append(c.users, v)
+	}
+	for i := range loggers {
+		c.running.Go(func() { c.logger(ctx, w.client(fmt.Sprintf("person %d", i))) })
+	}
+	for _, r := range w.replicas {
+		for i := range verifiers {
+			c.running.Go(func() { c.verifier(ctx, w.client(fmt.Sprintf("verifier %d", i)), r) })
+		}
+	}
+	c.running.Go(func() { c.resourceServers(ctx) })
+	c.running.Go(func() { c.forger(ctx, w.client("forger")) })
+	return c
+}
+
+// end stops the clients and waits for them.
+func (c *crowd) end() {
+	c.stop()
+	c.running.Wait()
+}
+
+// logger is a person who logs in, renews for a while and mostly logs out.
+func (c *crowd) logger(ctx context.Context, me *client) {
+	for ctx.Err() == nil {
+		g, t, ok := me.logIn(ctx)
+		if !ok {
+			continue
+		}
+		c.everywhere(t)
+		var mine []*issued
+		mine = append(mine, t)
+		for range 2 + rand.IntN(5) {
+			pause(ctx, time.Duration(200+rand.IntN(800))*time.Millisecond)
+			e, answer, ok := me.insist(ctx, "renew", "/api/renew", map[string]string{"refresh_token": g.RefreshToken}, nil)
+			if !ok {
+				return
+			}
+			if e.status != 200 {
+				me.w.history.violation("a session was lost: %s", e)
+				break
+			}
+			g, t = me.token(answer)
+			mine = append(mine, t)
+			c.everywhere(t)
+		}
+		if rand.IntN(4) == 0 || !t.validUntil(time.Now().Add(answerTime)) && rand.IntN(2) == 0 {
+			continue
+		}
+		for _, t := range mine {
+			t.takeBack(time.Now())
+		}
+		e, _, ok := me.insist(ctx, "logout", "/api/logout", nil, t)
+		if !ok {
+			return
+		}
+		if e.status == 204 || e.code == "token_revoked" {
+			for _, t := range mine {
+				t.taken(time.Now())
+			}
+		}
+	}
+}
+
+// everywhere presents a new token to everybody at once.
+func (c *crowd) everywhere(t *issued) {
+	var all sync.WaitGroup
+	for _, r := range c.w.replicas {
+		if r.isUp() {
+			all.Go(func() { c.probe.verify(r, t) })
+		}
+	}
+	for _, s := range c.services {
+		all.Go(func() { s.check(t) })
+	}
+	for i, v := range c.users {
+		all.Go(func() { c.ask(i, v, t) })
+	}
+	all.Wait()
+}
+
+// verifier presents every live token to one replica, over and over.
+func (c *crowd) verifier(ctx context.Context, me *client, r *replica) {
+	for ctx.Err() == nil {
+		pause(ctx, 50*time.Millisecond)
+		live := c.w.history.live()
+		rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
+		for _, t := range live {
+			if ctx.Err() != nil || !r.isUp() {
+				break
+			}
+			me.verify(r, t)
+			pause(ctx, 5*time.Millisecond)
+		}
+	}
+}
+
+// resourceServers present every live token to the resource servers.
+func (c *crowd) resourceServers(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause(ctx, 100*time.Millisecond)
+		for _, t := range c.w.history.live() {
+			for _, s := range c.services {
+				s.check(t)
+			}
+			for i, v := range c.users {
+				c.ask(i, v, t)
+			}
+			pause(ctx, 5*time.Millisecond)
+			if ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
+
+// check is what a strict resource server does with a token.
+func (s *service) check(t *issued) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Now().After(s.until) {
+		s.fetch()
+	}
+	e := event{who: s.name, what: "signature", replica: s.name, token: t, at: time.Now()}
+	rules := accesstoken.Rules{Issuer: issuer, Audience: []string{issuer}}
+	_, err := rules.Check(t.compact, time.Now(), s.set.Find)
+	e.until = time.Now()
+	e.status, e.err = 200, err
+	if err != nil {
+		e.status = 401
+	}
+	s.w.history.add(e)
+}
+
+// fetch takes the key set for as long as it may be kept; one that cannot be had
+// leaves the old one, for a second.
+func (s *service) fetch() {
+	e, answer, header := s.ask("keys", nil, http.MethodGet, "/api/pkeys", "", nil, nil)
+	s.until = time.Now().Add(time.Second)
+	if e.status != 200 {
+		return
+	}
+	set, err := accesstoken.ParseKeySet(answer)
+	if err != nil {
+		s.w.history.violation("a key set that cannot be read: %v", err)
+		return
+	}
+	_, age, _ := strings.Cut(header.Get("Cache-Control"), "max-age=")
+	age, _, _ = strings.Cut(age, ",")
+	seconds, err := strconv.Atoi(age)
+	if err != nil {
+		s.w.history.violation("a key set without max-age: %q", header.Get("Cache-Control"))
+	}
+	s.set, s.until = set, e.until.Add(time.Duration(seconds)*time.Second)
+}
+
+// ask presents a token to a resource server that uses package verify.
+func (c *crowd) ask(number int, v *verify.Verifier, t *issued) {
+	name := fmt.Sprintf("verify %d", number)
+	e := event{who: name, what: "verify", replica: name, token: t, bound: verify.DefaultMaxStaleness, at: time.Now()}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
+	defer cancel()
+	_, err := v.Verify(ctx, t.compact)
+	e.until = time.Now()
+	switch {
+	case err == nil:
+		e.status = 200
+	case errors.Is(err, verify.ErrStale):
+		e.status, e.err = 503, err
+	case errors.Is(err, verify.ErrKeysUnavailable):
+		e.status, e.code, e.err = 503, keysUnavailable, err
+	default:
+		e.status, e.err = 401, err
+	}
+	c.w.history.add(e)
+}
+
+// forger presents to everybody what nobody may accept.
+func (c *crowd) forger(ctx context.Context, me *client) {
+	own, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	for ctx.Err() == nil {
+		pause(ctx, 40*time.Millisecond)
+		live := c.w.history.live()
+		if len(live) == 0 {
+			continue
+		}
+		r := c.w.replicas[rand.IntN(len(c.w.replicas))]
+		if !r.isUp() {
+			continue
+		}
+		me.ask("forged", r, http.MethodGet, "/api/verify", forge(live[rand.IntN(len(live))], own), nil, nil)
+	}
+}
+
+// forge makes something of a token that is not valid.
+func forge(t *issued, own *ecdsa.PrivateKey) string {
+	parts := strings.Split(t.compact, ".")
+	encode := base64.RawURLEncoding.EncodeToString
+	payload, _ := base64.RawURLEncoding.DecodeString(parts[1]) // it is a token
+	var claims jwt.MapClaims
+	_ = json.Unmarshal(payload, &claims)
+	claims["exp"] = time.Now().Add(time.Hour).Unix()
+	sign := func(method jwt.SigningMethod, kid string, key any) string {
+		forged := jwt.NewWithClaims(method, claims)
+		forged.Header["kid"], forged.Header["typ"] = kid, "at+jwt"
+		compact, err := forged.SignedString(key)
+		if err != nil {
+			panic(err)
+		}
+		return compact
+	}
+	switch rand.IntN(6) {
+	case 0: // another payload under the same signature
+		claims["admin"] = "all"
+		payload, _ = json.Marshal(claims)
+		return parts[0] + "." + encode(payload) + "." + parts[2]
+	case 1: // another signature
+		signature, _ := base64.RawURLEncoding.DecodeString(parts[2])
+		signature[rand.IntN(len(signature))] ^= 1
+		return parts[0] + "." + parts[1] + "." + encode(signature)
+	case 2: // our own key under a good name
+		return sign(jwt.SigningMethodES256, t.kid, own)
+	case 3: // under a name that nobody knows
+		return sign(jwt.SigningMethodES256, fmt.Sprintf("auth-0-%d", rand.Int64()), own)
+	case 4: // none
+		return sign(jwt.SigningMethodNone, t.kid, jwt.UnsafeAllowNoneSignatureType)
+	default: // the name as the secret
+		return sign(jwt.SigningMethodHS256, t.kid, []byte(t.kid))
+	}
+}

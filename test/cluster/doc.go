@@ -1,0 +1,10 @@
+// Package cluster is the fault suite: replicas as real processes behind a real
+// load balancer, over a real database and a real Redis, with a network between any
+// two parts that can be cut, delayed or held one way. Clients log in, renew,
+// verify, forge and keep key sets all the while, and whatever they were answered
+// is held against what a cluster promises (history_test.go says what exactly).
+//
+//	go test -race ./test/cluster -run TestFaults -v -args -seed 42
+//
+// repeats the faults of the run that printed that seed, in their order.
+package cluster

@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// Everything goes wrong, one thing after the other, and nobody notices but who was
+// on the broken part.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	s := *seed
+	if s == 0 {
+		s = time.Now().UnixNano()
+	}
+	t.Logf("seed %d", s)
+	w := newWorld(t, plan{
+		replicas: 5, redis: true,
+		ahead:  map[int]time.Duration{1: 5 * time.Second},
+		maxAge: 5 * time.Second, tokens: 10 * time.Second, keys: 12 * time.Second,
+	})
+	w.start(3)
+	crowd := w.populate(4, 1, 2, 2)
+	d := &director{world: w, rand: rand.New(rand.NewPCG(uint64(s), 0))}
+	d.everything()
+	crowd.end()
+	w.history.report(t)
+	if t.Failed() {
+		t.Log(w.logs())
+	}
+}
+
+// A director makes the faults, in an order that its random numbers decide.
+type director struct {
+	*world
+	rand *rand.Rand
+}
+
+func (d *director) everything() {
+	acts := []func(){
+		func() { d.killOne() }, func() { d.killOne() },
+		func() { d.terminateOne() }, func() { d.terminateOne() },
+		d.rollAll,
+		func() { d.freezeOne(20 * time.Second) },
+		d.scale,
+		d.loseRedis, d.flushRedis, d.restartDatabase,
+		d.isolateOne,
+	}
+	for _, f := range networkFaults {
+		acts = append(acts, func() { d.network(f.name, f.Fault) })
+	}
+	d.rand.Shuffle(len(acts), func(i, j int) { acts[i], acts[j] = acts[j], acts[i] })
+	for _, act := range acts {
+		if d.t.Failed() {
+			return
+		}
+		pause(d.t.Context(), d.between(200, 1500))
+		act()
+	}
+}
+
+func (d *director) between(least, most int) time.Duration {
+	return time.Duration(least+d.rand.IntN(most-least)) * time.Millisecond
+}
+
+// one of the replicas that are up.
+func (d *director) one() *replica {
+	up := d.others()
+	return up[d.rand.IntN(len(up))]
+}
+
+func (d *director) note(fault string, about string) {
+	d.history.count(fault)
+	d.t.Logf("%s %s %s", clock(time.Now()), fault, about)
+}
+
+func (d *director) killOne() { d.kill(d.one()) }
+
+func (d *director) kill(r *replica) {
+	d.note("kill -9", r.name)
+	end := d.history.begin(killed, r.name)
+	r.kill()
+	r.start()
+	end()
+	d.awaitBalanced(r)
+}
+
+func (d *director) terminateOne() { d.terminate(d.one()) }
+
+func (d *director) terminate(r *replica) {
+	d.note("SIGTERM", r.name)
+	end := d.history.begin(terminated, r.name)
+	r.stop()
+	r.start()
+	end()
+	d.awaitBalanced(r)
+}
+
+func (d *director) rollAll() {
+	d.note("rolling restart", "")
+	for _, r := range d.others() {
+		d.terminate(r)
+	}
+}
+
+func (d *director) freezeOne(how time.Duration) {
+	r := d.one()
+	d.note("SIGSTOP for 20s", r.name)
+	end := d.history.begin(frozen, r.name)
+	r.freeze(how)
+	r.awaitReady()
+	end()
+	d.awaitBalanced(r)
+}
+
+// scale goes from three to five, to two, and back to three.
+func (d *director) scale() {
+	d.note("scale 3→5→2", "")
+	for _, r := range d.replicas[3:] {
+		end := d.history.begin(terminated, r.name)
+		r.launch()
+		defer end()
+	}
+	for _, r := range d.replicas[3:] {
+		r.awaitReady()
+		d.awaitBalanced(r)
+	}
+	pause(d.t.Context(), 2*time.Second)
+	gone := d.others()
+	d.rand.Shuffle(len(gone), func(i, j int) { gone[i], gone[j] = gone[j], gone[i] })
+	for _, r := range gone[:3] {
+		end := d.history.begin(terminated, r.name)
+		defer end()
+		r.stop()
+	}
+	pause(d.t.Context(), 5*time.Second)
+	for _, r := range d.replicas {
+		switch running := r.isUp(); {
+		case running && len(d.others()) > 3:
+			r.stop()
+		case !running && len(d.others()) < 3:
+			r.start()
+			d.awaitBalanced(r)
+		}
+	}
+}
+
+func (d *director) loseRedis() {
+	d.note("Redis killed", "")
+	d.redis.Stop()
+	pause(d.t.Context(), d.between(1000, 3000))
+	d.redis.Start(d.t)
+}
+
+func (d *director) flushRedis() {
+	d.note("Redis flushed", "")
+	testenv.FlushRedis(d.t, d.redis)
+}
+
+func (d *director) restartDatabase() {
+	d.note("database restarted", "")
+	end := d.history.begin(database, "")
+	d.database.Stop()
+	pause(d.t.Context(), d.between(500, 2000))
+	d.database.Start(d.t)
+	for _, r := range d.others() {
+		r.awaitReady()
+		d.awaitBalanced(r)
+	}
+	end()
+}
+
+var networkFaults = []struct {
+	name string
+	testenv.Fault
+}{
+	{"cut", testenv.Fault{Cut: true}},
+	{"delayed", testenv.Fault{Delay: 50 * time.Millisecond}},
+	{"requests lost", testenv.Fault{HoldUp: true}},
+	{"answers lost", testenv.Fault{HoldDown: true}},
+}
+
+// isolateOne cuts one replica off from everything but its clients and the load
+// balancer, for longer than the others count it as alive.
+func (d *director) isolateOne() {
+	r := d.one()
+	d.note("cut off from all but clients", r.name)
+	end := d.history.begin(cutOff, r.name)
+	r.network(testenv.Fault{HoldUp: true, HoldDown: true})
+	pause(d.t.Context(), d.between(12000, 14000))
+	r.network(testenv.Fault{})
+	pause(d.t.Context(), poll)
+	r.awaitReady()
+	end()
+	d.awaitBalanced(r)
+}
+
+// network makes a fault between each two kinds of parts. Who is cut off from Redis
+// or from peers, and whose network is slow, answers all the same.
+func (d *director) network(name string, f testenv.Fault) {
+	between := func(other string, hurts kind, least, most int, links func(r *replica) []*testenv.Link) {
+		r := d.one()
+		d.note("network "+name, "between "+r.name+" and "+other)
+		end := func() {}
+		if hurts != "" && f.Delay == 0 {
+			end = d.history.begin(hurts, r.name)
+		}
+		for _, l := range links(r) {
+			l.Set(f)
+		}
+		pause(d.t.Context(), d.between(least, most))
+		for _, l := range links(r) {
+			l.Set(testenv.Fault{})
+		}
+		pause(d.t.Context(), poll) // what it knows grows older until then
+		r.awaitReady()
+		d.awaitBalanced(r)
+		end()
+	}
+	between("the database", cutOff, 2000, 6000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.database} })
+	between("Redis", "", 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.redis} })
+	between("its peers", "", 1000, 3000, func(r *replica) []*testenv.Link { return r.peers })
+	between("the load balancer", unreachable, 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.balancer} })
+}

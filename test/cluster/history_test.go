@@ -1,0 +1,359 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// What a cluster promises, as it is held against the history of a run:
+//
+//   - No valid token is rejected: a token that was answered to a client, has not
+//     expired and that nobody began to take back is accepted by whoever answers
+//     at all, be it a replica, a strict resource server or package verify.
+//   - No invalid token is accepted: nothing forged, ever; nothing that has
+//     expired, beyond the leeway; nothing taken back, once max_staleness has
+//     passed since that was answered.
+//   - No request fails but by a trouble that the test made: see trouble.excuses.
+//   - Whoever tries again, as clients do, is answered in time.
+
+// staleness is the clusters' revocation.max_staleness, its default.
+const staleness = 5 * time.Second
+
+// poll is a little more than the clusters' revocation.poll, its default.
+const poll = 1500 * time.Millisecond
+
+// leeway is by how much replicas forgive an exp.
+const leeway = 5 * time.Second
+
+// An event is one request and its answer.
+type event struct {
+	at, until time.Time
+	who, what string
+	replica   string // asked directly; empty: through the load balancer
+	served    string // through the load balancer: who answered; empty: nobody
+	token     *issued
+	bound     time.Duration // by when whoever was asked knows what was taken back; 0: he never does
+	status    int           // 0: no answer
+	code      string        // of the problem; empty: the load balancer's own answer, or none
+	retry     bool          // Retry-After was there
+	err       error
+}
+
+func (e event) String() string {
+	through := e.replica
+	if through == "" {
+		through = "lb→" + e.served
+	}
+	return fmt.Sprintf("%s %s by %s at %s: %d %s %v (%d ms)", clock(e.at), e.what, e.who, through, e.status, e.code, e.err, e.until.Sub(e.at).Milliseconds())
+}
+
+func clock(t time.Time) string { return t.Format("15:04:05.000") }
+
+// own says whether a replica itself asked to come again later.
+func (e event) own503() bool { return e.status == 503 && e.code != "" && e.retry }
+
+// balancer says whether the load balancer answered in a replica's place.
+func (e event) balancer() bool {
+	return e.replica == "" && e.code == "" && (e.status == 502 || e.status == 503 || e.status == 504)
+}
+
+// An issued token is one that a client was answered.
+type issued struct {
+	compact string
+	kid     string
+	expires time.Time
+	got     time.Time
+
+	mu       sync.Mutex
+	leaving  time.Time // a logout was sent for the first time
+	takenOut time.Time // a logout was answered
+}
+
+func (t *issued) takeBack(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.leaving.IsZero() {
+		t.leaving = now
+	}
+}
+
+func (t *issued) taken(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.takenOut = now
+}
+
+// validUntil says whether the token was valid from its issue to that moment.
+func (t *issued) validUntil(moment time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return moment.Before(t.expires) && (t.leaving.IsZero() || moment.Before(t.leaving))
+}
+
+// deadAt says whether the token must not be accepted from that moment on by who
+// learns within bound of what was taken back.
+func (t *issued) deadAt(moment time.Time, bound time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return moment.After(t.expires.Add(leeway)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
+}
+
+// keysUnavailable is the code of verify.ErrKeysUnavailable, and keyTimeout for how
+// long package verify waits for a key set.
+const (
+	keysUnavailable = "key_set_unavailable"
+	keyTimeout      = 5 * time.Second
+)
+
+// A kind of trouble.
+type kind string
+
+const (
+	killed      kind = "kill -9"
+	terminated  kind = "SIGTERM"
+	frozen      kind = "SIGSTOP"
+	unreachable kind = "load balancer cut off from replica"
+	cutOff      kind = "replica cut off from database"
+	database    kind = "database restarted"
+)
+
+// A trouble is what the test did to a replica, and lasts until that was ready
+// again.
+type trouble struct {
+	kind     kind
+	replica  string // empty: all
+	from, to time.Time
+}
+
+// excuses says whether a request may fail because of the trouble:
+//
+//   - kill -9: no answer, or the load balancer's 502, 503 or 504 in its place; and
+//     503 with Retry-After of the next process, before the load balancer has noticed
+//     that this one is not ready yet.
+//   - SIGTERM: whoever asks the replica directly may be refused a connection;
+//     behind the load balancer nobody notices.
+//   - SIGSTOP: as kill -9, and 503 with Retry-After until it is ready.
+//   - the load balancer cannot reach it: as kill -9, but not for who asks directly.
+//   - package verify may say that it cannot look up a key while it waits for the key
+//     set from a process that was killed or stopped, or was cut off from the load
+//     balancer.
+//   - it cannot reach the database: 503 with Retry-After; to verify, only when
+//     max_staleness has passed; to the key set, never.
+func (t *trouble) excuses(e event) bool {
+	if e.code == keysUnavailable { // the fetch began before
+		e.at = e.at.Add(-keyTimeout)
+	}
+	if !e.until.After(t.from) || !t.to.IsZero() && e.at.After(t.to) {
+		return false
+	}
+	if e.code == keysUnavailable {
+		return t.kind == killed || t.kind == frozen || t.kind == unreachable
+	}
+	direct := e.replica != ""
+	if t.replica != "" && (direct && e.replica != t.replica || !direct && e.served != t.replica && e.served != "") {
+		return false
+	}
+	none := e.status == 0
+	switch t.kind {
+	case killed:
+		return none || e.balancer() || !direct && e.own503()
+	case terminated:
+		return none && direct
+	case frozen:
+		return none || e.balancer() || e.own503()
+	case unreachable:
+		return !direct && (none || e.balancer())
+	case cutOff, database:
+		if e.what == "keys" {
+			return false
+		}
+		if e.what == "verify" && e.until.Before(t.from.Add(staleness-2*time.Second)) {
+			return false
+		}
+		return e.own503() || !direct && (none || e.balancer())
+	}
+	return false
+}
+
+// A history is everything that happened.
+type history struct {
+	mu       sync.Mutex
+	events   []event
+	troubles []*trouble
+	faults   map[string]int // by name
+	tokens   []*issued
+	wrong    []string // found on the way
+}
+
+func (h *history) add(e event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, e)
+}
+
+func (h *history) violation(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wrong = append(h.wrong, fmt.Sprintf(format, args...))
+}
+
+// count notes that a fault was made.
+func (h *history) count(fault string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.faults == nil {
+		h.faults = map[string]int{}
+	}
+	h.faults[fault]++
+}
+
+// begin notes a trouble, which lasts until end.
+func (h *history) begin(k kind, replica string) (end func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := &trouble{kind: k, replica: replica, from: time.Now()}
+	h.troubles = append(h.troubles, t)
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		t.to = time.Now()
+	}
+}
+
+func (h *history) issue(t *issued) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tokens = append(h.tokens, t)
+}
+
+// live are the tokens that may still be presented to somebody: also for a while
+// after they ended.
+func (h *history) live() []*issued {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []*issued
+	for _, t := range slices.Backward(h.tokens) {
+		if time.Since(t.got) > 2*time.Minute {
+			break
+		}
+		if time.Since(t.expires) < leeway+10*time.Second {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// judge says what is wrong with an event.
+func (h *history) judge(e event) string {
+	good := e.status >= 200 && e.status < 300 || e.status == 304
+	switch {
+	case e.what == "forged" && good:
+		return "a forged token was accepted"
+	case e.token != nil && good && e.token.deadAt(e.at, e.bound):
+		return "a dead token was accepted"
+	case e.what == "logout" && e.status == 401:
+		// It was done before, and that answer was lost; or it came too late.
+		if e.code != "token_revoked" && e.until.Before(e.token.expires) {
+			return "a valid token was rejected"
+		}
+		return ""
+	case e.token != nil && e.status == 401 && e.token.validUntil(e.until):
+		return "a valid token was rejected"
+	case e.token != nil && (good || e.status == 401):
+		return ""
+	case e.what == "forged" && e.status == 401, good:
+		return ""
+	case e.token != nil && e.at.After(e.token.expires): // by now nobody need know it
+		return ""
+	}
+	for _, t := range h.troubles {
+		if t.excuses(e) {
+			return ""
+		}
+	}
+	return "a request failed"
+}
+
+// report judges everything and prints the summary.
+func (h *history) report(t *testing.T) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	wrong := slices.Clone(h.wrong)
+	counts := map[string]int{}
+	accepted, rejected, failed := 0, 0, 0
+	for _, e := range h.events {
+		counts[e.what]++
+		switch {
+		case e.what != "verify" && e.what != "forged":
+		case e.status == 200:
+			accepted++
+		case e.status == 401:
+			rejected++
+		}
+		if e.status == 0 || e.status >= 500 {
+			failed++
+		}
+		if verdict := h.judge(e); verdict != "" {
+			about := ""
+			if e.token != nil {
+				about = fmt.Sprintf(", token of %s, got %s, expires %s, taken back %s", e.token.kid, clock(e.token.got), clock(e.token.expires), clock(e.token.takenOut))
+			}
+			wrong = append(wrong, verdict+": "+e.String()+about)
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d tokens issued by %d keys, verified %d times (%d accepted, %d rejected), %d requests in all, %d failed on a broken part\n",
+		len(h.tokens), len(h.kids()), counts["verify"]+counts["forged"], accepted, rejected, len(h.events), failed)
+	fmt.Fprintf(&b, "requests: %s\n", list(counts))
+	fmt.Fprintf(&b, "faults: %s\n", list(h.faults))
+	fmt.Fprintf(&b, "violations: %d", len(wrong))
+	t.Log(b.String())
+	if len(wrong) > 0 {
+		for _, tr := range h.troubles {
+			to := "the end"
+			if !tr.to.IsZero() {
+				to = clock(tr.to)
+			}
+			t.Logf("trouble: %s %s from %s to %s", tr.kind, tr.replica, clock(tr.from), to)
+		}
+	}
+	for i, w := range wrong {
+		if i == 40 {
+			t.Errorf("… and %d more", len(wrong)-i)
+			break
+		}
+		t.Error(w)
+	}
+	same := map[string]int{}
+	for _, w := range wrong {
+		verdict, rest, _ := strings.Cut(w, ": ")
+		_, rest, _ = strings.Cut(rest, " ")
+		about, _, _ := strings.Cut(rest, " (")
+		same[verdict+": "+about]++
+	}
+	for _, what := range slices.Sorted(maps.Keys(same)) {
+		t.Logf("%6d × %s", same[what], what)
+	}
+}
+
+func (h *history) kids() map[string]bool {
+	kids := map[string]bool{}
+	for _, t := range h.tokens {
+		kids[t.kid] = true
+	}
+	return kids
+}
+
+func list(counts map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%s %d", name, counts[name]))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,176 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+const (
+	issuer        = "https://auth.example.com"
+	adminName     = "root"
+	adminPassword = "correct horse battery staple"
+)
+
+// A plan says what a world is made of.
+type plan struct {
+	replicas int // how many places there are
+	mariadb  bool
+	redis    bool
+	ahead    map[int]time.Duration // clocks
+	maxAge   time.Duration
+	tokens   time.Duration // how long they live
+	keys     time.Duration // how long they sign
+	unnamed  bool          // no instance_id anywhere, and replicas that find each other in the database
+	env      []string
+}
+
+// A world is a cluster and everything around it.
+type world struct {
+	t        *testing.T
+	plan     plan
+	dir      string
+	database *testenv.Server
+	redis    *testenv.Server // nil: none
+	balancer *testenv.Server
+	replicas []*replica
+	history  *history
+	probe    *http.Client // the test's own, which is no client of the cluster
+}
+
+// newWorld prepares everything and starts no replica.
+func newWorld(t *testing.T, p plan) *world {
+	t.Helper()
+	w := &world{t: t, plan: p, dir: t.TempDir(), history: &history{}, probe: newHTTPClient(2 * time.Second)}
+	if p.mariadb {
+		w.database = testenv.StartMariaDB(t)
+	} else {
+		w.database = testenv.StartPostgres(t)
+	}
+	if p.redis {
+		w.redis = testenv.StartRedis(t)
+	}
+	secret := rand.Text() + rand.Text()
+	var fronts, seen []string
+	for i := range p.replicas {
+		r := &replica{world: w, name: fmt.Sprintf("s%d", i), addr: freeAddress(t), ahead: p.ahead[i]}
+		r.url = "http://" + r.addr
+		r.database = testenv.NewLink(t, w.database.Addr)
+		r.balancer = testenv.NewLink(t, r.addr)
+		r.env = append([]string{
+			"DATABASE_URL=" + through(t, w.database.URL, r.database.Addr),
+			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET=" + secret,
+			"WATCHWORD_SERVER_PUBLIC_URL=" + issuer,
+			"WATCHWORD_SERVER_DRAIN_DELAY=1s",
+			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.0/8",
+			"WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_PASSWORD_ITERATIONS=1",
+			"ADMIN_GUI_USERNAME=" + adminName, "ADMIN_GUI_PASSWORD=" + adminPassword,
+			"WATCHWORD_TOKENS_KEY_SET_MAX_AGE=" + p.maxAge.String(),
+			"WATCHWORD_TOKENS_TOKEN_DURATION=" + p.tokens.String(),
+			"WATCHWORD_TOKENS_KEY_DURATION=" + p.keys.String(),
+		}, p.env...)
+		if !p.unnamed {
+			r.env = append(r.env, "WATCHWORD_CLUSTER_INSTANCE_ID=auth-"+fmt.Sprint(i))
+		}
+		if p.redis {
+			r.redis = testenv.NewLink(t, w.redis.Addr)
+			r.env = append(r.env, "REDIS_URL="+through(t, w.redis.URL, r.redis.Addr))
+		}
+		w.replicas = append(w.replicas, r)
+		fronts = append(fronts, r.balancer.Addr)
+		seen = append(seen, r.addr)
+	}
+	for _, r := range w.replicas {
+		if p.unnamed { // as little configuration as there can be
+			r.env = append(r.env, "WATCHWORD_CLUSTER_ADVERTISE_URL="+r.url)
+			continue
+		}
+		var peers []string
+		for _, addr := range seen {
+			l := testenv.NewLink(t, addr)
+			r.peers = append(r.peers, l)
+			peers = append(peers, "http://"+l.Addr)
+		}
+		r.env = append(r.env, "WATCHWORD_CLUSTER_DISCOVERY=static", "WATCHWORD_CLUSTER_REFRESH_SEC=1",
+			"WATCHWORD_CLUSTER_STATIC_PEERS="+strings.Join(peers, ","))
+	}
+	w.balancer = testenv.HAProxy(t, fronts...)
+	t.Cleanup(func() {
+		for _, r := range w.replicas {
+			r.kill()
+			r.goodLog()
+		}
+	})
+	return w
+}
+
+// through is a URL by way of a proxy.
+func through(t testing.TB, address, proxy string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = proxy
+	return u.String()
+}
+
+// start starts the first n replicas together, and waits until the load balancer
+// has them all.
+func (w *world) start(n int) {
+	w.t.Helper()
+	for _, r := range w.replicas[:n] {
+		r.launch()
+	}
+	for _, r := range w.replicas[:n] {
+		r.awaitReady()
+		w.awaitBalanced(r)
+	}
+}
+
+// awaitBalanced waits until the load balancer sends requests to a replica.
+func (w *world) awaitBalanced(r *replica) {
+	w.t.Helper()
+	await(w.t, "the load balancer to use "+r.name, func() bool {
+		resp, err := w.probe.Get(w.balancer.URL + "/livez")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 200 && resp.Header.Get("X-Served-By") == r.name
+	})
+}
+
+// others are all replicas but these.
+func (w *world) others(not ...*replica) []*replica {
+	var list []*replica
+	for _, r := range w.replicas {
+		found := false
+		for _, n := range not {
+			found = found || n == r
+		}
+		if !found && r.isUp() {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// logs are the ends of all logs, without what is routine.
+func (w *world) logs() string {
+	var b strings.Builder
+	for _, r := range w.replicas {
+		fmt.Fprintf(&b, "--- %s\n", r.name)
+		lines := strings.Split(r.log.String(), "\n")
+		for _, line := range lines[max(0, len(lines)-60):] {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
