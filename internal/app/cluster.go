@@ -101,7 +101,10 @@ func (n *Node) openBell(registry *prometheus.Registry) (*bell.Bell, error) {
 		c.Redis = n.state.redis.Client
 	}
 	b, err := bell.New(c, map[bell.News]func(){
-		bell.Registry:    func() { n.cluster.Ring() },
+		bell.Registry: func() {
+			n.cluster.Ring()
+			n.keys.Wake() // one of its keys may have been taken back
+		},
 		bell.Revocations: n.parts.view.Ring,
 	})
 	if err == nil {

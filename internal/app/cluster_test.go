@@ -536,6 +536,37 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// A key that is taken back at one replica is replaced by its own at once: nobody
+// who logs in there meanwhile gets a token that is refused.
+func TestRevokedElsewhere(t *testing.T) {
+	url := testenv.Postgres(t)
+	one, two := join(t, url, nil), join(t, url, nil)
+	token := two.login("admin").AccessToken
+	kid := kidOf(t, token)
+	began := time.Now()
+	one.want(one.do("POST", "/api/revocations", one.login("admin").AccessToken, map[string]string{"kid": kid}), 200, "")
+	eventually(t, 5*time.Second, func() error {
+		signer, err := two.node.keys.Signer()
+		if err != nil || signer.KeyID() == kid {
+			return fmt.Errorf("it still signs with it (%v)", err)
+		}
+		return nil
+	})
+	t.Logf("replaced after %v", time.Since(began).Round(time.Millisecond))
+	for _, w := range []*world{one, two} {
+		eventually(t, 5*time.Second, func() error {
+			if a := w.do("GET", "/api/verify", token, nil); a.status != 401 {
+				return fmt.Errorf("a token of the key: %d", a.status)
+			}
+			if slices.Contains(w.kids(), kid) {
+				return errors.New("the key is still published")
+			}
+			return nil
+		})
+		w.verify(two.login("admin").AccessToken)
+	}
+}
+
 // A file is noticed when it is written, when another one takes its place, and on
 // SIGHUP.
 func TestWatch(t *testing.T) {

@@ -34,6 +34,7 @@ func (c *clock) Move(d time.Duration) { c.ahead.Add(int64(d)) }
 // A registry is the real one, until it is away; it counts its readings.
 type registry struct {
 	*sqlstore.Store
+	db   *sqldb.DB
 	away atomic.Bool
 	read atomic.Int64
 }
@@ -58,7 +59,7 @@ func newRegistry(t testing.TB) *registry {
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return &registry{Store: sqlstore.New(db)}
+	return &registry{Store: sqlstore.New(db), db: db}
 }
 
 // keys are a replica's own.
@@ -321,6 +322,42 @@ func TestEverybodyHasAKey(t *testing.T) {
 	c.Move(20 * time.Second)
 	if !mine.Have(next.ID) {
 		t.Error("it waits for a replica that has left")
+	}
+}
+
+// One that is silent is not waited for; unless it may go on serving key sets while
+// it is cut off: then it is given the time to fetch the key from its maker.
+func TestSilentReplica(t *testing.T) {
+	for _, cutOff := range []time.Duration{0, 30 * time.Second} {
+		t.Run(cutOff.String(), func(t *testing.T) {
+			c, r := &clock{}, newRegistry(t)
+			cfg := config(r, c, "auth-0")
+			cfg.CutOff = cutOff
+			mine := join(t, cfg)
+			join(t, config(r, c, "auth-1"))
+			k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+			create(t, r, k)
+			look(t, mine)
+			c.Move(time.Hour)
+			if mine.Have(k.ID) {
+				t.Fatal("a live replica has not seen it")
+			}
+			if _, err := r.db.Exec(t.Context(), "UPDATE replicas SET beat_at = beat_at - ? WHERE instance = 'auth-1'", LiveFor.Microseconds()); err != nil {
+				t.Fatal(err)
+			}
+			c.Move(-time.Hour)
+			look(t, mine)
+			c.Move(cfg.MaxAge)
+			if got := mine.Have(k.ID); got != (cutOff == 0) {
+				t.Errorf("everybody has it: %v", got)
+			}
+			c.Move(LiveFor + cutOff - cfg.MaxAge)
+			look(t, mine)
+			c.Move(cfg.MaxAge)
+			if !mine.Have(k.ID) {
+				t.Error("it waits for one that is silent")
+			}
+		})
 	}
 }
 

@@ -98,6 +98,7 @@ type Ring struct {
 	policy  policy
 	metrics *metrics
 	view    atomic.Pointer[view]
+	wake    chan struct{} // holds a wish that Run has not heard yet
 
 	mu       sync.Mutex // guards what follows; held across a whole Refresh
 	held     map[string]*held
@@ -150,6 +151,7 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 			patience:      patience,
 		},
 		metrics: newMetrics(),
+		wake:    make(chan struct{}, 1),
 		held:    map[string]*held{},
 		gone:    map[string]bool{},
 	}
@@ -237,8 +239,18 @@ func (r *Ring) Run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-r.wake:
+			timer.Stop()
 		case <-timer.C:
 		}
+	}
+}
+
+// Wake has Run look at the store now, because there is news. It never blocks.
+func (r *Ring) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // a wish is waiting; it will be heard after this moment
 	}
 }
 
