@@ -160,6 +160,11 @@ func (w *world) do(method, path, token string, body any) answer {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
+	return w.send(r)
+}
+
+func (w *world) send(r *http.Request) answer {
+	w.t.Helper()
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		w.t.Fatal(err)

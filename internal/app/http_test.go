@@ -341,7 +341,7 @@ func TestOpenAPI(t *testing.T) {
 		"GET /api/users", "POST /api/users", "GET /api/users/{id}", "PATCH /api/users/{id}", "DELETE /api/users/{id}",
 		"GET /api/groups", "POST /api/groups", "GET /api/groups/{id}", "PATCH /api/groups/{id}", "DELETE /api/groups/{id}",
 		"GET /api/claims", "POST /api/claims", "GET /api/claims/{id}", "PATCH /api/claims/{id}", "DELETE /api/claims/{id}",
-		"GET /api/users/{id}/groups", "GET /api/users/{id}/sessions", "GET /api/sessions", "DELETE /api/sessions/{id}",
+		"GET /api/users/{id}/groups", "GET /api/users/{id}/sessions", "GET /api/sessions", "DELETE /api/sessions", "DELETE /api/sessions/{id}",
 		"GET /health", "GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json",
 	} {
 		if !slices.Contains(described, want) {

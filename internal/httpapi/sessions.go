@@ -54,6 +54,10 @@ func (s *Sessions) Register(o *Operations) {
 		Summary: "End one of my sessions and take back its tokens", DefaultStatus: http.StatusNoContent,
 	}, s.endOwn)
 	register(o, huma.Operation{
+		OperationID: "end-other-sessions", Method: http.MethodDelete, Path: "/api/sessions", Tags: []string{"sessions"},
+		Summary: "End all my sessions but this one and take back their tokens", DefaultStatus: http.StatusNoContent,
+	}, s.endOthers)
+	register(o, huma.Operation{
 		OperationID: "list-user-sessions", Method: http.MethodGet, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
 		Summary: "Where a user is signed in",
 	}, s.listOf)
@@ -68,7 +72,11 @@ func (s *Sessions) listOwn(ctx context.Context, c caller, _ *struct{}) (*session
 }
 
 func (s *Sessions) endOwn(ctx context.Context, c caller, in *PathID) (*noContent, error) {
-	return nil, s.Login.EndSession(ctx, c.token.Subject, in.ID)
+	return nil, s.Login.EndSession(ctx, c.token, in.ID, c.client)
+}
+
+func (s *Sessions) endOthers(ctx context.Context, c caller, _ *struct{}) (*noContent, error) {
+	return nil, s.Login.EndOtherSessions(ctx, c.token, c.client)
 }
 
 func (s *Sessions) listOf(ctx context.Context, c caller, in *PathID) (*sessionsOutput, error) {
@@ -87,7 +95,7 @@ func (s *Sessions) endAllOf(ctx context.Context, c caller, in *PathID) (*noConte
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.Login.EndAllSessions(ctx, c.token.Subject, user.ID)
+	return nil, s.Login.EndAllSessions(ctx, c.token, user.ID, c.client)
 }
 
 func (s *Sessions) list(ctx context.Context, c caller, userID string) (*sessionsOutput, error) {

@@ -121,8 +121,8 @@ func (s *Service) ListSessions(ctx context.Context, userID string) ([]session.Se
 }
 
 // EndSession ends one session of a user.
-func (s *Service) EndSession(ctx context.Context, userID, sessionID string) error {
-	sess, err := s.Sessions.Get(ctx, userID, sessionID)
+func (s *Service) EndSession(ctx context.Context, by *accesstoken.Token, sessionID string, client Client) error {
+	sess, err := s.Sessions.Get(ctx, by.Subject, sessionID)
 	if errors.Is(err, state.ErrNotFound) {
 		return errNoSession
 	}
@@ -130,13 +130,42 @@ func (s *Service) EndSession(ctx context.Context, userID, sessionID string) erro
 		return unavailable(err)
 	}
 	_, err = s.endSession(ctx, sess, "session_ended")
+	s.recordEnd(ctx, by, "session_end", sess.ID, client, err)
+	return err
+}
+
+// EndOtherSessions ends all sessions of a token's holder but the token's own, as
+// they are when it begins.
+func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, client Client) error {
+	sessions, err := s.Sessions.List(ctx, by.Subject)
+	if err != nil {
+		return unavailable(err)
+	}
+	for _, sess := range sessions {
+		if sess.ID == by.SessionID {
+			continue
+		}
+		if _, err = s.endSession(ctx, sess, "session_ended"); err != nil {
+			break
+		}
+	}
+	s.recordEnd(ctx, by, "session_end_others", by.Subject, client, err)
 	return err
 }
 
 // EndAllSessions ends all sessions of a user and takes back all its tokens.
-func (s *Service) EndAllSessions(ctx context.Context, actor, userID string) error {
-	_, err := s.takeBackUser(ctx, actor, userID, time.Time{})
+func (s *Service) EndAllSessions(ctx context.Context, by *accesstoken.Token, userID string, client Client) error {
+	_, err := s.takeBackUser(ctx, by.Subject, userID, time.Time{})
+	s.recordEnd(ctx, by, "session_end_all", userID, client, err)
 	return err
+}
+
+func (s *Service) recordEnd(ctx context.Context, by *accesstoken.Token, action, target string, client Client, err error) {
+	event := store.AuditEvent{Actor: by.Subject, Action: action, Target: target, Outcome: audit.OK, Address: client.Address}
+	if err != nil {
+		event.Outcome, event.Detail = audit.Failed, problem.From(err).Code
+	}
+	s.Audit.Record(ctx, event)
 }
 
 // KeySetOutage is for how long a resource server that cannot refresh its key set

@@ -1,0 +1,227 @@
+package app
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// backends are the shared states of a cluster.
+var backends = map[string]func(testing.TB) (database string, change func(*config.Config)){
+	"postgres": func(t testing.TB) (string, func(*config.Config)) {
+		return testenv.Postgres(t), func(*config.Config) {}
+	},
+	"mariadb": func(t testing.TB) (string, func(*config.Config)) {
+		return testenv.MariaDB(t), func(*config.Config) {}
+	},
+	"redis": func(t testing.TB) (string, func(*config.Config)) {
+		redis := testenv.Redis(t)
+		return testenv.Postgres(t), func(cfg *config.Config) { cfg.Redis.URL, cfg.State.Backend = redis, "redis" }
+	},
+	"tiered": func(t testing.TB) (string, func(*config.Config)) {
+		redis := testenv.Redis(t)
+		return testenv.Postgres(t), func(cfg *config.Config) { cfg.Redis.URL = redis }
+	},
+}
+
+// renew spends a refresh token and returns the next one.
+func (w *world) renew(token string) (next string, a answer) {
+	w.t.Helper()
+	a = w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})
+	if a.status == 200 {
+		next = decode[httpapi.Grant](w.t, a).RefreshToken
+	}
+	return next, a
+}
+
+// A logout on one replica is not undone by renewals that are under way on all of
+// them, whichever way they come to stand.
+func TestLogoutAgainstRenewals(t *testing.T) {
+	for name, open := range backends {
+		t.Run(name, func(t *testing.T) {
+			database, change := open(t)
+			worlds := []*world{join(t, database, change), join(t, database, change)}
+			for round := range 15 {
+				g := worlds[0].login("admin")
+				var people sync.WaitGroup
+				var mu sync.Mutex
+				last := map[string]bool{g.RefreshToken: true} // tokens that were given
+				began := make(chan struct{}, 100)
+				for i := range 4 {
+					people.Go(func() {
+						token := g.RefreshToken
+						for n := 0; ; n++ {
+							next, a := worlds[(i+n)%2].renew(token)
+							if a.status == 429 { // more than anybody needs
+								continue
+							}
+							if a.status != 200 {
+								if a.code() != "invalid_refresh_token" {
+									t.Errorf("a renewal was answered %d %s", a.status, a.body)
+								}
+								return
+							}
+							mu.Lock()
+							last[next] = true
+							mu.Unlock()
+							token = next
+							select {
+							case began <- struct{}{}:
+							default:
+							}
+						}
+					})
+				}
+				for range 4 * (round % 3) { // in the middle of it
+					<-began
+				}
+				here := worlds[round%2]
+				here.want(here.do("POST", "/api/logout", g.AccessToken, nil), 204, "")
+				for _, w := range worlds {
+					if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
+						t.Errorf("after the logout: %d %s", a.status, a.body)
+					}
+				}
+				people.Wait()
+				for token := range last {
+					if _, a := worlds[round%2].renew(token); a.code() != "invalid_refresh_token" {
+						t.Fatalf("the session is back: %d %s", a.status, a.body)
+					}
+				}
+			}
+			admin := worlds[0].login("admin")
+			list := decode[httpapi.SessionList](t, worlds[1].want(worlds[1].do("GET", "/api/sessions", admin.AccessToken, nil), 200, "")).Sessions
+			if len(list) != 1 || list[0].ID != admin.SessionID {
+				t.Errorf("sessions are left: %+v", list)
+			}
+		})
+	}
+}
+
+// Who signs in gets a session of a new id, and sees where he is signed in, from every
+// replica; he ends one, all others, or an administrator all.
+func TestSessionsOverReplicas(t *testing.T) {
+	for name, open := range backends {
+		t.Run(name, func(t *testing.T) {
+			database, change := open(t)
+			worlds := []*world{join(t, database, change), join(t, database, change)}
+			worlds[0].user("tester")
+			var mine []httpapi.Grant
+			ids := map[string]bool{}
+			for i := range 4 {
+				g := worlds[i%2].loginAs("tester", fmt.Sprint("device ", i))
+				mine, ids[g.SessionID] = append(mine, g), true
+			}
+			if len(ids) != len(mine) {
+				t.Errorf("sessions share an id: %v", ids)
+			}
+			list := func(w *world, token string) []httpapi.Session {
+				return decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", token, nil), 200, "")).Sessions
+			}
+			for _, w := range worlds {
+				got := list(w, mine[1].AccessToken)
+				if len(got) != len(mine) {
+					t.Fatalf("%d sessions of %d", len(got), len(mine))
+				}
+				for i, s := range got { // the newest first
+					g := mine[len(mine)-1-i]
+					if s.ID != g.SessionID || s.UserAgent != fmt.Sprint("device ", len(mine)-1-i) || s.Address != "127.0.0.1" ||
+						s.Current != (g.SessionID == mine[1].SessionID) || s.CreatedAt.IsZero() || s.RenewedAt.Before(s.CreatedAt) || !s.ExpiresAt.After(s.CreatedAt) {
+						t.Errorf("%+v", s)
+					}
+				}
+			}
+			refused := func(g httpapi.Grant) {
+				t.Helper()
+				for _, w := range worlds {
+					eventually(t, w.cfg.Revocation.MaxStaleness, func() error {
+						if a := w.do("GET", "/api/verify", g.AccessToken, nil); a.code() != "token_revoked" {
+							return fmt.Errorf("%d %s", a.status, a.body)
+						}
+						return nil
+					})
+					if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
+						t.Errorf("a session that has ended is renewed: %d %s", a.status, a.body)
+					}
+				}
+			}
+			worlds[0].want(worlds[0].do("DELETE", "/api/sessions/"+mine[0].SessionID, mine[1].AccessToken, nil), 204, "")
+			refused(mine[0])
+			worlds[1].want(worlds[1].do("DELETE", "/api/sessions", mine[1].AccessToken, nil), 204, "")
+			refused(mine[2])
+			refused(mine[3])
+			for _, w := range worlds {
+				if got := list(w, mine[1].AccessToken); len(got) != 1 || got[0].ID != mine[1].SessionID {
+					t.Errorf("left are %+v", got)
+				}
+			}
+			user := worlds[0].verify(mine[1].AccessToken)["sub"].(string)
+			admin := worlds[1].login("admin").AccessToken
+			worlds[0].want(worlds[0].do("DELETE", "/api/users/"+user+"/sessions", mine[1].AccessToken, nil), 403, "permission_missing")
+			worlds[1].want(worlds[1].do("DELETE", "/api/users/"+user+"/sessions", admin, nil), 204, "")
+			refused(mine[1])
+			worlds[0].verify(admin)
+			var actions []string
+			events, err := worlds[0].node.parts.Audit.Events(t.Context(), store.AuditQuery{Limit: 100})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				actions = append(actions, e.Action)
+			}
+			for _, want := range []string{"session_end", "session_end_others", "session_end_all"} {
+				if !strings.Contains(strings.Join(actions, " ")+" ", want+" ") {
+					t.Errorf("the audit trail lacks %s: %v", want, actions)
+				}
+			}
+		})
+	}
+}
+
+// One sign-in too many ends the oldest, wherever it was begun.
+func TestMaxPerUserOverReplicas(t *testing.T) {
+	for name, open := range backends {
+		t.Run(name, func(t *testing.T) {
+			database, change := open(t)
+			limited := func(cfg *config.Config) { change(cfg); cfg.Sessions.MaxPerUser = 3 }
+			worlds := []*world{join(t, database, limited), join(t, database, limited)}
+			var grants []httpapi.Grant
+			for i := range 5 {
+				grants = append(grants, worlds[i%2].login("admin"))
+			}
+			for i, g := range grants {
+				for _, w := range worlds {
+					want := ""
+					if i < 2 {
+						want = "token_revoked"
+					}
+					eventually(t, w.cfg.Revocation.MaxStaleness, func() error {
+						if a := w.do("GET", "/api/verify", g.AccessToken, nil); a.code() != want {
+							return fmt.Errorf("session %d: %d %s", i, a.status, a.body)
+						}
+						return nil
+					})
+				}
+			}
+		})
+	}
+}
+
+// loginAs logs in from a device.
+func (w *world) loginAs(username, device string) httpapi.Grant {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.t.Context(), "POST", w.http.URL+"/api/login", strings.NewReader(fmt.Sprintf(`{"username":%q,"password":%q}`, username, password)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("User-Agent", device)
+	return decode[httpapi.Grant](w.t, w.want(w.send(r), 200, ""))
+}
