@@ -3,7 +3,9 @@ package redisstate_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +70,58 @@ func TestIndex(t *testing.T) {
 	ttl, err := c.Do(ctx, c.B().Pttl().Key("session_index:{user}").Build()).AsInt64()
 	if err != nil || ttl < 59*time.Minute.Milliseconds() {
 		t.Errorf("the index expires in %d ms, %v", ttl, err)
+	}
+}
+
+// No operation walks all keys: each asks for its own by name.
+func TestNoOperationWalksAllKeys(t *testing.T) {
+	ctx, s := t.Context(), open(t, testenv.Redis(t))
+	c := client(t, s)
+	for i := range 1000 {
+		must(t)(s.Put(ctx, state.Key{Kind: "session", Owner: fmt.Sprint("other", i), ID: "id"}, []byte("value"), time.Hour))
+	}
+	if err := c.Do(ctx, c.B().ConfigResetstat().Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	version, err := s.Create(ctx, key, nil, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t)(s.Swap(ctx, key, version, nil, time.Hour))
+	must(t)(s.Get(ctx, key))
+	must(t)(s.List(ctx, key.Kind, key.Owner))
+	must(t)(s.Take(ctx, key))
+	must(t)(s.Put(ctx, key, nil, time.Hour))
+	must(t)(s.DeleteOwned(ctx, key.Kind, key.Owner))
+	must(t)(s.Limit(ctx, key, state.Rate{Burst: 1, Period: time.Hour}))
+	must(t)(s.Sweep(ctx, 100))
+	if err := errors.Join(s.Delete(ctx, key), s.Ping(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	stats, err := c.Do(ctx, c.B().Info().Section("commandstats").Build()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := strings.Fields("get getrange set del exists zadd zrem zrange zrangebyscore zremrangebyscore pexpireat time" +
+		" evalsha eval script|load ping config|resetstat")
+	calls := 0
+	for line := range strings.Lines(stats) {
+		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		if !ok {
+			continue
+		}
+		if !slices.Contains(byName, name) {
+			t.Errorf("an operation uses %s", name)
+		}
+		number, _, _ := strings.Cut(rest, ",")
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls += n
+	}
+	if calls < 20 || calls > 100 {
+		t.Errorf("ten operations took %d commands\n%s", calls, stats)
 	}
 }
 
