@@ -19,11 +19,10 @@ const maxFeedPage = 1 << 20
 // Revocations implements revocation.Peers: it asks the other replicas, side by
 // side, what was taken back after a number of a log.
 func (c *Cluster) Revocations(ctx context.Context, log string, after int64, take func(revoked.Page)) {
-	header := http.Header{"Last-Event-Id": {log + ":" + strconv.FormatInt(after, 10)}}
 	var asking sync.WaitGroup
 	for _, at := range c.others() {
 		asking.Go(func() {
-			page, err := c.feed(ctx, at, header)
+			page, err := c.feed(ctx, at, log, after)
 			var lie *liar
 			switch {
 			case err == nil:
@@ -47,8 +46,9 @@ func (c *Cluster) Revocations(ctx context.Context, log string, after int64, take
 // errOwnFeed: the peer is this replica.
 var errOwnFeed = errors.New("cluster: this replica answers")
 
-func (c *Cluster) feed(ctx context.Context, at discovery.Peer, header http.Header) (page revoked.Page, err error) {
-	instance, body, err := c.get(ctx, at, "/api/revocations", header, maxFeedPage, c.secret.feed)
+func (c *Cluster) feed(ctx context.Context, at discovery.Peer, log string, after int64) (page revoked.Page, err error) {
+	header := http.Header{"Last-Event-Id": {log + ":" + strconv.FormatInt(after, 10)}}
+	instance, body, err := c.get(ctx, at, "/api/revocations", header, maxFeedPage, c.feedMAC(log, after))
 	if err != nil {
 		return page, err
 	}
@@ -58,8 +58,14 @@ func (c *Cluster) feed(ctx context.Context, at discovery.Peer, header http.Heade
 	return page, json.Unmarshal(body, &page)
 }
 
-// AnswerFeed returns what authenticates a page of revocations for a peer, or false
-// if the nonce is none.
-func (c *Cluster) AnswerFeed(nonce string, body []byte) (instance, mac string, ok bool) {
-	return c.vouch(nonce, body, c.secret.feed)
+// AnswerFeed returns what authenticates a page of revocations for a peer that asked
+// for what comes after a number of a log, or false if the nonce is none.
+func (c *Cluster) AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, ok bool) {
+	return c.vouch(nonce, body, c.feedMAC(log, after))
+}
+
+func (c *Cluster) feedMAC(log string, after int64) func(nonce, instance string, body []byte) []byte {
+	return func(nonce, instance string, body []byte) []byte {
+		return c.secret.feed(nonce, instance, log, after, body)
+	}
 }

@@ -30,7 +30,7 @@ func TestLyingFeeds(t *testing.T) {
 		believed bool
 	}{
 		"honest": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
-			instance, mac, _ := peer.AnswerFeed(nonce, page)
+			instance, mac, _ := peer.AnswerFeed(nonce, "log", 5, page)
 			return instance, mac, page
 		}, true},
 		"no MAC": {func(http.ResponseWriter, string) (string, string, []byte) { return "auth-1", "", page }, false},
@@ -40,23 +40,31 @@ func TestLyingFeeds(t *testing.T) {
 		}, false},
 		"another question": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
 			if oldMAC == "" {
-				oldInstance, oldMAC, _ = peer.AnswerFeed(strings.Repeat("n", minNonce), page)
+				oldInstance, oldMAC, _ = peer.AnswerFeed(strings.Repeat("n", minNonce), "log", 5, page)
 			}
 			return oldInstance, oldMAC, page
 		}, false},
+		"a later place": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
+			instance, mac, _ := peer.AnswerFeed(nonce, "log", 7, page)
+			return instance, mac, page
+		}, false},
+		"another log": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
+			instance, mac, _ := peer.AnswerFeed(nonce, "old", 5, page)
+			return instance, mac, page
+		}, false},
 		"another page": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
-			instance, mac, _ := peer.AnswerFeed(nonce, page)
+			instance, mac, _ := peer.AnswerFeed(nonce, "log", 5, page)
 			return instance, mac, []byte(strings.Replace(string(page), `"head":7`, `"head":8`, 1))
 		}, false},
 		"in another's name": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
-			_, mac, _ := peer.AnswerFeed(nonce, page)
+			_, mac, _ := peer.AnswerFeed(nonce, "log", 5, page)
 			return "auth-2", mac, page
 		}, false},
 		"another secret": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
-			return "auth-1", base64.RawURLEncoding.EncodeToString(stranger.feed(nonce, "auth-1", page)), page
+			return "auth-1", base64.RawURLEncoding.EncodeToString(stranger.feed(nonce, "auth-1", "log", 5, page)), page
 		}, false},
 		"this replica itself": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
-			return "auth-0", base64.RawURLEncoding.EncodeToString(peer.secret.feed(nonce, "auth-0", page)), page
+			return "auth-0", base64.RawURLEncoding.EncodeToString(peer.secret.feed(nonce, "auth-0", "log", 5, page)), page
 		}, false},
 		"503": {func(w http.ResponseWriter, nonce string) (string, string, []byte) {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -64,7 +72,7 @@ func TestLyingFeeds(t *testing.T) {
 		}, false},
 		"without end": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
 			body := []byte(strings.Repeat(" ", maxFeedPage+1))
-			instance, mac, _ := peer.AnswerFeed(nonce, body)
+			instance, mac, _ := peer.AnswerFeed(nonce, "log", 5, body)
 			return instance, mac, body
 		}, false},
 	} {

@@ -56,9 +56,10 @@ func (s *secret) replica(r store.Replica) []byte {
 }
 
 // feed is the MAC of what a replica tells a peer that chose the nonce about what was
-// taken back.
-func (s *secret) feed(nonce, instance string, body []byte) []byte {
-	return sum(s.feeds, nonce, instance, string(body))
+// taken back after a number of a log. The place is in it, because the page does not
+// name it: who can change the question could have a part of the log left out.
+func (s *secret) feed(nonce, instance, log string, after int64, body []byte) []byte {
+	return sum(s.feeds, nonce, instance, log, after, string(body))
 }
 
 // answer is the MAC of the keys that a replica answers to a peer that chose the nonce.

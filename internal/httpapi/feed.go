@@ -68,9 +68,10 @@ type Feed struct {
 	// Done is closed when the replica drains: the streams end, their readers go to
 	// another.
 	Done <-chan struct{}
-	// Answer returns what authenticates a page for a peer that chose the nonce
-	// (package cluster), or false if that is none. Nil: there are no peers.
-	Answer func(nonce string, body []byte) (instance, mac string, ok bool)
+	// Answer returns what authenticates a page for a peer that chose the nonce and
+	// asked for that place of a log (package cluster), or false if the nonce is none.
+	// Nil: there are no peers.
+	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
 
 	streams atomic.Int64 // and waiting requests
 	large   atomic.Int64 // answers of more than feedPage entries
@@ -115,7 +116,7 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, r, err)
 		return
 	}
-	f.writePage(w, r, page)
+	f.writePage(w, r, q, page)
 }
 
 // A feedQuery is where the reader is, and how much he wants.
@@ -212,8 +213,8 @@ func (f *Feed) await(ctx context.Context, page revoked.Page, q feedQuery) (revok
 
 // writePage writes a page, compressed if that is worth while and understood: of an
 // entry's 80 bytes only 16 are random. A peer, which asks with a nonce, can tell by
-// the answer that a replica made it, and not before the question.
-func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, page revoked.Page) {
+// the answer that a replica made it for this question.
+func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, page revoked.Page) {
 	if page.Entries == nil {
 		page.Entries = []revoked.Entry{} // an empty array, not null
 	}
@@ -224,7 +225,7 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, page revoked.Pa
 	}
 	h := w.Header()
 	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" && f.Answer != nil {
-		instance, mac, ok := f.Answer(nonce, body)
+		instance, mac, ok := f.Answer(nonce, q.log, q.after, body)
 		if !ok {
 			WriteProblem(w, r, errNonce)
 			return

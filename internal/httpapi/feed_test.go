@@ -171,6 +171,30 @@ func TestFeedPages(t *testing.T) {
 	}
 }
 
+// What authenticates a page to a peer names the place from which it was read, however
+// that was asked for.
+func TestFeedVouchesForThePlace(t *testing.T) {
+	n := startFeed(t)
+	n.feed.Answer = func(nonce, log string, after int64, _ []byte) (instance, mac string, ok bool) {
+		return "auth-1", fmt.Sprint(nonce, " ", log, " ", after), true
+	}
+	n.run(t)
+	n.takeBack(t, "a")
+	log := n.page(t, "").Log
+	for query, want := range map[string]string{
+		"":         "nonce " + log + " 0",
+		"?after=1": "nonce " + log + " 0", // the header counts
+	} {
+		res := n.get(t, query, "Watchword-Nonce", "nonce", "Last-Event-ID", log+":0")
+		if got := res.Header.Get("Watchword-MAC"); got != want {
+			t.Errorf("%q: vouched for %q, want %q", query, got, want)
+		}
+	}
+	if got := n.get(t, "?after=1", "Watchword-Nonce", "nonce").Header.Get("Watchword-MAC"); got != "nonce  1" {
+		t.Errorf("without a log: vouched for %q", got)
+	}
+}
+
 // A page that tells nothing is held back until there is something to tell.
 func TestFeedHoldsAPageBack(t *testing.T) {
 	n := startFeed(t)
