@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,10 +25,10 @@ import (
 func BenchmarkSessions(b *testing.B) {
 	for _, backend := range []struct {
 		name string
-		open func(*testing.B) (s state.Store, fill func(b *testing.B, from, to int, value string))
+		open func(*testing.B) (s state.Store, fill func(b *testing.B, from, to int, value string), size func() (bytes int64, err error))
 	}{{"postgres", inPostgres}, {"redis", inRedis}} {
 		b.Run(backend.name, func(b *testing.B) {
-			st, fill := backend.open(b)
+			st, fill, size := backend.open(b)
 			s := New(Config{State: st, TTL: 24 * time.Hour, RefreshDuration: 24 * time.Hour, RenewGrace: 10 * time.Second, Now: time.Now, Rand: rand.Reader})
 			there := 0
 			for _, n := range []int{10_000, 100_000, 1_000_000} {
@@ -37,6 +38,11 @@ func BenchmarkSessions(b *testing.B) {
 					for range b.N {
 						measure(b, s, n/perUser)
 					}
+					bytes, err := size()
+					if err != nil {
+						b.Fatal(err)
+					}
+					b.ReportMetric(float64(bytes)/1e6, "MB")
 				})
 			}
 		})
@@ -115,7 +121,7 @@ func measure(b *testing.B, s *Store, users int) {
 	b.ReportMetric(0, "ns/op") // it has no meaning here
 }
 
-func inPostgres(b *testing.B) (state.Store, func(b *testing.B, from, to int, value string)) {
+func inPostgres(b *testing.B) (state.Store, func(b *testing.B, from, to int, value string), func() (int64, error)) {
 	db, err := sqldb.Open(b.Context(), sqldb.Config{URL: testenv.StartPostgres(b, "shared_buffers=512MB", "max_wal_size=4GB").URL})
 	if err != nil {
 		b.Fatal(err)
@@ -123,6 +129,10 @@ func inPostgres(b *testing.B) (state.Store, func(b *testing.B, from, to int, val
 	b.Cleanup(func() { db.Close() })
 	if _, err := db.Migrate(b.Context()); err != nil {
 		b.Fatal(err)
+	}
+	size := func() (bytes int64, err error) {
+		err = db.QueryRow(b.Context(), "SELECT pg_total_relation_size('state_records')").Scan(&bytes)
+		return bytes, err
 	}
 	return sqlstate.New(db, time.Now), func(b *testing.B, from, to int, value string) {
 		b.Helper()
@@ -136,7 +146,7 @@ func inPostgres(b *testing.B) (state.Store, func(b *testing.B, from, to int, val
 		if _, err := db.Exec(b.Context(), "ANALYZE state_records"); err != nil {
 			b.Fatal(err)
 		}
-	}
+	}, size
 }
 
 // fillScript makes the sessions of some users as the store would. ARGV: the users
@@ -154,7 +164,7 @@ end
 return 1
 `)
 
-func inRedis(b *testing.B) (state.Store, func(b *testing.B, from, to int, value string)) {
+func inRedis(b *testing.B) (state.Store, func(b *testing.B, from, to int, value string), func() (int64, error)) {
 	s, err := redisstate.Open(testenv.Redis(b))
 	if err != nil {
 		b.Fatal(err)
@@ -163,6 +173,15 @@ func inRedis(b *testing.B) (state.Store, func(b *testing.B, from, to int, value 
 	c, err := s.Client(b.Context())
 	if err != nil {
 		b.Fatal(err)
+	}
+	size := func() (int64, error) {
+		info, err := c.Do(b.Context(), c.B().Info().Section("memory").Build()).ToString()
+		if err != nil {
+			return 0, err
+		}
+		_, used, _ := strings.Cut(info, "used_memory:")
+		used, _, _ = strings.Cut(used, "\r\n")
+		return strconv.ParseInt(used, 10, 64)
 	}
 	return s, func(b *testing.B, from, to int, value string) {
 		b.Helper()
@@ -173,5 +192,5 @@ func inRedis(b *testing.B) (state.Store, func(b *testing.B, from, to int, value 
 				b.Fatal(err)
 			}
 		}
-	}
+	}, size
 }
