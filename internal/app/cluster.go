@@ -42,8 +42,8 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if !ok {
 		return errors.New("cluster.enabled: this program brings its own store, which has no registry of replicas")
 	}
-	clients, err := newPeerClients(cfg.Cluster)
-	if err != nil {
+	var err error
+	if n.clients, err = newPeerClients(cfg.Cluster); err != nil {
 		return err
 	}
 	if n.bell, err = n.openBell(registry); err != nil {
@@ -52,7 +52,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
 		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
-		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: clients.get,
+		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.get,
 		Tell: func() { n.bell.Ring(bell.Registry) },
 		Now:  time.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
 		Logger: o.Logger, Registerer: registry,
@@ -162,6 +162,15 @@ func (c *peerClients) get(name string) *http.Client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c.byName[name]
+}
+
+// close ends the connections, none of which may be in use.
+func (c *peerClients) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, client := range c.byName {
+		client.CloseIdleConnections()
+	}
 }
 
 // peerRoots are the certificates in a file; nil means the system's.

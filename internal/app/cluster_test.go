@@ -12,10 +12,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -663,6 +665,39 @@ func TestClusterStatus(t *testing.T) {
 	alone := newWorld(t, nil)
 	alone.want(alone.do("GET", "/api/cluster", alone.login("admin").AccessToken, nil), 404, "no_cluster")
 	gone.start() // for its own stop
+}
+
+// A node that has ended holds no connection to its peers.
+func TestPeerClientsEnd(t *testing.T) {
+	states := make(chan http.ConnState, 16)
+	peer := httptest.NewUnstartedServer(http.NotFoundHandler())
+	peer.Config.ConnState = func(_ net.Conn, s http.ConnState) { states <- s }
+	peer.Start()
+	defer peer.Close()
+	clients, err := newPeerClients(config.Cluster{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := clients.get("").Get(peer.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body) // else it is not kept
+	res.Body.Close()
+	for _, want := range []http.ConnState{http.StateNew, http.StateActive, http.StateIdle} {
+		if got := <-states; got != want {
+			t.Fatalf("the connection is %v, not %v", got, want)
+		}
+	}
+	clients.close()
+	select {
+	case got := <-states:
+		if got != http.StateClosed {
+			t.Errorf("the connection is %v", got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the connection stays")
+	}
 }
 
 // A key that is made is known to the others at once, by either bell.

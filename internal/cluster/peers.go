@@ -42,6 +42,10 @@ const (
 	fetchTimeout = 2 * time.Second
 	// maxPeers bounds how many are asked.
 	maxPeers = 256
+	// selfFor is how long a URL at which this replica answered itself is not asked
+	// again. Another one may come to answer there, and who stands between them on
+	// plain http can pass a question back.
+	selfFor = 10 * time.Minute
 	// maxNonce bounds what an asker may have authenticated.
 	minNonce, maxNonce = 16, 128
 )
@@ -58,7 +62,7 @@ type peers struct {
 type peer struct {
 	asking   chan struct{} // closed when the question under way has ended; nil: there is none
 	instance string        // who answered last
-	self     bool          // that is this replica, which is not asked again
+	self     time.Time     // when this replica answered last; zero: another one has since
 	answered time.Time     // when it was last believed
 	problem  string        // why the last question failed; empty: it did not
 }
@@ -118,6 +122,7 @@ func (c *Cluster) others() []discovery.Peer {
 		c.mu.Unlock()
 	}
 	list = list[:min(len(list), maxPeers)]
+	now := c.cfg.Now()
 	c.peers.mu.Lock()
 	defer c.peers.mu.Unlock()
 	for base := range c.peers.known {
@@ -127,7 +132,7 @@ func (c *Cluster) others() []discovery.Peer {
 	}
 	return slices.DeleteFunc(list, func(at discovery.Peer) bool {
 		p := c.peers.known[at.URL]
-		return p != nil && p.self
+		return p != nil && !p.self.IsZero() && now.Sub(p.self) < selfFor
 	})
 }
 
@@ -164,9 +169,9 @@ func (c *Cluster) ask(ctx context.Context, at discovery.Peer) {
 	result := fetchOK
 	switch {
 	case err == nil && instance == c.cfg.Instance:
-		p.self, result = true, fetchSelf
+		p.instance, p.self, result = instance, c.cfg.Now(), fetchSelf
 	case err == nil:
-		p.instance, p.answered = instance, c.cfg.Now()
+		p.instance, p.self, p.answered = instance, time.Time{}, c.cfg.Now()
 	case errors.As(err, &lie):
 		result = fetchRejected
 		c.metrics.rejected.WithLabelValues(lie.reason).Inc()

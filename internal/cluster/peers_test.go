@@ -203,7 +203,8 @@ func TestHungPeer(t *testing.T) {
 	}
 }
 
-// The own URL may be in the list: it is asked once.
+// The own URL may be in the list: it is asked once, and again after a while, for
+// another replica may have come to answer there.
 func TestOwnURL(t *testing.T) {
 	c := &clock{}
 	var cl *Cluster
@@ -217,6 +218,18 @@ func TestOwnURL(t *testing.T) {
 	}
 	if n := count(t, cl.metrics.fetches, fetchSelf); n != 1 {
 		t.Errorf("%d are counted", n)
+	}
+	c.Move(selfFor)
+	reflected := cl
+	cl = join(t, config(newRegistry(t), c, "auth-1"))
+	for range 2 {
+		reflected.askAndWait()
+	}
+	if n := self.asked.Load(); n != 3 {
+		t.Errorf("what another replica answers now was asked %d times", n-1)
+	}
+	if n := count(t, reflected.metrics.fetches, fetchOK); n != 2 {
+		t.Errorf("%d of its answers are counted", n)
 	}
 }
 

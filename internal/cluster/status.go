@@ -113,7 +113,7 @@ func (c *Cluster) Status(ctx context.Context) (Status, []PeerStatus, error) {
 	defer c.peers.mu.Unlock()
 	var asked []PeerStatus
 	for base, p := range c.peers.known {
-		asked = append(asked, PeerStatus{base, p.instance, p.self, p.answered, p.problem})
+		asked = append(asked, PeerStatus{base, p.instance, !p.self.IsZero(), p.answered, p.problem})
 	}
 	slices.SortFunc(asked, func(a, b PeerStatus) int { return cmp.Compare(a.URL, b.URL) })
 	return status, asked, err

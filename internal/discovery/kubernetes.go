@@ -92,6 +92,7 @@ type endpointSlice struct {
 // first one is taken. Pods that are not ready are among them: a replica that
 // joins is not ready until the others have its keys.
 func (l *List) RunKubernetes(ctx context.Context, k *Kubernetes, service *url.URL) {
+	defer k.Client.CloseIdleConnections()
 	failing := false
 	for {
 		err := l.follow(ctx, k, service)
