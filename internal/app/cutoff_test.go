@@ -2,10 +2,8 @@ package app
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,119 +11,17 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A link passes TCP connections on to a server, until it is cut.
-type link struct {
-	url    string // the server's, by way of the link
-	target string
-
-	mu    sync.Mutex
-	cut   bool
-	mute  bool
-	conns map[net.Conn]bool
-}
-
-// linkTo puts a link before the server that a URL names.
-func linkTo(t *testing.T, server string) *link {
+// linkTo puts a link before the server that a URL names, and returns the URL by way
+// of it.
+func linkTo(t *testing.T, server string) (*testenv.Link, string) {
 	t.Helper()
 	u, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &link{target: u.Host, conns: map[net.Conn]bool{}}
-	u.Host = listener.Addr().String()
-	l.url = u.String()
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go l.serve(conn)
-		}
-	}()
-	t.Cleanup(func() { listener.Close(); l.sever() })
-	return l
-}
-
-func (l *link) serve(in net.Conn) {
-	defer l.forget(in)
-	l.mu.Lock()
-	l.conns[in] = true
-	cut := l.cut
-	l.mu.Unlock()
-	if cut {
-		return
-	}
-	out, err := net.Dial("tcp", l.target)
-	if err != nil {
-		return
-	}
-	defer l.forget(out)
-	l.mu.Lock()
-	l.conns[out] = true
-	l.mu.Unlock()
-	done := make(chan struct{})
-	go func() { defer close(done); l.pump(out, in); out.Close() }()
-	l.pump(in, out)
-	in.Close()
-	<-done
-}
-
-// pump copies, and throws away what comes while the link is mute.
-func (l *link) pump(to, from net.Conn) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		l.mu.Lock()
-		mute := l.mute
-		l.mu.Unlock()
-		if n > 0 && !mute {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (l *link) forget(c net.Conn) {
-	c.Close()
-	l.mu.Lock()
-	delete(l.conns, c)
-	l.mu.Unlock()
-}
-
-// sever refuses connections from now on, and ends those that there are.
-func (l *link) sever() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut = true
-	for c := range l.conns {
-		c.Close()
-	}
-}
-
-// silence keeps the connections and lets nothing through.
-func (l *link) silence() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mute = true
-}
-
-// mend makes the link as it was; what was under way while it was mute is lost.
-func (l *link) mend() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut, l.mute = false, false
-	for c := range l.conns {
-		c.Close()
-	}
+	l := testenv.NewLink(t, u.Host)
+	u.Host = l.Addr
+	return l, u.String()
 }
 
 // reachable starts a replica that the others reach.
@@ -148,22 +44,22 @@ func reachable(t *testing.T, database string, change func(*config.Config)) (w *w
 // it accepts what is good and refuses in time what was taken back. Without the others
 // it refuses all.
 func TestCutOffFromTheDatabase(t *testing.T) {
-	for name, cut := range map[string]func(*link){"refused": (*link).sever, "silent": (*link).silence} {
+	for name, cut := range map[string]testenv.Fault{"refused": {Cut: true}, "silent": {HoldUp: true, HoldDown: true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			database := testenv.Postgres(t)
-			way := linkTo(t, database)
+			way, throughIt := linkTo(t, database)
 			bound := func(cfg *config.Config) {
 				cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = 200*time.Millisecond, 3*time.Second
 			}
 			one, leaveAlone := reachable(t, database, bound)
-			island, _ := reachable(t, way.url, bound)
+			island, _ := reachable(t, throughIt, bound)
 			kept := one.login("admin").AccessToken
 			var gone []string
 			for range 5 {
 				gone = append(gone, one.login("admin").AccessToken)
 			}
-			cut(way)
+			way.Set(cut)
 			began := time.Now()
 			for time.Since(began) < 2*island.cfg.Revocation.MaxStaleness {
 				island.verify(kept)
@@ -207,7 +103,7 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 				}
 				return nil
 			})
-			way.mend()
+			way.Set(testenv.Fault{})
 			eventually(t, 20*time.Second, func() error {
 				if a := island.do("GET", "/api/verify", kept, nil); a.status != 200 {
 					return fmt.Errorf("%d %s", a.status, a.body)

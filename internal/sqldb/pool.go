@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"sync"
@@ -173,7 +174,10 @@ func (p *pool) close() error {
 	defer p.mu.Unlock()
 	var errs []error
 	for _, stmt := range p.stmts {
-		errs = append(errs, stmt.Close())
+		// What a server has lost with the connection needs no closing.
+		if err := stmt.Close(); !errors.Is(err, driver.ErrBadConn) {
+			errs = append(errs, err)
+		}
 	}
 	clear(p.stmts)
 	return errors.Join(append(errs, p.db.Close())...)
