@@ -2,21 +2,24 @@ package keyring
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // fakePeers have what the test says.
 type fakePeers struct {
+	secret  string
 	have    map[string]bool
 	changes int
 }
 
 func (p *fakePeers) Authenticate(k store.Key) []byte {
-	return []byte(k.ID + " " + k.ActivateAt.String() + " " + k.RemoveAt.String())
+	return fmt.Appendln(nil, p.secret, k.ID, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
 }
 func (p *fakePeers) Have(kid string) bool  { return p.have[kid] }
 func (*fakePeers) Patience() time.Duration { return 9 * time.Second }
@@ -117,5 +120,67 @@ func TestKeysOfBeforeAreVouchedFor(t *testing.T) {
 	vouched := slices.DeleteFunc(rows(t, s), func(k store.Key) bool { return k.MAC == nil })
 	if len(vouched) != 1 || vouched[0].ID != old {
 		t.Errorf("vouched for: %v", vouched)
+	}
+}
+
+// Who can write the store cannot make a key live or sign for longer, nor end it
+// early, and this process never vouches for what he wrote; but anybody may revoke.
+func TestTimesOfAKeyAreVouchedFor(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, keys := range []string{InMemory, InDatabase} {
+		for name, forge := range map[string]func(k *store.Key){
+			"longer":     func(k *store.Key) { k.RetireAt, k.RemoveAt = k.RetireAt.Add(year), k.RemoveAt.Add(year) },
+			"shorter":    func(k *store.Key) { k.RetireAt, k.RemoveAt = k.ActivateAt, k.ActivateAt },
+			"unmarked":   func(k *store.Key) { k.RetireAt, k.RemoveAt, k.MAC = k.RetireAt.Add(year), k.RemoveAt.Add(year), nil },
+			"not active": func(k *store.Key) { k.ActivateAt = k.ActivateAt.Add(year) },
+		} {
+			t.Run(keys+"/"+name, func(t *testing.T) {
+				c, s, peers := &clock{now: start}, newStore(t), &fakePeers{}
+				cfg := testConfig(t, s, c)
+				cfg.Keys, cfg.Peers = keys, peers
+				r := open(t, cfg)
+				kid := signing(t, r)
+				was := row(t, s, kid)
+				forged := was
+				forge(&forged)
+				if err := s.UpdateKey(t.Context(), forged); err != nil {
+					t.Fatal(err)
+				}
+				live(t, r, c, 2*time.Second)
+				if got := signing(t, r); got != kid {
+					t.Errorf("%q signs, not %q", got, kid)
+				}
+				if all := r.Published(); len(all) != 1 || !all[0].Until.Equal(was.RemoveAt) {
+					t.Errorf("published: %v, and not until %v", all, was.RemoveAt)
+				}
+				// Rotated meanwhile, its row is written again: with the true times.
+				live(t, r, c, testPolicy.keyDuration)
+				if k := row(t, s, kid); k.RemoveAt.After(was.RemoveAt.Add(testPolicy.keyDuration)) && bytes.Equal(k.MAC, peers.Authenticate(k)) {
+					t.Errorf("vouched for until %v, not %v", k.RemoveAt, was.RemoveAt)
+				}
+				forged.RevokedAt = c.Now()
+				if err := s.UpdateKey(t.Context(), forged); err != nil {
+					t.Fatal(err)
+				}
+				live(t, r, c, time.Second)
+				if _, published := r.Key(kid); published {
+					t.Error("it was revoked and is published")
+				}
+			})
+		}
+	}
+}
+
+// Under another secret of the peers, stored keys are vouched for anew.
+func TestStoredKeysUnderAnotherSecret(t *testing.T) {
+	c, s := &clock{now: start}, newStore(t)
+	cfg := testConfig(t, s, c)
+	cfg.Peers = &fakePeers{secret: "old"}
+	kid := signing(t, open(t, cfg))
+	peers := &fakePeers{secret: "new", have: map[string]bool{kid: true}}
+	cfg.Peers = peers
+	open(t, cfg)
+	if k := row(t, s, kid); !bytes.Equal(k.MAC, peers.Authenticate(k)) {
+		t.Errorf("its MAC is %q", k.MAC)
 	}
 }

@@ -3,6 +3,7 @@ package keyring
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"io"
@@ -302,6 +303,11 @@ func (r *Ring) load(ctx context.Context) error {
 	for _, h := range r.held {
 		h.since = h.row.CreatedAt
 	}
+	// Where the private halves are in the store, so are the times, from before there
+	// were peers or under another secret of theirs.
+	if err := r.vouch(ctx, rows); err != nil {
+		return err
+	}
 	if newest := r.newest(); newest != nil && newest.row.Algorithm != r.cfg.Algorithm {
 		r.replaces = r.wall()
 	}
@@ -311,13 +317,15 @@ func (r *Ring) load(ctx context.Context) error {
 // refresh brings held and the store together. What it learns before an error is
 // kept.
 func (r *Ring) refresh(ctx context.Context) error {
-	rows, err := r.cfg.Store.Keys(ctx)
+	rows, err := r.rows(ctx, r.cfg.Store)
 	if err != nil {
 		return fmt.Errorf("signing keys: %w", err)
 	}
 	adoptErr := r.adopt(rows)
 	r.publish(ctx)
-	if err := r.vouch(ctx, rows); err != nil {
+	// Those that a process has made since that does not know of the peers yet.
+	unmarked := slices.DeleteFunc(slices.Clone(rows), func(k store.Key) bool { return k.MAC != nil })
+	if err := r.vouch(ctx, unmarked); err != nil {
 		return errors.Join(adoptErr, err)
 	}
 	changed, err := r.change(ctx, rows)
@@ -325,7 +333,7 @@ func (r *Ring) refresh(ctx context.Context) error {
 		return errors.Join(adoptErr, err)
 	}
 	if changed {
-		if rows, err = r.cfg.Store.Keys(ctx); err != nil {
+		if rows, err = r.rows(ctx, r.cfg.Store); err != nil {
 			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
 		}
 		adoptErr = r.adopt(rows)
@@ -333,6 +341,32 @@ func (r *Ring) refresh(ctx context.Context) error {
 		r.changed()
 	}
 	return errors.Join(adoptErr, r.clean(ctx, rows))
+}
+
+// rows are the keys in the store. Among peers, who can write the store cannot make a
+// key live longer: of a key that is held here, nothing but that it was revoked is
+// believed of a row without its MAC.
+func (r *Ring) rows(ctx context.Context, from store.Keys) ([]store.Key, error) {
+	rows, err := from.Keys(ctx)
+	for i, row := range rows {
+		h := r.held[row.ID]
+		if h == nil || r.vouched(row) {
+			continue
+		}
+		k := h.row
+		k.MAC, k.Sealed = row.MAC, row.Sealed
+		if k.RevokedAt.IsZero() {
+			k.RevokedAt = row.RevokedAt
+		}
+		rows[i] = k
+	}
+	return rows, err
+}
+
+// vouched says whether a row is ours or another replica's; without peers there is
+// nothing to tell it by.
+func (r *Ring) vouched(k store.Key) bool {
+	return r.cfg.Peers == nil || hmac.Equal(k.MAC, r.cfg.Peers.Authenticate(k))
 }
 
 // adopt takes over what the store says: times, revocations, and keys that other
@@ -356,7 +390,7 @@ func (r *Ring) adopt(rows []store.Key) error {
 			}
 			h.row, h.until = row, time.Time{}
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
-		case fresh != nil:
+		case fresh != nil && r.vouched(row):
 			r.held[row.ID] = &held{row: row, signer: fresh.signer}
 		case r.cfg.Keys == InDatabase && row.Sealed != nil:
 			signer, err := unsealKey(r.cfg.Box, row)
@@ -372,11 +406,11 @@ func (r *Ring) adopt(rows []store.Key) error {
 	return first
 }
 
-// vouch gives a MAC to the keys that this process shares with others and that were
-// made when there were no peers.
+// vouch gives a MAC to those keys that this process shares with others and that have
+// none, or another.
 func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 	for _, k := range rows {
-		if r.cfg.Peers == nil || k.MAC != nil || k.Sealed == nil || r.held[k.ID] == nil {
+		if k.Sealed == nil || r.held[k.ID] == nil || r.vouched(k) {
 			continue
 		}
 		if err := r.cfg.Store.UpdateKey(ctx, r.authenticate(k)); err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -414,7 +448,7 @@ func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
 		}
 	}
 	err = r.cfg.Store.Update(ctx, func(rec store.Records) error {
-		rows, err := rec.Keys(ctx)
+		rows, err := r.rows(ctx, rec)
 		if err != nil {
 			return err
 		}
