@@ -54,7 +54,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.get,
 		Tell: func() { n.bell.Ring(bell.Registry) },
-		Now:  time.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
+		Now:  o.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
 		Logger: o.Logger, Registerer: registry,
 	}
 	if len(c.Algorithms) == 0 {

@@ -27,7 +27,8 @@ const password = "correct horse battery staple"
 type world struct {
 	t    *testing.T
 	cfg  *config.Config
-	own  state.Store // nil: what the configuration names
+	own  state.Store      // nil: what the configuration names
+	now  func() time.Time // nil: the clock of the machine
 	node *Node
 	http *httptest.Server
 	log  *logBuffer
@@ -95,7 +96,7 @@ func (w *world) start() {
 	defer cancel()
 	var err error
 	w.node, err = New(ctx, Options{
-		Config: w.cfg, Version: "test", State: w.own,
+		Config: w.cfg, Version: "test", State: w.own, Now: w.now,
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

@@ -119,7 +119,7 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 		},
 		"the account": func(id string, _ httpapi.Grant) { do("DELETE", "/api/users/"+id, nil, 204) },
 		"at the command line": func(id string, _ httpapi.Grant) {
-			p, err := open(t.Context(), short.cfg, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
+			p, err := open(t.Context(), short.cfg, nil, time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -45,6 +45,8 @@ type Options struct {
 	// node ends. Nil: those that the configuration names.
 	Store store.Store
 	State state.Store
+	// Now tells the time, with a monotonic reading. Nil: time.Now.
+	Now func() time.Time
 }
 
 // A Node is a running replica.
@@ -75,6 +77,9 @@ type Node struct {
 // so. ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	if o.Store != nil && cfg.KeysIn() == keyring.InDatabase && cfg.Storage.Key == "" {
 		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
 	}
@@ -88,7 +93,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
 	var sessions *session.Store
 	ended := func(ctx context.Context, userID string) error { return sessions.EndAll(ctx, userID) }
-	if n.parts, err = open(ctx, cfg, o.Store, o.Logger, registry, ended); err != nil {
+	if n.parts, err = open(ctx, cfg, o.Store, o.Now, o.Logger, registry, ended); err != nil {
 		return nil, err
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -102,7 +107,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if err = revocation.Promise(ctx, n.parts.Store, lives(cfg)); err != nil {
 		return nil, err
 	}
-	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Logger, registry); err != nil {
+	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Now, o.Logger, registry); err != nil {
 		return nil, err
 	}
 	if cfg.Revocation.Check == "shared" && n.state.redis != nil {
@@ -111,7 +116,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	sessions = session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
-		Now: time.Now, Rand: rand.Reader,
+		Now: o.Now, Rand: rand.Reader,
 	})
 	if err := n.openKeys(ctx, o, registry); err != nil {
 		return nil, err
@@ -140,7 +145,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys, Key: find,
 		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
 		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
-		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
 	maps.Copy(backends, n.state.servers)
@@ -236,7 +241,7 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 		Keys: cfg.KeysIn(), Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
 		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: Leeway,
 		MaxAge: cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor(),
-		Store:  n.parts.Store, Now: time.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		Store:  n.parts.Store, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	}
 	if c.Keys == keyring.InDatabase {
 		if c.Box, err = StorageBox(cfg); err != nil {

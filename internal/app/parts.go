@@ -43,7 +43,7 @@ type Parts struct {
 // the use cases on it. What is taken back through these parts is in the log when
 // the call returns; running replicas read it at their next poll.
 func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts, error) {
-	return open(ctx, cfg, nil, logger, prometheus.NewRegistry(), nil)
+	return open(ctx, cfg, nil, time.Now, logger, prometheus.NewRegistry(), nil)
 }
 
 // Close closes the database.
@@ -56,7 +56,7 @@ func (p *Parts) Close() error {
 
 // open makes the parts, on the program's own store if there is one; ended is called for users whose sessions have ended, and
 // with it a view is made, which is a node's.
-func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error) (_ *Parts, err error) {
+func open(ctx context.Context, cfg *config.Config, own store.Store, now func() time.Time, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error) (_ *Parts, err error) {
 	p := &Parts{Store: own}
 	defer func() {
 		if err != nil {
@@ -72,18 +72,18 @@ func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog
 		}
 		p.Store = sqlstore.New(p.DB)
 	}
-	p.Audit, err = audit.New(audit.Config{Store: p.Store, Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: registry})
+	p.Audit, err = audit.New(audit.Config{Store: p.Store, Now: now, Rand: rand.Reader, Logger: logger, Registerer: registry})
 	if err != nil {
 		return nil, err
 	}
-	p.Revocations = &revocation.Log{Store: p.Store, Now: time.Now, Lives: lives(cfg)}
+	p.Revocations = &revocation.Log{Store: p.Store, Now: now, Lives: lives(cfg)}
 	var revoker directory.Revoker = appendOnly{p.Revocations}
 	if ended != nil {
 		p.view, err = revocation.NewView(revocation.Config{
 			Store: p.Store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
 			OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
 			Shared:   cfg.Revocation.Check == "shared",
-			Now:      time.Now, Logger: logger, Registerer: registry,
+			Now:      now, Logger: logger, Registerer: registry,
 		})
 		if err != nil {
 			return nil, err
@@ -100,7 +100,7 @@ func open(ctx context.Context, cfg *config.Config, own store.Store, logger *slog
 	}
 	p.Directory = directory.New(directory.Config{
 		Store: p.Store, Hasher: hasher, Audit: p.Audit, Revocations: revoker, OnEnded: ended,
-		Now: time.Now, Rand: rand.Reader, Logger: logger,
+		Now: now, Rand: rand.Reader, Logger: logger,
 	})
 	return p, nil
 }

@@ -30,7 +30,7 @@ type shared struct {
 
 // openState opens what state.backend names, or takes what the program brought. db
 // is nil if the program brought its own store, too.
-func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, logger *slog.Logger, registerer prometheus.Registerer) (*shared, error) {
+func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer) (*shared, error) {
 	nothing := func() error { return nil }
 	if own != nil {
 		if cfg.State.Backend != "auto" {
@@ -45,9 +45,9 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	}
 	switch backend {
 	case "memory":
-		return &shared{memstate.New(time.Now), nil, nothing, false, nil}, nil
+		return &shared{memstate.New(now), nil, nothing, false, nil}, nil
 	case "sql":
-		return &shared{sqlstate.New(db, time.Now), nil, nothing, false, nil}, nil
+		return &shared{sqlstate.New(db, now), nil, nothing, false, nil}, nil
 	}
 	redis, err := redisstate.Open(cfg.Redis.URL)
 	if err != nil {
@@ -56,7 +56,7 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis", redis}
 	if backend == "tiered" { // which does not need Redis to start
 		s.Store, err = tiered.New(tiered.Config{
-			Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: logger, Registerer: registerer,
+			Fast: redis, Durable: sqlstate.New(db, now), Now: now, Logger: logger, Registerer: registerer,
 		})
 		if err != nil {
 			return nil, errors.Join(err, redis.Close())
