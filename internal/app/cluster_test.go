@@ -328,6 +328,42 @@ func TestStoredKeysBecomeACluster(t *testing.T) {
 	join(t, url, nil).verify(token)
 }
 
+// Under another secret, replicas that share their keys sign and verify with those that
+// they had.
+func TestAnotherSecret(t *testing.T) {
+	stored := func(cfg *config.Config) {
+		cfg.Tokens.Keys = "database"
+		cfg.Storage.Key = strings.Repeat("0123456789abcdef", 4)
+	}
+	url := testenv.Postgres(t)
+	first := join(t, url, stored)
+	oldest := kidOf(t, first.login("admin").AccessToken)
+	if err := first.node.parts.RotateKeys(t.Context()); err != nil { // the very first needs nobody's knowing it
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, func() error {
+		if s, err := first.node.keys.Signer(); err != nil || s.KeyID() == oldest {
+			return errors.New("the next key does not sign")
+		}
+		return nil
+	})
+	token := first.login("admin").AccessToken
+	first.stop()
+	another := func(cfg *config.Config) { stored(cfg); cfg.Cluster.Secret = "another " + clusterSecret }
+	another(first.cfg)
+	first.start()
+	second := join(t, url, another)
+	for _, w := range []*world{first, second} {
+		w.verify(token)
+		eventually(t, 10*time.Second, func() error { // when it is vouched for and known
+			if s, err := w.node.keys.Signer(); err != nil || s.KeyID() != kidOf(t, token) {
+				return errors.New("the key of before does not sign")
+			}
+			return nil
+		})
+	}
+}
+
 // reserve returns a URL on which nobody listens yet.
 func reserve(t *testing.T) string {
 	t.Helper()
