@@ -39,7 +39,7 @@ const clusterSecret = "a secret of thirty-two bytes, and more"
 
 // clusterConfig is a replica on a shared database whose key sets are cached for a
 // second.
-func clusterConfig(t *testing.T, database string) *config.Config {
+func clusterConfig(t testing.TB, database string) *config.Config {
 	cfg := testConfig(t)
 	cfg.Database.URL = database
 	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, clusterSecret
@@ -48,7 +48,7 @@ func clusterConfig(t *testing.T, database string) *config.Config {
 }
 
 // join starts a replica.
-func join(t *testing.T, database string, change func(*config.Config)) *world {
+func join(t testing.TB, database string, change func(*config.Config)) *world {
 	t.Helper()
 	return newWorld(t, func(cfg *config.Config) {
 		*cfg = *clusterConfig(t, database)
@@ -59,7 +59,7 @@ func join(t *testing.T, database string, change func(*config.Config)) *world {
 }
 
 // eventually fails the test unless f returns nil in time.
-func eventually(t *testing.T, within time.Duration, f func() error) {
+func eventually(t testing.TB, within time.Duration, f func() error) {
 	t.Helper()
 	deadline, tick := time.After(within), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
@@ -76,7 +76,7 @@ func eventually(t *testing.T, within time.Duration, f func() error) {
 	}
 }
 
-func kidOf(t *testing.T, token string) string {
+func kidOf(t testing.TB, token string) string {
 	t.Helper()
 	rules := accesstoken.Rules{}
 	in := rules.Inspect(token, time.Now(), func(string) (accesstoken.Key, error) { return accesstoken.Key{}, accesstoken.ErrUnknownKey })

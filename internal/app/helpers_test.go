@@ -25,7 +25,7 @@ const password = "correct horse battery staple"
 // A world is a node with its HTTP face, an administrator and what it wrote to its
 // log.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	cfg  *config.Config
 	own  state.Store      // nil: what the configuration names
 	now  func() time.Time // nil: the clock of the machine
@@ -58,7 +58,7 @@ func (l *logBuffer) tail() string {
 }
 
 // testConfig is a node on a fresh SQLite database whose passwords cost little.
-func testConfig(t *testing.T) *config.Config {
+func testConfig(t testing.TB) *config.Config {
 	cfg := config.Default()
 	cfg.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
 	cfg.Server.PublicURL = "https://auth.example.com"
@@ -68,13 +68,13 @@ func testConfig(t *testing.T) *config.Config {
 	return cfg
 }
 
-func newWorld(t *testing.T, change func(*config.Config)) *world {
+func newWorld(t testing.TB, change func(*config.Config)) *world {
 	t.Helper()
 	return newWorldOn(t, nil, change)
 }
 
 // newWorldOn is newWorld with a state of the test's own.
-func newWorldOn(t *testing.T, own state.Store, change func(*config.Config)) *world {
+func newWorldOn(t testing.TB, own state.Store, change func(*config.Config)) *world {
 	t.Helper()
 	cfg := testConfig(t)
 	if change != nil {
@@ -187,7 +187,7 @@ func (w *world) want(a answer, status int, code string) answer {
 	return a
 }
 
-func decode[T any](t *testing.T, a answer) T {
+func decode[T any](t testing.TB, a answer) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal(a.body, &v); err != nil {
