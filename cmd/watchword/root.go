@@ -28,7 +28,7 @@ a node is running on it or not.`,
 		SilenceUsage:  true,
 	},
 		newServe(), newConfig(), newMigrate(), newBackup(), newRestore(), newUser(), newGroup(), newClaim(),
-		newKeys(), newCluster(), newToken(), newStorage(), newHashPassword(), newVersion(),
+		newKeys(), newCluster(), newToken(), newCanary(), newStorage(), newHashPassword(), newVersion(),
 	)
 	root.PersistentFlags().String("config", "", "configuration `file` (default: $WATCHWORD_CONFIG, or watchword.yaml if it is there)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })

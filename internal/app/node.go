@@ -153,6 +153,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		Backends: backends,
 		Ready:    n.Ready, Timeout: cfg.Health.Timeout,
 	}
+	if cfg.Telemetry.Canary > 0 {
+		if err := n.keepCanary(background, o, service, registry); err != nil {
+			return nil, err
+		}
+	}
 	n.handler, err = httpapi.New(httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{

@@ -82,7 +82,7 @@ func (c *Cluster) runPeers(ctx context.Context) {
 	next := time.NewTimer(mathrand.N(c.cfg.Refresh))
 	defer next.Stop()
 	for {
-		for _, at := range c.others() {
+		for _, at := range c.Others() {
 			asking.Go(func() { c.ask(ctx, at) })
 		}
 		select {
@@ -101,14 +101,15 @@ func (c *Cluster) askAndWait() {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	var asking sync.WaitGroup
-	for _, at := range c.others() {
+	for _, at := range c.Others() {
 		asking.Go(func() { c.ask(ctx, at) })
 	}
 	asking.Wait()
 }
 
-// others are where the other replicas are reached.
-func (c *Cluster) others() []discovery.Peer {
+// Others are where the other replicas are reached; this one may be among them as long
+// as it has not recognised itself.
+func (c *Cluster) Others() []discovery.Peer {
 	var list []discovery.Peer
 	if c.cfg.Peers != nil {
 		list = slices.Clone(c.cfg.Peers())

@@ -304,7 +304,7 @@ func TestPeersFromTheRegistry(t *testing.T) {
 	cfg.URL = "http://auth-3"
 	cl := join(t, cfg)
 	look(t, cl)
-	if got := fmt.Sprint(cl.others()); got != "[{http://auth-0 } {http://auth-1 }]" {
+	if got := fmt.Sprint(cl.Others()); got != "[{http://auth-0 } {http://auth-1 }]" {
 		t.Errorf("got %s", got)
 	}
 }

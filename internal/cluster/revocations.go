@@ -20,7 +20,7 @@ const maxFeedPage = 1 << 20
 // side, what was taken back after a number of a log.
 func (c *Cluster) Revocations(ctx context.Context, log string, after int64, take func(revoked.Page)) {
 	var asking sync.WaitGroup
-	for _, at := range c.others() {
+	for _, at := range c.Others() {
 		asking.Go(func() {
 			page, err := c.feed(ctx, at, log, after)
 			var lie *liar

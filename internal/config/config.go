@@ -28,6 +28,7 @@ type Config struct {
 	Users      Users      `yaml:"users"`
 	Health     Health     `yaml:"health"`
 	Log        Log        `yaml:"log"`
+	Telemetry  Telemetry  `yaml:"telemetry"`
 }
 
 // Server is where this node listens and how the world reaches it.
@@ -282,6 +283,16 @@ type Log struct {
 	Level string `yaml:"level" oneof:"debug info warn error"`
 	// auto is text on a terminal and json elsewhere.
 	Format string `yaml:"format" oneof:"auto text json"`
+}
+
+// Telemetry is what the node measures of itself.
+type Telemetry struct {
+	// How often the node issues a token of nobody's, has every node that it reaches
+	// and a resource server of its own accept it, takes it back, and measures until
+	// the last of them refuses it (watchword_revocation_propagation_seconds). Other
+	// nodes are asked over HTTP (cluster.discovery), the resource server follows
+	// server.public_url. 0s: never.
+	Canary time.Duration `yaml:"canary"`
 }
 
 // Default returns the settings as they are when nothing is set.

@@ -88,6 +88,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"health.timeout":             "1s",
 		"log.level":                  "debug",
 		"log.format":                 "json",
+		"telemetry.canary":           "1m",
 	}
 	var environ []string
 	for _, s := range Settings() {

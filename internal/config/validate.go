@@ -69,6 +69,9 @@ func (c *Config) Validate() error {
 		v.problem(missing, "username and password of the first administrator go together; set both or neither")
 	}
 	v.positive("health.timeout", c.Health.Timeout)
+	if c.Telemetry.Canary != 0 && c.Telemetry.Canary < minCanary {
+		v.problem("telemetry.canary", "each of its rounds is a line in the log of what was taken back; give it %s or more, or 0s", formatDuration(minCanary))
+	}
 
 	for i := range settings {
 		s := &settings[i]
@@ -83,6 +86,9 @@ func (c *Config) Validate() error {
 	}
 	return v.err()
 }
+
+// minCanary is in no way exact.
+const minCanary = 5 * time.Second
 
 // maxDuration bounds every duration, so that no sum of some of them comes near what
 // a time.Duration holds: beyond it, what is kept for long would be kept for no time

@@ -17,6 +17,8 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			`server.address: ":70000" is not a host and a port, such as 127.0.0.1:8080 or :8080`},
 		{"open port", "server: {address: ':0'}",
 			"server.public_url: it must be set when server.address leaves the port open"},
+		{"a canary without a pause", "telemetry: {canary: 1s}",
+			"telemetry.canary: each of its rounds is a line in the log of what was taken back; give it 5s or more, or 0s"},
 		{"nobody is asked, and all are accepted", "revocation: {check: shared, on_outage: allow}",
 			"revocation.on_outage: it would accept tokens that nobody was asked about, and revocation.check is shared; set one of them to its default"},
 		{"public URL without a scheme", "server: {public_url: auth.example.com}",

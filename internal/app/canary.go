@@ -1,0 +1,238 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/canary"
+	"github.com/watchword-auth/watchword/internal/cluster"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+const (
+	// canarySubject is the sub of a canary's token: nobody, who has no rights.
+	canarySubject = "canary"
+	// canaryLife is how long a canary's token lives if it cannot be taken back.
+	canaryLife = time.Minute
+	// canaryBound is the bound of the slowest: a resource server.
+	canaryBound = verify.DefaultMaxStaleness
+)
+
+// keepCanary measures in the background how soon what is taken back is refused.
+func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service, registry *prometheus.Registry) error {
+	cfg := o.Config
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "watchword_revocation_propagation_seconds",
+		Help:    "From when a token was taken back at this replica until it was refused, by whom (telemetry.canary).",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"by"})
+	failed := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "watchword_canary_failures_total",
+		Help: "Rounds of telemetry.canary in which somebody did not accept a good token, or not refuse one that was taken back.",
+	})
+	for _, c := range []prometheus.Collector{took, failed} {
+		if err := registry.Register(c); err != nil {
+			return fmt.Errorf("app: %w", err)
+		}
+	}
+	verifier, err := newCanaryVerifier(cfg, cfg.Server.PublicURL, nil, o.Logger)
+	if err != nil {
+		return err
+	}
+	own := canary.Watcher{Name: "this replica", Accepts: func(ctx context.Context, token string) (bool, error) {
+		_, err := service.Verify(ctx, token)
+		if err != nil && problem.From(err).Kind == problem.Unauthenticated {
+			return false, nil
+		}
+		return err == nil, err
+	}}
+	n.loop(ctx, func(ctx context.Context) {
+		defer verifier.Close()
+		tick := time.NewTicker(cfg.Telemetry.Canary)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if n.Ready() != nil {
+				continue // which is said elsewhere
+			}
+			watchers := []canary.Watcher{own}
+			if n.cluster != nil {
+				for _, at := range n.cluster.Others() {
+					watchers = append(watchers, canary.Replica(at.URL, n.clients.get(at.Name)))
+				}
+			}
+			replicas := len(watchers)
+			watchers = append(watchers, canary.ResourceServer("a resource server", verifier))
+			results, err := canary.Run(ctx, n.canaryToken(o), canaryBound, watchers)
+			for i, r := range results {
+				by := "replica"
+				if i >= replicas {
+					by = "resource_server"
+				}
+				if r.Err == nil {
+					took.WithLabelValues(by).Observe(r.Refused.Seconds())
+				} else {
+					err = errors.Join(err, fmt.Errorf("%s: %w", r.Name, r.Err))
+				}
+			}
+			if err != nil && ctx.Err() == nil {
+				failed.Inc()
+				o.Logger.WarnContext(ctx, "the canary found something wrong", "err", err)
+			}
+		}
+	})
+	return nil
+}
+
+// canaryToken is a token of nobody's, of which nothing is stored but that it was
+// taken back.
+func (n *Node) canaryToken(o Options) canary.Token {
+	cfg := o.Config
+	var id string
+	var expires time.Time
+	return canary.Token{
+		Issue: func(context.Context) (string, error) {
+			signer, err := n.keys.Signer()
+			if err != nil {
+				return "", err
+			}
+			if id, err = token.NewID(rand.Reader); err != nil {
+				return "", err
+			}
+			now := o.Now()
+			expires = now.Add(canaryLife)
+			return signer.Sign(token.Claims{
+				Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Subject: canarySubject, ID: id,
+				IssuedAt: now, NotBefore: now.Add(-Leeway), ExpiresAt: expires,
+			})
+		},
+		TakeBack: func(ctx context.Context, _ string) error {
+			_, err := n.parts.Revocations.TakeBack(ctx, store.Revocation{
+				Kind: string(revoked.Token), Subject: id, ExpiresAt: expires.Add(Leeway), Actor: canarySubject, Reason: "canary",
+			})
+			return err
+		},
+	}
+}
+
+// newCanaryVerifier is a resource server that follows the service at a URL.
+func newCanaryVerifier(cfg *config.Config, base string, client *http.Client, logger *slog.Logger) (*verify.Verifier, error) {
+	return verify.New(verify.Config{
+		Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: Leeway,
+		KeySetURL: base + "/.well-known/jwks.json", RevocationsURL: base + "/api/revocations",
+		HTTPClient: client, Logger: logger,
+	})
+}
+
+// Canary measures once, as a user who logs in and out at the first of some replicas,
+// how soon all of them and a resource server refuse the token.
+func Canary(ctx context.Context, cfg *config.Config, replicas []string, username, password string) ([]canary.Result, error) {
+	clients, err := newPeerClients(cfg.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	client := clients.get("")
+	verifier, err := newCanaryVerifier(cfg, replicas[0], client, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer verifier.Close()
+	var watchers []canary.Watcher
+	for _, base := range replicas {
+		watchers = append(watchers, canary.Replica(base, client))
+	}
+	watchers = append(watchers, canary.ResourceServer("a resource server", verifier))
+	return canary.Run(ctx, canary.Token{
+		Issue: func(ctx context.Context) (string, error) {
+			body, err := json.Marshal(httpapi.LoginRequest{Username: username, Password: password})
+			if err != nil {
+				return "", err
+			}
+			answer, err := post(ctx, client, replicas[0]+"/api/login", "", body, http.StatusOK)
+			if err != nil {
+				return "", err
+			}
+			var grant httpapi.Grant
+			err = json.Unmarshal(answer, &grant)
+			return grant.AccessToken, err
+		},
+		TakeBack: func(ctx context.Context, token string) error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), canaryBound) // also on Ctrl-C
+			defer cancel()
+			_, err := post(ctx, client, replicas[0]+"/api/logout", token, nil, http.StatusNoContent)
+			return err
+		},
+	}, canaryBound, watchers)
+}
+
+// post returns the body of an answer that has the status, else its problem.
+func post(ctx context.Context, client *http.Client, url, token string, body []byte, status int) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, accesstoken.MaxKeySetLength))
+	if err == nil && answer.StatusCode != status {
+		var p httpapi.Problem
+		_ = json.Unmarshal(text, &p) // a proxy's has none
+		err = fmt.Errorf("%s answers %d %s", url, answer.StatusCode, p.Detail)
+	}
+	return text, err
+}
+
+// ReplicaURLs are where the live replicas of a cluster are reached, or the one node.
+func (p *Parts) ReplicaURLs(ctx context.Context, cfg *config.Config) ([]string, error) {
+	if !cfg.Cluster.Enabled {
+		return []string{cfg.Server.PublicURL}, nil
+	}
+	if cfg.Cluster.Discovery == "static" {
+		return cfg.Cluster.StaticPeers, nil
+	}
+	status, err := cluster.ReadStatus(ctx, p.Store.(store.Registry), cfg.Cluster.Secret)
+	if err != nil {
+		return nil, err
+	}
+	var urls []string
+	for _, r := range status.Replicas {
+		if r.URL != "" && r.Standing == cluster.Live {
+			urls = append(urls, r.URL)
+		}
+	}
+	if len(urls) == 0 {
+		return nil, errors.New("no replica says where it is reached (cluster.advertise_url); name the URLs of all as arguments")
+	}
+	slices.Sort(urls)
+	return urls, nil
+}

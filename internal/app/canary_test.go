@@ -1,0 +1,87 @@
+package app
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/testenv"
+)
+
+// The job asks every replica and a resource server, and leaves little behind; the
+// command does the same as a user.
+func TestCanary(t *testing.T) {
+	database := testenv.Postgres(t)
+	front, listener := opened(t)
+	watched := func(cfg *config.Config) {
+		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, 5*time.Second
+	}
+	one, _ := reachable(t, database, watched)
+	two, leave := reachable(t, database, watched)
+	server := &http.Server{Handler: one.node.Handler()}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+
+	measured := func(by string) float64 {
+		return one.metric(`watchword_revocation_propagation_seconds_count{by="` + by + `"}`)
+	}
+	eventually(t, 30*time.Second, func() error {
+		text := string(one.do("GET", "/metrics", "", nil).body)
+		if !strings.Contains(text, `watchword_revocation_propagation_seconds_count{by="resource_server"}`) {
+			return errors.New("nothing was measured: " + one.log.tail())
+		}
+		return nil
+	})
+	if replicas, servers := measured("replica"), measured("resource_server"); replicas != 2*servers {
+		t.Errorf("%v replicas and %v resource servers were measured", replicas, servers)
+	}
+	if one.metric("watchword_canary_failures_total") != 0 {
+		t.Error("something is wrong: " + one.log.tail())
+	}
+	slow := one.metric(`watchword_revocation_propagation_seconds_bucket{by="replica",le="10"}`) - one.metric(`watchword_revocation_propagation_seconds_bucket{by="replica",le="1"}`)
+	if slow != 0 {
+		t.Errorf("%v replicas took more than a second, with a bell", slow)
+	}
+	lines, _, err := one.node.parts.Store.RevocationsAfter(t.Context(), 0, 100)
+	if err != nil || len(lines) == 0 {
+		t.Fatalf("%v, %v", lines, err)
+	}
+	for _, l := range lines {
+		if l.Reason != "canary" || l.ExpiresAt.After(l.CreatedAt.Add(canaryLife+2*Leeway)) {
+			t.Errorf("it leaves behind %+v", l)
+		}
+	}
+
+	urls, err := one.node.parts.ReplicaURLs(t.Context(), one.cfg)
+	if err != nil || len(urls) != 2 {
+		t.Fatalf("the replicas are %v, %v", urls, err)
+	}
+	results, err := Canary(t.Context(), one.cfg, urls, "admin", password)
+	if err != nil || len(results) != 3 {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	for _, r := range results {
+		if r.Err != nil || r.Refused > time.Second {
+			t.Errorf("%+v", r)
+		}
+		t.Logf("%s: %v", r.Name, r.Refused)
+	}
+	if _, err := Canary(t.Context(), one.cfg, urls, "admin", "wrong"); err == nil || !strings.Contains(err.Error(), "answers 401") {
+		t.Errorf("a wrong password: %v", err)
+	}
+
+	// A replica that is not reached is a failure, and said.
+	leave()
+	eventually(t, 40*time.Second, func() error {
+		if one.metric("watchword_canary_failures_total") == 0 {
+			return errors.New("no failure is counted")
+		}
+		return nil
+	})
+	if !strings.Contains(one.log.String(), two.cfg.Cluster.AdvertiseURL) {
+		t.Error("the log does not say who it is")
+	}
+}

@@ -1,0 +1,145 @@
+// Package canary measures how soon what is taken back is refused: a token is issued,
+// everybody accepts it, it is taken back, and everybody is asked until he refuses.
+//
+// Who calls it: app, for the command and for the job in the background.
+package canary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify"
+)
+
+const (
+	// acceptWithin is how long somebody may take until he accepts the token.
+	acceptWithin = 10 * time.Second
+	// every is how often somebody is asked.
+	every = 5 * time.Millisecond
+)
+
+// A Token is issued and taken back by whoever can.
+type Token struct {
+	Issue func(ctx context.Context) (token string, err error)
+	// TakeBack returns nil when it is done for certain.
+	TakeBack func(ctx context.Context, token string) error
+}
+
+// A Watcher is asked about the token.
+type Watcher struct {
+	Name string
+	// Accepts says whether the token is accepted, or an error if there is no answer.
+	Accepts func(ctx context.Context, token string) (bool, error)
+}
+
+// A Result is what became of asking a watcher.
+type Result struct {
+	Name string
+	// Refused is how long after the token was taken back the question began that was
+	// the first to be refused.
+	Refused time.Duration
+	Err     error // it never accepted the token, or not refused it within the bound
+}
+
+// Run measures once. The token is taken back also if not everybody has accepted it.
+func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) ([]Result, error) {
+	token, err := t.Issue(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("canary: no token was issued: %w", err)
+	}
+	results := make([]Result, len(watchers))
+	each := func(f func(Watcher, *Result)) {
+		var asking sync.WaitGroup
+		for i, w := range watchers {
+			asking.Go(func() { f(w, &results[i]) })
+		}
+		asking.Wait()
+	}
+	each(func(w Watcher, r *Result) {
+		r.Name = w.Name
+		if _, err := until(ctx, w, token, true, acceptWithin); err != nil {
+			r.Err = fmt.Errorf("it does not accept a good token: %w", err)
+		}
+	})
+	if err := t.TakeBack(ctx, token); err != nil {
+		return nil, fmt.Errorf("canary: the token was not taken back: %w", err)
+	}
+	each(func(w Watcher, r *Result) {
+		if r.Err != nil {
+			return
+		}
+		took, err := until(ctx, w, token, false, bound)
+		if r.Refused = took; err != nil {
+			r.Err = fmt.Errorf("it does not refuse what was taken back: %w", err)
+		}
+	})
+	return results, nil
+}
+
+// until asks a watcher until he answers as wanted, and says how long after the
+// beginning that question began.
+func until(ctx context.Context, w Watcher, token string, want bool, within time.Duration) (time.Duration, error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	last := errors.New("it was not asked")
+	for {
+		asked := time.Since(began)
+		accepts, err := w.Accepts(ctx, token)
+		switch {
+		case err == nil && accepts == want:
+			return asked, nil
+		case err == nil:
+			last = fmt.Errorf("accepted is %v", accepts)
+		case ctx.Err() == nil:
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("after %v: %w", time.Since(began).Round(time.Millisecond), last)
+		case <-tick.C:
+		}
+	}
+}
+
+// Replica is a watcher that is asked over HTTP.
+func Replica(base string, client *http.Client) Watcher {
+	return Watcher{base, func(ctx context.Context, token string) (bool, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/verify", nil)
+		if err != nil {
+			return false, err
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		answer, err := client.Do(r)
+		if err != nil {
+			return false, err
+		}
+		defer answer.Body.Close()
+		_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10)) // so that the connection can be used again
+		switch answer.StatusCode {
+		case http.StatusOK:
+			return true, nil
+		case http.StatusUnauthorized:
+			return false, nil
+		}
+		return false, fmt.Errorf("it answers %d", answer.StatusCode)
+	}}
+}
+
+// ResourceServer is a watcher that checks tokens itself.
+func ResourceServer(name string, v *verify.Verifier) Watcher {
+	return Watcher{name, func(ctx context.Context, token string) (bool, error) {
+		_, err := v.Verify(ctx, token)
+		if errors.Is(err, verify.ErrRevoked) {
+			return false, nil
+		}
+		return err == nil, err
+	}}
+}
