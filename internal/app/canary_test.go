@@ -14,6 +14,7 @@ import (
 // The job asks every replica and a resource server, and leaves little behind; the
 // command does the same as a user.
 func TestCanary(t *testing.T) {
+	t.Parallel()
 	database := testenv.Postgres(t)
 	front, listener := opened(t)
 	watched := func(cfg *config.Config) {

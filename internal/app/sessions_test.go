@@ -46,6 +46,7 @@ func (w *world) renew(token string) (next string, a answer) {
 func TestLogoutAgainstRenewals(t *testing.T) {
 	for name, open := range backends {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			database, change := open(t)
 			worlds := []*world{join(t, database, change), join(t, database, change)}
 			for round := range 15 {
@@ -110,6 +111,7 @@ func TestLogoutAgainstRenewals(t *testing.T) {
 func TestSessionsOverReplicas(t *testing.T) {
 	for name, open := range backends {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			database, change := open(t)
 			worlds := []*world{join(t, database, change), join(t, database, change)}
 			worlds[0].user("tester")
@@ -189,6 +191,7 @@ func TestSessionsOverReplicas(t *testing.T) {
 func TestMaxPerUserOverReplicas(t *testing.T) {
 	for name, open := range backends {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			database, change := open(t)
 			limited := func(cfg *config.Config) { change(cfg); cfg.Sessions.MaxPerUser = 3 }
 			worlds := []*world{join(t, database, limited), join(t, database, limited)}

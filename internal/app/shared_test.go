@@ -25,6 +25,7 @@ func TestSharedCheck(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			database, redis := open(t)
 			shared := func(cfg *config.Config) {
 				cfg.Revocation.Check, cfg.Redis.URL = "shared", redis
@@ -96,6 +97,7 @@ func TestRevokedTokenInRedis(t *testing.T) {
 // replica relies on what Redis was not told. While the database is away tokens are
 // refused.
 func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
+	t.Parallel()
 	database, redis := testenv.StartMariaDB(t), testenv.StartRedis(t)
 	shared := func(cfg *config.Config) {
 		cfg.Revocation.Check, cfg.Redis.URL = "shared", redis.URL
