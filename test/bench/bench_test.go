@@ -117,6 +117,8 @@ func startServer(b *testing.B, dir string, env []string, name string, args ...st
 		resp, err := s.client.Get(s.url + "/readyz")
 		if err == nil {
 			resp.Body.Close()
+		}
+		if err == nil && resp.StatusCode != http.StatusServiceUnavailable { // which it is while it starts
 			return s
 		}
 		if time.Now().After(deadline) {
