@@ -32,7 +32,7 @@ user will do, without any rights.
 It ends with the status 1 if somebody does not accept the token, or not refuse it
 within 10 seconds. To have a node measure all the time, set telemetry.canary.`,
 		Example: `  watchword canary --username canary
-  watchword canary --username canary https://auth-0:8080 https://auth-1:8080 < password.txt`,
+  watchword canary --username canary https://auth-0 https://auth-1 < password.txt`,
 		Args: arguments(0, 256),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := needAll(cmd, "username"); err != nil {
