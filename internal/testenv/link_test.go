@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -83,10 +84,17 @@ func TestLink(t *testing.T) {
 	}
 
 	p.Set(Fault{Cut: true})
-	for _, c := range []net.Conn{old, dial()} {
+	if err := talk(old, long); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("cut: %v", err)
+	}
+	// A new connection may be reset before the dial has returned, or after.
+	if c, err := net.Dial("tcp", p.Addr); err == nil {
 		if err := talk(c, long); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("cut: %v", err)
+			t.Errorf("new while cut: %v", err)
 		}
+		c.Close()
+	} else if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("dial while cut: %v", err)
 	}
 	p.Set(Fault{})
 	if err := talk(dial(), long); err != nil {
