@@ -5,6 +5,20 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+# failures shows what each failed test printed, and whatever belongs to no test
+# that ended: a panic, a data race in another goroutine, a build that failed.
+failures() {
+	awk '
+		/^=== (RUN|CONT|NAME|PAUSE) / { name = $3; next }
+		/^ *--- (PASS|SKIP): /        { delete out[$3]; next }
+		/^ *--- FAIL: /               { print; printf "%s", out[$3]; delete out[$3]; next }
+		/^FAIL\t/                     { for (t in out) printf "%s", out[t]; print }
+		/^(ok  |FAIL|\?   )\t/        { split("", out); name = ""; next }
+		/^(PASS|FAIL|testing: warning: no tests to run)$/ { next }
+		                              { out[name] = out[name] $0 "\n" }
+		END                           { for (t in out) printf "%s", out[t] }' "$1"
+}
+
 status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -15,7 +29,7 @@ done
 if ((status)); then
 	echo
 	echo "what failed:"
-	grep -E -A 40 '^\s*--- FAIL|^panic:|WARNING: DATA RACE|^FAIL|\[build failed\]|^# ' "$log" | head -400
+	failures "$log" | cut -c1-500 | head -1000
 fi
 if grep -E '^\s*--- SKIP' "$log"; then
 	echo "these tests were skipped; in this project that is a failure"
