@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
 // Bounds on how long a client may take, so that slow ones hold nothing up. The
@@ -165,8 +166,8 @@ Ctrl-C stops it.
 
 // maskURL leaves out what follows the scheme of a database that needs a password.
 func maskURL(url string) string {
-	if strings.HasPrefix(url, sqliteScheme) {
-		return strings.TrimPrefix(url, sqliteScheme)
+	if file, ok := sqldb.SQLiteFile(url); ok {
+		return file
 	}
 	scheme, _, _ := strings.Cut(url, ":")
 	return scheme
