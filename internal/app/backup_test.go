@@ -56,6 +56,28 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// A backup that a binary made which knew the first migration alone, with the storage
+// key of 32 zero bytes: one user with a claim, an administrator, a key, a session and a
+// logout.
+func TestBackupOfTheFirstSchema(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Storage.Key, cfg.Admin.Username, cfg.Admin.Password = strings.Repeat("00", 32), "", ""
+	cfg.Complete()
+	done, err := Restore(t.Context(), cfg, slog.New(slog.DiscardHandler), "testdata/level-1.backup", "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for table, rows := range map[string]int{"users": 2, "signing_keys": 1, "revocations": 1, "audit_events": 13, "state_records": 1} {
+		if done.Rows[table] != rows {
+			t.Errorf("%d rows of %s, want %d", done.Rows[table], table, rows)
+		}
+	}
+	w := newWorld(t, func(c *config.Config) { *c = *cfg })
+	if got := w.verify(w.login("tester").AccessToken)["log"]; got != "r" {
+		t.Errorf("the claim log is %v", got)
+	}
+}
+
 // sqliteFile is where a node's database is.
 func sqliteFile(c *config.Config) string {
 	file, _ := sqldb.SQLiteFile(c.Database.URL)
