@@ -874,6 +874,7 @@ func settingStays(t *testing.T, a, b store.Store) {
 				return
 			}
 			written.Store(n)
+			time.Sleep(time.Millisecond) // or whoever reads may starve
 		}
 	})
 	for range 30 {
