@@ -415,7 +415,7 @@ func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 		}
 		// The row is read again: it may have been sealed anew or revoked meanwhile.
 		err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
-			rows, err := rec.Keys(ctx)
+			rows, err := r.rows(ctx, rec)
 			if err != nil {
 				return err
 			}
