@@ -29,6 +29,10 @@ const (
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
+	// maxStreams is how many requests a connection of HTTP/2 may have under way:
+	// enough for a browser or a proxy, which open another one for more, and few enough
+	// that connections, which the system counts, stay the measure of what is held.
+	maxStreams = 32
 	// shutdownTimeout is how long requests that are under way may take to end
 	// after the listener has closed.
 	shutdownTimeout = 30 * time.Second
@@ -49,15 +53,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	defer listener.Close()
 
 	front := newFront()
-	server := &http.Server{
-		Handler:           front,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
+	server := newServer(front, logger)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal})
@@ -104,6 +100,20 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// newServer makes the server, with its bounds.
+func newServer(h http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
 }
 
 // listen opens the port, or says in one sentence why not.

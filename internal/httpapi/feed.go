@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,11 +23,13 @@ import (
 const (
 	// feedPage is how many entries a page has, if the reader does not say. He may ask
 	// for up to feedMaxPage, and gets them unless feedMaxLarge others are being sent
-	// as many. feedBurst is what a stream sends at once. Anybody may ask, and then
-	// read slowly, so what waits to be sent has to be little.
+	// as many. feedBurst is what a stream sends at once, and what a page has while
+	// feedMaxPages longer ones are being sent. Anybody may ask, and then read slowly,
+	// so what waits to be sent has to be little.
 	feedPage     = 1000
 	feedMaxPage  = 10000
 	feedMaxLarge = 16
+	feedMaxPages = 64
 	feedBurst    = 100
 	// feedMaxStreams bounds the event streams of a replica, and the requests that wait:
 	// each is a connection that anybody may open.
@@ -75,6 +78,7 @@ type Feed struct {
 
 	streams atomic.Int64 // and waiting requests
 	large   atomic.Int64 // answers of more than feedPage entries
+	pages   atomic.Int64 // answers of more than feedBurst entries
 }
 
 // feedHead is a revoked.Page without the entries.
@@ -115,6 +119,12 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
+	}
+	if len(page.Entries) > feedBurst {
+		defer f.pages.Add(-1)
+		if f.pages.Add(1) > feedMaxPages {
+			page.Entries, page.More = page.Entries[:feedBurst], true
+		}
 	}
 	f.writePage(w, r, q, page)
 }
@@ -237,22 +247,39 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 	// Not to be stored, and without an ETag: every answer says as of when it is
 	// true, so no two are the same, and an old one would pass for a new one.
 	h.Set("Cache-Control", "no-store")
+	if len(body) >= feedZip && acceptsGzip(r.Header) {
+		h.Set("Content-Encoding", "gzip")
+		body = zipped(body)
+	}
+	writeSlowly(w, http.StatusOK, body)
+}
+
+// writeSlowly gives a client that may be anybody feedWriteTimeout to accept the body.
+func writeSlowly(w http.ResponseWriter, status int, body []byte) {
 	// The server's own deadline may have begun when the request did. One that knows
 	// no deadlines has none to extend.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedWriteTimeout))
-	if len(body) < feedZip || !acceptsGzip(r.Header) {
-		_, _ = w.Write(body) // the client is gone: there is nobody to tell
-		return
-	}
-	h.Set("Content-Encoding", "gzip")
-	z := zippers.Get().(*gzip.Writer)
-	defer zippers.Put(z)
-	z.Reset(w)
-	_, _ = z.Write(body)
-	_ = z.Close()
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client is gone: there is nobody to tell
 }
 
-// zippers are kept: one has a megabyte of tables.
+// zipped is the body in gzip. It is whole before anything is sent: a compressor has
+// a megabyte of tables, which no slow reader may hold, and there are no more of them
+// than can work at once.
+func zipped(body []byte) []byte {
+	zipping <- struct{}{}
+	defer func() { <-zipping }()
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	var out bytes.Buffer
+	z.Reset(&out)
+	_, _ = z.Write(body) // into memory: cannot fail
+	_ = z.Close()
+	return out.Bytes()
+}
+
+var zipping = make(chan struct{}, runtime.GOMAXPROCS(0))
+
 var zippers = sync.Pool{New: func() any {
 	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that there is
 	return z

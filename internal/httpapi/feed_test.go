@@ -632,6 +632,17 @@ func TestFeedHasRoomForSoManyLargePages(t *testing.T) {
 	if left := n.feed.large.Load(); left != feedMaxLarge {
 		t.Errorf("%d are left", left)
 	}
+	n.feed.pages.Store(feedMaxPages - 1)
+	expect("", feedPage)
+	n.feed.pages.Store(feedMaxPages)
+	expect("?limit=5000", feedBurst)
+	expect("?after=0&wait=1", feedBurst)
+	if p := n.page(t, "?after=1190"); len(p.Entries) != 10 || p.More {
+		t.Errorf("what is short comes whole: %d entries, more: %t", len(p.Entries), p.More)
+	}
+	if left := n.feed.pages.Load(); left != feedMaxPages {
+		t.Errorf("%d are left", left)
+	}
 }
 
 // until leaves when it has everything up to the head.
