@@ -215,7 +215,7 @@ type Sessions struct {
 	// idle. Not shorter than tokens.token_duration.
 	Idle time.Duration `yaml:"idle"`
 	// How many sessions a user may have at once; one more ends the oldest.
-	// 0: any number.
+	// 0: no bound but 10000, beyond which the oldest end now and then.
 	MaxPerUser int `yaml:"max_per_user"`
 }
 
