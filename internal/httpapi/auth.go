@@ -87,6 +87,7 @@ func writeGrant(w http.ResponseWriter, r *http.Request, grant login.Grant, err e
 		WriteProblem(w, r, err)
 		return
 	}
+	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1 asks for it beside no-store
 	writeJSON(w, http.StatusOK, Grant{
 		AccessToken: grant.AccessToken, TokenType: "Bearer", ExpiresIn: int64(grant.ExpiresIn / time.Second),
 		RefreshToken: grant.RefreshToken, SessionID: grant.SessionID,
