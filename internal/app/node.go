@@ -165,7 +165,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Keys: published, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
-		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed},
+		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed, Proxies: proxies},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})
