@@ -226,7 +226,7 @@ func TestNobodyIsTwoByAComma(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	certFile, keyFile, roots := certificate(t)
-	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}})
+	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,8 +252,50 @@ func TestTLS(t *testing.T) {
 			conn.Close()
 		}
 	}
-	if _, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}}); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
+	if _, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}}, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
 		t.Errorf("a certificate in place of a key: %v", err)
+	}
+}
+
+// A renewed certificate is shown without a restart, and half of one is not.
+func TestTLSCertificateIsRenewed(t *testing.T) {
+	certFile, keyFile := peerCertificate(t)
+	newCert, newKey := peerCertificate(t)
+	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	go server.Serve(l) //nolint:errcheck // closed below
+	t.Cleanup(func() { server.Close() })
+	shown := func() string {
+		t.Helper()
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return string(conn.ConnectionState().PeerCertificates[0].Raw)
+	}
+	before := shown()
+	if err := os.Rename(newCert, certFile); err != nil {
+		t.Fatal(err)
+	}
+	if shown() != before {
+		t.Error("a certificate is shown whose key is not there yet")
+	}
+	if err := os.Rename(newKey, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	after := shown()
+	if after == before {
+		t.Error("the old one is shown")
+	}
+	if err := os.Remove(certFile); err != nil {
+		t.Fatal(err)
+	}
+	if shown() != after {
+		t.Error("without a file, the one before is not shown")
 	}
 }
 

@@ -46,7 +46,7 @@ const (
 // name is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
-	listener, err := listen(cfg)
+	listener, err := listen(cfg, logger)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func newServer(h http.Handler, logger *slog.Logger) *http.Server {
 }
 
 // listen opens the port, or says in one sentence why not.
-func listen(cfg *config.Config) (net.Listener, error) {
+func listen(cfg *config.Config, logger *slog.Logger) (net.Listener, error) {
 	s := cfg.Server
 	l, err := net.Listen("tcp", s.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -129,14 +129,14 @@ func listen(cfg *config.Config) (net.Listener, error) {
 	if s.TLS.CertFile == "" {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(s.TLS.CertFile, s.TLS.KeyFile)
+	cert, err := newListenerCertificate(s.TLS.CertFile, s.TLS.KeyFile, logger)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("server.tls: %w", err), l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
 	t := &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2", "http/1.1"},
-		Certificates: []tls.Certificate{cert},
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: cert.get,
 	}
 	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {
 		// Clients need none; replicas that ask do (httpapi.KeySets).

@@ -55,7 +55,8 @@ type Server struct {
 
 // TLS on the listener itself. Without it, put a proxy in front that does TLS.
 type TLS struct {
-	// File with the certificate and its chain, PEM. Needs key_file.
+	// File with the certificate and its chain, PEM. Needs key_file. Both files are
+	// read again when they change, so a renewed certificate needs no restart.
 	CertFile string `yaml:"cert_file"`
 	// File with the certificate's private key, PEM. Needs cert_file.
 	KeyFile string `yaml:"key_file"`
