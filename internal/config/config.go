@@ -55,7 +55,8 @@ type Server struct {
 
 // TLS on the listener itself. Without it, put a proxy in front that does TLS.
 type TLS struct {
-	// File with the certificate and its chain, PEM. Needs key_file.
+	// File with the certificate and its chain, PEM. Needs key_file. Both files are
+	// read again when they change, so a renewed certificate needs no restart.
 	CertFile string `yaml:"cert_file"`
 	// File with the certificate's private key, PEM. Needs cert_file.
 	KeyFile string `yaml:"key_file"`
@@ -215,7 +216,7 @@ type Sessions struct {
 	// idle. Not shorter than tokens.token_duration.
 	Idle time.Duration `yaml:"idle"`
 	// How many sessions a user may have at once; one more ends the oldest.
-	// 0: any number.
+	// 0: no bound but 10000, beyond which the oldest end now and then.
 	MaxPerUser int `yaml:"max_per_user"`
 }
 

@@ -1,8 +1,10 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/audit"
@@ -141,16 +143,60 @@ func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, c
 	if err != nil {
 		return unavailable(err)
 	}
-	for _, sess := range sessions {
-		if sess.ID == by.SessionID {
-			continue
+	others := slices.DeleteFunc(sessions, func(one session.Session) bool { return one.ID == by.SessionID })
+	err = s.endSessions(ctx, others, "session_ended")
+	s.recordEnd(ctx, by, "session_end_others", by.Subject, client, err)
+	return err
+}
+
+// sessionsPerStep is how many sessions end in one transaction of the log.
+const sessionsPerStep = 100
+
+// endSessions is endSession for many of one user.
+func (s *Service) endSessions(ctx context.Context, sessions []session.Session, reason string) error {
+	for step := range slices.Chunk(sessions, sessionsPerStep) {
+		if err := ctx.Err(); err != nil {
+			return unavailable(err)
 		}
-		if _, err = s.endSession(ctx, sess, "session_ended"); err != nil {
+		if err := s.endStep(ctx, step, reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endStep deletes the records first, as endSession does. The lines follow for all
+// that may have been deleted, whatever becomes of the others.
+func (s *Service) endStep(ctx context.Context, sessions []session.Session, reason string) error {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	var lines []store.Revocation
+	var failed error
+	for _, sess := range sessions {
+		lines = append(lines, s.line(revoked.Session, sess.ID, sess.UserID, reason))
+		if failed = s.Sessions.End(ctx, sess.UserID, sess.ID); failed != nil {
+			failed = unavailable(failed)
 			break
 		}
 	}
-	s.recordEnd(ctx, by, "session_end_others", by.Subject, client, err)
-	return err
+	var seq int64
+	err := s.Store.Update(ctx, func(r store.Records) (err error) {
+		if s.SessionsReturn {
+			longest, err := s.Revocations.Longest(ctx, r)
+			if err != nil {
+				return err
+			}
+			for i := range lines {
+				lines[i].ExpiresAt = lines[i].CreatedAt.Add(longest.Session + longest.Token)
+			}
+		}
+		seq, err = s.Revocations.Append(ctx, r, lines...)
+		return err
+	})
+	if err != nil {
+		return unavailable(err)
+	}
+	return cmp.Or(failed, s.settle(ctx, seq))
 }
 
 // EndAllSessions ends all sessions of a user and takes back all its tokens.
@@ -287,14 +333,8 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 	if err != nil {
 		return unavailable(err)
 	}
-	for _, sess := range sessions {
-		if sess.CreatedAt.Before(before) {
-			if _, err := s.endSession(ctx, sess, "user_revoked"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	older := slices.DeleteFunc(sessions, func(one session.Session) bool { return !one.CreatedAt.Before(before) })
+	return s.endSessions(ctx, older, "user_revoked")
 }
 
 // endSession deletes the record first: from then on nothing is signed for the

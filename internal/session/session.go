@@ -1,12 +1,16 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,6 +43,13 @@ const (
 	// minLife is what must be left of a session for a renewal to be of use: tokens
 	// count whole seconds.
 	minLife = time.Second
+	// MaxSessions is how many sessions a user may have where there is no other bound,
+	// so that nobody makes work without end of his own sessions. It is looked at in
+	// one of boundEvery sign-ins, because that costs a list, and then up to boundStep
+	// are ended.
+	MaxSessions = 10000
+	boundEvery  = 64
+	boundStep   = 256
 	// maxUserAgent bounds what is kept of a client's description, in bytes.
 	maxUserAgent = 256
 )
@@ -87,7 +98,8 @@ type Config struct {
 	RefreshDuration time.Duration
 	// RenewGrace is how long a spent refresh token still gives its successor.
 	RenewGrace time.Duration
-	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound.
+	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound but
+	// MaxSessions.
 	MaxPerUser int
 	Now        func() time.Time
 	Rand       io.Reader
@@ -100,8 +112,8 @@ type Store struct{ Config }
 func New(c Config) *Store { return &Store{c} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
-// of the user beyond MaxPerUser are ended, the oldest first; they are returned,
-// with an error too, because their tokens have still to be taken back.
+// of the user beyond MaxPerUser or MaxSessions are ended, the oldest first; they are
+// returned, with an error too, because their tokens have still to be taken back.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
@@ -126,7 +138,7 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	if _, err := s.State.Create(ctx, key(userID, rec.ID), value, s.life(rec, now)); err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: start: %w", err)
 	}
-	ended, err := s.endOldest(ctx, userID)
+	ended, err := s.endOldest(ctx, userID, id)
 	if err != nil {
 		return Session{}, "", ended, err
 	}
@@ -236,8 +248,34 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 		}
 		sessions = append(sessions, one)
 	}
-	slices.SortFunc(sessions, func(a, b Session) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	slices.SortFunc(sessions, newestFirst)
 	return sessions, nil
+}
+
+// newestFirst is the order of a list; of two sessions that began at the same moment,
+// too, one is always the first.
+func newestFirst(a, b Session) int {
+	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(a.ID, b.ID))
+}
+
+// Mark says where in a list the session stands, for After.
+func (s Session) Mark() string {
+	return strconv.FormatInt(s.CreatedAt.UnixNano(), 36) + "." + s.ID
+}
+
+// After returns those of a list that follow the one of the mark, which need not be
+// there any more.
+func After(sessions []Session, mark string) ([]Session, error) {
+	created, id, _ := strings.Cut(mark, ".")
+	nanos, err := strconv.ParseInt(created, 36, 64)
+	if err != nil {
+		return nil, problem.New(problem.Invalid, "invalid_cursor", "this is not where a page ended").Because(err)
+	}
+	at, found := slices.BinarySearchFunc(sessions, Session{ID: id, CreatedAt: time.Unix(0, nanos)}, newestFirst)
+	if found {
+		at++
+	}
+	return sessions[at:], nil
 }
 
 // End ends a session: it cannot be renewed any more. That it had ended already
@@ -259,15 +297,19 @@ func (s *Store) EndAll(ctx context.Context, userID string) error {
 
 // endOldest looks after the new session was written, so that of two sign-ins at
 // the same moment at least one sees both.
-func (s *Store) endOldest(ctx context.Context, userID string) ([]Session, error) {
-	if s.MaxPerUser == 0 {
-		return nil, nil
+func (s *Store) endOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
+	limit, most := s.MaxPerUser, math.MaxInt
+	if limit == 0 {
+		if started[0]%boundEvery != 0 { // a random byte
+			return nil, nil
+		}
+		limit, most = MaxSessions, boundStep
 	}
 	sessions, err := s.List(ctx, userID)
-	if err != nil || len(sessions) <= s.MaxPerUser {
+	if err != nil || len(sessions) <= limit {
 		return nil, err
 	}
-	beyond := sessions[s.MaxPerUser:]
+	beyond := sessions[max(limit, len(sessions)-most):]
 	for i, old := range beyond {
 		if err := s.End(ctx, userID, old.ID); err != nil {
 			return beyond[:i], err
