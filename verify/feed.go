@@ -35,6 +35,10 @@ const (
 	pageLimit    = 10_000   // entries
 	maxPage      = 16 << 20 // bytes
 	maxFeedRetry = 3 * time.Second
+	// A stream that was well for pollEvery and then ends is begun again within
+	// maxReattach: its replica is gone, and another is there. One that ends sooner
+	// is begun again more slowly: nobody knows yet why it does.
+	maxReattach = 100 * time.Millisecond
 	// clockSkew is for how long entries are kept after they expired.
 	clockSkew  = 10 * time.Minute
 	sweepEvery = time.Minute
@@ -154,6 +158,7 @@ func (f *follower) run(ctx context.Context) {
 		case byPages:
 			pause.Reset(jitter(pollEvery*8/10, pollEvery))
 		default:
+			begun := f.cfg.Now()
 			useful, err := f.stream(ctx)
 			if useful {
 				f.streams.note(nil)
@@ -163,7 +168,11 @@ func (f *follower) run(ctx context.Context) {
 				streamAgain = f.cfg.Now().Add(jitter(without/2, without))
 				without = min(2*without, maxWithoutStream)
 			}
-			pause.Reset(jitter(pollEvery/10, pollEvery/2))
+			if useful && f.cfg.Now().Sub(begun) >= pollEvery {
+				pause.Reset(jitter(0, maxReattach))
+			} else {
+				pause.Reset(jitter(pollEvery/10, pollEvery/2))
+			}
 		}
 		failures = 0
 	}

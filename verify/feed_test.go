@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -109,6 +110,40 @@ func TestAStreamIsResumed(t *testing.T) {
 		expect(t, v, f.issuer.Token("u", nil), nil)
 		if n := f.streams.Load(); n < 20 {
 			t.Errorf("%d streams", n)
+		}
+	})
+}
+
+// A stream that was well is begun again at once when it breaks, so that a replica
+// that dies is hardly missed; streams that break at once are not a storm.
+func TestABrokenStreamIsBegunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		v := start(t, f, nil)
+		expect(t, v, f.issuer.Token("u", nil), nil)
+		for range 20 {
+			time.Sleep(2 * time.Second)
+			before := f.streams.Load()
+			f.cut(nil)
+			time.Sleep(101 * time.Millisecond)
+			synctest.Wait()
+			if f.streams.Load() == before {
+				t.Fatal("a stream that was well is not begun again at once")
+			}
+		}
+		f.cut(func(w http.ResponseWriter, r *http.Request) {
+			if !isStream(r) {
+				f.issuer.ServeHTTP(w, r)
+				return
+			}
+			ctx, cancel := context.WithTimeout(r.Context(), time.Millisecond)
+			defer cancel()
+			f.issuer.ServeHTTP(w, r.WithContext(ctx))
+		})
+		before := f.streams.Load()
+		time.Sleep(time.Minute)
+		if n := f.streams.Load() - before; n == 0 || n > 600 {
+			t.Errorf("%d streams in a minute, each of which ends at once", n)
 		}
 	})
 }
