@@ -10,6 +10,8 @@ import (
 // there yet, given as host:port. It asks each for /readyz four times a second and
 // sends no requests to one that twice does not answer 200. Each answer says in
 // X-Served-By which server it is of, "s0" for the first and so on, or "<NOSRV>".
+// The part of an answer that is there goes out at once, and who cannot be connected
+// to a server gets another at once.
 func HAProxy(t testing.TB, servers ...string) *Server {
 	t.Helper()
 	var backend strings.Builder
@@ -25,7 +27,8 @@ defaults
   timeout server 5s
   timeout queue 1s
   timeout check 1s
-  option redispatch
+  option redispatch 1
+  option http-no-delay
   retries 2
 frontend front
   bind LISTEN
