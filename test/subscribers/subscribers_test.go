@@ -26,6 +26,7 @@ const (
 	servers = 100
 	rounds  = 20
 	// aim is what nearly all of them should keep, bound what every one of them must.
+	// With the race detector and other tests beside it, a machine keeps no aim.
 	aim   = 250 * time.Millisecond
 	bound = verify.DefaultMaxStaleness
 )
@@ -65,7 +66,7 @@ func TestARevocationReachesAHundredResourceServers(t *testing.T) {
 		return took[int(share*float64(len(took)-1))].Round(100 * time.Microsecond)
 	}
 	t.Logf("%d revocations, %d resource servers: refused after p50 %v, p99 %v, max %v", rounds, servers, at(0.5), at(0.99), at(1))
-	if at(0.99) > aim {
+	if at(0.99) > aim && !raceEnabled {
 		t.Errorf("p99 is %v, the aim is %v", at(0.99), aim)
 	}
 	for _, v := range verifiers {
