@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,18 +14,25 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A flow is logouts on some replicas while others are asked about the tokens, and
-// what came of it.
+// A flow is logouts on some replicas while all are asked about the tokens, and what
+// came of it.
 type flow struct {
-	t        *testing.T
-	bound    time.Duration // after a logout's answer, no request that begins later may be accepted
-	replicas []*world
+	t     *testing.T
+	bound time.Duration // after a logout's answer, no request that begins later may be accepted
 
 	asking sync.WaitGroup
 	mu     sync.Mutex
-	urls   []string        // of the replicas
+	at     []*place
+	out    []string        // every token whose logout was answered
 	last   []time.Duration // of each logout and replica: from the answer until the last request began that was accepted; 0: none
 	late   int
+}
+
+// A place is where a replica runs, one after the other.
+type place struct {
+	*world
+	url   string // empty: it is starting
+	ready time.Time
 }
 
 const (
@@ -32,37 +40,71 @@ const (
 	flowBound = 2 * time.Second
 )
 
-// flowConfig has a short bound.
+// flowConfig has a short bound, and a key that is stored, so that a replica that
+// starts need not wait until its own is known.
 func flowConfig(cfg *config.Config) {
 	cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = flowPoll, flowBound
+	cfg.Tokens.Keys, cfg.Storage.Key = "database", strings.Repeat("0123456789abcdef", 4)
 }
 
 func newFlow(t *testing.T, replicas ...*world) *flow {
-	f := &flow{t: t, bound: flowBound, replicas: replicas, urls: make([]string, len(replicas))}
-	for i := range replicas {
-		f.moved(i)
+	f := &flow{t: t, bound: flowBound}
+	for _, w := range replicas {
+		f.joined(w)
 	}
 	return f
 }
 
-// moved notes the address of a replica, which changes when it starts again.
-func (f *flow) moved(i int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.urls[i] = f.replicas[i].http.URL
+// joined has a replica that is ready asked from now on.
+func (f *flow) joined(w *world) {
+	f.t.Helper()
+	f.at = append(f.at, &place{world: w, url: w.http.URL, ready: time.Now()})
+	f.knows(len(f.at) - 1)
 }
 
-func (f *flow) url(i int) string {
+// restart has another replica take the place of one: it knows nothing but what it
+// reads.
+func (f *flow) restart(i int) {
+	f.t.Helper()
+	f.mu.Lock()
+	p := f.at[i]
+	p.url = ""
+	f.mu.Unlock()
+	p.world.restart()
+	f.mu.Lock()
+	p.url, p.ready = p.http.URL, time.Now()
+	f.mu.Unlock()
+	f.knows(i)
+}
+
+// knows asks a replica about every token that was ever logged out.
+func (f *flow) knows(i int) {
+	f.t.Helper()
+	w := f.at[i].world
+	for _, token := range f.out {
+		var a answer
+		w.await("an answer about a token", func() bool {
+			a = w.do("GET", "/api/verify", token, nil)
+			return a.status != 503
+		})
+		if a.status != 401 || a.code() != "token_revoked" {
+			f.t.Errorf("replica %d answers %d %s about a token that was logged out", i, a.status, a.code())
+		}
+	}
+}
+
+// place says where a replica is reached, empty while it starts, and since when.
+func (f *flow) place(i int) (url string, ready time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.urls[i]
+	return f.at[i].url, f.at[i].ready
 }
 
 // logout logs somebody in and out at a replica and has every replica asked about the
-// token until the bound is well over. between is called after the answer.
-func (f *flow) logout(at int, between func()) {
+// token until the bound is over.
+func (f *flow) logout(at int) {
 	f.t.Helper()
-	w := f.replicas[at]
+	w := f.at[at]
 	var g httpapi.Grant
 	w.await("somebody logs in", func() bool {
 		a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
@@ -76,26 +118,32 @@ func (f *flow) logout(at int, between func()) {
 		return a.status == 204 || a.code() == "token_revoked"
 	})
 	answered := time.Now()
-	for i := range f.replicas {
+	f.out = append(f.out, g.AccessToken)
+	for i := range f.at {
 		f.asking.Go(func() { f.ask(i, g.AccessToken, answered) })
-	}
-	if between != nil {
-		between()
 	}
 }
 
-// ask asks a replica about a token until the bound is well over, and notes when it
-// last accepted it.
+// ask asks a replica about a token until the bound is over, counted from the logout's
+// answer and, if it starts again, from when it is ready. It notes when the token was
+// last accepted.
 func (f *flow) ask(i int, token string, answered time.Time) {
-	accepted, wait := time.Duration(0), 2*time.Millisecond
-	for began := time.Now(); began.Sub(answered) < f.bound*3/2; began = time.Now() {
-		status, err := verifyAt(f.t.Context(), f.url(i), token)
-		switch {
-		case err != nil: // it is starting again
-		case status == http.StatusOK:
-			accepted, wait = began.Sub(answered), 2*time.Millisecond
-		default:
+	accepted, answers, wait := time.Duration(0), 0, 2*time.Millisecond
+	for {
+		began := time.Now()
+		url, ready := f.place(i)
+		if url != "" && began.Sub(answered) > f.bound*5/4 && began.Sub(ready) > f.bound*5/4 {
+			break
+		}
+		if url != "" {
+			status, err := verifyAt(f.t.Context(), url, token)
+			if err == nil { // else it has just been stopped
+				answers++
+			}
 			wait = 50 * time.Millisecond
+			if status == http.StatusOK {
+				accepted, wait = began.Sub(answered), 2*time.Millisecond
+			}
 		}
 		select {
 		case <-time.After(wait):
@@ -110,6 +158,9 @@ func (f *flow) ask(i int, token string, answered time.Time) {
 		f.late++
 		f.t.Errorf("replica %d accepted a token %v after its logout was answered", i, accepted)
 	}
+	if answers == 0 {
+		f.t.Errorf("replica %d answered no question about a token", i)
+	}
 }
 
 func verifyAt(ctx context.Context, url, token string) (status int, err error) {
@@ -122,13 +173,13 @@ func verifyAt(ctx context.Context, url, token string) (status int, err error) {
 	r.Header.Set("Authorization", "Bearer "+token)
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return 0, err // it is starting again
+		return 0, err
 	}
 	return answer.StatusCode, answer.Body.Close()
 }
 
 // report waits for the questions under way and prints what was measured.
-func (f *flow) report(name string) {
+func (f *flow) report(name string, logouts int) {
 	f.t.Helper()
 	f.asking.Wait()
 	f.mu.Lock()
@@ -138,11 +189,12 @@ func (f *flow) report(name string) {
 		return f.last[int(share*float64(len(f.last)-1))].Round(time.Millisecond)
 	}
 	f.t.Logf("%-28s %3d logouts × %d replicas: last accepted p50 %v, p99 %v, max %v after the answer; %d late",
-		name, len(f.last)/len(f.replicas), len(f.replicas), at(.5), at(.99), at(1), f.late)
+		name, logouts, len(f.at), at(.5), at(.99), at(1), f.late)
 	f.last, f.late = nil, 0
 }
 
-// A logout on one replica is refused by all within the bound, whatever breaks.
+// A logout on one replica is refused by all within the bound, whatever breaks; and by
+// a replica that starts after it.
 func TestLogoutOverReplicas(t *testing.T) {
 	for name, tt := range map[string]struct {
 		database func(testing.TB, ...string) *testenv.Server
@@ -166,71 +218,92 @@ func TestLogoutOverReplicas(t *testing.T) {
 				redis = testenv.StartRedis(t)
 			}
 			way, throughIt := linkTo(t, database.URL)
-			a := join(t, database.URL, shared)
-			b := joinAt(t, database.URL, func() time.Time { return time.Now().Add(5 * time.Second) }, shared)
-			c := join(t, throughIt, shared)
-			f := newFlow(t, a, b, c)
-			const others, rounds = 2, 4 // the last replica is the one that suffers
+			f := newFlow(t,
+				join(t, database.URL, shared),
+				joinAt(t, database.URL, off(clockOff), shared),
+				joinAt(t, throughIt, off(-clockOff), shared))
+			const starter, last, others, all = 1, 2, 2, 3 // the last one suffers
 
-			f.run("all is well, a clock 5 s off", rounds, others+1, nil, nil)
-			f.run("a replica starts again", 2, others, nil, func() { c.restart(); f.moved(2) })
-			f.run("cut off from the database", rounds, others, func() { way.Set(testenv.Fault{Cut: true}) }, nil)
+			f.run("clocks off, a replica starts", 4, all, nil, nil, func() { f.restart(last) })
+			f.run("cut off from the database", 4, others,
+				func() { way.Set(testenv.Fault{Cut: true}) }, nil, func() { f.restart(starter) })
 			way.Set(testenv.Fault{})
-			f.run("no answer of the database", rounds, others, func() { way.Set(testenv.Fault{HoldUp: true, HoldDown: true}) }, nil)
+			f.run("no answer of the database", 4, others,
+				func() { way.Set(testenv.Fault{HoldUp: true, HoldDown: true}) }, nil, func() { f.restart(starter) })
 			way.Set(testenv.Fault{})
-			f.run("the database starts again", 2, others, nil, func() { database.Stop(); database.Start(t) })
+			f.run("the database starts again", 2, others, nil, func() { database.Stop(); database.Start(t) }, func() { f.restart(starter) })
 			if redis != nil {
-				f.run("redis is flushed", rounds, others+1, func() { flush(t, redis.URL) }, func() { flush(t, redis.URL) })
-				f.run("redis is killed", rounds, others+1, redis.Stop, nil)
-				redis.Start(t)
+				flushed := func() { flush(t, redis.URL) }
+				f.run("redis is flushed", 4, all, flushed, flushed, func() { f.restart(starter) })
+				f.run("redis is killed", 4, all, redis.Stop, nil, func() { f.asking.Wait(); redis.Start(t); f.restart(starter) })
 			}
 			f.recovered()
 		})
 	}
 }
 
-// The primary dies and the standby takes over; no logout is forgotten.
+// clockOff is less than replicas forgive each other: two of them differ by twice that.
+const clockOff = Leeway - time.Second
+
+// off is a clock that is off.
+func off(by time.Duration) func() time.Time {
+	return func() time.Time { return time.Now().Add(by) }
+}
+
+// The primary dies and the standby takes over; no logout is forgotten, and a replica
+// that has never seen the primary knows all of them.
 func TestLogoutOverFailover(t *testing.T) {
 	t.Parallel()
 	pair := testenv.StartPostgresPair(t)
 	f := newFlow(t, join(t, pair.URL, flowConfig), join(t, pair.URL, flowConfig))
-	f.run("all is well", 2, 2, nil, nil)
 	once := sync.OnceFunc(func() { pair.Primary.Stop(); pair.Promote(t) })
-	f.run("the database fails over", 4, 2, nil, once)
+	f.run("the database fails over", 6, 2, nil, once, func() {
+		f.asking.Wait()
+		f.joined(join(t, pair.URL, flowConfig))
+	})
+	f.recovered()
 }
 
 // run has logouts at some of the replicas in turn, with a fault before the first and
-// one after each answer.
-func (f *flow) run(name string, rounds, at int, before, after func()) {
+// one after each answer. Then a replica is begun anew, so that not only those are
+// asked that have heard of each logout.
+func (f *flow) run(name string, rounds, at int, before, after, anew func()) {
 	f.t.Helper()
 	f.recovered()
 	if before != nil {
 		before()
 	}
 	for n := range rounds {
-		f.logout(n%at, after)
+		f.logout(n % at)
+		if after != nil {
+			after()
+		}
 	}
-	f.report(name)
+	anew()
+	f.report(name, rounds)
 }
 
 // recovered waits until every replica accepts a good token of each, so that what is
-// refused is refused for its logout.
+// refused is refused for its logout, and asks each about all that were logged out.
 func (f *flow) recovered() {
 	f.t.Helper()
-	for _, w := range f.replicas {
+	for _, w := range f.at {
 		w.await("tokens are accepted", func() bool {
 			a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
 			if a.status != 200 {
 				return false
 			}
 			token := decode[httpapi.Grant](f.t, a).AccessToken
-			for j := range f.replicas {
-				if status, _ := verifyAt(f.t.Context(), f.url(j), token); status != 200 {
+			for _, p := range f.at {
+				if status, _ := verifyAt(f.t.Context(), p.url, token); status != 200 {
 					return false
 				}
 			}
 			return true
 		})
+	}
+	for i := range f.at {
+		f.knows(i)
 	}
 }
 
