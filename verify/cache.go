@@ -1,8 +1,9 @@
 package verify
 
 import (
-	"crypto/sha256"
+	"hash/maphash"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -19,8 +20,10 @@ const DefaultCacheSize = 4096
 // the revocations are asked each time. Only good tokens are kept, so that nobody
 // can fill it, or have a refusal remembered, who holds no valid tokens.
 //
-// A token is found by the SHA-256 of all of it; the token itself is not kept.
+// A token is found by a hash that nobody outside can foresee, and is then compared
+// as a whole: the hash alone proves nothing.
 type cache struct {
+	seed   maphash.Seed
 	shards [cacheShards]cacheShard
 }
 
@@ -32,14 +35,19 @@ const cacheShards = 16
 type cacheShard struct {
 	mu         sync.RWMutex
 	limit      int // of each generation
-	young, old map[cacheKey]*known
+	young, old map[uint64]*known
 }
 
-type cacheKey [sha256.Size]byte
+// A cacheKey is a token and its hash.
+type cacheKey struct {
+	hash  uint64
+	token string
+}
 
 // A known token is one that was verified. If it is kept, requests share what it
 // holds, and get copies.
 type known struct {
+	text  string // what was presented
 	token *accesstoken.Token
 	ids   revoked.IDs
 	key   accesstoken.Key
@@ -47,49 +55,50 @@ type known struct {
 }
 
 func newCache(size int) *cache {
-	c := &cache{}
+	c := &cache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		c.shards[i].limit = max(1, (size+2*cacheShards-1)/(2*cacheShards))
-		c.shards[i].young = map[cacheKey]*known{}
+		c.shards[i].young = map[uint64]*known{}
 	}
 	return c
 }
 
-// cacheKeyOf hashes a token without moving it to the heap, if it has the usual
-// length.
-func cacheKeyOf(token string) cacheKey {
-	var buf [1024]byte
-	return sha256.Sum256(append(buf[:0], token...))
+func (c *cache) keyOf(token string) cacheKey {
+	return cacheKey{hash: maphash.String(c.seed, token), token: token}
 }
 
-func (c *cache) shard(k cacheKey) *cacheShard { return &c.shards[k[0]%cacheShards] }
+func (c *cache) shard(hash uint64) *cacheShard { return &c.shards[hash%cacheShards] }
 
 // get returns a token that was put, unless it was forgotten or its key is not the
 // one in the set any more.
 func (c *cache) get(k cacheKey, set *accesstoken.KeySet) *known {
-	s := c.shard(k)
+	s := c.shard(k.hash)
 	s.mu.RLock()
-	n, young := s.young[k]
+	n, young := s.young[k.hash]
 	if !young {
-		n = s.old[k]
+		n = s.old[k.hash]
 	}
 	s.mu.RUnlock()
 	switch {
-	case n == nil:
+	case n == nil || n.text != k.token:
 		return nil
 	case !n.keyIn(set):
-		s.drop(k)
+		s.drop(k.hash)
 		return nil
 	case !young:
-		c.put(k, n)
+		s.put(k.hash, n)
 	}
 	return n
 }
 
-// put keeps a token that has just been verified.
-func (c *cache) put(k cacheKey, n *known) { c.shard(k).put(k, n) }
+// put keeps a token that has just been verified. The text is copied: it may be a part
+// of something large.
+func (c *cache) put(k cacheKey, n *known) {
+	n.text = strings.Clone(k.token)
+	c.shard(k.hash).put(k.hash, n)
+}
 
-func (c *cache) drop(k cacheKey) { c.shard(k).drop(k) }
+func (c *cache) drop(k cacheKey) { c.shard(k.hash).drop(k.hash) }
 
 func (c *cache) len() int {
 	n := 0
@@ -102,21 +111,21 @@ func (c *cache) len() int {
 	return n
 }
 
-func (s *cacheShard) put(k cacheKey, n *known) {
+func (s *cacheShard) put(hash uint64, n *known) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.young[k]; !ok && len(s.young) >= s.limit {
-		s.old, s.young = s.young, make(map[cacheKey]*known, s.limit)
+	if _, ok := s.young[hash]; !ok && len(s.young) >= s.limit {
+		s.old, s.young = s.young, make(map[uint64]*known, s.limit)
 	}
-	delete(s.old, k)
-	s.young[k] = n
+	delete(s.old, hash)
+	s.young[hash] = n
 }
 
-func (s *cacheShard) drop(k cacheKey) {
+func (s *cacheShard) drop(hash uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.young, k)
-	delete(s.old, k)
+	delete(s.young, hash)
+	delete(s.old, hash)
 }
 
 // keyIn says whether the key that verified the token is in the set, under its name.

@@ -163,7 +163,7 @@ func (v *Verifier) check(ctx context.Context, token string) (*known, error) {
 	if v.cache == nil {
 		return v.checkAnew(ctx, token)
 	}
-	k := cacheKeyOf(token)
+	k := v.cache.keyOf(token)
 	n := v.cache.get(k, v.keys.set.Load())
 	if n != nil {
 		if v.rules.Recheck(n.token, v.cfg.Now()) == nil {
