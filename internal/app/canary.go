@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -54,7 +57,11 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 			return fmt.Errorf("app: %w", err)
 		}
 	}
-	verifier, err := newCanaryVerifier(cfg, cfg.Server.PublicURL, nil, o.Logger)
+	client, err := frontClient(cfg.Cluster.CAFile)
+	if err != nil {
+		return err
+	}
+	verifier, err := newCanaryVerifier(cfg, cfg.Server.PublicURL, client, o.Logger)
 	if err != nil {
 		return err
 	}
@@ -136,6 +143,28 @@ func (n *Node) canaryToken(o Options) canary.Token {
 			return err
 		},
 	}
+}
+
+// frontClient is for server.public_url, whose certificate may be signed by who vouches
+// for the peers, or by any that the system trusts. Nil: by these alone.
+func frontClient(caFile string) (*http.Client, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.ca_file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("app: %w", err)
+	}
+	roots.AppendCertsFromPEM(pem)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	transport.Protocols = new(http.Protocols) // as package verify does: a dead connection goes with the request that times out
+	transport.Protocols.SetHTTP1(true)
+	return &http.Client{Transport: transport}, nil
 }
 
 // newCanaryVerifier is a resource server that follows the service at a URL.

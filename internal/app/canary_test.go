@@ -17,13 +17,16 @@ func TestCanary(t *testing.T) {
 	t.Parallel()
 	database := testenv.Postgres(t)
 	front, listener := opened(t)
+	front = strings.Replace(front, "http:", "https:", 1)
+	certFile, keyFile := peerCertificate(t)
 	watched := func(cfg *config.Config) {
 		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, 5*time.Second
+		cfg.Cluster.CAFile = certFile
 	}
 	one, _ := reachable(t, database, watched)
 	two, leave := reachable(t, database, watched)
 	server := &http.Server{Handler: one.node.Handler()}
-	go server.Serve(listener)
+	go server.ServeTLS(listener, certFile, keyFile)
 	t.Cleanup(func() { server.Close() })
 
 	measured := func(by string) float64 {
