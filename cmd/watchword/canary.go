@@ -38,40 +38,52 @@ within 10 seconds. To have a node measure all the time, set telemetry.canary.`,
 			if err := needAll(cmd, "username"); err != nil {
 				return err
 			}
-			return with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
-				replicas := make([]string, len(args))
-				for i, base := range args {
-					replicas[i] = strings.TrimRight(base, "/")
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			replicas, err := canaryReplicas(cmd, args)
+			if err != nil {
+				return err
+			}
+			password, err := readSecret(cmd, "password", false)
+			if err != nil {
+				return err
+			}
+			results, err := app.Canary(cmd.Context(), cfg, replicas, username, password)
+			if err != nil {
+				return err
+			}
+			table, wrong := newTable(cmd.OutOrStdout(), "WHO", "REFUSED AFTER"), false
+			for _, r := range results {
+				after := r.Refused.Round(time.Millisecond).String()
+				if r.Err != nil {
+					after, wrong = r.Err.Error(), true
 				}
-				if len(replicas) == 0 {
-					var err error
-					if replicas, err = p.ReplicaURLs(ctx, cfg); err != nil {
-						return err
-					}
-				}
-				password, err := readSecret(cmd, "password", false)
-				if err != nil {
-					return err
-				}
-				results, err := app.Canary(ctx, cfg, replicas, username, password)
-				if err != nil {
-					return err
-				}
-				table, wrong := newTable(cmd.OutOrStdout(), "WHO", "REFUSED AFTER"), false
-				for _, r := range results {
-					after := r.Refused.Round(time.Millisecond).String()
-					if r.Err != nil {
-						after, wrong = r.Err.Error(), true
-					}
-					table.row(r.Name, after)
-				}
-				if err := table.flush(); err != nil || !wrong {
-					return err
-				}
-				return errCanary
-			})
+				table.row(r.Name, after)
+			}
+			if err := table.flush(); err != nil || !wrong {
+				return err
+			}
+			return errCanary
 		},
 	}
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user who logs in and out")
 	return cmd
+}
+
+// canaryReplicas are those that are named. Only if none is, the database is opened to
+// see whom the cluster knows.
+func canaryReplicas(cmd *cobra.Command, named []string) (replicas []string, err error) {
+	for _, base := range named {
+		replicas = append(replicas, strings.TrimRight(base, "/"))
+	}
+	if len(replicas) > 0 {
+		return replicas, nil
+	}
+	err = with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) (err error) {
+		replicas, err = p.ReplicaURLs(ctx, cfg)
+		return err
+	})
+	return replicas, err
 }
