@@ -65,6 +65,25 @@ func TestARememberedTokenExpires(t *testing.T) {
 	})
 }
 
+// A hash proves nothing: what has that of a known token, and is another one, is not
+// known.
+func TestARememberedTokenIsCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		v := start(t, f, nil)
+		token := f.issuer.Token("u", nil)
+		expect(t, v, token, nil)
+		if !v.TakesFor(token, strings.Clone(token)) {
+			t.Error("the token itself is not known")
+		}
+		for _, other := range []string{"", token[1:], token + "A", strings.ToLower(token)} {
+			if v.TakesFor(token, other) {
+				t.Errorf("%q is taken for it", other)
+			}
+		}
+	})
+}
+
 func TestARememberedTokenGoesWithItsKey(t *testing.T) {
 	for name, c := range map[string]struct {
 		keys func(t *testing.T) http.HandlerFunc

@@ -8,6 +8,14 @@ func (v *Verifier) Remembers(token string) bool {
 	return v.cache.get(v.cache.keyOf(token), v.keys.set.Load()) != nil
 }
 
+// TakesFor says whether the cache takes another token for one that it knows, if their
+// hashes are the same.
+func (v *Verifier) TakesFor(known, other string) bool {
+	k := v.cache.keyOf(known)
+	k.token = other
+	return v.cache.get(k, v.keys.set.Load()) != nil
+}
+
 // Unknown is how many kids are remembered as unknown.
 func (v *Verifier) Unknown() int {
 	v.keys.mu.Lock()

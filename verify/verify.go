@@ -53,7 +53,7 @@ type Config struct {
 	OnStale OnStale
 	// CacheSize is about how many verified tokens are remembered, so that a token
 	// that comes again is checked in a microsecond. Whether it has expired or was
-	// taken back is asked all the same. One takes some 2 KB; zero means
+	// taken back is asked all the same. One takes some 3 KB; zero means
 	// DefaultCacheSize, less none.
 	CacheSize int
 
