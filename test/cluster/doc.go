@@ -6,5 +6,6 @@
 //
 //	go test -race ./test/cluster -run TestFaults -v -args -seed 42
 //
-// repeats the faults of the run that printed that seed, in their order.
+// repeats the faults of the run that printed that seed, in their order. Lines that begin with "summary:" say what a run has done; `make test`
+// shows them. All tests together may take five minutes, or they fail.
 package cluster

@@ -12,11 +12,7 @@ import (
 // on the broken part.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s := *seed
-	if s == 0 {
-		s = time.Now().UnixNano()
-	}
-	t.Logf("seed %d", s)
+	t.Logf("seed %d", *seed)
 	w := newWorld(t, plan{
 		replicas: 5, redis: true,
 		ahead:  map[int]time.Duration{1: 5 * time.Second},
@@ -24,7 +20,7 @@ func TestFaults(t *testing.T) {
 	})
 	w.start(3)
 	crowd := w.populate(4, 1, 2, 2)
-	d := &director{world: w, rand: rand.New(rand.NewPCG(uint64(s), 0))}
+	d := &director{world: w, rand: rand.New(rand.NewPCG(uint64(*seed), 0))}
 	d.everything()
 	crowd.end()
 	w.history.report(t)

@@ -307,13 +307,12 @@ func (h *history) report(t *testing.T) {
 			wrong = append(wrong, verdict+": "+e.String()+about)
 		}
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d tokens issued by %d keys, verified %d times (%d accepted, %d rejected), %d requests in all, %d failed on a broken part\n",
+	summarise(t, "seed %d", *seed)
+	summarise(t, "%d tokens issued by %d keys, verified %d times (%d accepted, %d rejected), %d requests in all, %d failed on a broken part",
 		len(h.tokens), len(h.kids()), counts["verify"]+counts["forged"], accepted, rejected, len(h.events), failed)
-	fmt.Fprintf(&b, "requests: %s\n", list(counts))
-	fmt.Fprintf(&b, "faults: %s\n", list(h.faults))
-	fmt.Fprintf(&b, "violations: %d", len(wrong))
-	t.Log(b.String())
+	summarise(t, "requests: %s", list(counts))
+	summarise(t, "faults: %s", list(h.faults))
+	summarise(t, "violations: %d", len(wrong))
 	if len(wrong) > 0 {
 		for _, tr := range h.troubles {
 			to := "the end"
@@ -340,6 +339,12 @@ func (h *history) report(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(same)) {
 		t.Logf("%6d × %s", same[what], what)
 	}
+}
+
+// summarise prints a line that scripts/test.sh shows of a test that succeeds, too.
+func summarise(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf("summary: %s: %s", t.Name(), fmt.Sprintf(format, args...))
 }
 
 func (h *history) kids() map[string]bool {
