@@ -114,12 +114,18 @@ func (r *replica) network(f testenv.Fault) {
 	if r.redis != nil {
 		r.redis.Set(f)
 	}
-	for _, p := range r.peers {
-		p.Set(f)
+	for _, l := range r.betweenPeers() {
+		l.Set(f)
 	}
+}
+
+// betweenPeers are the links to its peers and from them.
+func (r *replica) betweenPeers() []*testenv.Link {
+	links := slices.Clone(r.peers)
 	for _, other := range r.world.replicas {
-		other.peers[slices.Index(r.world.replicas, r)].Set(f)
+		links = append(links, other.peers[slices.Index(r.world.replicas, r)])
 	}
+	return links
 }
 
 // A replica is killed as soon as it has issued a token: the token is valid

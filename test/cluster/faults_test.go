@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,10 +18,12 @@ func TestFaults(t *testing.T) {
 		replicas: 5, redis: true,
 		ahead:  map[int]time.Duration{1: 5 * time.Second},
 		maxAge: 5 * time.Second, tokens: 10 * time.Second, keys: 12 * time.Second,
+		// Who is not answered asks again, at one broken replica after the other.
+		env: []string{"WATCHWORD_TOKENS_RENEW_GRACE=" + answerTime.String()},
 	})
 	w.start(3)
 	crowd := w.populate(4, 1, 2, 2)
-	d := &director{world: w, rand: rand.New(rand.NewPCG(uint64(*seed), 0))}
+	d := &director{world: w, rand: w.random("director")}
 	d.everything()
 	crowd.end()
 	w.history.report(t)
@@ -53,7 +56,7 @@ func (d *director) everything() {
 		if d.t.Failed() {
 			return
 		}
-		pause(d.t.Context(), d.between(200, 1500))
+		pause(d.t.Context(), d.between(200, 800))
 		act()
 	}
 }
@@ -174,7 +177,7 @@ var networkFaults = []struct {
 	testenv.Fault
 }{
 	{"cut", testenv.Fault{Cut: true}},
-	{"delayed", testenv.Fault{Delay: 50 * time.Millisecond}},
+	{"delayed", testenv.Fault{Delay: 2500 * time.Millisecond}}, // at most
 	{"requests lost", testenv.Fault{HoldUp: true}},
 	{"answers lost", testenv.Fault{HoldDown: true}},
 }
@@ -194,30 +197,65 @@ func (d *director) isolateOne() {
 	d.awaitBalanced(r)
 }
 
+// A part of the network.
+type part struct {
+	name  string
+	links []*testenv.Link
+	long  time.Duration // for how long it is broken
+	hurts kind          // empty: nobody
+	where string        // who is hurt
+	r     *replica      // nil: none stands at it
+}
+
 // network makes a fault between each two kinds of parts. Who is cut off from Redis
-// or from peers, and whose network is slow, answers all the same.
+// or from peers alone answers all the same.
 func (d *director) network(name string, f testenv.Fault) {
-	between := func(other string, hurts kind, least, most int, links func(r *replica) []*testenv.Link) {
-		r := d.one()
-		d.note("network "+name, "between "+r.name+" and "+other)
-		end := func() {}
-		if hurts != "" && f.Delay == 0 {
-			end = d.history.begin(hurts, r.name)
+	up := d.others()
+	d.rand.Shuffle(len(up), func(i, j int) { up[i], up[j] = up[j], up[i] })
+	a, b, c := up[0], up[1], up[2]
+	d.broken(name, f,
+		part{"the database and " + a.name, []*testenv.Link{a.database}, d.between(2000, 6000), cutOff, a.name, a},
+		part{"Redis and " + b.name, []*testenv.Link{b.redis}, d.between(1000, 3000), "", "", b})
+	d.broken(name, f,
+		part{"the database and its peers and " + b.name, append(b.betweenPeers(), b.database), d.between(3000, 6000), cutOff, b.name, b},
+		part{servers + " and the load balancer", []*testenv.Link{d.lines[servers]}, d.between(2000, 4000), offline, servers, nil})
+	d.broken(name, f,
+		part{"peers and " + a.name, a.betweenPeers(), d.between(1000, 3000), "", "", a},
+		part{"the load balancer and " + c.name, []*testenv.Link{c.balancer}, d.between(1000, 3000), unreachable, c.name, c},
+		part{people + " and the load balancer", []*testenv.Link{d.lines[people]}, d.between(1000, 3000), offline, people, nil})
+}
+
+// broken makes a fault in some parts at once.
+func (d *director) broken(name string, f testenv.Fault, parts ...part) {
+	if f.Delay > 0 {
+		f.Delay -= d.between(0, 1500)
+	}
+	var broken sync.WaitGroup
+	var ends []func()
+	for _, p := range parts {
+		d.note("network "+name, "between "+p.name)
+		if p.hurts != "" {
+			ends = append(ends, d.history.begin(p.hurts, p.where))
 		}
-		for _, l := range links(r) {
+		for _, l := range p.links {
 			l.Set(f)
 		}
-		pause(d.t.Context(), d.between(least, most))
-		for _, l := range links(r) {
-			l.Set(testenv.Fault{})
+		broken.Go(func() {
+			pause(d.t.Context(), p.long)
+			for _, l := range p.links {
+				l.Set(testenv.Fault{})
+			}
+		})
+	}
+	broken.Wait()
+	pause(d.t.Context(), poll) // what it knows grows older until then
+	for _, p := range parts {
+		if p.r != nil {
+			p.r.awaitReady()
+			d.awaitBalanced(p.r)
 		}
-		pause(d.t.Context(), poll) // what it knows grows older until then
-		r.awaitReady()
-		d.awaitBalanced(r)
+	}
+	for _, end := range ends {
 		end()
 	}
-	between("the database", cutOff, 2000, 6000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.database} })
-	between("Redis", "", 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.redis} })
-	between("its peers", "", 1000, 3000, func(r *replica) []*testenv.Link { return r.peers })
-	between("the load balancer", unreachable, 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.balancer} })
 }

@@ -10,7 +10,9 @@ import (
 	"time"
 )
 
-var seed = flag.Int64("seed", 0, "repeat the faults of the run that printed this seed")
+// What the seed does not decide: when an answer comes, and so who meets a fault;
+// addresses; and every key, as they come from crypto/rand.
+var seed = flag.Int64("seed", 0, "repeat the faults, and what clients choose, of the run that printed this seed")
 
 // limit is how long all tests together may take.
 const limit = 5 * time.Minute
