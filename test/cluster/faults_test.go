@@ -2,11 +2,13 @@ package cluster
 
 import (
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Everything goes wrong, one thing after the other, and nobody notices but who was
@@ -183,18 +185,36 @@ var networkFaults = []struct {
 }
 
 // isolateOne cuts one replica off from everything but its clients and the load
-// balancer, for longer than the others count it as alive.
+// balancer, for so long that the others sign with keys of which it cannot know: they
+// wait for it for 7 s, for as long as it may take it to ask them (6 s), and for
+// max-age. It may say that it does not know, and not that their tokens are bad.
 func (d *director) isolateOne() {
 	r := d.one()
 	d.note("cut off from all but clients", r.name)
 	end := d.history.begin(cutOff, r.name)
+	from := time.Now()
 	r.network(testenv.Fault{HoldUp: true, HoldDown: true})
-	pause(d.t.Context(), d.between(12000, 14000))
+	d.command(d.others(r)[0], "keys", "rotate")
+	pause(d.t.Context(), d.between(25000, 27000))
+	known := d.keySet(r)
+	await(d.t, r.name+" to be asked about keys that it cannot know", func() bool {
+		return d.history.presented(r.name, from, known)
+	})
 	r.network(testenv.Fault{})
 	pause(d.t.Context(), poll)
 	r.awaitReady()
 	end()
 	d.awaitBalanced(r)
+}
+
+// keySet is what a replica answers.
+func (d *director) keySet(r *replica) *accesstoken.KeySet {
+	e, answer, _ := d.client("director").ask("keys", r, http.MethodGet, "/api/pkeys", "", nil, nil)
+	set, err := accesstoken.ParseKeySet(answer)
+	if err != nil {
+		d.t.Fatalf("%s: %v", e, err)
+	}
+	return set
 }
 
 // A part of the network.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // What a cluster promises, as it is held against the history of a run:
@@ -358,6 +360,25 @@ func (h *history) report(t *testing.T) {
 func summarise(t *testing.T, format string, args ...any) {
 	t.Helper()
 	t.Logf("summary: %s: %s", t.Name(), fmt.Sprintf(format, args...))
+}
+
+// presented says whether a valid token of a key that is not in a set was presented to a
+// replica after a moment.
+func (h *history) presented(replica string, after time.Time, set *accesstoken.KeySet) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range slices.Backward(h.events) {
+		if e.at.Before(after.Add(-patience)) {
+			break
+		}
+		if e.replica != replica || e.token == nil || !e.at.After(after) {
+			continue
+		}
+		if _, known := set.Key(e.token.kid); !known && e.token.validUntil(e.until) {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *history) kids() map[string]bool {
