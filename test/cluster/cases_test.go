@@ -356,13 +356,16 @@ func TestUnknownKeys(t *testing.T) {
 	}
 }
 
-// No replica has a configured name: it works all the same.
+// No replica has a configured name, and one has a clock that is behind: it works all
+// the same.
 func TestNoInstanceID(t *testing.T) {
 	t.Parallel()
 	p := brief(3)
 	p.unnamed, p.redis = true, true
+	p.ahead = map[int]time.Duration{1: -5 * time.Second}
 	w := newWorld(t, p)
 	w.start(3)
+	w.clocksDiffer()
 	crowd := w.populate(2, 1, 1, 0)
 	me := w.client("me")
 	names := map[string]bool{}

@@ -51,7 +51,7 @@ func (c *client) ask(what string, to *replica, method, path, bearer string, in a
 	e := event{who: c.name, what: what, token: token, bound: staleness}
 	base := c.w.front(c.line)
 	if to != nil {
-		base, e.replica = to.url, to.name
+		base, e.replica, e.behind = to.url, to.name, max(0, -to.ahead)
 	} else {
 		e.line = c.line
 	}

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -18,12 +20,13 @@ func TestFaults(t *testing.T) {
 	t.Logf("seed %d", *seed)
 	w := newWorld(t, plan{
 		replicas: 5, redis: true,
-		ahead:  map[int]time.Duration{1: 5 * time.Second},
+		ahead:  map[int]time.Duration{1: 5 * time.Second}, // TestNoInstanceID has one that is behind
 		maxAge: 5 * time.Second, tokens: 10 * time.Second, keys: 12 * time.Second,
 		// Who is not answered asks again, at one broken replica after the other.
 		env: []string{"WATCHWORD_TOKENS_RENEW_GRACE=" + answerTime.String()},
 	})
 	w.start(3)
+	w.clocksDiffer()
 	crowd := w.populate(4, 1, 2, 2)
 	d := &director{world: w, rand: w.random("director")}
 	d.everything()
@@ -31,6 +34,37 @@ func TestFaults(t *testing.T) {
 	w.history.report(t)
 	if t.Failed() {
 		t.Log(w.logs())
+	}
+}
+
+// clocksDiffer makes sure of the fault that lasts all the time: each replica that runs
+// has the clock that it was given, as the cluster itself sees it.
+func (w *world) clocksDiffer() {
+	w.t.Helper()
+	me := w.client("clocks")
+	for _, r := range w.others() {
+		token := me.at(r)
+		var seen time.Duration
+		await(w.t, "the clock of "+r.name, func() bool {
+			_, answer, _ := me.ask("cluster", r, http.MethodGet, "/api/cluster", token.compact, nil, nil)
+			var view struct {
+				Instance string
+				Replicas []struct {
+					Instance string
+					ClockMS  int64 `json:"clock_ms"`
+				}
+			}
+			if err := json.Unmarshal(answer, &view); err != nil {
+				return false
+			}
+			for _, one := range view.Replicas {
+				if one.Instance == view.Instance {
+					seen = time.Duration(one.ClockMS) * time.Millisecond
+				}
+			}
+			return (seen - r.ahead).Abs() < time.Second
+		}, func() string { return fmt.Sprintf("it is ahead by %v and should be by %v", seen, r.ahead) })
+		w.history.count("clock " + r.ahead.String())
 	}
 }
 

@@ -41,6 +41,7 @@ type event struct {
 	served    string // through the load balancer: who answered; empty: nobody
 	token     *issued
 	bound     time.Duration // by when whoever was asked knows what was taken back; 0: he never does
+	behind    time.Duration // by how much the clock of whoever was asked may be
 	status    int           // 0: no answer
 	code      string        // of the problem; empty: the load balancer's own answer, or none
 	retry     bool          // Retry-After was there
@@ -99,11 +100,11 @@ func (t *issued) validUntil(moment time.Time) bool {
 }
 
 // deadAt says whether the token must not be accepted from that moment on by who
-// learns within bound of what was taken back.
-func (t *issued) deadAt(moment time.Time, bound time.Duration) bool {
+// learns within bound of what was taken back, and whose clock is behind.
+func (t *issued) deadAt(moment time.Time, bound, behind time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return moment.After(t.expires.Add(leeway)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
+	return moment.After(t.expires.Add(leeway+behind)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
 }
 
 // keysUnavailable is the code of verify.ErrKeysUnavailable, and of a strict resource
@@ -269,7 +270,7 @@ func (h *history) judge(e event) string {
 	switch {
 	case e.what == "forged" && good:
 		return "a forged token was accepted"
-	case e.token != nil && good && e.token.deadAt(e.at, e.bound):
+	case e.token != nil && good && e.token.deadAt(e.at, e.bound, e.behind):
 		return "a dead token was accepted"
 	case e.what == "logout" && e.status == 401:
 		// It was done before, and that answer was lost; or it came too late.
