@@ -267,14 +267,17 @@ func unknownKey(t *testing.T) string {
 }
 
 // A hundred tokens with an unknown kid at once make one look-up. A flood of random
-// kids makes two in a minute at most after its first second, and no valid token is
-// rejected or has to wait for it.
+// kids makes one at its beginning and one every 30 seconds after it, and no valid token
+// is rejected. How many kids come in a second depends on the machine and is printed: at
+// ten thousand and on, package cluster has a test with a clock of its own.
 func TestUnknownKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, brief(2))
 	w.start(2)
 	r := w.replicas[0]
-	looks := func() float64 { return r.metric(`watchword_cluster_lookups_total{result="unknown"}`) }
+	looks := func() float64 {
+		return r.metric(`watchword_cluster_lookups_total{result="unknown"}`)
+	}
 	var crowd sync.WaitGroup
 	begin := make(chan struct{})
 	unknown := unknownKey(t)
@@ -295,8 +298,10 @@ func TestUnknownKeys(t *testing.T) {
 	}
 
 	// The flood, with one good token after the other in between. Those who flood do not
-	// wait to sign: only the kid matters, so they change it in a ready token.
-	const long = 20 * time.Second
+	// wait to sign: only the kid matters, so they change it in a ready token. They meet a
+	// replica that has not looked for anything yet.
+	r = w.replicas[1]
+	const cooldown, long = 30 * time.Second, 40 * time.Second
 	end := time.Now().Add(long)
 	header, rest, _ := strings.Cut(unknown, ".")
 	plain, err := base64.RawURLEncoding.DecodeString(header)
@@ -329,7 +334,7 @@ func TestUnknownKeys(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, resp.Body) // the answer is in the status
 				resp.Body.Close()
-				if resp.StatusCode != 401 {
+				if resp.StatusCode != 401 && resp.StatusCode != 503 { // 503: the registry was too slow
 					t.Errorf("a random kid: %d", resp.StatusCode)
 				}
 				sent.Add(1)
@@ -340,7 +345,7 @@ func TestUnknownKeys(t *testing.T) {
 	good := 0
 	var slowest time.Duration
 	for ; time.Now().Before(end); good++ {
-		token := me.at(w.replicas[1])
+		token := me.at(w.replicas[0])
 		e := me.verify(r, token)
 		if e.status != 200 {
 			t.Errorf("a valid token in the flood: %s", e)
@@ -350,9 +355,9 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	crowd.Wait()
 	n := looks() - before
-	t.Logf("%d random kids in %v (%d a second) made %v look-ups; %d valid tokens in between, the slowest took %v", sent.Load(), long, sent.Load()/int64(long/time.Second), n, good, slowest)
-	if n > 2 {
-		t.Errorf("the flood made %v look-ups", n)
+	summarise(t, "%d random kids in %v (%d a second) made %v look-ups; %d valid tokens in between, the slowest took %v", sent.Load(), long, sent.Load()/int64(long/time.Second), n, good, slowest)
+	if most := 1 + int(long/cooldown); n < 1 || n > float64(most) {
+		t.Errorf("the flood made %v look-ups: 1 to %d would be right", n, most)
 	}
 }
 
