@@ -203,16 +203,16 @@ func TestPeerHangs(t *testing.T) {
 	w.start(3)
 	me := w.client("me")
 	others, hung := w.replicas[:2], w.replicas[2]
-	token := me.at(hung)
-	measure := func() []time.Duration {
+	var token *issued
+	measure := func(long time.Duration) []time.Duration {
 		var times []time.Duration
-		end := time.Now().Add(6 * time.Second)
+		end := time.Now().Add(long)
 		var strangers sync.WaitGroup
 		defer strangers.Wait()
 		for _, r := range others { // must not make anybody wait for the peer either
 			strangers.Go(func() {
 				for time.Now().Before(end) {
-					if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknownKey(t), nil, nil); e.status != 401 {
+					if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknownKey(t), nil, nil); e.status != 401 && !e.own503() { // 503: the registry was too slow
 						t.Errorf("%s", e)
 					}
 				}
@@ -231,22 +231,53 @@ func TestPeerHangs(t *testing.T) {
 		slices.Sort(times)
 		return times
 	}
-	before := measure()
-	frozen := make(chan bool)
-	go func() {
-		hung.freeze(8 * time.Second)
-		close(frozen)
-	}()
-	during := measure()
-	<-frozen
-	hung.awaitReady()
 	at := func(times []time.Duration, of int) time.Duration { return times[(len(times)-1)*of/1000] }
-	t.Logf("verify before: median %v, p99 %v, max %v (%d); with a hung peer: median %v, p99 %v, max %v (%d)",
-		at(before, 500), at(before, 990), at(before, 1000), len(before), at(during, 500), at(during, 990), at(during, 1000), len(during))
-	// The machine may be busy; whoever waits for a peer waits for a second at least.
-	if at(during, 500) > 3*at(before, 500)+10*time.Millisecond || at(during, 1000) > at(before, 1000)+900*time.Millisecond {
-		t.Error("requests take longer while a peer hangs")
+	// In turn, so that what else the machine does is the same for both: shorter than
+	// the others count it as alive, and longer.
+	var before, during quantiles
+	for _, long := range []time.Duration{4, 9, 4, 9, 4} {
+		token = me.at(hung)
+		quiet := measure(3 * time.Second)
+		var frozen sync.WaitGroup
+		frozen.Go(func() { hung.freeze(long * time.Second) })
+		busy := measure(long*time.Second - 500*time.Millisecond)
+		frozen.Wait()
+		hung.awaitReady()
+		before.add(at(quiet, 500), at(quiet, 990), at(quiet, 1000))
+		during.add(at(busy, 500), at(busy, 990), at(busy, 1000))
 	}
+	summarise(t, "verify: %v; with a hung peer: %v", before, during)
+	// The machine may be busy; whoever waits for a peer waits for a second at least.
+	for i, more := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 900 * time.Millisecond} {
+		if b, d := before.middle(i), during.middle(i); d > 2*b+more {
+			t.Errorf("requests take longer while a peer hangs: %s %v and before %v", quantileNames[i], d, b)
+		}
+	}
+}
+
+// quantiles are the median, p99 and maximum of several rounds. The middle one of the
+// rounds is not moved by one in which the machine did something else.
+type quantiles [3][]time.Duration
+
+var quantileNames = [...]string{"median", "p99", "max"}
+
+func (q *quantiles) add(of ...time.Duration) {
+	for i, d := range of {
+		q[i] = append(q[i], d)
+	}
+}
+
+func (q quantiles) middle(i int) time.Duration {
+	sorted := slices.Sorted(slices.Values(q[i]))
+	return sorted[len(sorted)/2]
+}
+
+func (q quantiles) String() string {
+	var parts []string
+	for i, name := range quantileNames {
+		parts = append(parts, name+" "+q.middle(i).String())
+	}
+	return strings.Join(parts, ", ")
 }
 
 // unknownKey is a token with a kid that looks like one of ours and that nobody has.
