@@ -76,9 +76,8 @@ type director struct {
 
 func (d *director) everything() {
 	acts := []func(){
-		func() { d.killOne() }, func() { d.killOne() },
-		func() { d.terminateOne() }, func() { d.terminateOne() },
-		d.rollAll,
+		d.killOne, d.killOne,
+		d.terminateOne, d.rollAll,
 		func() { d.freezeOne(20 * time.Second) },
 		d.scale,
 		d.loseRedis, d.flushRedis, d.restartDatabase,

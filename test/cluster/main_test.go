@@ -11,7 +11,7 @@ import (
 )
 
 // What the seed does not decide: when an answer comes, and so who meets a fault;
-// addresses; and every key, as they come from crypto/rand.
+// addresses; every key; and the kids of a flood.
 var seed = flag.Int64("seed", 0, "repeat the faults, and what clients choose, of the run that printed this seed")
 
 // limit is how long all tests together may take.
