@@ -26,11 +26,11 @@ type Fault struct {
 type Link struct {
 	Addr string // host:port
 
-	target   string
 	listener net.Listener
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
+	target  string
 	fault   Fault
 	changed chan struct{} // closed when fault is set
 	conns   map[net.Conn]bool
@@ -48,6 +48,13 @@ func NewLink(t testing.TB, target string) *Link {
 	l.running.Go(l.accept)
 	t.Cleanup(l.close)
 	return l
+}
+
+// Lead has the Link lead to another address, from the next connection on.
+func (l *Link) Lead(target string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.target = target
 }
 
 // Set replaces the fault that there is; the zero Fault heals.
@@ -117,7 +124,10 @@ func (l *Link) drop(c net.Conn) {
 
 func (l *Link) serve(client net.Conn) {
 	defer l.drop(client)
-	server, err := net.DialTimeout("tcp", l.target, 5*time.Second)
+	l.mu.Lock()
+	target := l.target
+	l.mu.Unlock()
+	server, err := net.DialTimeout("tcp", target, 5*time.Second)
 	if err != nil {
 		_ = client.(*net.TCPConn).SetLinger(0) // refused
 		return

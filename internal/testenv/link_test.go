@@ -100,6 +100,15 @@ func TestLink(t *testing.T) {
 	if err := talk(dial(), long); err != nil {
 		t.Errorf("healed: %v", err)
 	}
+
+	p.Lead(freeAddr(t))
+	if err := talk(dial(), long); err == nil {
+		t.Error("it leads where it led before")
+	}
+	p.Lead(echo(t))
+	if err := talk(dial(), long); err != nil {
+		t.Errorf("led elsewhere: %v", err)
+	}
 }
 
 // Only a server that says that it is ready gets requests.

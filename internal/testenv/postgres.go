@@ -92,14 +92,21 @@ func StartPostgresPair(t testing.TB) *PostgresPair {
 	t.Cleanup(standby.Stop)
 	execSQL(t, "pgx", primary.URL, "ALTER SYSTEM SET synchronous_standby_names = '*'")
 	execSQL(t, "pgx", primary.URL, "SELECT pg_reload_conf()")
-	await(t, "the standby", func() bool {
-		state, err := askSQL(t.Context(), "pgx", primary.URL, "SELECT sync_state FROM pg_stat_replication")
-		return err == nil && state == "sync"
-	})
-	return &PostgresPair{
+	pair := &PostgresPair{
 		URL:     strings.Replace(primary.URL, primary.Addr, primary.Addr+","+standby.Addr, 1) + "&target_session_attrs=read-write",
 		Primary: primary, Standby: standby,
 	}
+	pair.AwaitSync(t)
+	return pair
+}
+
+// AwaitSync waits until the standby follows the primary, which may have started again.
+func (p *PostgresPair) AwaitSync(t testing.TB) {
+	t.Helper()
+	await(t, "the standby", func() bool {
+		state, err := askSQL(t.Context(), "pgx", p.Primary.URL, "SELECT sync_state FROM pg_stat_replication")
+		return err == nil && state == "sync"
+	})
 }
 
 // Promote makes the standby the primary, which must have gone.
