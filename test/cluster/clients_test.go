@@ -263,6 +263,7 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 			for _, t := range mine {
 				t.taken(time.Now())
 			}
+			me.insist(ctx, renewAfterLogout, "/api/renew", map[string]string{"refresh_token": g.RefreshToken}, nil)
 		}
 	}
 }

@@ -19,7 +19,7 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	t.Logf("seed %d", *seed)
 	w := newWorld(t, plan{
-		replicas: 5, redis: true,
+		replicas: 5, pair: true, redis: true,
 		ahead:  map[int]time.Duration{1: 5 * time.Second}, // TestNoInstanceID has one that is behind
 		maxAge: 5 * time.Second, tokens: 10 * time.Second, keys: 12 * time.Second,
 		// Who is not answered asks again, at one broken replica after the other.
@@ -80,7 +80,7 @@ func (d *director) everything() {
 		d.terminateOne, d.rollAll,
 		func() { d.freezeOne(20 * time.Second) },
 		d.scale,
-		d.loseRedis, d.flushRedis, d.restartDatabase,
+		d.loseRedis, d.flushRedis, d.restartDatabase, d.failOver,
 		d.isolateOne,
 	}
 	for _, f := range networkFaults {
@@ -200,6 +200,25 @@ func (d *director) restartDatabase() {
 	d.database.Stop()
 	pause(d.t.Context(), d.between(500, 2000))
 	d.database.Start(d.t)
+	for _, r := range d.others() {
+		r.awaitReady()
+		d.awaitBalanced(r)
+	}
+	end()
+}
+
+// failOver has the standby take the place of the primary, which is gone for good.
+func (d *director) failOver() {
+	d.pair.AwaitSync(d.t) // else nobody would promote it
+	d.note("database failed over", "")
+	end := d.history.begin(database, "")
+	d.pair.Primary.Stop()
+	pause(d.t.Context(), d.between(500, 2000))
+	d.pair.Promote(d.t)
+	for _, r := range d.replicas {
+		r.database.Lead(d.pair.Standby.Addr)
+	}
+	d.database, d.pair = d.pair.Standby, nil
 	for _, r := range d.others() {
 		r.awaitReady()
 		d.awaitBalanced(r)

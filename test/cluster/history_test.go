@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/verify"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -20,6 +21,7 @@ import (
 //   - No invalid token is accepted: nothing forged, ever; nothing that has
 //     expired, beyond the leeway; nothing taken back, once max_staleness has
 //     passed since that was answered.
+//   - No session is renewed once its logout was answered.
 //   - No request fails but by a trouble that the test made: see trouble.excuses.
 //   - Whoever tries again, as clients do, is answered in time.
 
@@ -114,6 +116,9 @@ const (
 	keysUnavailable = "key_set_unavailable"
 	keyTimeout      = 5 * time.Second
 )
+
+// renewAfterLogout is a renewal that must be refused.
+const renewAfterLogout = "renew after logout"
 
 // A kind of trouble.
 type kind string
@@ -272,6 +277,10 @@ func (h *history) judge(e event) string {
 		return "a forged token was accepted"
 	case e.token != nil && good && e.token.deadAt(e.at, e.bound, e.behind):
 		return "a dead token was accepted"
+	case e.what == renewAfterLogout && good:
+		return "a session was renewed after its logout"
+	case e.what == renewAfterLogout && e.status == 401:
+		return ""
 	case e.what == "logout" && e.status == 401:
 		// It was done before, and that answer was lost; or it came too late.
 		if e.code != "token_revoked" && e.until.Before(e.token.expires) {
@@ -328,6 +337,9 @@ func (h *history) report(t *testing.T) {
 		len(h.tokens), len(h.kids()), counts["verify"]+counts["forged"], accepted, rejected, len(h.events), failed)
 	summarise(t, "requests: %s", list(counts))
 	summarise(t, "faults: %s", list(h.faults))
+	for who, took := range h.lastAccepted() {
+		summarise(t, "last accepted after the logout's answer by %s: %s (%d tokens)", who, spread(took), len(took))
+	}
 	summarise(t, "violations: %d", len(wrong))
 	if len(wrong) > 0 {
 		for _, tr := range h.troubles {
@@ -380,6 +392,33 @@ func (h *history) presented(replica string, after time.Time, set *accesstoken.Ke
 		}
 	}
 	return false
+}
+
+// lastAccepted is, for each kind of those who learn what was taken back, and of each
+// token that they were asked about after its logout was answered, how long after that
+// the last request began that they accepted; 0: none.
+func (h *history) lastAccepted() map[string][]time.Duration {
+	kinds := map[time.Duration]string{staleness: "replicas", verify.DefaultMaxStaleness: "package verify"}
+	last := map[string]map[*issued]time.Duration{}
+	for _, e := range h.events {
+		kind := kinds[e.bound]
+		if kind == "" || e.what != "verify" || e.status == 0 || e.token.takenOut.IsZero() || !e.at.After(e.token.takenOut) {
+			continue
+		}
+		if last[kind] == nil {
+			last[kind] = map[*issued]time.Duration{}
+		}
+		after := time.Duration(0)
+		if e.status == 200 {
+			after = e.at.Sub(e.token.takenOut)
+		}
+		last[kind][e.token] = max(last[kind][e.token], after)
+	}
+	took := map[string][]time.Duration{}
+	for kind, tokens := range last {
+		took[kind] = slices.Collect(maps.Values(tokens))
+	}
+	return took
 }
 
 func (h *history) kids() map[string]bool {

@@ -25,6 +25,7 @@ const (
 type plan struct {
 	replicas int // how many places there are
 	mariadb  bool
+	pair     bool // PostgreSQL has a standby
 	redis    bool
 	ahead    map[int]time.Duration // clocks
 	maxAge   time.Duration
@@ -40,7 +41,8 @@ type world struct {
 	plan     plan
 	dir      string
 	database *testenv.Server
-	redis    *testenv.Server // nil: none
+	pair     *testenv.PostgresPair // nil: none, or it has failed over
+	redis    *testenv.Server       // nil: none
 	balancer *testenv.Server
 	lines    map[string]*testenv.Link // to the load balancer: of people, of servers
 	replicas []*replica
@@ -52,9 +54,13 @@ type world struct {
 func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
 	w := &world{t: t, plan: p, dir: t.TempDir(), history: &history{}, probe: newHTTPClient(2 * time.Second)}
-	if p.mariadb {
+	switch {
+	case p.mariadb:
 		w.database = testenv.StartMariaDB(t)
-	} else {
+	case p.pair:
+		w.pair = testenv.StartPostgresPair(t)
+		w.database = w.pair.Primary
+	default:
 		w.database = testenv.StartPostgres(t)
 	}
 	if p.redis {
