@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -145,7 +147,7 @@ func (n *node) stop() error {
 	}
 	select {
 	case <-n.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		n.t.Fatalf("it does not end\n%s", n.log)
 	}
 	return n.waitErr
@@ -332,7 +334,7 @@ func TestKillLosesNothing(t *testing.T) {
 // A request that was accepted is answered, although the process was told to end.
 func TestTermDropsNoRequest(t *testing.T) {
 	n := start(t, t.TempDir(), "ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=correct horse battery staple",
-		"WATCHWORD_PASSWORD_MEMORY=64MiB", "WATCHWORD_PASSWORD_ITERATIONS=4", "WATCHWORD_PASSWORD_WORKERS=1", "WATCHWORD_SERVER_DRAIN_DELAY=200ms")
+		"WATCHWORD_PASSWORD_MEMORY=64MiB", "WATCHWORD_PASSWORD_ITERATIONS=1", "WATCHWORD_PASSWORD_WORKERS=1", "WATCHWORD_SERVER_DRAIN_DELAY=200ms")
 	const callers = 6
 	statuses := make(chan string, callers)
 	for range callers {
@@ -353,6 +355,61 @@ func TestTermDropsNoRequest(t *testing.T) {
 	if !strings.Contains(n.log.String(), "draining") {
 		t.Error("the log does not say that it drained")
 	}
+}
+
+// However busy the clients are, and whether they keep their connections or not, the
+// only thing that happens to them when the process is told to end is that they can
+// connect no more.
+func TestTermUnderLoad(t *testing.T) {
+	const rounds, callers = 4, 16
+	dir := t.TempDir()
+	for round := range rounds {
+		n := start(t, dir)
+		var answered atomic.Int64
+		var wg sync.WaitGroup
+		for i := range callers {
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}, Timeout: 30 * time.Second}
+			defer client.CloseIdleConnections()
+			wg.Go(func() {
+				for {
+					err := n.ask(client)
+					if errors.Is(err, syscall.ECONNREFUSED) {
+						return
+					}
+					if err != nil {
+						t.Errorf("round %d, keep-alive %v: %v", round, i%2 != 0, err)
+						return
+					}
+					answered.Add(1)
+				}
+			})
+		}
+		waitUntil(t, "they are busy", func() bool { return answered.Load() > 20*callers })
+		if err := n.stop(); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+		wg.Wait()
+	}
+}
+
+// ask makes a request that a client does not send a second time by itself.
+func (n *node) ask(client *http.Client) error {
+	const body = `{"refresh_token":"there is none"}`
+	r, err := http.NewRequest("POST", n.url+"/api/renew", io.NopCloser(strings.NewReader(body))) // has no GetBody
+	if err != nil {
+		return err
+	}
+	r.ContentLength = int64(len(body))
+	resp, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusUnauthorized {
+		err = fmt.Errorf("%s: %s", resp.Status, answer)
+	}
+	return err
 }
 
 // openConnections counts the established connections to the node.
@@ -400,6 +457,44 @@ func TestSlowClientIsCutOff(t *testing.T) {
 	_ = conn.SetReadDeadline(began.Add(20 * time.Second))
 	if _, err := io.ReadAll(conn); err != nil {
 		t.Errorf("after %v it is not cut off: %v", time.Since(began), err)
+	}
+}
+
+// Who stops it while it starts has what he wants: no error, and one line.
+func TestTermDuringStart(t *testing.T) {
+	database, err := net.Listen("tcp", "127.0.0.1:0") // it accepts, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	n := launch(t, t.TempDir(), "DATABASE_URL=postgres://watchword@"+database.Addr().String()+"/watchword?connect_timeout=60",
+		"AUTH_STORAGE_KEY=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "WATCHWORD_PASSWORD_MEMORY=19MiB") // nothing to warn of
+	asked, err := database.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asked.Close()
+	if err := n.stop(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if lines := strings.Split(strings.TrimSpace(n.log.String()), "\n"); len(lines) != 1 || !strings.Contains(lines[0], "stopped before it was ready") {
+		t.Errorf("it said\n%s", n.log)
+	}
+}
+
+// Who does not want to wait for the drain says so a second time.
+func TestSecondSignalEndsItAtOnce(t *testing.T) {
+	n := start(t, t.TempDir(), "WATCHWORD_SERVER_DRAIN_DELAY=10m")
+	for _, says := range []string{"draining", ""} {
+		if err := n.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, "it drains", func() bool { return strings.Contains(n.log.String(), says) })
+	}
+	select {
+	case <-n.ended:
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on draining")
 	}
 }
 
