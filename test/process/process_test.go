@@ -550,6 +550,59 @@ func TestStartThatFails(t *testing.T) {
 	}
 }
 
+// A full disk is said to be one, and by the health as long as it is.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatalf("this test mounts a small disk, which takes root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	n := start(t, dir, "ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=correct horse battery staple")
+	health := func() (status int) {
+		status, _, err := n.call("GET", "/health", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	login := func() (int, []byte) {
+		status, body, err := n.call("POST", "/api/login", "", map[string]string{"username": "admin", "password": "correct horse battery staple"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, body
+	}
+	if health() != 200 {
+		t.Fatal("it is not well to begin with")
+	}
+	admin := n.login("admin", "correct horse battery staple")
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 8<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	waitUntil(t, "a login finds no space", func() bool { status, _ := login(); return status == 503 })
+	if _, body := login(); !strings.Contains(string(body), `"database_full"`) {
+		t.Errorf("a login is told %s", body)
+	}
+	_, body, err := n.call("POST", "/api/users", admin.AccessToken, map[string]string{"username": "somebody"})
+	if err != nil || !strings.Contains(string(body), `"database_full"`) {
+		t.Errorf("who makes a user is told %s %v", body, err)
+	}
+	if health() != 503 {
+		t.Error("the health says that all is well")
+	}
+	if status, _, err := n.call("GET", "/api/verify", admin.AccessToken, nil); status != 200 {
+		t.Errorf("a token is not verified: %d %v", status, err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "it is well again", func() bool { return health() == 200 })
+	if status, body := login(); status != 200 {
+		t.Errorf("with space again: %d %s", status, body)
+	}
+}
+
 // The frame that the README promises: ready soon, and small. The best of several
 // starts counts, because the machine may be busy with something else.
 func TestReadySoonAndSmall(t *testing.T) {
