@@ -27,6 +27,7 @@ var statusOf = map[problem.Kind]int{
 	problem.Internal:        http.StatusInternalServerError,
 	problem.Invalid:         http.StatusUnprocessableEntity,
 	problem.Malformed:       http.StatusBadRequest,
+	problem.TimedOut:        http.StatusRequestTimeout,
 	problem.Unauthenticated: http.StatusUnauthorized,
 	problem.Denied:          http.StatusForbidden,
 	problem.NotFound:        http.StatusNotFound,
