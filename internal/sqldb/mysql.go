@@ -72,8 +72,9 @@ func mysqlKind(err error) kind {
 			return retry
 		case 1146: // ER_NO_SUCH_TABLE
 			return noTable
+		case 1021, 1114: // ER_DISK_FULL, ER_RECORD_FILE_FULL
+			return full
 		case 1040, 1203, 1226, // too many connections
-			1114,             // ER_RECORD_FILE_FULL
 			1205,             // ER_LOCK_WAIT_TIMEOUT; has waited long already
 			1290, 1792, 1836: // read-only
 			return refused
