@@ -111,6 +111,16 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // Dialect says which SQL the database speaks.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
+// LockTimeout is how long a server lets a statement wait for a lock: shorter than
+// the caller waits for the statement, so that what a caller has given up is not
+// done much later. MySQL counts whole seconds.
+//
+// MySQL is told with each connection. PostgreSQL is not, because PgBouncer would
+// hand the setting to others: a statement that needs the bound says so itself.
+func (db *DB) LockTimeout() time.Duration {
+	return max((db.cfg.Timeout - time.Second).Truncate(time.Second), time.Second)
+}
+
 // Ping asks whether the database answers.
 func (db *DB) Ping(ctx context.Context) error {
 	var one int

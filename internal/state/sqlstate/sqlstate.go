@@ -32,7 +32,7 @@ var _ state.Store = (*Store)(nil)
 // New returns a store on a database whose schema is there; db stays the
 // caller's. now is the clock if the database is SQLite.
 func New(db *sqldb.DB, now func() time.Time) *Store {
-	return &Store{db: db, now: now, sql: newQueries(db.Dialect())}
+	return &Store{db: db, now: now, sql: newQueries(db.Dialect(), db.LockTimeout())}
 }
 
 // Get implements state.Store.
