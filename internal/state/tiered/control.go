@@ -125,7 +125,7 @@ func (s *Store) refresh(ctx context.Context) (*view, error) {
 			v.reads, v.asked = true, s.now()
 			v.clock, err = s.durable.Clock(ctx)
 			return v, err
-		case v.phase == write && age >= s.patience():
+		case v.phase == write && age >= s.late+s.patience():
 			var moved bool
 			if moved, err = s.move(ctx, v, on, v.generation, v.server); moved {
 				s.log.InfoContext(ctx, "sessions are read through redis")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 )
@@ -25,10 +26,14 @@ const (
 	fastTimeout = 250 * time.Millisecond
 	// settleTimeout is how long a write that has been done waits to be answered.
 	settleTimeout = 10 * time.Second
-	// A permission to fill in a copy lasts permission, a writer's mark mark, and
-	// a copy copyLife at most.
+	// By then a write that SQL was asked for is done, or never will be: its caller
+	// sends it within the one, and the server gives up waiting for its locks within
+	// the other (sqldb.DB.LockTimeout).
+	defaultLate = 2 * sqldb.DefaultTimeout
+	// A permission to fill in a copy lasts permission, a writer's mark mark, which
+	// is longer than late, and a copy copyLife at most.
 	permission = 5 * time.Second
-	mark       = time.Minute
+	mark       = 2 * defaultLate
 	copyLife   = 10 * time.Minute
 )
 
@@ -71,6 +76,7 @@ type Store struct {
 	breaker breaker
 	lease   time.Duration
 	rest    time.Duration
+	late    time.Duration
 
 	current atomic.Pointer[view] // what this replica acts on
 
@@ -92,7 +98,7 @@ func New(cfg Config) (*Store, error) {
 	s := &Store{
 		fast: cfg.Fast, durable: cfg.Durable, now: cfg.Now, log: cfg.Logger,
 		metrics: newMetrics(),
-		lease:   defaultLease, rest: defaultRest,
+		lease:   defaultLease, rest: defaultRest, late: defaultLate,
 		breaker: breaker{now: cfg.Now, rest: defaultRest},
 	}
 	s.breaker.ping = func(ctx context.Context) error {
@@ -279,6 +285,9 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 		return err // nothing has been written
 	}
 	err = do()
+	if !known(err) {
+		return err // SQL may do it still: the mark stays, and runs out after that
+	}
 	// The caller may have gone; what has been written must be settled all the same.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -286,6 +295,12 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 		err = unsettled
 	}
 	return err
+}
+
+// known says whether what SQL answered tells what has become of a write.
+func known(err error) bool {
+	return err == nil || errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrExists) ||
+		errors.Is(err, state.ErrChanged) || errors.Is(err, state.ErrInvalid)
 }
 
 // settle returns nil when nobody can read a copy from before the call any more.

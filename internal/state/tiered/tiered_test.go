@@ -210,11 +210,11 @@ func TestRedisFails(t *testing.T) {
 	}
 }
 
-// Whatever fails in SQL, in either truth: the answer is an error, and what is
-// read afterwards is what SQL has.
+// Whatever fails in SQL, in either truth, or is done only later: the answer is an
+// error, and what is read afterwards is what SQL has.
 func TestSQLFails(t *testing.T) {
 	for name, write := range writes {
-		for _, kind := range []fault{before, after} {
+		for _, kind := range []fault{before, after, later} {
 			for _, redis := range []fault{none, before, after} {
 				t.Run(fmt.Sprint(name, kind, redis), func(t *testing.T) {
 					t.Parallel()
@@ -231,17 +231,62 @@ func TestSQLFails(t *testing.T) {
 						}
 						return none
 					})
-					if err := write.run(t.Context(), h.stores[0], h); !errors.Is(err, state.ErrUnavailable) {
+					// The caller has gone by the time at which it is done.
+					if err := write.run(context.WithoutCancel(t.Context()), h.stores[0], h); !errors.Is(err, state.ErrUnavailable) {
 						t.Fatalf("the write failed with %v", err)
 					}
 					if kind == after {
 						h.want(t, write.leaves)
-					} else {
+						return
+					}
+					for range 10 { // often enough to fill in a copy, and to read it
 						h.want(t, "old")
+					}
+					h.durable.finish()
+					if kind == later {
+						h.want(t, write.leaves)
 					}
 				})
 			}
 		}
+	}
+}
+
+// A write begins while copies are not read, fails, and is done only when Redis is
+// well again: no copy from before is read then.
+func TestLateWrite(t *testing.T) {
+	h := newHouse(t)
+	for _, s := range h.stores {
+		s.Late(5 * time.Second)
+	}
+	h.links[0].cut()
+	_, err := h.stores[0].Put(t.Context(), h.key, []byte("older"), time.Hour)
+	check(t, err)
+	h.durable.inject(func(op string, key state.Key) fault {
+		if key == h.key && op == "Put" {
+			return later
+		}
+		return none
+	})
+	begin := time.Now()
+	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
+		t.Fatalf("the write failed with %v", err)
+	}
+	h.links[0].heal()
+	hits := h.links[1].hits.Load()
+	until(t, "a read from the copy, if there may be one", func() bool {
+		h.want(t, "older")
+		return h.links[1].hits.Load() > hits || time.Since(begin) > time.Second
+	})
+	h.durable.finish()
+	h.want(t, "new")
+	for i, s := range h.stores {
+		untilReads(t, s)
+		hits := h.links[i].hits.Load()
+		until(t, "a read from the copy", func() bool {
+			h.want(t, "new")
+			return h.links[i].hits.Load() > hits
+		})
 	}
 }
 
@@ -480,8 +525,8 @@ func TestReadsFromRedis(t *testing.T) {
 }
 
 // Everything at once, on three replicas: Redis fails in both truths, is cut off,
-// flushed and replaced by an old copy of itself, SQL fails in both truths. Who
-// has been told of a write never reads an older record.
+// flushed and replaced by an old copy of itself, SQL fails in both truths,
+// or does later what it did not answer. Who has been told of a write never reads an older record.
 func TestEverythingFails(t *testing.T) {
 	ctx := t.Context()
 	durable := &flaky{Durable: memstate.New(time.Now)}
@@ -493,7 +538,12 @@ func TestEverythingFails(t *testing.T) {
 		links, stores = append(links, l), append(stores, replica(l, durable))
 	}
 	untilReads(t, stores[0])
-	durable.inject(func(string, state.Key) fault { return some(0.01) })
+	durable.inject(func(_ string, key state.Key) fault {
+		if kind := some(0.01); kind != before || key.Kind != "test" || rand.N(2) > 0 {
+			return kind
+		}
+		return later
+	})
 
 	var work sync.WaitGroup
 	done := make(chan struct{})
@@ -511,6 +561,9 @@ func TestEverythingFails(t *testing.T) {
 				if _, err := stores[rand.N(3)].Put(ctx, key, fmt.Append(nil, n), time.Hour); err == nil {
 					answered.Store(n)
 					answers.Add(1)
+				} else { // numbers rise only if what is done later is done before the next
+					pause(time.Duration(rand.N(3000)) * time.Microsecond)
+					durable.finish()
 				}
 				pause(time.Duration(rand.N(3000)) * time.Microsecond)
 			}
