@@ -47,7 +47,12 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	case "memory":
 		return &shared{memstate.New(now), nil, nothing, false, nil}, nil
 	case "sql":
-		return &shared{sqlstate.New(db, now), nil, nothing, false, nil}, nil
+		durable := sqlstate.New(db, now)
+		if !cfg.Cluster.Enabled {
+			return &shared{durable, nil, nothing, false, nil}, nil
+		}
+		// Another replica may have been given Redis already, or have it still.
+		return &shared{tiered.Beside(durable, now, logger), nil, nothing, false, nil}, nil
 	}
 	redis, err := redisstate.Open(cfg.Redis.URL)
 	if err != nil {

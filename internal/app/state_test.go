@@ -124,6 +124,35 @@ func TestRedisAloneMustAnswer(t *testing.T) {
 	}
 }
 
+// While state.backend is changed from replica to replica, one without Redis ends
+// the use of copies before it writes.
+func TestSQLBesideTiered(t *testing.T) {
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: testenv.Postgres(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	truth, control := sqlstate.New(db, time.Now), state.Key{Kind: "tier_control", Owner: "cluster", ID: "cache"}
+	if _, err := truth.Put(t.Context(), control, []byte("on generation server"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, clusterSecret
+	s, err := openState(t.Context(), cfg, db, nil, time.Now, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(t.Context(), state.Key{Kind: "test", Owner: "o", ID: "i"}, nil, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := truth.Get(t.Context(), control); err != nil || string(r.Value) != "off" {
+		t.Errorf("the others go on reading copies: %q, %v", r.Value, err)
+	}
+}
+
 // What the program brought is used, and stays open.
 func TestOwnState(t *testing.T) {
 	own := &closing{Store: memstate.New(time.Now)}

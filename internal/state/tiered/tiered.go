@@ -95,6 +95,11 @@ var (
 
 // New returns a store. It asks nobody anything.
 func New(cfg Config) (*Store, error) {
+	s := newStore(cfg)
+	return s, s.register(cfg.Registerer)
+}
+
+func newStore(cfg Config) *Store {
 	s := &Store{
 		fast: cfg.Fast, durable: cfg.Durable, now: cfg.Now, log: cfg.Logger,
 		metrics: newMetrics(),
@@ -108,7 +113,7 @@ func New(cfg Config) (*Store, error) {
 		}
 		return err
 	}
-	return s, s.register(cfg.Registerer)
+	return s
 }
 
 // Get implements state.Store.

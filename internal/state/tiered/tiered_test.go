@@ -155,22 +155,22 @@ func (h *house) readers(t *testing.T, answered *atomic.Int64) (stop func()) {
 
 var writes = map[string]struct {
 	leaves string
-	run    func(ctx context.Context, s *tiered.Store, h *house) error
+	run    func(ctx context.Context, s state.Store, h *house) error
 }{
-	"Put": {"new", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Put": {"new", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.Put(ctx, h.key, []byte("new"), time.Hour)
 		return err
 	}},
-	"Swap": {"new", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Swap": {"new", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.Swap(ctx, h.key, h.version, []byte("new"), time.Hour)
 		return err
 	}},
-	"Take": {"", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Take": {"", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.Take(ctx, h.key)
 		return err
 	}},
-	"Delete": {"", func(ctx context.Context, s *tiered.Store, h *house) error { return s.Delete(ctx, h.key) }},
-	"DeleteOwned": {"", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Delete": {"", func(ctx context.Context, s state.Store, h *house) error { return s.Delete(ctx, h.key) }},
+	"DeleteOwned": {"", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.DeleteOwned(ctx, h.key.Kind, h.key.Owner)
 		return err
 	}},
@@ -356,6 +356,47 @@ func TestPartition(t *testing.T) {
 			h.want(t, "other side")
 			return h.links[i].hits.Load() > hits
 		})
+	}
+}
+
+// A replica without Redis writes what the others have copies of, and the others
+// go on as soon as it has written all.
+func TestBeside(t *testing.T) {
+	for name, write := range writes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			beside := tiered.Beside(h.durable, time.Now, slog.New(slog.DiscardHandler))
+			check(t, write.run(t.Context(), beside, h))
+			h.want(t, write.leaves)
+			for _, s := range h.stores {
+				untilReads(t, s)
+			}
+			h.want(t, write.leaves)
+		})
+	}
+}
+
+// It conforms, and while nobody reads copies its writes cost no more than SQL's.
+func TestBesideAlone(t *testing.T) {
+	t.Parallel()
+	durable := openSQL(t, testenv.Postgres(t), 10)
+	statetest.Run(t, "sql, in a cluster", func(t *testing.T) state.Store {
+		return tiered.Beside(durable, time.Now, slog.New(slog.DiscardHandler))
+	})
+	counting := &flaky{Durable: memstate.New(time.Now)}
+	s := tiered.Beside(counting, time.Now, slog.New(slog.DiscardHandler))
+	put := func() {
+		_, err := s.Put(t.Context(), state.Key{Kind: "test", Owner: "owner", ID: "id"}, nil, time.Hour)
+		check(t, err)
+	}
+	put()
+	begin, gets := time.Now(), counting.gets.Load()
+	for range 1000 {
+		put()
+	}
+	if n, leases := counting.gets.Load()-gets, int64(time.Since(begin)/(500*time.Millisecond)); n > leases+1 {
+		t.Errorf("1000 writes asked for the control record %d times in %d leases", n, leases)
 	}
 }
 
