@@ -61,7 +61,7 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis", redis}
 	if backend == "tiered" { // which does not need Redis to start
 		s.Store, err = tiered.New(tiered.Config{
-			Fast: redis, Durable: sqlstate.New(db, now), Now: now, Logger: logger, Registerer: registerer,
+			Fast: redis, Durable: sqlstate.New(db, now), Secret: []byte(cfg.Cluster.Secret), Now: now, Logger: logger, Registerer: registerer,
 		})
 		if err != nil {
 			return nil, errors.Join(err, redis.Close())

@@ -70,6 +70,9 @@
 // it was begun in off, no copies are read at all. Only a Redis that forgets the
 // mark before can keep an old copy of such a record, until its next write.
 //
+// Who can write to Redis can bring back a copy from before, of the same generation,
+// or refuse attempts; he cannot make a record up (copy.go).
+//
 // # A slow Redis
 //
 // Nobody waits for Redis longer than 250 ms. A replica that has waited in vain, or

@@ -61,6 +61,7 @@ type Durable interface {
 type Config struct {
 	Fast       Fast
 	Durable    Durable
+	Secret     []byte           // the cluster's; nil: it has none
 	Now        func() time.Time // measures leases; it must be monotonic, as time.Now is
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
@@ -70,6 +71,7 @@ type Config struct {
 type Store struct {
 	fast    Fast
 	durable Durable
+	secret  []byte
 	now     func() time.Time
 	log     *slog.Logger
 	metrics metrics
@@ -101,7 +103,7 @@ func New(cfg Config) (*Store, error) {
 
 func newStore(cfg Config) *Store {
 	s := &Store{
-		fast: cfg.Fast, durable: cfg.Durable, now: cfg.Now, log: cfg.Logger,
+		fast: cfg.Fast, durable: cfg.Durable, secret: cfg.Secret, now: cfg.Now, log: cfg.Logger,
 		metrics: newMetrics(),
 		lease:   defaultLease, rest: defaultRest, late: defaultLate,
 		breaker: breaker{now: cfg.Now, rest: defaultRest},
@@ -133,7 +135,10 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 			entry  redisstate.Entry
 		)
 		err := s.ask(ctx, "read", func(ctx context.Context) (err error) {
-			copied, entry, err = s.fast.CacheRead(ctx, v.generation, key, token, permission)
+			copied, entry, err = s.fast.CacheRead(ctx, v.name, key, token, permission)
+			if err == nil && entry == redisstate.Hit {
+				copied, err = v.open(copied)
+			}
 			return err
 		})
 		switch {
@@ -154,7 +159,7 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if ttl := min(r.Expires.Sub(s.latest(v)), copyLife); err == nil && token != "" && ttl > 0 {
 		// If that fails, the next one reads from SQL.
 		_ = s.ask(ctx, "fill", func(ctx context.Context) error {
-			return s.fast.CacheFill(ctx, v.generation, token, r, ttl)
+			return s.fast.CacheFill(ctx, v.name, token, v.seal(r), ttl)
 		})
 	}
 	return r, err
@@ -279,7 +284,7 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 	v, err := s.view(ctx)
 	for err == nil && v.phase != off {
 		failed := s.ask(ctx, "mark", func(ctx context.Context) error {
-			return s.fast.CacheMark(ctx, v.generation, key, token, mark)
+			return s.fast.CacheMark(ctx, v.name, key, token, mark)
 		})
 		if failed == nil {
 			break
@@ -321,7 +326,7 @@ func (s *Store) settle(ctx context.Context, key state.Key, token string) error {
 			return nil
 		}
 		failed := s.ask(ctx, "clear", func(ctx context.Context) error {
-			return s.fast.CacheClear(ctx, v.generation, key, token)
+			return s.fast.CacheClear(ctx, v.name, key, token)
 		})
 		if failed == nil {
 			cleared = v.generation

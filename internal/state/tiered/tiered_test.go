@@ -1,12 +1,14 @@
 package tiered_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -397,6 +399,69 @@ func TestBesideAlone(t *testing.T) {
 	}
 	if n, leases := counting.gets.Load()-gets, int64(time.Since(begin)/(500*time.Millisecond)); n > leases+1 {
 		t.Errorf("1000 writes asked for the control record %d times in %d leases", n, leases)
+	}
+}
+
+// Somebody else writes to Redis. What no replica has written there is not read.
+func TestForgedCopy(t *testing.T) {
+	for name, forge := range map[string]func(r, other *state.Record){
+		"another value":   func(r, _ *state.Record) { r.Value[len(r.Value)-1]++ },
+		"no MAC":          func(r, _ *state.Record) { r.Value = []byte("new") },
+		"another's value": func(r, other *state.Record) { r.Value = other.Value },
+		"another version": func(r, _ *state.Record) { r.Version++ },
+		"a later expiry":  func(r, _ *state.Record) { r.Expires = r.Expires.Add(time.Hour) },
+		"another's, wholly": func(r, other *state.Record) {
+			r.Value, r.Version, r.Expires = other.Value, other.Version, other.Expires
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			generation := strings.Fields(h.control(t))[1]
+			other := state.Key{Kind: "test", Owner: "owner", ID: "other"}
+			_, err := h.stores[0].Put(t.Context(), other, []byte("new"), time.Hour)
+			check(t, err)
+			copied := func(key state.Key) *state.Record {
+				h.server.mu.Lock()
+				defer h.server.mu.Unlock()
+				for name, e := range h.server.entries {
+					if strings.Contains(name, generation) {
+						t.Fatal("redis knows the generation")
+					}
+					if e.condition == 'V' && strings.HasSuffix(name, key.ID) {
+						r := e.record
+						r.Value = bytes.Clone(r.Value)
+						return &r
+					}
+				}
+				return nil
+			}
+			var mine, others *state.Record
+			until(t, "both copies", func() bool {
+				h.want(t, "old")
+				_, err := h.stores[0].Get(t.Context(), other)
+				check(t, err)
+				mine, others = copied(h.key), copied(other)
+				return mine != nil && others != nil
+			})
+			forge(mine, others)
+			h.server.mu.Lock()
+			for name, e := range h.server.entries {
+				if e.condition == 'V' && strings.HasSuffix(name, h.key.ID) {
+					h.server.entries[name] = entry{condition: 'V', record: *mine}
+				}
+			}
+			h.server.mu.Unlock()
+			for i, s := range h.stores {
+				r, err := s.Get(t.Context(), h.key)
+				if err != nil || string(r.Value) != "old" || r.Version != h.version || r.Expires.After(time.Now().Add(time.Hour+time.Minute)) {
+					t.Errorf("replica %d reads %+v, %v", i, r, err)
+				}
+				if !s.Avoids() {
+					t.Errorf("replica %d goes on asking redis", i)
+				}
+			}
+		})
 	}
 }
 
