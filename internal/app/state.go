@@ -54,7 +54,11 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 		// Another replica may have been given Redis already, or have it still.
 		return &shared{tiered.Beside(durable, now, logger), nil, nothing, false, nil}, nil
 	}
-	redis, err := redisstate.Open(cfg.Redis.URL)
+	roots, err := certificates("redis.ca_file", cfg.Redis.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	redis, err := redisstate.OpenTrusting(cfg.Redis.URL, roots)
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,17 @@ func TestStateInRedis(t *testing.T) {
 	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, "")
 }
 
+func TestRedisOverTLS(t *testing.T) {
+	ca := testenv.NewCA(t)
+	url, file := testenv.RedisTLS(t, ca).URL, filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, []byte(ca.PEM), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.Redis.CAFile, c.State.Backend = url, file, "redis" })
+	w.signedIn()
+	w.wantBackend("redis", "ok")
+}
+
 // A logout is for good although Redis forgets it, as in a failover, or when it
 // starts from an older snapshot; also when all tokens from then have expired.
 func TestRedisBringsNoSessionBack(t *testing.T) {
