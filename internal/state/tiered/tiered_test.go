@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,8 +45,22 @@ func TestConformanceMariaDB(t *testing.T) {
 	conform(t, "tiered, redis in front of mariadb", testenv.MariaDB(t))
 }
 
+func TestConformanceSQLite(t *testing.T) {
+	t.Parallel()
+	conform(t, "tiered, redis in front of sqlite", "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+}
+
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+	conformOn(t, "tiered, a redis cluster in front of postgres", testenv.RedisCluster(t)[0].URL, testenv.Postgres(t))
+}
+
 func conform(t *testing.T, name, sql string) {
-	redis, durable := testenv.Redis(t), openSQL(t, sql, 10)
+	conformOn(t, name, testenv.Redis(t), sql)
+}
+
+func conformOn(t *testing.T, name, redis, sql string) {
+	durable := openSQL(t, sql, 10)
 	statetest.Run(t, name, func(t *testing.T) state.Store {
 		s := replica(openRedis(t, redis), durable)
 		untilReads(t, s)
