@@ -298,6 +298,34 @@ func TestSweepOneReplicaAtATime(t *testing.T) {
 	}
 }
 
+// A backlog that is longer than the time for it is no error, but that nothing could
+// be deleted in that time is.
+func TestSweepOfALongBacklog(t *testing.T) {
+	for _, batches := range []int{0, 3} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		err := sweep(ctx, &backlog{Store: memstate.New(time.Now), batches: batches})
+		if (err == nil) != (batches > 0) {
+			t.Errorf("after %d batches: %v", batches, err)
+		}
+	}
+}
+
+// A backlog lets some batches go, and then takes longer than anybody waits.
+type backlog struct {
+	state.Store
+	batches int
+}
+
+func (b *backlog) Sweep(ctx context.Context, limit int) (int, error) {
+	if b.batches > 0 {
+		b.batches--
+		return limit, nil
+	}
+	<-ctx.Done()
+	return 0, state.ErrUnavailable.Because(ctx.Err())
+}
+
 // A sweeping counts what Sweep does.
 type sweeping struct {
 	state.Store
