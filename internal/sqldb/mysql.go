@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -46,6 +47,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	// Too long a value is an error, not cut off.
 	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+	// A client that has gone is not noticed by a server that waits for a lock.
+	cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int(db.LockTimeout().Seconds()))
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
 		return err
 	}

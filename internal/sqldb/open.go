@@ -115,6 +115,16 @@ func (db *DB) Dialect() Dialect { return db.dialect }
 // none, unless another write finds some sooner. In a cluster one comes every second.
 const fullFor = time.Minute
 
+// LockTimeout is how long a server lets a statement wait for a lock: shorter than
+// the caller waits for the statement, so that what a caller has given up is not
+// done much later. MySQL counts whole seconds.
+//
+// MySQL is told with each connection. PostgreSQL is not, because PgBouncer would
+// hand the setting to others: a statement that needs the bound says so itself.
+func (db *DB) LockTimeout() time.Duration {
+	return max((db.cfg.Timeout - time.Second).Truncate(time.Second), time.Second)
+}
+
 // Ping asks whether the database answers, and takes what is written. As long as no
 // write has failed for want of space, it does not write; reading goes on without.
 func (db *DB) Ping(ctx context.Context) error {
