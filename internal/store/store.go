@@ -306,8 +306,8 @@ type RegisteredKey struct {
 	Version int64
 }
 
-// Registered is what the registry holds: all that was true in Version, and perhaps
-// more.
+// Registered is what the registry holds in Version: all keys that were made up to
+// it, and none that was made later.
 type Registered struct {
 	Version  int64
 	Now      time.Time // by the database's clock
@@ -324,7 +324,7 @@ type Registered struct {
 type Registry interface {
 	// RegistryVersion costs one row.
 	RegistryVersion(ctx context.Context) (int64, error)
-	// Registered reads everything.
+	// Registered reads everything, as of one moment.
 	Registered(ctx context.Context) (Registered, error)
 	// EnterRegistry writes the replica's row. If there is one of another
 	// incarnation that has written within the last while, the answer is that row
