@@ -315,6 +315,9 @@ func (c *Cluster) due(version int64) (beat, news bool) {
 func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		e.listed = false
+	}
 	for _, k := range all.Keys {
 		if !c.secret.ownsKey(k.Key) {
 			c.reject(ctx, wrongMAC, "signing key", k.ID)
@@ -390,18 +393,18 @@ func (c *Cluster) beat(ctx context.Context, news bool) error {
 }
 
 // waitsFor says whether somebody may still have to learn of a key that this
-// replica may come to sign with. c.mu is held.
-func (c *Cluster) waitsFor(e *entry) bool { return e.had.IsZero() && !e.revoked && e.version > 0 }
+// replica may come to sign with. Of one that is no longer in the registry, because
+// the database was restored, nobody learns there. c.mu is held.
+func (c *Cluster) waitsFor(e *entry) bool {
+	return e.had.IsZero() && !e.revoked && e.listed && e.version > 0
+}
 
 // everybodyHas says whether every other replica serves the key. A live one has said
 // that it has seen the version. One that is silent can say nothing: it is given the
 // time in which it learns of the key from its maker. c.mu is held.
 func (c *Cluster) everybodyHas(e *entry) bool {
-	if e.version > c.version { // of another database, before a restore
-		return true
-	}
 	for _, r := range c.replicas {
-		if r.Instance == c.cfg.Instance || r.Seen >= e.version {
+		if r.Instance == c.cfg.Instance || c.hasSeen(r, e) {
 			continue
 		}
 		switch quiet := silent(r, c.asOf); {
@@ -412,6 +415,12 @@ func (c *Cluster) everybodyHas(e *entry) bool {
 		}
 	}
 	return true
+}
+
+// hasSeen says whether a replica has read the registry with the key. What it saw in
+// a version that is yet to come was in another database. c.mu is held.
+func (c *Cluster) hasSeen(r store.Replica, e *entry) bool {
+	return r.Seen >= e.version && r.Seen <= c.version
 }
 
 // believeOld is for what this replica finds when it starts: a key that is so old
@@ -462,7 +471,7 @@ func (c *Cluster) Waiting() string {
 			continue
 		}
 		for _, r := range c.replicas {
-			if r.Instance != c.cfg.Instance && r.Seen < e.version {
+			if r.Instance != c.cfg.Instance && !c.hasSeen(r, e) {
 				return fmt.Sprintf("replica %s has not seen this replica's key yet", r.Instance)
 			}
 		}

@@ -325,6 +325,39 @@ func TestEverybodyHasAKey(t *testing.T) {
 	}
 }
 
+// After the restore of an older backup versions begin again at a lower one: what was
+// made before it is waited for as what is made after it.
+func TestRestoredRegistry(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine, other := join(t, config(r, c, "auth-0")), join(t, config(r, c, "auth-1"))
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	look(t, mine)
+	look(t, other)
+	for _, statement := range []string{"DELETE FROM signing_keys", "DELETE FROM registered_keys", "DELETE FROM used_kids", "UPDATE registry_head SET version = 0"} {
+		if _, err := r.db.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if mine.Have(k.ID) {
+		t.Error("its row is gone: who comes now does not learn of it")
+	}
+	create(t, r, k)
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if mine.Have(k.ID) {
+		t.Error("the other one has not read the restored registry")
+	}
+	look(t, other)
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if !mine.Have(k.ID) {
+		t.Error("everybody has it")
+	}
+}
+
 // One that is silent is not waited for; unless it may go on serving key sets while
 // it is cut off: then it is given the time to fetch the key from its maker.
 func TestSilentReplica(t *testing.T) {

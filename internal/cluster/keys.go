@@ -18,6 +18,7 @@ type entry struct {
 	made    time.Time // by its maker's clock
 	until   time.Time // when the last token that it can have signed has expired
 	version int64     // of the registry in which it was made; 0: it did not come from there
+	listed  bool      // it was there at the last look
 	heard   time.Time // when it was taken in
 	revoked bool
 	had     time.Time // when every other replica was seen to have it; zero: not yet
@@ -100,7 +101,7 @@ func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) {
 			c.cfg.Logger.InfoContext(ctx, "key of another replica", "kid", k.ID, "until", k.RemoveAt)
 		}
 	}
-	e.version = max(e.version, k.Version)
+	e.version, e.listed = k.Version, k.Version > 0
 	e.until = later(e.until, k.RemoveAt)
 	e.revoked = e.revoked || !k.RevokedAt.IsZero()
 }
