@@ -82,22 +82,23 @@ type Cluster struct {
 	unknown negatives
 	peers   peers
 
-	mu       sync.Mutex // guards what follows; not held while anything is waited for
-	self     store.Replica
-	entries  map[string]*entry // by kid
-	rejected map[string]bool
-	differs  map[string]string // configuration digests that were logged, by instance
-	replicas []store.Replica   // those that are believed, as they were
-	version  int64             // in this version of the registry
-	asOf     time.Time         // at this time, by the database's clock
-	maxAge   time.Duration     // the longest of all replicas'
-	problem  error             // why this replica may take no traffic
-	next     chan struct{}     // closed and replaced when a round ends
-	begun    int64             // rounds
-	ended    int64             // the last of them that has ended
-	endedAt  time.Time         // when, whether or not it succeeded
-	failed   bool              // it did not
-	beatDue  time.Time
+	mu        sync.Mutex // guards what follows; not held while anything is waited for
+	self      store.Replica
+	entries   map[string]*entry // by kid
+	rejected  map[string]bool
+	differs   map[string]string // configuration digests that were logged, by instance
+	replicas  []store.Replica   // those that are believed, as they were
+	version   int64             // in this version of the registry
+	asOf      time.Time         // at this time, by the database's clock
+	maxAge    time.Duration     // the longest of all replicas'
+	problem   error             // why this replica may take no traffic
+	next      chan struct{}     // closed and replaced when a round ends
+	begun     int64             // rounds
+	ended     int64             // the last of them that has ended
+	endedAt   time.Time         // when, whether or not it succeeded
+	failed    bool              // it did not
+	succeeded int64             // the last of them that has
+	beatDue   time.Time
 }
 
 // errTwice: see Ready.
@@ -122,7 +123,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
-		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}},
+		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
 		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, maxAge: cfg.MaxAge,
 		self: store.Replica{
 			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
@@ -257,6 +258,9 @@ func (c *Cluster) round(ctx context.Context) error {
 	defer c.mu.Unlock()
 	c.merge() // also what time alone has changed
 	c.ended, c.endedAt, c.failed = c.begun, c.cfg.Now(), err != nil
+	if err == nil {
+		c.succeeded = c.begun
+	}
 	close(c.next)
 	c.next = make(chan struct{})
 	return err

@@ -36,6 +36,7 @@ type registry struct {
 	*sqlstore.Store
 	db   *sqldb.DB
 	away atomic.Bool
+	hung atomic.Bool // it does not even fail
 	read atomic.Int64
 }
 
@@ -45,6 +46,10 @@ func (r *registry) RegistryVersion(ctx context.Context) (int64, error) {
 	r.read.Add(1)
 	if r.away.Load() {
 		return 0, errAway
+	}
+	if r.hung.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
 	}
 	return r.Store.RegistryVersion(ctx)
 }
@@ -477,6 +482,57 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	if count(t, cl.metrics.lookups, unknown)-before != 1 {
 		t.Error("a look for a name that is none of ours")
+	}
+}
+
+// What nobody could be asked about is not refused, whether or not somebody looks for
+// it; what cannot be one of our keys is.
+func TestNobodyToAsk(t *testing.T) {
+	for name, cut := range map[string]func(r *registry){
+		"away": func(r *registry) { r.away.Store(true) },
+		"hung": func(r *registry) { r.hung.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, r := &clock{}, newRegistry(t)
+			cl := join(t, config(r, c, "auth-0"))
+			run(t, cl)
+			cut(r)
+			late := row(t, c.Now(), "auth-1", accesstoken.ES256)
+			create(t, r, late)
+			want := func(kid string, want error) {
+				t.Helper()
+				if _, err := cl.Find(kid); !errors.Is(err, want) {
+					t.Errorf("%s: %v", kid, err)
+				}
+			}
+			want(late.ID, ErrKeysUnavailable) // before it is known that the registry does not answer
+			for deadline := time.Now().Add(10 * time.Second); !cl.cutOff(); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it has not noticed")
+				}
+			}
+			c.Move(cooldown)
+			var wg sync.WaitGroup
+			for range 2 * maxWaiting { // one looks, some wait, the others are told at once
+				wg.Go(func() { want(late.ID, ErrKeysUnavailable) })
+			}
+			wg.Wait()
+			want("hello", accesstoken.ErrUnknownKey)
+			if n := count(t, cl.metrics.lookups, unavailable); n != 1+2*maxWaiting {
+				t.Errorf("%d are counted", n)
+			}
+			r.away.Store(false)
+			r.hung.Store(false)
+			deadline := time.Now().Add(10 * time.Second)
+			for _, err := cl.Find(late.ID); err != nil; _, err = cl.Find(late.ID) {
+				if !errors.Is(err, ErrKeysUnavailable) || time.Now().After(deadline) {
+					t.Fatalf("the registry is there: %v", err)
+				}
+			}
+			c.Move(cooldown)
+			want(row(t, c.Now(), "auth-1", accesstoken.ES256).ID, accesstoken.ErrUnknownKey)
+		})
 	}
 }
 

@@ -70,7 +70,7 @@ func newMetrics() *metrics {
 	for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
 		m.rejected.WithLabelValues(reason)
 	}
-	for _, result := range []string{found, unknown, refused} {
+	for _, result := range []string{found, unknown, refused, unavailable} {
 		m.lookups.WithLabelValues(result)
 	}
 	return m

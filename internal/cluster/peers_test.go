@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,6 +79,15 @@ func with(t testing.TB, c *clock, instance string, urls ...string) *Cluster {
 	return join(t, cfg)
 }
 
+// askAll asks all peers and returns when they have answered.
+func askAll(t testing.TB, cl *Cluster) {
+	var asking sync.WaitGroup
+	for _, at := range cl.Others() {
+		asking.Go(func() { cl.ask(t.Context(), at) })
+	}
+	asking.Wait()
+}
+
 // An answer is believed only if it was made for this question by who has the
 // secret, and speaks for the keys of who made it.
 func TestLyingPeers(t *testing.T) {
@@ -129,7 +139,7 @@ func TestLyingPeers(t *testing.T) {
 			url := serve(t, tt.answer).URL
 			cfg.Peers = at(url)
 			cl := join(t, cfg)
-			cl.askAndWait()
+			askAll(t, cl)
 			if got := cl.Keys().Len(); got != len(tt.knows) {
 				t.Errorf("%d keys are known", got)
 			}
@@ -211,7 +221,7 @@ func TestOwnURL(t *testing.T) {
 	self := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(cl, keySet(t))(w, r) })
 	cl = with(t, c, "auth-0", self.URL)
 	for range 3 {
-		cl.askAndWait()
+		askAll(t, cl)
 	}
 	if n := self.asked.Load(); n != 1 {
 		t.Errorf("it asked itself %d times", n)
@@ -223,7 +233,7 @@ func TestOwnURL(t *testing.T) {
 	reflected := cl
 	cl = join(t, config(newRegistry(t), c, "auth-1"))
 	for range 2 {
-		reflected.askAndWait()
+		askAll(t, reflected)
 	}
 	if n := self.asked.Load(); n != 3 {
 		t.Errorf("what another replica answers now was asked %d times", n-1)
@@ -260,9 +270,26 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 		t.Errorf("it is gone before its end: %v", err)
 	}
 	c.Move(2 * time.Minute)
-	cl.wait(true, "") // time passes with the looks
-	if _, err := cl.Find(late.ID); !errors.Is(err, accesstoken.ErrUnknownKey) {
+	cl.wait() // time passes with the looks
+	if _, err := cl.Find(late.ID); !errors.Is(err, ErrKeysUnavailable) {
 		t.Errorf("after its end: %v", err)
+	}
+}
+
+// Without the registry, only its maker can say that there is no such key.
+func TestOnlyTheMakerKnows(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	maker := join(t, config(newRegistry(t), c, "auth-1"))
+	cfg := config(r, c, "auth-0")
+	cfg.Peers = at(serve(t, honest(maker, keySet(t))).URL)
+	cl := join(t, cfg)
+	run(t, cl)
+	r.away.Store(true)
+	for maker, want := range map[string]error{"auth-1": accesstoken.ErrUnknownKey, "auth-2": ErrKeysUnavailable} {
+		c.Move(cooldown)
+		if _, err := cl.Find(row(t, c.Now(), maker, accesstoken.ES256).ID); !errors.Is(err, want) {
+			t.Errorf("a key of %s: %v", maker, err)
+		}
 	}
 }
 
