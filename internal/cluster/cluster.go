@@ -447,6 +447,19 @@ func (c *Cluster) Have(kid string) bool {
 	return e != nil && !e.had.IsZero() && c.cfg.Now().Sub(e.had) >= c.maxAge
 }
 
+// AnyKey implements keyring.Peers.
+func (c *Cluster) AnyKey() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.cfg.Now()
+	for _, e := range c.entries {
+		if !e.revoked && now.Before(e.until) {
+			return true
+		}
+	}
+	return false
+}
+
 // Patience implements keyring.Peers: a replica that has just died is waited for.
 func (c *Cluster) Patience() time.Duration { return LiveFor + c.cfg.CutOff + 2*pollEvery }
 

@@ -335,6 +335,9 @@ func TestEverybodyHasAKey(t *testing.T) {
 func TestRestoredRegistry(t *testing.T) {
 	c, r := &clock{}, newRegistry(t)
 	mine, other := join(t, config(r, c, "auth-0")), join(t, config(r, c, "auth-1"))
+	if mine.AnyKey() {
+		t.Error("it knows a key, and there is none")
+	}
 	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
 	create(t, r, k)
 	look(t, mine)
@@ -346,6 +349,9 @@ func TestRestoredRegistry(t *testing.T) {
 	}
 	look(t, mine)
 	c.Move(10 * time.Second)
+	if !mine.AnyKey() {
+		t.Error("it does not know the key any more")
+	}
 	if mine.Have(k.ID) {
 		t.Error("its row is gone: who comes now does not learn of it")
 	}
