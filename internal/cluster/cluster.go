@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +89,7 @@ type Cluster struct {
 	entries   map[string]*entry // by kid
 	rejected  map[string]bool
 	differs   map[string]string // configuration digests that were logged, by instance
+	heard     map[string]heard  // by instance
 	replicas  []store.Replica   // those that are believed, as they were
 	version   int64             // in this version of the registry
 	asOf      time.Time         // at this time, by the database's clock
@@ -124,7 +127,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
 		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
-		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, maxAge: cfg.MaxAge,
+		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, heard: map[string]heard{}, maxAge: cfg.MaxAge,
 		self: store.Replica{
 			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
 			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
@@ -164,16 +167,13 @@ func (c *Cluster) enter(ctx context.Context) error {
 	defer tick.Stop()
 	var first store.Replica
 	for {
-		holder, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+		holder, err := c.claim(ctx)
 		switch {
 		case !errors.Is(err, store.ErrConflict):
 			return wrap(err)
-		case !c.secret.ownsReplica(holder): // nobody of ours wrote this
-			_, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), 0)
-			return wrap(err)
 		case first.Instance == "":
 			first = holder
-		case holder.Incarnation != first.Incarnation || holder.BeatAt.After(first.BeatAt):
+		case !sameBeat(holder, first):
 			return fmt.Errorf("cluster.instance_id: another replica runs as %q; give each its own, or leave it out", c.cfg.Instance)
 		}
 		select {
@@ -182,6 +182,50 @@ func (c *Cluster) enter(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// claim writes this replica's row over that of another incarnation, unless that one
+// lives: then the answer is its row and store.ErrConflict.
+func (c *Cluster) claim(ctx context.Context) (store.Replica, error) {
+	holder, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+	if errors.Is(err, store.ErrConflict) && !c.lives(ctx, holder) {
+		holder, err = c.cfg.Registry.EnterRegistry(ctx, c.introduce(), 0)
+	}
+	return holder, err
+}
+
+// lives says whether the row with this replica's name, whose last beat is recent by
+// the database's clock, may be a live replica's. It is not if nobody of ours wrote it,
+// or if it has not changed for LiveFor: its beat may lie ahead of that clock.
+func (c *Cluster) lives(ctx context.Context, holder store.Replica) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.secret.ownsReplica(holder) {
+		c.reject(ctx, wrongMAC, "replica", holder.Instance)
+		return false
+	}
+	return c.unchanged(holder) < LiveFor
+}
+
+// A heard is the last beat of a replica that was seen here.
+type heard struct {
+	row store.Replica
+	at  time.Time // when it was seen first, by this replica's clock
+}
+
+// unchanged is for how long a replica's row has been seen with the same beat. c.mu is
+// held.
+func (c *Cluster) unchanged(r store.Replica) time.Duration {
+	now := c.cfg.Now()
+	if h, ok := c.heard[r.Instance]; ok && sameBeat(h.row, r) {
+		return now.Sub(h.at)
+	}
+	c.heard[r.Instance] = heard{r, now}
+	return 0
+}
+
+func sameBeat(a, b store.Replica) bool {
+	return a.Incarnation == b.Incarnation && a.BeatAt.Equal(b.BeatAt)
 }
 
 func wrap(err error) error {
@@ -297,7 +341,7 @@ func (c *Cluster) forgotten() []store.Replica {
 	defer c.mu.Unlock()
 	var gone []store.Replica
 	for _, r := range c.replicas {
-		if silent(r, c.asOf) > rememberFor {
+		if c.silent(r) > rememberFor {
 			gone = append(gone, r)
 		}
 	}
@@ -329,6 +373,7 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 		}
 		c.takeIn(ctx, k)
 	}
+	c.version, c.asOf = all.Version, all.Now
 	c.replicas = c.replicas[:0]
 	c.maxAge = c.cfg.MaxAge
 	live := 0
@@ -338,20 +383,23 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 			continue
 		}
 		c.replicas = append(c.replicas, r)
-		if r.Config != c.cfg.Digest && c.differs[r.Instance] != r.Config && silent(r, all.Now) < LiveFor {
+		quiet := c.silent(r)
+		if r.Config != c.cfg.Digest && c.differs[r.Instance] != r.Config && quiet < LiveFor {
 			c.differs[r.Instance] = r.Config
 			c.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation or state)", "replica", r.Instance, "config", r.Config, "own", c.cfg.Digest)
 		}
-		if silent(r, all.Now) < rememberFor {
+		if quiet < rememberFor {
 			c.maxAge = max(c.maxAge, r.MaxAge)
 		}
-		if silent(r, all.Now) < LiveFor {
+		if quiet < LiveFor {
 			live++
 		}
 	}
 	c.metrics.replicas.WithLabelValues("live").Set(float64(live))
 	c.metrics.replicas.WithLabelValues("silent").Set(float64(len(c.replicas) - live))
-	c.version, c.asOf = all.Version, all.Now
+	maps.DeleteFunc(c.heard, func(instance string, _ heard) bool {
+		return !slices.ContainsFunc(c.replicas, func(r store.Replica) bool { return r.Instance == instance })
+	})
 	c.merge()
 	for _, e := range c.entries {
 		if c.waitsFor(e) && c.everybodyHas(e) {
@@ -366,15 +414,23 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 	return seen
 }
 
-// silent is for how long a replica has not written.
-func silent(r store.Replica, now time.Time) time.Duration { return now.Sub(r.BeatAt) }
+// silent is for how long a replica had not written when the registry was read last. A
+// beat that lies ahead of the database's clock, which was put back, or which somebody
+// wrote, says nothing: then it is for how long there was no other. c.mu is held.
+func (c *Cluster) silent(r store.Replica) time.Duration {
+	unchanged := c.unchanged(r)
+	if r.BeatAt.After(c.asOf) {
+		return unchanged
+	}
+	return c.asOf.Sub(r.BeatAt)
+}
 
 // beat says that this replica is alive and what it has seen. One whose row is gone
 // enters again; one whose row is another's takes no more traffic.
 func (c *Cluster) beat(ctx context.Context, news bool) error {
 	err := c.cfg.Registry.Beat(ctx, c.introduce(), news)
 	if errors.Is(err, store.ErrStale) {
-		_, err = c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+		_, err = c.claim(ctx)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -411,7 +467,7 @@ func (c *Cluster) everybodyHas(e *entry) bool {
 		if r.Instance == c.cfg.Instance || c.hasSeen(r, e) {
 			continue
 		}
-		switch quiet := silent(r, c.asOf); {
+		switch quiet := c.silent(r); {
 		case quiet < LiveFor:
 			return false
 		case quiet < rememberFor && c.cfg.CutOff > 0 && c.cfg.Now().Before(e.heard.Add(LiveFor+c.cfg.CutOff)):

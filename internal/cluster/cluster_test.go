@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -30,6 +31,24 @@ type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) Now() time.Time       { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *clock) Move(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// A logBuffer is a log that a test reads.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
 
 // A registry is the real one, until it is away; it counts its readings.
 type registry struct {
@@ -405,17 +424,34 @@ func TestSilentReplica(t *testing.T) {
 	}
 }
 
+// sign gives a replica's row the MAC that it has in the tests' cluster.
+func sign(t testing.TB, r store.Replica) store.Replica {
+	t.Helper()
+	s, err := newSecret(testSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.MAC = s.replica(r)
+	return r
+}
+
 // A replica whose row another one took says so, and enters again when it may.
 func TestUsurped(t *testing.T) {
 	c, r := &clock{}, newRegistry(t)
 	cl := join(t, config(r, c, "auth-0"))
-	usurper := store.Replica{Instance: "auth-0", Incarnation: "x", MAC: []byte{}}
+	usurper := sign(t, store.Replica{Instance: "auth-0", Incarnation: "x"})
 	if _, err := r.EnterRegistry(t.Context(), usurper, 0); err != nil {
 		t.Fatal(err)
 	}
-	look(t, cl)
-	if !errors.Is(cl.Ready(), errTwice) {
-		t.Errorf("ready: %v", cl.Ready())
+	for range 10 { // for as long as the other one beats
+		look(t, cl)
+		if !errors.Is(cl.Ready(), errTwice) {
+			t.Fatalf("ready: %v", cl.Ready())
+		}
+		c.Move(beatEvery)
+		if err := r.Beat(t.Context(), usurper, false); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := r.LeaveRegistry(t.Context(), "auth-0", "x"); err != nil {
 		t.Fatal(err)
@@ -424,6 +460,92 @@ func TestUsurped(t *testing.T) {
 	look(t, cl)
 	if err := cl.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+// beatAhead puts the beat of a replica ahead of the database's clock.
+func beatAhead(t testing.TB, r *registry, instance string) {
+	t.Helper()
+	if _, err := r.db.Exec(t.Context(), "UPDATE replicas SET beat_at = beat_at + ? WHERE instance = ?", time.Hour.Microseconds(), instance); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A row that nobody vouches for takes no live replica out of service, however young it
+// looks; one that somebody kept and wrote again does so for no longer than LiveFor.
+func TestForgedPlace(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	log, cfg := &logBuffer{}, config(r, c, "auth-0")
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	cl := join(t, cfg)
+	take := func(row store.Replica) {
+		t.Helper()
+		if _, err := r.EnterRegistry(t.Context(), row, 0); err != nil {
+			t.Fatal(err)
+		}
+		beatAhead(t, r, "auth-0")
+		c.Move(beatEvery)
+		look(t, cl)
+	}
+	take(store.Replica{Instance: "auth-0", Incarnation: "x", MAC: make([]byte, 32)})
+	if err := cl.Ready(); err != nil {
+		t.Errorf("by a forged row: %v", err)
+	}
+	if n, lines := count(t, cl.metrics.rejected, wrongMAC), strings.Count(log.String(), "not believed"); n != 1 || lines != 1 {
+		t.Errorf("it is counted %d times and logged %d times", n, lines)
+	}
+	take(sign(t, store.Replica{Instance: "auth-0", Incarnation: "y"}))
+	if !errors.Is(cl.Ready(), errTwice) {
+		t.Errorf("ready: %v", cl.Ready())
+	}
+	for range 5 {
+		c.Move(beatEvery)
+		look(t, cl)
+	}
+	if err := cl.Ready(); err != nil {
+		t.Errorf("by a row that does not beat: %v", err)
+	}
+}
+
+// A replica that died when its beat lay ahead of the database's clock, which was put
+// back since, keeps neither its heir nor a key of another one waiting for long.
+func TestBeatAhead(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine := join(t, config(r, c, "auth-0"))
+	join(t, config(r, c, "auth-1"))
+	beatAhead(t, r, "auth-1")
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	look(t, mine)
+	c.Move(beatEvery)
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if mine.Have(k.ID) {
+		t.Fatal("it may live")
+	}
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if !mine.Have(k.ID) {
+		t.Error("it is waited for although it does not beat")
+	}
+
+	joined := make(chan error, 1)
+	go func() {
+		_, err := Join(t.Context(), config(r, c, "auth-1"))
+		joined <- err
+	}()
+	tick := time.NewTicker(beatEvery / 4)
+	defer tick.Stop()
+	for began := c.Now(); ; {
+		select {
+		case err := <-joined:
+			if waited := c.Now().Sub(began); err != nil || waited < LiveFor {
+				t.Errorf("after %v: %v", waited, err)
+			}
+			return
+		case <-tick.C:
+			c.Move(time.Second)
+		}
 	}
 }
 

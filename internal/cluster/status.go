@@ -74,7 +74,7 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 			continue
 		}
 		one := &ReplicaStatus{Replica: row, Standing: Live, Clock: row.ClockAt.Sub(row.BeatAt)}
-		if silent(row, all.Now) >= LiveFor {
+		if all.Now.Sub(row.BeatAt) >= LiveFor {
 			one.Standing = Silent
 		}
 		byInstance[row.Instance] = one

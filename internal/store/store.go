@@ -328,7 +328,7 @@ type Registry interface {
 	Registered(ctx context.Context) (Registered, error)
 	// EnterRegistry writes the replica's row. If there is one of another
 	// incarnation that has written within the last while, the answer is that row
-	// and ErrConflict.
+	// and ErrConflict. A while of zero takes its place, whatever it says.
 	EnterRegistry(ctx context.Context, r Replica, within time.Duration) (Replica, error)
 	// Beat replaces what the replica says of itself, and its BeatAt, or ErrStale if
 	// the row is gone or another incarnation's. With news, others wait for it.

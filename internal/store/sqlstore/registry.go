@@ -86,7 +86,7 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 		if nowErr != nil {
 			return nowErr
 		}
-		if err == nil && there.Incarnation != r.Incarnation && sqldb.Time(now).Sub(there.BeatAt) < within {
+		if err == nil && there.Incarnation != r.Incarnation && within > 0 && sqldb.Time(now).Sub(there.BeatAt) < within {
 			return store.ErrConflict
 		}
 		if err == nil {
