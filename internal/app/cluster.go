@@ -60,7 +60,8 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = accesstoken.Algorithms()
 	}
-	if cfg.Cluster.Discovery != "database" {
+	n.discovery = cfg.Cluster.Discovery
+	if n.discovery != "database" {
 		n.found = discovery.NewList(o.Logger, func() { n.cluster.AskPeers() })
 		c.Peers = n.found.Peers
 	}
@@ -206,8 +207,7 @@ func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()
 	for _, c := range n.loaded.Changes(next) {
-		live := c.Live && n.found != nil && n.loaded.Cluster.Discovery == "static"
-		if !live {
+		if !c.Live || n.discovery != "static" { // it may have been another one at the start
 			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
 			continue
 		}

@@ -572,6 +572,17 @@ func TestReload(t *testing.T) {
 	if strings.Count(w.log.String(), "needs a restart") != 1 {
 		t.Error("it says so again, and nothing has changed")
 	}
+
+	// Another way of finding them needs a restart, and until then this list stays.
+	database := next
+	database.Cluster.Discovery, database.Cluster.StaticPeers = "database", nil
+	w.node.Reload(&database)
+	if n := len(w.node.found.Peers()); n != 2 {
+		t.Errorf("%d peers, before the restart that it takes", n)
+	}
+	if n := strings.Count(w.log.String(), "needs a restart"); n != 3 {
+		t.Errorf("it says %d times what needs a restart", n)
+	}
 }
 
 // A key that is taken back at one replica is replaced by its own at once: nobody

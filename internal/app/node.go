@@ -64,6 +64,8 @@ type Node struct {
 	health  *httpapi.Health
 	logger  *slog.Logger
 
+	discovery string // of the other replicas, since the start
+
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
 

@@ -326,4 +326,11 @@ func TestChanges(t *testing.T) {
 	if got := a.Changes(a); len(got) != 0 {
 		t.Errorf("against itself: %v", got)
 	}
+	other := *b
+	other.Cluster.Discovery, other.Cluster.StaticPeers = "database", nil
+	for _, got := range [][]Change{b.Changes(&other), other.Changes(b)} {
+		if len(got) != 2 || got[0].Live || got[1].Live {
+			t.Errorf("with another way of finding the peers: %v", got)
+		}
+	}
 }
