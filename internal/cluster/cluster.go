@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -92,6 +93,7 @@ type Cluster struct {
 	heard     map[string]heard  // by instance
 	replicas  []store.Replica   // those that are believed, as they were
 	version   int64             // in this version of the registry
+	joined    int64             // in that one
 	asOf      time.Time         // at this time, by the database's clock
 	maxAge    time.Duration     // the longest of all replicas'
 	problem   error             // why this replica may take no traffic
@@ -127,7 +129,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
 		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
-		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, heard: map[string]heard{}, maxAge: cfg.MaxAge,
+		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, heard: map[string]heard{}, maxAge: cfg.MaxAge, joined: math.MaxInt64,
 		self: store.Replica{
 			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
 			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
@@ -143,6 +145,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := c.round(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cluster: %w", err), c.Leave(ctx))
 	}
+	c.joined = c.version
 	c.believeOld()
 	return c, nil
 }
@@ -366,12 +369,15 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 	for _, e := range c.entries {
 		e.listed = false
 	}
+	var unaccepted []store.RegisteredKey
 	for _, k := range all.Keys {
 		if !c.secret.ownsKey(k.Key) {
 			c.reject(ctx, wrongMAC, "signing key", k.ID)
 			continue
 		}
-		c.takeIn(ctx, k)
+		if reason := c.takeIn(ctx, k); reason == wrongAlgorithm {
+			unaccepted = append(unaccepted, k)
+		}
 	}
 	c.version, c.asOf = all.Version, all.Now
 	c.replicas = c.replicas[:0]
@@ -386,7 +392,7 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 		quiet := c.silent(r)
 		if r.Config != c.cfg.Digest && c.differs[r.Instance] != r.Config && quiet < LiveFor {
 			c.differs[r.Instance] = r.Config
-			c.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation or state)", "replica", r.Instance, "config", r.Config, "own", c.cfg.Digest)
+			c.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state or cluster.algorithms)", "replica", r.Instance, "config", r.Config, "own", c.cfg.Digest)
 		}
 		if quiet < rememberFor {
 			c.maxAge = max(c.maxAge, r.MaxAge)
@@ -409,9 +415,24 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 			}
 		}
 	}
-	seen := c.self.Seen != all.Version
-	c.self.Seen = all.Version
+	upTo := all.Version
+	for _, k := range unaccepted {
+		if c.mayStillWait(k) {
+			upTo = min(upTo, k.Version-1)
+		}
+	}
+	seen := c.self.Seen != upTo
+	c.self.Seen = upTo
 	return seen
+}
+
+// mayStillWait says whether the maker of a key waits for this replica before it signs
+// with it: it made the key since this one joined, and lives. If this replica does not
+// accept the key, it does not say that it has seen it. c.mu is held.
+func (c *Cluster) mayStillWait(k store.RegisteredKey) bool {
+	return k.Version > c.joined && k.RevokedAt.IsZero() && slices.ContainsFunc(c.replicas, func(r store.Replica) bool {
+		return r.Instance == k.Instance && !r.StartedAt.After(k.CreatedAt) && c.silent(r) < LiveFor
+	})
 }
 
 // silent is for how long a replica had not written when the registry was read last. A
@@ -545,7 +566,7 @@ func (c *Cluster) Waiting() string {
 		}
 		for _, r := range c.replicas {
 			if r.Instance != c.cfg.Instance && !c.hasSeen(r, e) {
-				return fmt.Sprintf("replica %s has not seen this replica's key yet", r.Instance)
+				return fmt.Sprintf("replica %s has not taken in this replica's key yet", r.Instance)
 			}
 		}
 	}

@@ -349,6 +349,50 @@ func TestEverybodyHasAKey(t *testing.T) {
 	}
 }
 
+// A key whose algorithm a live replica does not accept is not used while its maker, who
+// is told, waits; it holds up nobody when its maker has gone or was there before.
+func TestAlgorithmThatIsNotAccepted(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine := join(t, config(r, c, "auth-0"))
+	old := row(t, c.Now(), "auth-0", accesstoken.EdDSA)
+	create(t, r, old)
+	strict := config(r, c, "auth-1")
+	strict.Algorithms = []string{accesstoken.ES256}
+	other, third := join(t, strict), join(t, config(r, c, "auth-2"))
+	known := func(k store.Key) bool {
+		for range 2 {
+			for _, cl := range []*Cluster{mine, other, third} {
+				c.Move(beatEvery)
+				look(t, cl)
+			}
+		}
+		c.Move(10 * time.Second)
+		return mine.Have(k.ID) || third.Have(k.ID)
+	}
+	first := row(t, c.Now(), "auth-2", accesstoken.ES256)
+	create(t, r, first)
+	if !known(first) {
+		t.Fatal("a key that was there before holds up another one")
+	}
+	k := row(t, c.Now(), "auth-0", accesstoken.EdDSA)
+	create(t, r, k)
+	if known(k) {
+		t.Error("auth-1 would refuse its tokens")
+	}
+	if !strings.Contains(mine.Waiting(), "auth-1") {
+		t.Errorf("it waits for %q", mine.Waiting())
+	}
+	if err := mine.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mine = third
+	next := row(t, c.Now(), "auth-2", accesstoken.ES256)
+	create(t, r, next)
+	if !known(next) {
+		t.Error("a key that nobody will use holds up another one")
+	}
+}
+
 // After the restore of an older backup versions begin again at a lower one: what was
 // made before it is waited for as what is made after it.
 func TestRestoredRegistry(t *testing.T) {

@@ -81,19 +81,19 @@ func byAge(a, b *entry) int {
 	return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.key.ID, b.key.ID))
 }
 
-// takeIn adds a key that is vouched for, or takes over what is new about it. What
-// was revoked stays so, and no key's life is cut short: who would say so is not
-// its maker. c.mu is held.
-func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) {
+// takeIn adds a key that is vouched for, or takes over what is new about it, or
+// returns why not. What was revoked stays so, and no key's life is cut short: who
+// would say so is not its maker. c.mu is held.
+func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) (reason string) {
 	e := c.entries[k.ID]
 	if e == nil {
 		if !c.cfg.Now().Before(k.RemoveAt) {
-			return
+			return ""
 		}
 		key, reason := c.check(k.Key)
 		if reason != "" {
 			c.reject(ctx, reason, "signing key", k.ID)
-			return
+			return reason
 		}
 		e = &entry{key: key, maker: k.Instance, made: k.CreatedAt, heard: c.cfg.Now()}
 		c.entries[k.ID] = e
@@ -104,6 +104,7 @@ func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) {
 	e.version, e.listed = k.Version, k.Version > 0
 	e.until = later(e.until, k.RemoveAt)
 	e.revoked = e.revoked || !k.RevokedAt.IsZero()
+	return ""
 }
 
 func later(a, b time.Time) time.Time {

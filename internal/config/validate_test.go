@@ -334,3 +334,27 @@ func TestChanges(t *testing.T) {
 		}
 	}
 }
+
+// The digest tells nodes apart by what must be the same everywhere, and by nothing
+// else.
+func TestDigest(t *testing.T) {
+	digest := func(text string) string {
+		t.Helper()
+		c, err := loadText(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Digest()
+	}
+	plain := digest("")
+	for text, same := range map[string]bool{
+		"tokens: {token_duration: 10m}":  false,
+		"cluster: {algorithms: [ES256]}": false,
+		"cluster: {instance_id: auth-7}": true,
+		"log: {level: debug}":            true,
+	} {
+		if got := digest(text) == plain; got != same {
+			t.Errorf("%s: the same: %v", text, got)
+		}
+	}
+}
