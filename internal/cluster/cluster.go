@@ -414,6 +414,7 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 				c.metrics.known.Observe(e.had.Sub(e.made).Seconds())
 			}
 		}
+		c.complain(ctx, e)
 	}
 	upTo := all.Version
 	for _, k := range unaccepted {
@@ -556,21 +557,50 @@ func (c *Cluster) Ready() error {
 	return c.problem
 }
 
-// Waiting says what a key that does not sign yet is waiting for.
+// Waiting says what a replica waits for that has no key to sign with.
 func (c *Cluster) Waiting() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	onItsWay := false
 	for _, e := range c.entries {
-		if e.maker != c.cfg.Instance || !c.waitsFor(e) {
+		if e.maker != c.cfg.Instance || e.revoked {
 			continue
 		}
-		for _, r := range c.replicas {
-			if r.Instance != c.cfg.Instance && !c.hasSeen(r, e) {
-				return fmt.Sprintf("replica %s has not taken in this replica's key yet", r.Instance)
-			}
+		if r, waits := c.heldUpBy(e); waits {
+			return fmt.Sprintf("replica %s has not taken in this replica's key yet", r.Instance)
 		}
+		onItsWay = onItsWay || e.had.IsZero() || c.cfg.Now().Sub(e.had) < c.maxAge
+	}
+	if !onItsWay && c.failed {
+		return "the time of this replica's key is over, and the database does not take the next one"
 	}
 	return fmt.Sprintf("this replica's key is known to the others, and will be used when no cache holds a key set without it (%v)", c.maxAge)
+}
+
+// heldUpBy returns the replica whose turn it is to take in a key. c.mu is held.
+func (c *Cluster) heldUpBy(e *entry) (store.Replica, bool) {
+	if !c.waitsFor(e) {
+		return store.Replica{}, false
+	}
+	for _, r := range c.replicas {
+		if r.Instance != c.cfg.Instance && !c.hasSeen(r, e) {
+			return r, true
+		}
+	}
+	return store.Replica{}, false
+}
+
+// complain says once of each key of this replica's that a live one holds it up for
+// longer than caches would. c.mu is held.
+func (c *Cluster) complain(ctx context.Context, e *entry) {
+	r, waits := c.heldUpBy(e)
+	waited := c.cfg.Now().Sub(e.heard)
+	if !waits || e.maker != c.cfg.Instance || e.heldUp || waited <= c.maxAge || c.silent(r) >= LiveFor {
+		return
+	}
+	e.heldUp = true
+	c.metrics.heldUp.Inc()
+	c.cfg.Logger.WarnContext(ctx, "a live replica has not taken in this one's next key, which cannot be used before", "kid", e.key.ID, "replica", r.Instance, "waited", waited)
 }
 
 // Leave takes this replica out of the registry. Its keys stay.

@@ -164,17 +164,18 @@ func create(t testing.TB, r *registry, k store.Key) {
 	}
 }
 
-func count(t testing.TB, vec *prometheus.CounterVec, label string) int {
+// count reads a counter, of several the one with that label.
+func count(t testing.TB, c prometheus.Collector, label string) int {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(vec)
+	registry.MustRegister(c)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			if m.GetLabel()[0].GetValue() == label {
+			if label == "" || m.GetLabel()[0].GetValue() == label {
 				return int(m.GetCounter().GetValue())
 			}
 		}
@@ -430,6 +431,42 @@ func TestRestoredRegistry(t *testing.T) {
 	if !mine.Have(k.ID) {
 		t.Error("everybody has it")
 	}
+}
+
+// What holds a replica without a key up is said as it is: another replica, which is
+// logged and counted when it takes long, caches, or the database.
+func TestWaiting(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	log, cfg := &logBuffer{}, config(r, c, "auth-0")
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	mine, other := join(t, cfg), join(t, config(r, c, "auth-1"))
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	says := func(want string) {
+		t.Helper()
+		if got := mine.Waiting(); !strings.Contains(got, want) {
+			t.Errorf("it waits for %q", got)
+		}
+	}
+	for range 3 {
+		look(t, mine)
+		says("auth-1")
+		c.Move(cfg.MaxAge / 2)
+	}
+	look(t, mine)
+	if n := count(t, mine.metrics.heldUp, ""); n != 1 || strings.Count(log.String(), "a live replica has not taken in") != 1 {
+		t.Errorf("held up %d times, and the log says %s", n, log)
+	}
+	look(t, other)
+	look(t, mine)
+	says("no cache")
+	r.away.Store(true)
+	if err := mine.round(t.Context()); err == nil {
+		t.Fatal("the registry is there")
+	}
+	says("no cache")
+	c.Move(cfg.MaxAge)
+	says("the database")
 }
 
 // One that is silent is not waited for; unless it may go on serving key sets while

@@ -22,6 +22,7 @@ type entry struct {
 	heard   time.Time // when it was taken in
 	revoked bool
 	had     time.Time // when every other replica was seen to have it; zero: not yet
+	heldUp  bool      // it was logged that a live one takes long
 }
 
 // view is the merged set as callers see it; it never changes.

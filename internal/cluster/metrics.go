@@ -21,6 +21,7 @@ type metrics struct {
 	lookups  *prometheus.CounterVec
 	failures prometheus.Counter
 	known    prometheus.Histogram
+	heldUp   prometheus.Counter
 	fetches  *prometheus.CounterVec
 	feeds    *prometheus.CounterVec
 }
@@ -46,6 +47,10 @@ func newMetrics() *metrics {
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "watchword_cluster_registry_failures_total",
 			Help: "Attempts to read or write the registry of replicas that failed.",
+		}),
+		heldUp: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_cluster_keys_held_up_total",
+			Help: "Keys of this replica that a live one had not taken in after the time that caches keep a key set.",
 		}),
 		known: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "watchword_cluster_key_known_seconds",
@@ -77,7 +82,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.fetches, m.feeds} {
+	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.heldUp, m.fetches, m.feeds} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}
