@@ -69,12 +69,12 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		return err
 	}
 	n.parts.view.Follow(n.cluster)
-	n.find, err = finder(cfg.Cluster, n.found)
+	n.find, err = finder(cfg.Cluster, n.found, discovery.InCluster)
 	return err
 }
 
 // finder keeps the list of the other replicas up to date until ctx ends.
-func finder(cfg config.Cluster, found *discovery.List) (func(ctx context.Context), error) {
+func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discovery.Kubernetes, error)) (func(ctx context.Context), error) {
 	service, err := url.Parse(cfg.ServiceURL)
 	if err != nil {
 		return nil, fmt.Errorf("cluster.service_url: %w", err)
@@ -86,7 +86,7 @@ func finder(cfg config.Cluster, found *discovery.List) (func(ctx context.Context
 		every := time.Duration(cfg.RefreshSec) * time.Second
 		return func(ctx context.Context) { found.RunDNS(ctx, net.DefaultResolver, service, every) }, nil
 	case "kubernetes":
-		api, err := discovery.InCluster()
+		api, err := inCluster()
 		if err != nil {
 			return nil, err
 		}
