@@ -751,7 +751,8 @@ func TestWatch(t *testing.T) {
 	changes := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { watch(ctx, file, discard, func() { changes <- struct{}{} }) })
+	hangup := make(chan os.Signal, 1)
+	running.Go(func() { watch(ctx, file, hangup, discard, func() { changes <- struct{}{} }) })
 	defer running.Wait()
 	defer cancel()
 	expect := func(what string, do func()) {
@@ -777,11 +778,7 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	expect("SIGHUP", func() {
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-	})
+	expect("SIGHUP", func() { hangup <- syscall.SIGHUP })
 }
 
 // Administrators see the replicas; others do not, and a node that is alone says so.

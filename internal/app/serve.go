@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -46,6 +47,9 @@ const (
 // name is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
+	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	listener, err := listen(cfg, logger)
 	if err != nil {
 		return err
@@ -63,7 +67,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	front.open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	go watch(watching, file, logger, func() {
+	go watch(watching, file, hangup, logger, func() {
 		next, err := config.Load(file, os.Environ())
 		if err != nil {
 			logger.Error("the configuration cannot be used; going on with the one before", "err", err)
