@@ -232,6 +232,8 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 			r := newRegistry(t)
 			cfg := config(r, c, "auth-0")
 			cfg.Algorithms = []string{accesstoken.ES256}
+			log := &logBuffer{}
+			cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 			cl := join(t, cfg)
 			k := good
 			tt.change(&k)
@@ -251,6 +253,7 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 					t.Errorf("%d rejected for %q, want %d", got, reason, want)
 				}
 			}
+			saidOnce(t, log, tt.reason)
 		})
 	}
 }
@@ -692,6 +695,108 @@ func TestUnknownKeys(t *testing.T) {
 	if count(t, cl.metrics.lookups, unknown)-before != 1 {
 		t.Error("a look for a name that is none of ours")
 	}
+}
+
+// Invented names without end cause no more than two looks a minute, at the registry or
+// at the peers, and keep out no key that appears meanwhile.
+func TestFloodOfNames(t *testing.T) {
+	const seconds, each = 125, 10_000
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("away ", away), func(t *testing.T) {
+			t.Parallel()
+			c, r := &clock{}, newRegistry(t)
+			maker := join(t, config(newRegistry(t), c, "auth-1"))
+			var body atomic.Pointer[[]byte]
+			publish := func(keys ...store.Key) {
+				set := keySet(t, keys...)
+				body.Store(&set)
+			}
+			publish()
+			peer := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(maker, *body.Load())(w, r) })
+			cfg := config(r, c, "auth-0")
+			cfg.Peers = at(peer.URL)
+			cl := join(t, cfg)
+			r.away.Store(away)
+			poll := func() { // what Run does
+				if err := cl.round(t.Context()); (err != nil) != away {
+					t.Fatal(err)
+				}
+				if away {
+					askAll(t, cl)
+				}
+			}
+			poll()
+			var names, waiting atomic.Int64
+			var late store.Key
+			readBefore, askedBefore, looks := r.read.Load(), peer.asked.Load(), 0
+			for second := range seconds {
+				var flood sync.WaitGroup
+				names.Store(0)
+				for range 2 * maxWaiting {
+					waiting.Add(1)
+					flood.Go(func() {
+						defer waiting.Add(-1)
+						for names.Add(1) <= each {
+							if _, err := cl.Find("auth-1-" + rand.Text() + "00000000000000000"); err == nil {
+								t.Error("found")
+							}
+						}
+					})
+				}
+				if second == seconds/2 {
+					late = row(t, c.Now(), "auth-1", accesstoken.ES256)
+					create(t, r, late)
+					publish(late)
+				}
+				// Until all that go on wait for the next look.
+				for deadline := time.Now().Add(20 * time.Second); names.Load() < each || waiting.Load() > cl.unknown.held(); time.Sleep(100 * time.Microsecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("%d names, %d wait", names.Load(), waiting.Load())
+					}
+				}
+				select {
+				case <-cl.bell:
+					looks++
+					poll()
+				default:
+				}
+				poll()
+				flood.Wait()
+				if late.ID != "" {
+					if _, err := cl.Find(late.ID); err != nil {
+						t.Errorf("a key that is there: %v", err)
+					}
+				}
+				if second == 0 {
+					looks = 0
+					readBefore, askedBefore = r.read.Load(), peer.asked.Load()
+				}
+				c.Move(time.Second)
+			}
+			polls := int64(seconds - 1)
+			if read := r.read.Load() - readBefore - polls; read > 2*seconds/60 || read != int64(looks) {
+				t.Errorf("%d looks at the registry beside the polls, for %d rings", read, looks)
+			}
+			asked := peer.asked.Load() - askedBefore
+			if away {
+				asked -= polls
+			}
+			if asked > 2*seconds/60 {
+				t.Errorf("the peer was asked %d times beside the polls", asked)
+			}
+		})
+	}
+}
+
+// held is how many requests wait for a look.
+func (n *negatives) held() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	held := int64(n.waiting)
+	if n.looking {
+		held++
+	}
+	return held
 }
 
 // What nobody could be asked about is not refused, whether or not somebody looks for

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -138,8 +140,12 @@ func TestLyingPeers(t *testing.T) {
 			cfg.Algorithms = []string{accesstoken.ES256}
 			url := serve(t, tt.answer).URL
 			cfg.Peers = at(url)
+			log := &logBuffer{}
+			cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 			cl := join(t, cfg)
-			askAll(t, cl)
+			for range 2 {
+				askAll(t, cl)
+			}
 			if got := cl.Keys().Len(); got != len(tt.knows) {
 				t.Errorf("%d keys are known", got)
 			}
@@ -151,13 +157,28 @@ func TestLyingPeers(t *testing.T) {
 			for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
 				want := 0
 				if reason == tt.reason {
-					want = 1
+					want = 2
 				}
 				if got := count(t, cl.metrics.rejected, reason); got != want {
 					t.Errorf("%d rejected for %q, want %d", got, reason, want)
 				}
 			}
+			saidOnce(t, log, tt.reason)
 		})
+	}
+}
+
+// saidOnce fails the test unless the log has one line that something was not believed
+// for that reason; none if there is no reason.
+func saidOnce(t testing.TB, log *logBuffer, reason string) {
+	t.Helper()
+	want := 0
+	if reason != "" {
+		want = 1
+	}
+	text := log.String()
+	if strings.Count(text, "not believed") != want || strings.Count(text, "reason="+reason+" ")+strings.Count(text, "reason="+reason+"\n") < want {
+		t.Errorf("the log says %s", text)
 	}
 }
 
