@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
@@ -182,6 +183,22 @@ func count(t testing.TB, c prometheus.Collector, label string) int {
 	}
 	t.Fatalf("nothing is counted for %q", label)
 	return 0
+}
+
+// A key of a replica whose clock is ahead stands where its maker has it.
+func TestStatusByTheMakersClock(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	c.Move(5 * time.Second)
+	cl := join(t, config(r, c, "auth-0"))
+	create(t, r, row(t, c.Now(), "auth-0", accesstoken.ES256))
+	look(t, cl)
+	status, err := ReadStatus(t.Context(), r, testSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := status.Replicas[0].Keys[0]; k.Phase != keyring.Active {
+		t.Errorf("its active key is %s", k.Phase)
+	}
 }
 
 // What is not vouched for, or speaks for somebody else, is not taken in, and is

@@ -84,7 +84,11 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 			status.Rejected++
 			continue
 		}
-		phase := keyring.State(k.Key, all.Now)
+		now := all.Now
+		if maker := byInstance[k.Instance]; maker != nil && maker.Standing == Live {
+			now = now.Add(maker.Clock) // its times are by its own clock
+		}
+		phase := keyring.State(k.Key, now)
 		if phase == keyring.Removed {
 			continue
 		}
