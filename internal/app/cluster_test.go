@@ -538,21 +538,23 @@ func TestMutualTLS(t *testing.T) {
 	}
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer stranger.CloseIdleConnections()
-	for nonce, want := range map[string]int{"": 200, "0123456789abcdef": 403} {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", urls[0]+"/api/pkeys?local=true", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if nonce != "" {
-			r.Header.Set("Watchword-Nonce", nonce)
-		}
-		a, err := stranger.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.Body.Close()
-		if a.StatusCode != want {
-			t.Errorf("nonce %q: %d", nonce, a.StatusCode)
+	for _, path := range []string{"/api/pkeys?local=true", "/api/revocations"} {
+		for nonce, want := range map[string]int{"": 200, "0123456789abcdef": 403} {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", urls[0]+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if nonce != "" {
+				r.Header.Set("Watchword-Nonce", nonce)
+			}
+			a, err := stranger.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Body.Close()
+			if a.StatusCode != want {
+				t.Errorf("%s, nonce %q: %d", path, nonce, a.StatusCode)
+			}
 		}
 	}
 }
