@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -28,6 +29,9 @@ import (
 // name is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
+	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	d, err := openDoor(cfg, logger)
 	if err != nil {
 		return err
@@ -43,7 +47,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	d.front.open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	go watch(watching, file, logger, func() {
+	go watch(watching, file, hangup, logger, func() {
 		next, err := config.Load(file, os.Environ())
 		if err != nil {
 			logger.Error("the configuration cannot be used; going on with the one before", "err", err)

@@ -275,7 +275,8 @@ func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, s := range settings {
 		section, _, _ := strings.Cut(s.Key, ".")
-		if slices.Contains([]string{"tokens", "sessions", "revocation", "state"}, section) && s.Secret == "" {
+		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state"}, section) || s.Key == "cluster.algorithms"
+		if same && s.Secret == "" {
 			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
 		}
 	}

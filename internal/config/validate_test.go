@@ -327,4 +327,35 @@ func TestChanges(t *testing.T) {
 	if got := a.Changes(a); len(got) != 0 {
 		t.Errorf("against itself: %v", got)
 	}
+	other := *b
+	other.Cluster.Discovery, other.Cluster.StaticPeers = "database", nil
+	for _, got := range [][]Change{b.Changes(&other), other.Changes(b)} {
+		if len(got) != 2 || got[0].Live || got[1].Live {
+			t.Errorf("with another way of finding the peers: %v", got)
+		}
+	}
+}
+
+// The digest tells nodes apart by what must be the same everywhere, and by nothing
+// else.
+func TestDigest(t *testing.T) {
+	digest := func(text string) string {
+		t.Helper()
+		c, err := loadText(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Digest()
+	}
+	plain := digest("")
+	for text, same := range map[string]bool{
+		"tokens: {token_duration: 10m}":  false,
+		"cluster: {algorithms: [ES256]}": false,
+		"cluster: {instance_id: auth-7}": true,
+		"log: {level: debug}":            true,
+	} {
+		if got := digest(text) == plain; got != same {
+			t.Errorf("%s: the same: %v", text, got)
+		}
+	}
 }
