@@ -19,11 +19,19 @@ failures() {
 		END                           { for (t in out) printf "%s", out[t] }' "$1"
 }
 
+# shown is what is worth reading while tests run: what became of each package, and the
+# lines that a test marks as its summary, such as the seed by which it can be repeated.
+shown() {
+	grep --line-buffered -E '^(ok|FAIL|panic:|\?)|^ *([a-z_]+\.go:[0-9]+: )?summary: ' |
+		grep --line-buffered -v 'no test files' |
+		sed -u -E 's/^ *([a-z_]+\.go:[0-9]+: )?summary: /  /'
+}
+
 status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for module in ${MODULES:-.}; do
-	(cd "$module" && "${GO:-go}" test -race -v -count=1 -timeout 15m ./...) 2>&1 | tee -a "$log" | grep --line-buffered -E '^(ok|FAIL|panic:|\?)' | grep --line-buffered -v 'no test files'
+	(cd "$module" && "${GO:-go}" test -race -v -count=1 -timeout 15m ./...) 2>&1 | tee -a "$log" | shown
 	((PIPESTATUS[0] == 0)) || status=1
 done
 if ((status)); then

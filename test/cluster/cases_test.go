@@ -114,12 +114,18 @@ func (r *replica) network(f testenv.Fault) {
 	if r.redis != nil {
 		r.redis.Set(f)
 	}
-	for _, p := range r.peers {
-		p.Set(f)
+	for _, l := range r.betweenPeers() {
+		l.Set(f)
 	}
+}
+
+// betweenPeers are the links to its peers and from them.
+func (r *replica) betweenPeers() []*testenv.Link {
+	links := slices.Clone(r.peers)
 	for _, other := range r.world.replicas {
-		other.peers[slices.Index(r.world.replicas, r)].Set(f)
+		links = append(links, other.peers[slices.Index(r.world.replicas, r)])
 	}
+	return links
 }
 
 // A replica is killed as soon as it has issued a token: the token is valid
@@ -197,16 +203,16 @@ func TestPeerHangs(t *testing.T) {
 	w.start(3)
 	me := w.client("me")
 	others, hung := w.replicas[:2], w.replicas[2]
-	token := me.at(hung)
-	measure := func() []time.Duration {
+	var token *issued
+	measure := func(long time.Duration) []time.Duration {
 		var times []time.Duration
-		end := time.Now().Add(6 * time.Second)
+		end := time.Now().Add(long)
 		var strangers sync.WaitGroup
 		defer strangers.Wait()
 		for _, r := range others { // must not make anybody wait for the peer either
 			strangers.Go(func() {
 				for time.Now().Before(end) {
-					if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknownKey(t), nil, nil); e.status != 401 {
+					if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknownKey(t), nil, nil); e.status != 401 && !e.own503() { // 503: the registry was too slow
 						t.Errorf("%s", e)
 					}
 				}
@@ -225,22 +231,53 @@ func TestPeerHangs(t *testing.T) {
 		slices.Sort(times)
 		return times
 	}
-	before := measure()
-	frozen := make(chan bool)
-	go func() {
-		hung.freeze(8 * time.Second)
-		close(frozen)
-	}()
-	during := measure()
-	<-frozen
-	hung.awaitReady()
 	at := func(times []time.Duration, of int) time.Duration { return times[(len(times)-1)*of/1000] }
-	t.Logf("verify before: median %v, p99 %v, max %v (%d); with a hung peer: median %v, p99 %v, max %v (%d)",
-		at(before, 500), at(before, 990), at(before, 1000), len(before), at(during, 500), at(during, 990), at(during, 1000), len(during))
-	// The machine may be busy; whoever waits for a peer waits for a second at least.
-	if at(during, 500) > 3*at(before, 500)+10*time.Millisecond || at(during, 1000) > at(before, 1000)+900*time.Millisecond {
-		t.Error("requests take longer while a peer hangs")
+	// In turn, so that what else the machine does is the same for both: shorter than
+	// the others count it as alive, and longer.
+	var before, during quantiles
+	for _, long := range []time.Duration{4, 9, 4, 9, 4} {
+		token = me.at(hung)
+		quiet := measure(3 * time.Second)
+		var frozen sync.WaitGroup
+		frozen.Go(func() { hung.freeze(long * time.Second) })
+		busy := measure(long*time.Second - 500*time.Millisecond)
+		frozen.Wait()
+		hung.awaitReady()
+		before.add(at(quiet, 500), at(quiet, 990), at(quiet, 1000))
+		during.add(at(busy, 500), at(busy, 990), at(busy, 1000))
 	}
+	summarise(t, "verify: %v; with a hung peer: %v", before, during)
+	// The machine may be busy; whoever waits for a peer waits for a second at least.
+	for i, more := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 900 * time.Millisecond} {
+		if b, d := before.middle(i), during.middle(i); d > 2*b+more {
+			t.Errorf("requests take longer while a peer hangs: %s %v and before %v", quantileNames[i], d, b)
+		}
+	}
+}
+
+// quantiles are the median, p99 and maximum of several rounds. The middle one of the
+// rounds is not moved by one in which the machine did something else.
+type quantiles [3][]time.Duration
+
+var quantileNames = [...]string{"median", "p99", "max"}
+
+func (q *quantiles) add(of ...time.Duration) {
+	for i, d := range of {
+		q[i] = append(q[i], d)
+	}
+}
+
+func (q quantiles) middle(i int) time.Duration {
+	sorted := slices.Sorted(slices.Values(q[i]))
+	return sorted[len(sorted)/2]
+}
+
+func (q quantiles) String() string {
+	var parts []string
+	for i, name := range quantileNames {
+		parts = append(parts, name+" "+q.middle(i).String())
+	}
+	return strings.Join(parts, ", ")
 }
 
 // unknownKey is a token with a kid that looks like one of ours and that nobody has.
@@ -261,14 +298,17 @@ func unknownKey(t *testing.T) string {
 }
 
 // A hundred tokens with an unknown kid at once make one look-up. A flood of random
-// kids makes two in a minute at most after its first second, and no valid token is
-// rejected or has to wait for it.
+// kids makes one at its beginning and one every 30 seconds after it, and no valid token
+// is rejected. How many kids come in a second depends on the machine and is printed: at
+// ten thousand and on, package cluster has a test with a clock of its own.
 func TestUnknownKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, brief(2))
 	w.start(2)
 	r := w.replicas[0]
-	looks := func() float64 { return r.metric(`watchword_cluster_lookups_total{result="unknown"}`) }
+	looks := func() float64 {
+		return r.metric(`watchword_cluster_lookups_total{result="unknown"}`)
+	}
 	var crowd sync.WaitGroup
 	begin := make(chan struct{})
 	unknown := unknownKey(t)
@@ -289,8 +329,10 @@ func TestUnknownKeys(t *testing.T) {
 	}
 
 	// The flood, with one good token after the other in between. Those who flood do not
-	// wait to sign: only the kid matters, so they change it in a ready token.
-	const long = 20 * time.Second
+	// wait to sign: only the kid matters, so they change it in a ready token. They meet a
+	// replica that has not looked for anything yet.
+	r = w.replicas[1]
+	const cooldown, long = 30 * time.Second, 40 * time.Second
 	end := time.Now().Add(long)
 	header, rest, _ := strings.Cut(unknown, ".")
 	plain, err := base64.RawURLEncoding.DecodeString(header)
@@ -323,7 +365,7 @@ func TestUnknownKeys(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, resp.Body) // the answer is in the status
 				resp.Body.Close()
-				if resp.StatusCode != 401 {
+				if resp.StatusCode != 401 && resp.StatusCode != 503 { // 503: the registry was too slow
 					t.Errorf("a random kid: %d", resp.StatusCode)
 				}
 				sent.Add(1)
@@ -334,7 +376,7 @@ func TestUnknownKeys(t *testing.T) {
 	good := 0
 	var slowest time.Duration
 	for ; time.Now().Before(end); good++ {
-		token := me.at(w.replicas[1])
+		token := me.at(w.replicas[0])
 		e := me.verify(r, token)
 		if e.status != 200 {
 			t.Errorf("a valid token in the flood: %s", e)
@@ -344,19 +386,22 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	crowd.Wait()
 	n := looks() - before
-	t.Logf("%d random kids in %v (%d a second) made %v look-ups; %d valid tokens in between, the slowest took %v", sent.Load(), long, sent.Load()/int64(long/time.Second), n, good, slowest)
-	if n > 2 {
-		t.Errorf("the flood made %v look-ups", n)
+	summarise(t, "%d random kids in %v (%d a second) made %v look-ups; %d valid tokens in between, the slowest took %v", sent.Load(), long, sent.Load()/int64(long/time.Second), n, good, slowest)
+	if most := 1 + int(long/cooldown); n < 1 || n > float64(most) {
+		t.Errorf("the flood made %v look-ups: 1 to %d would be right", n, most)
 	}
 }
 
-// No replica has a configured name: it works all the same.
+// No replica has a configured name, and one has a clock that is behind: it works all
+// the same.
 func TestNoInstanceID(t *testing.T) {
 	t.Parallel()
 	p := brief(3)
 	p.unnamed, p.redis = true, true
+	p.ahead = map[int]time.Duration{1: -5 * time.Second}
 	w := newWorld(t, p)
 	w.start(3)
+	w.clocksDiffer()
 	crowd := w.populate(2, 1, 1, 0)
 	me := w.client("me")
 	names := map[string]bool{}
@@ -384,14 +429,16 @@ func TestNoInstanceID(t *testing.T) {
 }
 
 // A kid never names two keys: over 200 rotations and 20 restarts, on MariaDB, with
-// clients whose keys never fail them.
+// clients whose keys never fail them. Who is restarted has a new key for that, so each
+// round rotates one key less than there are replicas.
 func TestRotations(t *testing.T) {
 	t.Parallel()
-	const rounds, size = 20, 10
+	const rounds, size = 23, 10
 	p := plan{replicas: size, mariadb: true, maxAge: time.Second, tokens: 10 * time.Second, keys: 30 * time.Second}
 	w := newWorld(t, p)
 	w.start(size)
 	crowd := w.populate(2, 0, 2, 0)
+	crowd.verifyAt("verifier", w.replicas...)
 	me := w.client("me")
 
 	keys := map[string]string{} // kid to key
@@ -426,13 +473,15 @@ func TestRotations(t *testing.T) {
 		down()
 		r.start()
 		end()
-		for _, r := range w.replicas {
-			await(t, r.name+" to sign with another key", func() bool {
-				look(r)
-				return me.at(r).kid != signing[r]
-			}, r.tail)
-			rotations++
-			w.history.count("rotation")
+		for _, rotated := range w.replicas {
+			await(t, rotated.name+" to sign with another key", func() bool {
+				look(rotated)
+				return me.at(rotated).kid != signing[rotated]
+			}, rotated.tail)
+			if rotated != r {
+				rotations++
+				w.history.count("rotation")
+			}
 		}
 	}
 	crowd.end()
@@ -447,7 +496,7 @@ func TestRotations(t *testing.T) {
 		}
 		same[key] = kid
 	}
-	t.Logf("%d rotations, %d restarts, %d keys", rotations, rounds, len(keys))
+	summarise(t, "%d rotations, %d restarts, %d keys", rotations, rounds, len(keys))
 	if rotations < 200 || len(keys) < 200 {
 		t.Errorf("that were %d rotations and %d keys", rotations, len(keys))
 	}
@@ -463,8 +512,9 @@ func (w *world) command(r *replica, args ...string) {
 	}
 }
 
-// A resource server that uses package verify fetches the key set once per max-age,
-// however many tokens come and however often keys change.
+// A resource server that uses package verify fetches the key set before max-age is over,
+// but not before nine tenths of it, however many tokens come and however often keys
+// change; and in a flood of unknown kids every 5 seconds.
 func TestVerifyFetches(t *testing.T) {
 	t.Parallel()
 	p := brief(2)
@@ -475,13 +525,10 @@ func TestVerifyFetches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex
-	var fetches []time.Time
+	var fetches atomic.Int64
 	pass := httputil.NewSingleHostReverseProxy(target)
 	counter := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		fetches = append(fetches, time.Now())
-		mu.Unlock()
+		fetches.Add(1)
 		pass.ServeHTTP(rw, r)
 	}))
 	defer counter.Close()
@@ -496,7 +543,8 @@ func TestVerifyFetches(t *testing.T) {
 	defer v.Close()
 	me := w.client("me")
 	kids := map[string]bool{}
-	for began, rotated := time.Now(), time.Now(); time.Since(began) < 5*p.maxAge; {
+	began := time.Now()
+	for rotated := began; time.Since(began) < 5*p.maxAge; {
 		if time.Since(rotated) > 8*time.Second {
 			rotated = time.Now()
 			w.command(w.replicas[0], "keys", "rotate")
@@ -510,15 +558,37 @@ func TestVerifyFetches(t *testing.T) {
 		}
 		pause(t.Context(), 20*time.Millisecond)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	t.Logf("%d fetches in %v with max-age %v, for tokens of %d keys", len(fetches), 5*p.maxAge, p.maxAge, len(kids))
+	took := time.Since(began)
+	n := int(fetches.Load())
+	summarise(t, "%d fetches in %v with max-age %v, for tokens of %d keys", n, took, p.maxAge, len(kids))
 	if len(kids) < 6 {
 		t.Errorf("tokens of %d keys alone: this has tested nothing", len(kids))
 	}
-	for i := 1; i < len(fetches); i++ { // it fetches up to a tenth before max-age is over
-		if between := fetches[i].Sub(fetches[i-1]); between < p.maxAge*9/10-50*time.Millisecond {
-			t.Errorf("two fetches within %v", between)
-		}
+	if most := atMost(took, p.maxAge*9/10); n > most {
+		t.Errorf("%d fetches in %v: %d are right at most", n, took, most)
 	}
+
+	began = time.Now()
+	strangers := 0
+	for ; time.Since(began) < 3*p.maxAge; strangers++ {
+		if _, err := v.Verify(t.Context(), unknownKey(t)); err == nil {
+			t.Error("a token of an unknown key was accepted")
+		}
+		token := me.at(w.replicas[strangers%2])
+		if _, err := v.Verify(t.Context(), token.compact); err != nil {
+			t.Errorf("a valid token in the flood: %v", err)
+		}
+		pause(t.Context(), 5*time.Millisecond)
+	}
+	took = time.Since(began)
+	n = int(fetches.Load()) - n
+	summarise(t, "%d fetches in %v with %d unknown kids", n, took, strangers)
+	if most := atMost(took, 5*time.Second); n < 2 || n > most {
+		t.Errorf("%d fetches in %v of unknown kids: 2 to %d would be right", n, took, most)
+	}
+}
+
+// atMost is how many things can begin in a time if so much lies between each two.
+func atMost(long, between time.Duration) int {
+	return int((long+between-1)/between) + 1
 }

@@ -36,20 +36,24 @@ const (
 type client struct {
 	w    *world
 	name string
+	line string // to the load balancer
 	http *http.Client
+	rand *rand.Rand // for one goroutine
 }
 
 func (w *world) client(name string) *client {
-	return &client{w: w, name: name, http: newHTTPClient(requestTime)}
+	return &client{w: w, name: name, line: people, http: newHTTPClient(requestTime), rand: w.random(name)}
 }
 
 // ask sends one request to a replica, or through the load balancer, and writes
 // down what came of it.
 func (c *client) ask(what string, to *replica, method, path, bearer string, in any, token *issued) (event, []byte, http.Header) {
 	e := event{who: c.name, what: what, token: token, bound: staleness}
-	base := c.w.balancer.URL
+	base := c.w.front(c.line)
 	if to != nil {
-		base, e.replica = to.url, to.name
+		base, e.replica, e.behind = to.url, to.name, max(0, -to.ahead)
+	} else {
+		e.line = c.line
 	}
 	var body io.Reader
 	if in != nil {
@@ -161,6 +165,7 @@ func (c *client) verify(r *replica, t *issued) event {
 // A crowd is the clients of a run.
 type crowd struct {
 	w        *world
+	ctx      context.Context
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	services []*service
@@ -174,22 +179,25 @@ type service struct {
 	*client
 	mu    sync.Mutex
 	set   *accesstoken.KeySet
-	until time.Time
+	fresh time.Time // until when
+	next  time.Time // no fetch before
 }
 
-// populate starts the clients. withVerify adds resource servers that use package
-// verify.
+// populate starts the clients: people who log in, so many who verify at each replica,
+// strict resource servers, and such as use package verify.
 func (w *world) populate(loggers, verifiers, services, verifies int) *crowd {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(w.t.Context())
-	c := &crowd{w: w, stop: stop, probe: w.client("first look")}
+	c := &crowd{w: w, ctx: ctx, stop: stop, probe: w.client("first look")}
 	for i := range services {
-		c.services = append(c.services, &service{client: w.client(fmt.Sprintf("service %d", i))})
+		s := &service{client: w.client(fmt.Sprintf("service %d", i))}
+		s.line = servers
+		c.services = append(c.services, s)
 	}
 	for range verifies {
 		v, err := verify.New(verify.Config{
 			Issuer: issuer, Audience: []string{issuer},
-			KeySetURL: w.balancer.URL + "/.well-known/jwks.json", RevocationsURL: w.balancer.URL + "/api/revocations",
+			KeySetURL: w.front(servers) + "/.well-known/jwks.json", RevocationsURL: w.front(servers) + "/api/revocations",
 			Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
@@ -203,7 +211,7 @@ func (w *world) populate(loggers, verifiers, services, verifies int) *crowd {
 	}
 	for _, r := range w.replicas {
 		for i := range verifiers {
-			c.running.Go(func() { c.verifier(ctx, w.client(fmt.Sprintf("verifier %d", i)), r) })
+			c.verifyAt(fmt.Sprintf("verifier %d of %s", i, r.name), r)
 		}
 	}
 	c.running.Go(func() { c.resourceServers(ctx) })
@@ -227,8 +235,8 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 		c.everywhere(t)
 		var mine []*issued
 		mine = append(mine, t)
-		for range 2 + rand.IntN(5) {
-			pause(ctx, time.Duration(200+rand.IntN(800))*time.Millisecond)
+		for range 2 + me.rand.IntN(5) {
+			pause(ctx, time.Duration(200+me.rand.IntN(800))*time.Millisecond)
 			e, answer, ok := me.insist(ctx, "renew", "/api/renew", map[string]string{"refresh_token": g.RefreshToken}, nil)
 			if !ok {
 				return
@@ -241,7 +249,7 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 			mine = append(mine, t)
 			c.everywhere(t)
 		}
-		if rand.IntN(4) == 0 || !t.validUntil(time.Now().Add(answerTime)) && rand.IntN(2) == 0 {
+		if me.rand.IntN(4) == 0 || !t.validUntil(time.Now().Add(answerTime)) && me.rand.IntN(2) == 0 {
 			continue
 		}
 		for _, t := range mine {
@@ -271,25 +279,30 @@ func (c *crowd) everywhere(t *issued) {
 		all.Go(func() { s.check(t) })
 	}
 	for i, v := range c.users {
-		all.Go(func() { c.ask(i, v, t) })
+		all.Go(func() { c.ask(i, v, "verify", t.compact, t) })
 	}
 	all.Wait()
 }
 
-// verifier presents every live token to one replica, over and over.
-func (c *crowd) verifier(ctx context.Context, me *client, r *replica) {
-	for ctx.Err() == nil {
-		pause(ctx, 50*time.Millisecond)
-		live := c.w.history.live()
-		rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
-		for _, t := range live {
-			if ctx.Err() != nil || !r.isUp() {
-				break
+// verifyAt starts a client that presents every live token to these replicas, over and
+// over.
+func (c *crowd) verifyAt(name string, replicas ...*replica) {
+	c.running.Go(func() {
+		me := c.w.client(name)
+		for c.ctx.Err() == nil {
+			pause(c.ctx, 50*time.Millisecond)
+			live := c.w.history.live()
+			me.rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
+			for _, t := range live {
+				for _, r := range replicas {
+					if r.isUp() && c.ctx.Err() == nil {
+						me.verify(r, t)
+						pause(c.ctx, 5*time.Millisecond)
+					}
+				}
 			}
-			me.verify(r, t)
-			pause(ctx, 5*time.Millisecond)
 		}
-	}
+	})
 }
 
 // resourceServers present every live token to the resource servers.
@@ -301,7 +314,7 @@ func (c *crowd) resourceServers(ctx context.Context) {
 				s.check(t)
 			}
 			for i, v := range c.users {
-				c.ask(i, v, t)
+				c.ask(i, v, "verify", t.compact, t)
 			}
 			pause(ctx, 5*time.Millisecond)
 			if ctx.Err() != nil {
@@ -311,29 +324,36 @@ func (c *crowd) resourceServers(ctx context.Context) {
 	}
 }
 
-// check is what a strict resource server does with a token.
-func (s *service) check(t *issued) {
+// check presents a token to a strict resource server.
+func (s *service) check(t *issued) { s.judge("signature", t.compact, t) }
+
+// judge is what a strict resource server does with a token.
+func (s *service) judge(what, compact string, t *issued) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Now().After(s.until) {
+	if time.Now().After(s.next) {
 		s.fetch()
 	}
-	e := event{who: s.name, what: "signature", replica: s.name, token: t, at: time.Now()}
+	e := event{who: s.name, what: what, replica: s.name, line: s.line, token: t, at: time.Now()}
 	rules := accesstoken.Rules{Issuer: issuer, Audience: []string{issuer}}
-	_, err := rules.Check(t.compact, time.Now(), s.set.Find)
+	_, err := rules.Check(compact, time.Now(), s.set.Find)
 	e.until = time.Now()
-	e.status, e.err = 200, err
-	if err != nil {
-		e.status = 401
+	switch {
+	case err == nil:
+		e.status = 200
+	case errors.Is(err, accesstoken.ErrUnknownKey) && e.at.After(s.fresh):
+		e.status, e.code, e.err = 503, keysUnavailable, err
+	default:
+		e.status, e.err = 401, err
 	}
 	s.w.history.add(e)
 }
 
-// fetch takes the key set for as long as it may be kept; one that cannot be had
-// leaves the old one, for a second.
+// fetch takes the key set for as long as it may be kept, which counts from the
+// question (RFC 9111 §4.2.3); one that cannot be had leaves the old one.
 func (s *service) fetch() {
 	e, answer, header := s.ask("keys", nil, http.MethodGet, "/api/pkeys", "", nil, nil)
-	s.until = time.Now().Add(time.Second)
+	s.next = time.Now().Add(time.Second)
 	if e.status != 200 {
 		return
 	}
@@ -348,16 +368,17 @@ func (s *service) fetch() {
 	if err != nil {
 		s.w.history.violation("a key set without max-age: %q", header.Get("Cache-Control"))
 	}
-	s.set, s.until = set, e.until.Add(time.Duration(seconds)*time.Second)
+	s.set, s.fresh = set, e.at.Add(time.Duration(seconds)*time.Second)
+	s.next = s.fresh
 }
 
 // ask presents a token to a resource server that uses package verify.
-func (c *crowd) ask(number int, v *verify.Verifier, t *issued) {
+func (c *crowd) ask(number int, v *verify.Verifier, what, compact string, t *issued) {
 	name := fmt.Sprintf("verify %d", number)
-	e := event{who: name, what: "verify", replica: name, token: t, bound: verify.DefaultMaxStaleness, at: time.Now()}
+	e := event{who: name, what: what, replica: name, line: servers, token: t, bound: verify.DefaultMaxStaleness, at: time.Now()}
 	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
 	defer cancel()
-	_, err := v.Verify(ctx, t.compact)
+	_, err := v.Verify(ctx, compact)
 	e.until = time.Now()
 	switch {
 	case err == nil:
@@ -384,16 +405,26 @@ func (c *crowd) forger(ctx context.Context, me *client) {
 		if len(live) == 0 {
 			continue
 		}
-		r := c.w.replicas[rand.IntN(len(c.w.replicas))]
-		if !r.isUp() {
+		forged := forge(live[me.rand.IntN(len(live))], own, me.rand)
+		n := me.rand.IntN(len(c.w.replicas) + len(c.services) + len(c.users))
+		if n < len(c.w.replicas) {
+			if r := c.w.replicas[n]; r.isUp() {
+				me.ask("forged", r, http.MethodGet, "/api/verify", forged, nil, nil)
+			}
 			continue
 		}
-		me.ask("forged", r, http.MethodGet, "/api/verify", forge(live[rand.IntN(len(live))], own), nil, nil)
+		n -= len(c.w.replicas)
+		if n < len(c.services) {
+			c.services[n].judge("forged", forged, nil)
+			continue
+		}
+		n -= len(c.services)
+		c.ask(n, c.users[n], "forged", forged, nil)
 	}
 }
 
 // forge makes something of a token that is not valid.
-func forge(t *issued, own *ecdsa.PrivateKey) string {
+func forge(t *issued, own *ecdsa.PrivateKey, rand *rand.Rand) string {
 	parts := strings.Split(t.compact, ".")
 	encode := base64.RawURLEncoding.EncodeToString
 	payload, _ := base64.RawURLEncoding.DecodeString(parts[1]) // it is a token

@@ -6,5 +6,8 @@
 //
 //	go test -race ./test/cluster -run TestFaults -v -args -seed 42
 //
-// repeats the faults of the run that printed that seed, in their order.
+// repeats the faults of the run that printed that seed, in their order, and what the
+// clients chose. When an answer comes is up to the machine, and addresses and keys are
+// new each time. Lines that begin with "summary:" say what a run has done; `make test`
+// shows them. All tests together may take five minutes, or they fail.
 package cluster

@@ -1,35 +1,70 @@
 package cluster
 
 import (
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Everything goes wrong, one thing after the other, and nobody notices but who was
 // on the broken part.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s := *seed
-	if s == 0 {
-		s = time.Now().UnixNano()
-	}
-	t.Logf("seed %d", s)
+	t.Logf("seed %d", *seed)
 	w := newWorld(t, plan{
 		replicas: 5, redis: true,
-		ahead:  map[int]time.Duration{1: 5 * time.Second},
+		ahead:  map[int]time.Duration{1: 5 * time.Second}, // TestNoInstanceID has one that is behind
 		maxAge: 5 * time.Second, tokens: 10 * time.Second, keys: 12 * time.Second,
+		// Who is not answered asks again, at one broken replica after the other.
+		env: []string{"WATCHWORD_TOKENS_RENEW_GRACE=" + answerTime.String()},
 	})
 	w.start(3)
+	w.clocksDiffer()
 	crowd := w.populate(4, 1, 2, 2)
-	d := &director{world: w, rand: rand.New(rand.NewPCG(uint64(s), 0))}
+	d := &director{world: w, rand: w.random("director")}
 	d.everything()
 	crowd.end()
 	w.history.report(t)
 	if t.Failed() {
 		t.Log(w.logs())
+	}
+}
+
+// clocksDiffer makes sure of the fault that lasts all the time: each replica that runs
+// has the clock that it was given, as the cluster itself sees it.
+func (w *world) clocksDiffer() {
+	w.t.Helper()
+	me := w.client("clocks")
+	for _, r := range w.others() {
+		token := me.at(r)
+		var seen time.Duration
+		await(w.t, "the clock of "+r.name, func() bool {
+			_, answer, _ := me.ask("cluster", r, http.MethodGet, "/api/cluster", token.compact, nil, nil)
+			var view struct {
+				Instance string
+				Replicas []struct {
+					Instance string
+					ClockMS  int64 `json:"clock_ms"`
+				}
+			}
+			if err := json.Unmarshal(answer, &view); err != nil {
+				return false
+			}
+			for _, one := range view.Replicas {
+				if one.Instance == view.Instance {
+					seen = time.Duration(one.ClockMS) * time.Millisecond
+				}
+			}
+			return (seen - r.ahead).Abs() < time.Second
+		}, func() string { return fmt.Sprintf("it is ahead by %v and should be by %v", seen, r.ahead) })
+		w.history.count("clock " + r.ahead.String())
 	}
 }
 
@@ -41,9 +76,8 @@ type director struct {
 
 func (d *director) everything() {
 	acts := []func(){
-		func() { d.killOne() }, func() { d.killOne() },
-		func() { d.terminateOne() }, func() { d.terminateOne() },
-		d.rollAll,
+		d.killOne, d.killOne,
+		d.terminateOne, d.rollAll,
 		func() { d.freezeOne(20 * time.Second) },
 		d.scale,
 		d.loseRedis, d.flushRedis, d.restartDatabase,
@@ -57,7 +91,7 @@ func (d *director) everything() {
 		if d.t.Failed() {
 			return
 		}
-		pause(d.t.Context(), d.between(200, 1500))
+		pause(d.t.Context(), d.between(200, 800))
 		act()
 	}
 }
@@ -178,19 +212,27 @@ var networkFaults = []struct {
 	testenv.Fault
 }{
 	{"cut", testenv.Fault{Cut: true}},
-	{"delayed", testenv.Fault{Delay: 50 * time.Millisecond}},
+	{"delayed", testenv.Fault{Delay: 2500 * time.Millisecond}}, // at most
 	{"requests lost", testenv.Fault{HoldUp: true}},
 	{"answers lost", testenv.Fault{HoldDown: true}},
 }
 
 // isolateOne cuts one replica off from everything but its clients and the load
-// balancer, for longer than the others count it as alive.
+// balancer, for so long that the others sign with keys of which it cannot know: they
+// wait for it for 7 s, for as long as it may take it to ask them (6 s), and for
+// max-age. It may say that it does not know, and not that their tokens are bad.
 func (d *director) isolateOne() {
 	r := d.one()
 	d.note("cut off from all but clients", r.name)
 	end := d.history.begin(cutOff, r.name)
+	from := time.Now()
 	r.network(testenv.Fault{HoldUp: true, HoldDown: true})
-	pause(d.t.Context(), d.between(12000, 14000))
+	d.command(d.others(r)[0], "keys", "rotate")
+	pause(d.t.Context(), d.between(25000, 27000))
+	known := d.keySet(r)
+	await(d.t, r.name+" to be asked about keys that it cannot know", func() bool {
+		return d.history.presented(r.name, from, known)
+	})
 	r.network(testenv.Fault{})
 	pause(d.t.Context(), poll)
 	r.awaitReady()
@@ -198,30 +240,75 @@ func (d *director) isolateOne() {
 	d.awaitBalanced(r)
 }
 
+// keySet is what a replica answers.
+func (d *director) keySet(r *replica) *accesstoken.KeySet {
+	e, answer, _ := d.client("director").ask("keys", r, http.MethodGet, "/api/pkeys", "", nil, nil)
+	set, err := accesstoken.ParseKeySet(answer)
+	if err != nil {
+		d.t.Fatalf("%s: %v", e, err)
+	}
+	return set
+}
+
+// A part of the network.
+type part struct {
+	name  string
+	links []*testenv.Link
+	long  time.Duration // for how long it is broken
+	hurts kind          // empty: nobody
+	where string        // who is hurt
+	r     *replica      // nil: none stands at it
+}
+
 // network makes a fault between each two kinds of parts. Who is cut off from Redis
-// or from peers, and whose network is slow, answers all the same.
+// or from peers alone answers all the same.
 func (d *director) network(name string, f testenv.Fault) {
-	between := func(other string, hurts kind, least, most int, links func(r *replica) []*testenv.Link) {
-		r := d.one()
-		d.note("network "+name, "between "+r.name+" and "+other)
-		end := func() {}
-		if hurts != "" && f.Delay == 0 {
-			end = d.history.begin(hurts, r.name)
+	up := d.others()
+	d.rand.Shuffle(len(up), func(i, j int) { up[i], up[j] = up[j], up[i] })
+	a, b, c := up[0], up[1], up[2]
+	d.broken(name, f,
+		part{"the database and " + a.name, []*testenv.Link{a.database}, d.between(2000, 6000), cutOff, a.name, a},
+		part{"Redis and " + b.name, []*testenv.Link{b.redis}, d.between(1000, 3000), "", "", b})
+	d.broken(name, f,
+		part{"the database and its peers and " + b.name, append(b.betweenPeers(), b.database), d.between(3000, 6000), cutOff, b.name, b},
+		part{servers + " and the load balancer", []*testenv.Link{d.lines[servers]}, d.between(2000, 4000), offline, servers, nil})
+	d.broken(name, f,
+		part{"peers and " + a.name, a.betweenPeers(), d.between(1000, 3000), "", "", a},
+		part{"the load balancer and " + c.name, []*testenv.Link{c.balancer}, d.between(1000, 3000), unreachable, c.name, c},
+		part{people + " and the load balancer", []*testenv.Link{d.lines[people]}, d.between(1000, 3000), offline, people, nil})
+}
+
+// broken makes a fault in some parts at once.
+func (d *director) broken(name string, f testenv.Fault, parts ...part) {
+	if f.Delay > 0 {
+		f.Delay -= d.between(0, 1500)
+	}
+	var broken sync.WaitGroup
+	var ends []func()
+	for _, p := range parts {
+		d.note("network "+name, "between "+p.name)
+		if p.hurts != "" {
+			ends = append(ends, d.history.begin(p.hurts, p.where))
 		}
-		for _, l := range links(r) {
+		for _, l := range p.links {
 			l.Set(f)
 		}
-		pause(d.t.Context(), d.between(least, most))
-		for _, l := range links(r) {
-			l.Set(testenv.Fault{})
+		broken.Go(func() {
+			pause(d.t.Context(), p.long)
+			for _, l := range p.links {
+				l.Set(testenv.Fault{})
+			}
+		})
+	}
+	broken.Wait()
+	pause(d.t.Context(), poll) // what it knows grows older until then
+	for _, p := range parts {
+		if p.r != nil {
+			p.r.awaitReady()
+			d.awaitBalanced(p.r)
 		}
-		pause(d.t.Context(), poll) // what it knows grows older until then
-		r.awaitReady()
-		d.awaitBalanced(r)
+	}
+	for _, end := range ends {
 		end()
 	}
-	between("the database", cutOff, 2000, 6000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.database} })
-	between("Redis", "", 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.redis} })
-	between("its peers", "", 1000, 3000, func(r *replica) []*testenv.Link { return r.peers })
-	between("the load balancer", unreachable, 1000, 3000, func(r *replica) []*testenv.Link { return []*testenv.Link{r.balancer} })
 }

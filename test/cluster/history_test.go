@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // What a cluster promises, as it is held against the history of a run:
@@ -35,9 +37,11 @@ type event struct {
 	at, until time.Time
 	who, what string
 	replica   string // asked directly; empty: through the load balancer
+	line      string // to the load balancer, over which it went or whoever was asked gets what it knows
 	served    string // through the load balancer: who answered; empty: nobody
 	token     *issued
 	bound     time.Duration // by when whoever was asked knows what was taken back; 0: he never does
+	behind    time.Duration // by how much the clock of whoever was asked may be
 	status    int           // 0: no answer
 	code      string        // of the problem; empty: the load balancer's own answer, or none
 	retry     bool          // Retry-After was there
@@ -96,15 +100,16 @@ func (t *issued) validUntil(moment time.Time) bool {
 }
 
 // deadAt says whether the token must not be accepted from that moment on by who
-// learns within bound of what was taken back.
-func (t *issued) deadAt(moment time.Time, bound time.Duration) bool {
+// learns within bound of what was taken back, and whose clock is behind.
+func (t *issued) deadAt(moment time.Time, bound, behind time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return moment.After(t.expires.Add(leeway)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
+	return moment.After(t.expires.Add(leeway+behind)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
 }
 
-// keysUnavailable is the code of verify.ErrKeysUnavailable, and keyTimeout for how
-// long package verify waits for a key set.
+// keysUnavailable is the code of verify.ErrKeysUnavailable, and of a strict resource
+// server whose key set is too old to say that there is no such key. keyTimeout is for
+// how long either waits for a key set.
 const (
 	keysUnavailable = "key_set_unavailable"
 	keyTimeout      = 5 * time.Second
@@ -120,13 +125,20 @@ const (
 	unreachable kind = "load balancer cut off from replica"
 	cutOff      kind = "replica cut off from database"
 	database    kind = "database restarted"
+	offline     kind = "cut off from the load balancer"
 )
 
-// A trouble is what the test did to a replica, and lasts until that was ready
-// again.
+// The lines to the load balancer: whoever stands on one is offline together.
+const (
+	people  = "clients"
+	servers = "resource servers"
+)
+
+// A trouble is what the test did to a replica or to a line, and lasts until that was
+// ready again.
 type trouble struct {
 	kind     kind
-	replica  string // empty: all
+	where    string // empty: every replica
 	from, to time.Time
 }
 
@@ -139,9 +151,10 @@ type trouble struct {
 //     behind the load balancer nobody notices.
 //   - SIGSTOP: as kill -9, and 503 with Retry-After until it is ready.
 //   - the load balancer cannot reach it: as kill -9, but not for who asks directly.
-//   - package verify may say that it cannot look up a key while it waits for the key
-//     set from a process that was killed or stopped, or was cut off from the load
-//     balancer.
+//   - a resource server may say that it cannot look up a key while it waits for the
+//     key set from a process that was killed or stopped, or was cut off from the load
+//     balancer, or while it is offline itself.
+//   - offline: no answer, for those who stand on that line.
 //   - it cannot reach the database: 503 with Retry-After; to verify, only when
 //     max_staleness has passed; to the key set, never.
 func (t *trouble) excuses(e event) bool {
@@ -151,14 +164,17 @@ func (t *trouble) excuses(e event) bool {
 	if !e.until.After(t.from) || !t.to.IsZero() && e.at.After(t.to) {
 		return false
 	}
+	none := e.status == 0
+	if t.kind == offline {
+		return e.line == t.where && (none || e.code == keysUnavailable)
+	}
 	if e.code == keysUnavailable {
 		return t.kind == killed || t.kind == frozen || t.kind == unreachable
 	}
 	direct := e.replica != ""
-	if t.replica != "" && (direct && e.replica != t.replica || !direct && e.served != t.replica && e.served != "") {
+	if t.where != "" && (direct && e.replica != t.where || !direct && e.served != t.where && e.served != "") {
 		return false
 	}
-	none := e.status == 0
 	switch t.kind {
 	case killed:
 		return none || e.balancer() || !direct && e.own503()
@@ -213,10 +229,10 @@ func (h *history) count(fault string) {
 }
 
 // begin notes a trouble, which lasts until end.
-func (h *history) begin(k kind, replica string) (end func()) {
+func (h *history) begin(k kind, where string) (end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := &trouble{kind: k, replica: replica, from: time.Now()}
+	t := &trouble{kind: k, where: where, from: time.Now()}
 	h.troubles = append(h.troubles, t)
 	return func() {
 		h.mu.Lock()
@@ -254,7 +270,7 @@ func (h *history) judge(e event) string {
 	switch {
 	case e.what == "forged" && good:
 		return "a forged token was accepted"
-	case e.token != nil && good && e.token.deadAt(e.at, e.bound):
+	case e.token != nil && good && e.token.deadAt(e.at, e.bound, e.behind):
 		return "a dead token was accepted"
 	case e.what == "logout" && e.status == 401:
 		// It was done before, and that answer was lost; or it came too late.
@@ -266,7 +282,7 @@ func (h *history) judge(e event) string {
 		return "a valid token was rejected"
 	case e.token != nil && (good || e.status == 401):
 		return ""
-	case e.what == "forged" && e.status == 401, good:
+	case e.what == "forged" && (e.status == 401 || e.code == keysUnavailable), good:
 		return ""
 	case e.token != nil && e.at.After(e.token.expires): // by now nobody need know it
 		return ""
@@ -307,20 +323,19 @@ func (h *history) report(t *testing.T) {
 			wrong = append(wrong, verdict+": "+e.String()+about)
 		}
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d tokens issued by %d keys, verified %d times (%d accepted, %d rejected), %d requests in all, %d failed on a broken part\n",
+	summarise(t, "seed %d", *seed)
+	summarise(t, "%d tokens issued by %d keys, verified %d times (%d accepted, %d rejected), %d requests in all, %d failed on a broken part",
 		len(h.tokens), len(h.kids()), counts["verify"]+counts["forged"], accepted, rejected, len(h.events), failed)
-	fmt.Fprintf(&b, "requests: %s\n", list(counts))
-	fmt.Fprintf(&b, "faults: %s\n", list(h.faults))
-	fmt.Fprintf(&b, "violations: %d", len(wrong))
-	t.Log(b.String())
+	summarise(t, "requests: %s", list(counts))
+	summarise(t, "faults: %s", list(h.faults))
+	summarise(t, "violations: %d", len(wrong))
 	if len(wrong) > 0 {
 		for _, tr := range h.troubles {
 			to := "the end"
 			if !tr.to.IsZero() {
 				to = clock(tr.to)
 			}
-			t.Logf("trouble: %s %s from %s to %s", tr.kind, tr.replica, clock(tr.from), to)
+			t.Logf("trouble: %s %s from %s to %s", tr.kind, tr.where, clock(tr.from), to)
 		}
 	}
 	for i, w := range wrong {
@@ -340,6 +355,31 @@ func (h *history) report(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(same)) {
 		t.Logf("%6d × %s", same[what], what)
 	}
+}
+
+// summarise prints a line that scripts/test.sh shows of a test that succeeds, too.
+func summarise(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf("summary: %s: %s", t.Name(), fmt.Sprintf(format, args...))
+}
+
+// presented says whether a valid token of a key that is not in a set was presented to a
+// replica after a moment.
+func (h *history) presented(replica string, after time.Time, set *accesstoken.KeySet) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range slices.Backward(h.events) {
+		if e.at.Before(after.Add(-patience)) {
+			break
+		}
+		if e.replica != replica || e.token == nil || !e.at.After(after) {
+			continue
+		}
+		if _, known := set.Key(e.token.kid); !known && e.token.validUntil(e.until) {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *history) kids() map[string]bool {

@@ -7,9 +7,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
-var seed = flag.Int64("seed", 0, "repeat the faults of the run that printed this seed")
+// What the seed does not decide: when an answer comes, and so who meets a fault;
+// addresses; every key; and the kids of a flood.
+var seed = flag.Int64("seed", 0, "repeat the faults, and what clients choose, of the run that printed this seed")
+
+// limit is how long all tests together may take.
+const limit = 5 * time.Minute
 
 // command is Watchword, built once. It has the race detector when the tests
 // have it.
@@ -22,6 +28,9 @@ func isSet(name string) (set bool) {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *seed == 0 {
+		*seed = time.Now().UnixNano()
+	}
 	if given := isSet("test.parallel"); !given {
 		_ = flag.Set("test.parallel", "16") // they mostly wait
 	}
@@ -38,7 +47,26 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
 		os.Exit(1)
 	}
+	began := time.Now()
 	code := m.Run()
+	if all() {
+		took := time.Since(began)
+		fmt.Printf("summary: test/cluster: all tests took %v of %v\n", took.Round(time.Second), limit)
+		if took > limit {
+			fmt.Println("that is too long")
+			code = max(code, 1)
+		}
+	}
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// all says whether every test runs, and once.
+func all() bool {
+	for name, usual := range map[string]string{"run": "", "skip": "", "list": "", "count": "1"} {
+		if flag.Lookup("test."+name).Value.String() != usual {
+			return false
+		}
+	}
+	return true
 }

@@ -1,8 +1,11 @@
 package cluster
 
 import (
-	"crypto/rand"
+	crand "crypto/rand"
 	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,6 +42,7 @@ type world struct {
 	database *testenv.Server
 	redis    *testenv.Server // nil: none
 	balancer *testenv.Server
+	lines    map[string]*testenv.Link // to the load balancer: of people, of servers
 	replicas []*replica
 	history  *history
 	probe    *http.Client // the test's own, which is no client of the cluster
@@ -56,7 +60,7 @@ func newWorld(t *testing.T, p plan) *world {
 	if p.redis {
 		w.redis = testenv.StartRedis(t)
 	}
-	secret := rand.Text() + rand.Text()
+	secret := crand.Text() + crand.Text()
 	var fronts, seen []string
 	for i := range p.replicas {
 		r := &replica{world: w, name: fmt.Sprintf("s%d", i), addr: freeAddress(t), ahead: p.ahead[i]}
@@ -101,6 +105,7 @@ func newWorld(t *testing.T, p plan) *world {
 			"WATCHWORD_CLUSTER_STATIC_PEERS="+strings.Join(peers, ","))
 	}
 	w.balancer = testenv.HAProxy(t, fronts...)
+	w.lines = map[string]*testenv.Link{people: testenv.NewLink(t, w.balancer.Addr), servers: testenv.NewLink(t, w.balancer.Addr)}
 	t.Cleanup(func() {
 		for _, r := range w.replicas {
 			r.kill()
@@ -108,6 +113,16 @@ func newWorld(t *testing.T, p plan) *world {
 		}
 	})
 	return w
+}
+
+// front is the load balancer's URL by way of a line.
+func (w *world) front(line string) string { return "http://" + w.lines[line].Addr }
+
+// random are the random numbers of one who acts in a test.
+func (w *world) random(who string) *rand.Rand {
+	name := fnv.New64a()
+	_, _ = io.WriteString(name, w.t.Name()+" "+who) // never fails
+	return rand.New(rand.NewPCG(uint64(*seed), name.Sum64()))
 }
 
 // through is a URL by way of a proxy.
