@@ -37,7 +37,9 @@ docs/configuration.md says what each of them means.`,
 		Long: `Say whether a configuration can be used: everything that is wrong with it, each
 with its line, and what works but is probably not meant. Without FILE it is the
 one that "watchword serve" would use here; with another FILE it also says what
-would change, and which of it needs a restart. The environment counts as well.
+would change, and which of it needs a restart; the file in effect itself is not
+compared, for what a running node has read of it is not known here. The
+environment counts as well.
 
 It ends with the status 1 if the configuration cannot be used.`,
 		Example: `  watchword config check

@@ -259,8 +259,8 @@ func TestTLS(t *testing.T) {
 
 // A renewed certificate is shown without a restart, and half of one is not.
 func TestTLSCertificateIsRenewed(t *testing.T) {
-	certFile, keyFile := peerCertificate(t)
-	newCert, newKey := peerCertificate(t)
+	certFile, keyFile := peerCertificate(t, "127.0.0.1")
+	newCert, newKey := peerCertificate(t, "127.0.0.1")
 	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

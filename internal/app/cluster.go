@@ -60,7 +60,8 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = accesstoken.Algorithms()
 	}
-	if cfg.Cluster.Discovery != "database" {
+	n.discovery = cfg.Cluster.Discovery
+	if n.discovery != "database" {
 		n.found = discovery.NewList(o.Logger, func() { n.cluster.AskPeers() })
 		c.Peers = n.found.Peers
 	}
@@ -68,12 +69,12 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		return err
 	}
 	n.parts.view.Follow(n.cluster)
-	n.find, err = finder(cfg.Cluster, n.found)
+	n.find, err = finder(cfg.Cluster, n.found, discovery.InCluster)
 	return err
 }
 
 // finder keeps the list of the other replicas up to date until ctx ends.
-func finder(cfg config.Cluster, found *discovery.List) (func(ctx context.Context), error) {
+func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discovery.Kubernetes, error)) (func(ctx context.Context), error) {
 	service, err := url.Parse(cfg.ServiceURL)
 	if err != nil {
 		return nil, fmt.Errorf("cluster.service_url: %w", err)
@@ -85,7 +86,7 @@ func finder(cfg config.Cluster, found *discovery.List) (func(ctx context.Context
 		every := time.Duration(cfg.RefreshSec) * time.Second
 		return func(ctx context.Context) { found.RunDNS(ctx, net.DefaultResolver, service, every) }, nil
 	case "kubernetes":
-		api, err := discovery.InCluster()
+		api, err := inCluster()
 		if err != nil {
 			return nil, err
 		}
@@ -173,18 +174,21 @@ func (c *peerClients) close() {
 	}
 }
 
-// peerRoots are the certificates in a file; nil means the system's.
-func peerRoots(file string) (*x509.CertPool, error) {
+// peerRoots are those who vouch for peers.
+func peerRoots(file string) (*x509.CertPool, error) { return certificates("cluster.ca_file", file) }
+
+// certificates are those in the file that a key names; nil means the system's.
+func certificates(key, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("cluster.ca_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("cluster.ca_file: there is no certificate in %s", file)
+		return nil, fmt.Errorf("%s: there is no certificate in %s", key, file)
 	}
 	return roots, nil
 }
@@ -206,8 +210,7 @@ func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()
 	for _, c := range n.loaded.Changes(next) {
-		live := c.Live && n.found != nil && n.loaded.Cluster.Discovery == "static"
-		if !live {
+		if !c.Live || n.discovery != "static" { // it may have been another one at the start
 			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
 			continue
 		}

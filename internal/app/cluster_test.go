@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
@@ -463,9 +464,9 @@ func TestStaticPeers(t *testing.T) {
 	}
 }
 
-// peerCertificate makes a certificate for 127.0.0.1 that vouches for itself, for
-// both ends of a connection.
-func peerCertificate(t *testing.T) (certFile, keyFile string) {
+// peerCertificate makes a certificate for a host that vouches for itself, for both
+// ends of a connection.
+func peerCertificate(t *testing.T, host string) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -473,8 +474,13 @@ func peerCertificate(t *testing.T) (certFile, keyFile string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -498,7 +504,7 @@ func peerCertificate(t *testing.T) (certFile, keyFile string) {
 // that shows none; clients need none.
 func TestMutualTLS(t *testing.T) {
 	database := testenv.Postgres(t)
-	certFile, keyFile := peerCertificate(t)
+	certFile, keyFile := peerCertificate(t, "127.0.0.1")
 	urls := []string{strings.Replace(reserve(t), "http:", "https:", 1), strings.Replace(reserve(t), "http:", "https:", 1)}
 	var worlds []*world
 	for _, url := range urls {
@@ -532,22 +538,138 @@ func TestMutualTLS(t *testing.T) {
 	}
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer stranger.CloseIdleConnections()
-	for nonce, want := range map[string]int{"": 200, "0123456789abcdef": 403} {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", urls[0]+"/api/pkeys?local=true", nil)
+	for _, path := range []string{"/api/pkeys?local=true", "/api/revocations"} {
+		for nonce, want := range map[string]int{"": 200, "0123456789abcdef": 403} {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", urls[0]+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if nonce != "" {
+				r.Header.Set("Watchword-Nonce", nonce)
+			}
+			a, err := stranger.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Body.Close()
+			if a.StatusCode != want {
+				t.Errorf("%s, nonce %q: %d", path, nonce, a.StatusCode)
+			}
+		}
+	}
+}
+
+// A peer is believed over TLS only if its certificate is for the host of its URL or, of
+// those that the DNS names, for that name, and somebody vouches for it.
+func TestPeerCertificates(t *testing.T) {
+	database := testenv.Postgres(t)
+	peer := join(t, database, nil)
+	ipCert, ipKey := peerCertificate(t, "127.0.0.1")
+	nameCert, nameKey := peerCertificate(t, "localhost")
+	strangers, _ := peerCertificate(t, "127.0.0.1")
+	serve := func(cert, key string) (port string) {
+		l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: cert, KeyFile: key}}}, discard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if nonce != "" {
-			r.Header.Set("Watchword-Nonce", nonce)
-		}
-		a, err := stranger.Do(r)
+		server := &http.Server{Handler: peer.node.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+		go server.Serve(l)
+		t.Cleanup(func() { server.Close() })
+		_, port, err = net.SplitHostPort(l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.Body.Close()
-		if a.StatusCode != want {
-			t.Errorf("nonce %q: %d", nonce, a.StatusCode)
+		return port
+	}
+	byIP, byName := serve(ipCert, ipKey), serve(nameCert, nameKey)
+	for name, test := range map[string]struct {
+		ca, discovery, url string
+		refused            string // why; empty: believed
+	}{
+		"good":               {ipCert, "static", "https://127.0.0.1:" + byIP, ""},
+		"good by name":       {nameCert, "dns", "https://localhost:" + byName, ""},
+		"unknown authority":  {strangers, "static", "https://127.0.0.1:" + byIP, "unknown authority"},
+		"another host":       {nameCert, "static", "https://127.0.0.1:" + byName, "127.0.0.1"},
+		"not the DNS's name": {ipCert, "dns", "https://localhost:" + byIP, "localhost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := join(t, database, func(cfg *config.Config) {
+				c := &cfg.Cluster
+				c.CAFile, c.Discovery, c.RefreshSec = test.ca, test.discovery, 1
+				if c.ServiceURL = test.url; test.discovery == "static" {
+					c.ServiceURL, c.StaticPeers = "", []string{test.url}
+				}
+			})
+			result := "ok"
+			if test.refused != "" {
+				result = "failed"
+			}
+			fetches := func(result string) float64 {
+				return w.metric(`watchword_cluster_peer_fetches_total{result="` + result + `"}`)
+			}
+			eventually(t, 20*time.Second, func() error {
+				if fetches(result) < 1 {
+					return errors.New("nobody was asked: " + w.log.tail())
+				}
+				return nil
+			})
+			if test.refused == "" {
+				return
+			}
+			if n := fetches("ok"); n != 0 {
+				t.Errorf("%v answers were believed", n)
+			}
+			if log := w.log.String(); !strings.Contains(log, "cannot be asked for its keys") || !strings.Contains(log, "x509: ") || !strings.Contains(log, test.refused) {
+				t.Errorf("the log does not say why: %s", w.log.tail())
+			}
+		})
+	}
+}
+
+// Where the others are is looked for as the configuration says.
+func TestFinder(t *testing.T) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("watch") != "" {
+			<-r.Context().Done()
+			return
 		}
+		_, _ = io.WriteString(w, `{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"a"},"endpoints":[{"addresses":["10.0.0.7"]}],"ports":[{"port":8080}]}]}`)
+	}))
+	defer api.Close()
+	pod := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(pod, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inCluster := func() (*discovery.Kubernetes, error) {
+		return &discovery.Kubernetes{API: api.URL, Namespace: "auth", Token: pod, Client: api.Client()}, nil
+	}
+	for _, test := range []struct {
+		cfg  config.Cluster
+		want discovery.Peer
+	}{
+		{config.Cluster{Discovery: "static", StaticPeers: []string{"http://auth-0:8080"}}, discovery.Peer{URL: "http://auth-0:8080"}},
+		{config.Cluster{Discovery: "dns", ServiceURL: "https://localhost:8080", RefreshSec: 1}, discovery.Peer{URL: "https://127.0.0.1:8080", Name: "localhost"}},
+		{config.Cluster{Discovery: "kubernetes", ServiceURL: "https://watchword:8080"}, discovery.Peer{URL: "https://10.0.0.7:8080", Name: "watchword"}},
+	} {
+		t.Run(test.cfg.Discovery, func(t *testing.T) {
+			found := discovery.NewList(discard, func() {})
+			find, err := finder(test.cfg, found, inCluster)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { find(ctx) })
+			defer running.Wait()
+			defer cancel()
+			eventually(t, 20*time.Second, func() error {
+				if got := found.Peers(); !slices.Contains(got, test.want) {
+					return fmt.Errorf("found %v", got)
+				}
+				return nil
+			})
+		})
 	}
 }
 
@@ -571,6 +693,17 @@ func TestReload(t *testing.T) {
 	w.node.Reload(&next)
 	if strings.Count(w.log.String(), "needs a restart") != 1 {
 		t.Error("it says so again, and nothing has changed")
+	}
+
+	// Another way of finding them needs a restart, and until then this list stays.
+	database := next
+	database.Cluster.Discovery, database.Cluster.StaticPeers = "database", nil
+	w.node.Reload(&database)
+	if n := len(w.node.found.Peers()); n != 2 {
+		t.Errorf("%d peers, before the restart that it takes", n)
+	}
+	if n := strings.Count(w.log.String(), "needs a restart"); n != 3 {
+		t.Errorf("it says %d times what needs a restart", n)
 	}
 }
 
@@ -620,7 +753,8 @@ func TestWatch(t *testing.T) {
 	changes := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { watch(ctx, file, discard, func() { changes <- struct{}{} }) })
+	hangup := make(chan os.Signal, 1)
+	running.Go(func() { watch(ctx, file, hangup, discard, func() { changes <- struct{}{} }) })
 	defer running.Wait()
 	defer cancel()
 	expect := func(what string, do func()) {
@@ -646,11 +780,7 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	expect("SIGHUP", func() {
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-	})
+	expect("SIGHUP", func() { hangup <- syscall.SIGHUP })
 }
 
 // Administrators see the replicas; others do not, and a node that is alone says so.

@@ -1,9 +1,12 @@
 package app
 
 import (
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,4 +118,41 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A replica that can ask nobody does not refuse a token because it does not know its
+// key: it may be good.
+func TestKeyThatCannotBeLookedUp(t *testing.T) {
+	database := testenv.Postgres(t)
+	way, throughIt := linkTo(t, database)
+	one, island := join(t, database, nil), join(t, throughIt, nil)
+	old := one.login("admin").AccessToken
+	way.Set(testenv.Fault{HoldUp: true, HoldDown: true})
+	if err := one.node.parts.RotateKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, func() error {
+		s, err := one.node.keys.Signer()
+		if err == nil && s.KeyID() == kidOf(t, old) {
+			err = errors.New("the old key signs")
+		}
+		return err
+	})
+	token := one.login("admin").AccessToken
+	for range 3 { // looked for, waited for, refused without a look
+		a := island.want(island.do("GET", "/api/verify", token, nil), 503, "keys_unavailable")
+		if a.header.Get("Retry-After") == "" {
+			t.Error("it does not say when to try again")
+		}
+	}
+	_, rest, _ := strings.Cut(token, ".")
+	invented := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"hello"}`)) + "." + rest
+	island.want(island.do("GET", "/api/verify", invented, nil), 401, "invalid_token")
+	way.Set(testenv.Fault{})
+	eventually(t, 20*time.Second, func() error {
+		if a := island.do("GET", "/api/verify", token, nil); a.status != 200 {
+			return fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return nil
+	})
 }

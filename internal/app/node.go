@@ -64,6 +64,8 @@ type Node struct {
 	health  *httpapi.Health
 	logger  *slog.Logger
 
+	discovery string // of the other replicas, since the start
+
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
 
@@ -165,7 +167,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Keys: published, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
-		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed, Proxies: proxies},
+		Feed: &httpapi.Feed{
+			View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed,
+			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
+		},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -16,13 +14,10 @@ import (
 // settleTime is how long after something happened to a file it is read.
 const settleTime = 200 * time.Millisecond
 
-// watch calls changed on SIGHUP, and when the file is another one, until ctx ends. It is the directory that is watched, because editors
+// watch calls changed on a signal to read the file again, and when the file is
+// another one, until ctx ends. It is the directory that is watched, because editors
 // and Kubernetes put another file in its place.
-func watch(ctx context.Context, file string, logger *slog.Logger, changed func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-
+func watch(ctx context.Context, file string, hangup <-chan os.Signal, logger *slog.Logger, changed func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	if file != "" {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,22 +85,25 @@ type Cluster struct {
 	unknown negatives
 	peers   peers
 
-	mu       sync.Mutex // guards what follows; not held while anything is waited for
-	self     store.Replica
-	entries  map[string]*entry // by kid
-	rejected map[string]bool
-	differs  map[string]string // configuration digests that were logged, by instance
-	replicas []store.Replica   // those that are believed, as they were
-	version  int64             // in this version of the registry
-	asOf     time.Time         // at this time, by the database's clock
-	maxAge   time.Duration     // the longest of all replicas'
-	problem  error             // why this replica may take no traffic
-	next     chan struct{}     // closed and replaced when a round ends
-	begun    int64             // rounds
-	ended    int64             // the last of them that has ended
-	endedAt  time.Time         // when, whether or not it succeeded
-	failed   bool              // it did not
-	beatDue  time.Time
+	mu        sync.Mutex // guards what follows; not held while anything is waited for
+	self      store.Replica
+	entries   map[string]*entry // by kid
+	rejected  map[string]bool
+	differs   map[string]string // configuration digests that were logged, by instance
+	heard     map[string]heard  // by instance
+	replicas  []store.Replica   // those that are believed, as they were
+	version   int64             // in this version of the registry
+	joined    int64             // in that one
+	asOf      time.Time         // at this time, by the database's clock
+	maxAge    time.Duration     // the longest of all replicas'
+	problem   error             // why this replica may take no traffic
+	next      chan struct{}     // closed and replaced when a round ends
+	begun     int64             // rounds
+	ended     int64             // the last of them that has ended
+	endedAt   time.Time         // when, whether or not it succeeded
+	failed    bool              // it did not
+	succeeded int64             // the last of them that has
+	beatDue   time.Time
 }
 
 // errTwice: see Ready.
@@ -122,8 +128,8 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
-		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}},
-		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, maxAge: cfg.MaxAge,
+		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
+		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, heard: map[string]heard{}, maxAge: cfg.MaxAge, joined: math.MaxInt64,
 		self: store.Replica{
 			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
 			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
@@ -139,6 +145,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := c.round(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cluster: %w", err), c.Leave(ctx))
 	}
+	c.joined = c.version
 	c.believeOld()
 	return c, nil
 }
@@ -163,16 +170,13 @@ func (c *Cluster) enter(ctx context.Context) error {
 	defer tick.Stop()
 	var first store.Replica
 	for {
-		holder, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+		holder, err := c.claim(ctx)
 		switch {
 		case !errors.Is(err, store.ErrConflict):
 			return wrap(err)
-		case !c.secret.ownsReplica(holder): // nobody of ours wrote this
-			_, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), 0)
-			return wrap(err)
 		case first.Instance == "":
 			first = holder
-		case holder.Incarnation != first.Incarnation || holder.BeatAt.After(first.BeatAt):
+		case !sameBeat(holder, first):
 			return fmt.Errorf("cluster.instance_id: another replica runs as %q; give each its own, or leave it out", c.cfg.Instance)
 		}
 		select {
@@ -181,6 +185,50 @@ func (c *Cluster) enter(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// claim writes this replica's row over that of another incarnation, unless that one
+// lives: then the answer is its row and store.ErrConflict.
+func (c *Cluster) claim(ctx context.Context) (store.Replica, error) {
+	holder, err := c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+	if errors.Is(err, store.ErrConflict) && !c.lives(ctx, holder) {
+		holder, err = c.cfg.Registry.EnterRegistry(ctx, c.introduce(), 0)
+	}
+	return holder, err
+}
+
+// lives says whether the row with this replica's name, whose last beat is recent by
+// the database's clock, may be a live replica's. It is not if nobody of ours wrote it,
+// or if it has not changed for LiveFor: its beat may lie ahead of that clock.
+func (c *Cluster) lives(ctx context.Context, holder store.Replica) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.secret.ownsReplica(holder) {
+		c.reject(ctx, wrongMAC, "replica", holder.Instance)
+		return false
+	}
+	return c.unchanged(holder) < LiveFor
+}
+
+// A heard is the last beat of a replica that was seen here.
+type heard struct {
+	row store.Replica
+	at  time.Time // when it was seen first, by this replica's clock
+}
+
+// unchanged is for how long a replica's row has been seen with the same beat. c.mu is
+// held.
+func (c *Cluster) unchanged(r store.Replica) time.Duration {
+	now := c.cfg.Now()
+	if h, ok := c.heard[r.Instance]; ok && sameBeat(h.row, r) {
+		return now.Sub(h.at)
+	}
+	c.heard[r.Instance] = heard{r, now}
+	return 0
+}
+
+func sameBeat(a, b store.Replica) bool {
+	return a.Incarnation == b.Incarnation && a.BeatAt.Equal(b.BeatAt)
 }
 
 func wrap(err error) error {
@@ -257,6 +305,9 @@ func (c *Cluster) round(ctx context.Context) error {
 	defer c.mu.Unlock()
 	c.merge() // also what time alone has changed
 	c.ended, c.endedAt, c.failed = c.begun, c.cfg.Now(), err != nil
+	if err == nil {
+		c.succeeded = c.begun
+	}
 	close(c.next)
 	c.next = make(chan struct{})
 	return err
@@ -293,7 +344,7 @@ func (c *Cluster) forgotten() []store.Replica {
 	defer c.mu.Unlock()
 	var gone []store.Replica
 	for _, r := range c.replicas {
-		if silent(r, c.asOf) > rememberFor {
+		if c.silent(r) > rememberFor {
 			gone = append(gone, r)
 		}
 	}
@@ -315,13 +366,20 @@ func (c *Cluster) due(version int64) (beat, news bool) {
 func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		e.listed = false
+	}
+	var unaccepted []store.RegisteredKey
 	for _, k := range all.Keys {
 		if !c.secret.ownsKey(k.Key) {
 			c.reject(ctx, wrongMAC, "signing key", k.ID)
 			continue
 		}
-		c.takeIn(ctx, k)
+		if reason := c.takeIn(ctx, k); reason == wrongAlgorithm {
+			unaccepted = append(unaccepted, k)
+		}
 	}
+	c.version, c.asOf = all.Version, all.Now
 	c.replicas = c.replicas[:0]
 	c.maxAge = c.cfg.MaxAge
 	live := 0
@@ -331,20 +389,23 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 			continue
 		}
 		c.replicas = append(c.replicas, r)
-		if r.Config != c.cfg.Digest && c.differs[r.Instance] != r.Config && silent(r, all.Now) < LiveFor {
+		quiet := c.silent(r)
+		if r.Config != c.cfg.Digest && c.differs[r.Instance] != r.Config && quiet < LiveFor {
 			c.differs[r.Instance] = r.Config
-			c.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation or state)", "replica", r.Instance, "config", r.Config, "own", c.cfg.Digest)
+			c.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state or cluster.algorithms)", "replica", r.Instance, "config", r.Config, "own", c.cfg.Digest)
 		}
-		if silent(r, all.Now) < rememberFor {
+		if quiet < rememberFor {
 			c.maxAge = max(c.maxAge, r.MaxAge)
 		}
-		if silent(r, all.Now) < LiveFor {
+		if quiet < LiveFor {
 			live++
 		}
 	}
 	c.metrics.replicas.WithLabelValues("live").Set(float64(live))
 	c.metrics.replicas.WithLabelValues("silent").Set(float64(len(c.replicas) - live))
-	c.version, c.asOf = all.Version, all.Now
+	maps.DeleteFunc(c.heard, func(instance string, _ heard) bool {
+		return !slices.ContainsFunc(c.replicas, func(r store.Replica) bool { return r.Instance == instance })
+	})
 	c.merge()
 	for _, e := range c.entries {
 		if c.waitsFor(e) && c.everybodyHas(e) {
@@ -353,21 +414,45 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 				c.metrics.known.Observe(e.had.Sub(e.made).Seconds())
 			}
 		}
+		c.complain(ctx, e)
 	}
-	seen := c.self.Seen != all.Version
-	c.self.Seen = all.Version
+	upTo := all.Version
+	for _, k := range unaccepted {
+		if c.mayStillWait(k) {
+			upTo = min(upTo, k.Version-1)
+		}
+	}
+	seen := c.self.Seen != upTo
+	c.self.Seen = upTo
 	return seen
 }
 
-// silent is for how long a replica has not written.
-func silent(r store.Replica, now time.Time) time.Duration { return now.Sub(r.BeatAt) }
+// mayStillWait says whether the maker of a key waits for this replica before it signs
+// with it: it made the key since this one joined, and lives. If this replica does not
+// accept the key, it does not say that it has seen it. c.mu is held.
+func (c *Cluster) mayStillWait(k store.RegisteredKey) bool {
+	return k.Version > c.joined && k.RevokedAt.IsZero() && slices.ContainsFunc(c.replicas, func(r store.Replica) bool {
+		return r.Instance == k.Instance && !r.StartedAt.After(k.CreatedAt) && c.silent(r) < LiveFor
+	})
+}
+
+// silent is for how long a replica had not written when the registry was read last. A
+// beat that lies ahead of the database's clock, which was put back, or which somebody
+// wrote, says nothing: then it is for how long there was no other. c.mu is held.
+func (c *Cluster) silent(r store.Replica) time.Duration {
+	unchanged := c.unchanged(r)
+	if r.BeatAt.After(c.asOf) {
+		return unchanged
+	}
+	return c.asOf.Sub(r.BeatAt)
+}
 
 // beat says that this replica is alive and what it has seen. One whose row is gone
 // enters again; one whose row is another's takes no more traffic.
 func (c *Cluster) beat(ctx context.Context, news bool) error {
 	err := c.cfg.Registry.Beat(ctx, c.introduce(), news)
 	if errors.Is(err, store.ErrStale) {
-		_, err = c.cfg.Registry.EnterRegistry(ctx, c.introduce(), LiveFor)
+		_, err = c.claim(ctx)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -390,21 +475,21 @@ func (c *Cluster) beat(ctx context.Context, news bool) error {
 }
 
 // waitsFor says whether somebody may still have to learn of a key that this
-// replica may come to sign with. c.mu is held.
-func (c *Cluster) waitsFor(e *entry) bool { return e.had.IsZero() && !e.revoked && e.version > 0 }
+// replica may come to sign with. Of one that is no longer in the registry, because
+// the database was restored, nobody learns there. c.mu is held.
+func (c *Cluster) waitsFor(e *entry) bool {
+	return e.had.IsZero() && !e.revoked && e.listed && e.version > 0
+}
 
 // everybodyHas says whether every other replica serves the key. A live one has said
 // that it has seen the version. One that is silent can say nothing: it is given the
 // time in which it learns of the key from its maker. c.mu is held.
 func (c *Cluster) everybodyHas(e *entry) bool {
-	if e.version > c.version { // of another database, before a restore
-		return true
-	}
 	for _, r := range c.replicas {
-		if r.Instance == c.cfg.Instance || r.Seen >= e.version {
+		if r.Instance == c.cfg.Instance || c.hasSeen(r, e) {
 			continue
 		}
-		switch quiet := silent(r, c.asOf); {
+		switch quiet := c.silent(r); {
 		case quiet < LiveFor:
 			return false
 		case quiet < rememberFor && c.cfg.CutOff > 0 && c.cfg.Now().Before(e.heard.Add(LiveFor+c.cfg.CutOff)):
@@ -412,6 +497,12 @@ func (c *Cluster) everybodyHas(e *entry) bool {
 		}
 	}
 	return true
+}
+
+// hasSeen says whether a replica has read the registry with the key. What it saw in
+// a version that is yet to come was in another database. c.mu is held.
+func (c *Cluster) hasSeen(r store.Replica, e *entry) bool {
+	return r.Seen >= e.version && r.Seen <= c.version
 }
 
 // believeOld is for what this replica finds when it starts: a key that is so old
@@ -434,6 +525,19 @@ func (c *Cluster) Have(kid string) bool {
 	return e != nil && !e.had.IsZero() && c.cfg.Now().Sub(e.had) >= c.maxAge
 }
 
+// AnyKey implements keyring.Peers.
+func (c *Cluster) AnyKey() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.cfg.Now()
+	for _, e := range c.entries {
+		if !e.revoked && now.Before(e.until) {
+			return true
+		}
+	}
+	return false
+}
+
 // Patience implements keyring.Peers: a replica that has just died is waited for.
 func (c *Cluster) Patience() time.Duration { return LiveFor + c.cfg.CutOff + 2*pollEvery }
 
@@ -453,21 +557,50 @@ func (c *Cluster) Ready() error {
 	return c.problem
 }
 
-// Waiting says what a key that does not sign yet is waiting for.
+// Waiting says what a replica waits for that has no key to sign with.
 func (c *Cluster) Waiting() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	onItsWay := false
 	for _, e := range c.entries {
-		if e.maker != c.cfg.Instance || !c.waitsFor(e) {
+		if e.maker != c.cfg.Instance || e.revoked {
 			continue
 		}
-		for _, r := range c.replicas {
-			if r.Instance != c.cfg.Instance && r.Seen < e.version {
-				return fmt.Sprintf("replica %s has not seen this replica's key yet", r.Instance)
-			}
+		if r, waits := c.heldUpBy(e); waits {
+			return fmt.Sprintf("replica %s has not taken in this replica's key yet", r.Instance)
 		}
+		onItsWay = onItsWay || e.had.IsZero() || c.cfg.Now().Sub(e.had) < c.maxAge
+	}
+	if !onItsWay && c.failed {
+		return "the time of this replica's key is over, and the database does not take the next one"
 	}
 	return fmt.Sprintf("this replica's key is known to the others, and will be used when no cache holds a key set without it (%v)", c.maxAge)
+}
+
+// heldUpBy returns the replica whose turn it is to take in a key. c.mu is held.
+func (c *Cluster) heldUpBy(e *entry) (store.Replica, bool) {
+	if !c.waitsFor(e) {
+		return store.Replica{}, false
+	}
+	for _, r := range c.replicas {
+		if r.Instance != c.cfg.Instance && !c.hasSeen(r, e) {
+			return r, true
+		}
+	}
+	return store.Replica{}, false
+}
+
+// complain says once of each key of this replica's that a live one holds it up for
+// longer than caches would. c.mu is held.
+func (c *Cluster) complain(ctx context.Context, e *entry) {
+	r, waits := c.heldUpBy(e)
+	waited := c.cfg.Now().Sub(e.heard)
+	if !waits || e.maker != c.cfg.Instance || e.heldUp || waited <= c.maxAge || c.silent(r) >= LiveFor {
+		return
+	}
+	e.heldUp = true
+	c.metrics.heldUp.Inc()
+	c.cfg.Logger.WarnContext(ctx, "a live replica has not taken in this one's next key, which cannot be used before", "kid", e.key.ID, "replica", r.Instance, "waited", waited)
 }
 
 // Leave takes this replica out of the registry. Its keys stay.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
@@ -31,11 +33,30 @@ type clock struct{ ahead atomic.Int64 }
 func (c *clock) Now() time.Time       { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *clock) Move(d time.Duration) { c.ahead.Add(int64(d)) }
 
+// A logBuffer is a log that a test reads.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // A registry is the real one, until it is away; it counts its readings.
 type registry struct {
 	*sqlstore.Store
 	db   *sqldb.DB
 	away atomic.Bool
+	hung atomic.Bool // it does not even fail
 	read atomic.Int64
 }
 
@@ -45,6 +66,10 @@ func (r *registry) RegistryVersion(ctx context.Context) (int64, error) {
 	r.read.Add(1)
 	if r.away.Load() {
 		return 0, errAway
+	}
+	if r.hung.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
 	}
 	return r.Store.RegistryVersion(ctx)
 }
@@ -140,23 +165,40 @@ func create(t testing.TB, r *registry, k store.Key) {
 	}
 }
 
-func count(t testing.TB, vec *prometheus.CounterVec, label string) int {
+// count reads a counter, of several the one with that label.
+func count(t testing.TB, c prometheus.Collector, label string) int {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(vec)
+	registry.MustRegister(c)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			if m.GetLabel()[0].GetValue() == label {
+			if label == "" || m.GetLabel()[0].GetValue() == label {
 				return int(m.GetCounter().GetValue())
 			}
 		}
 	}
 	t.Fatalf("nothing is counted for %q", label)
 	return 0
+}
+
+// A key of a replica whose clock is ahead stands where its maker has it.
+func TestStatusByTheMakersClock(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	c.Move(5 * time.Second)
+	cl := join(t, config(r, c, "auth-0"))
+	create(t, r, row(t, c.Now(), "auth-0", accesstoken.ES256))
+	look(t, cl)
+	status, err := ReadStatus(t.Context(), r, testSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := status.Replicas[0].Keys[0]; k.Phase != keyring.Active {
+		t.Errorf("its active key is %s", k.Phase)
+	}
 }
 
 // What is not vouched for, or speaks for somebody else, is not taken in, and is
@@ -207,6 +249,8 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 			r := newRegistry(t)
 			cfg := config(r, c, "auth-0")
 			cfg.Algorithms = []string{accesstoken.ES256}
+			log := &logBuffer{}
+			cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 			cl := join(t, cfg)
 			k := good
 			tt.change(&k)
@@ -226,6 +270,7 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 					t.Errorf("%d rejected for %q, want %d", got, reason, want)
 				}
 			}
+			saidOnce(t, log, tt.reason)
 		})
 	}
 }
@@ -325,6 +370,125 @@ func TestEverybodyHasAKey(t *testing.T) {
 	}
 }
 
+// A key whose algorithm a live replica does not accept is not used while its maker, who
+// is told, waits; it holds up nobody when its maker has gone or was there before.
+func TestAlgorithmThatIsNotAccepted(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine := join(t, config(r, c, "auth-0"))
+	old := row(t, c.Now(), "auth-0", accesstoken.EdDSA)
+	create(t, r, old)
+	strict := config(r, c, "auth-1")
+	strict.Algorithms = []string{accesstoken.ES256}
+	other, third := join(t, strict), join(t, config(r, c, "auth-2"))
+	known := func(k store.Key) bool {
+		for range 2 {
+			for _, cl := range []*Cluster{mine, other, third} {
+				c.Move(beatEvery)
+				look(t, cl)
+			}
+		}
+		c.Move(10 * time.Second)
+		return mine.Have(k.ID) || third.Have(k.ID)
+	}
+	first := row(t, c.Now(), "auth-2", accesstoken.ES256)
+	create(t, r, first)
+	if !known(first) {
+		t.Fatal("a key that was there before holds up another one")
+	}
+	k := row(t, c.Now(), "auth-0", accesstoken.EdDSA)
+	create(t, r, k)
+	if known(k) {
+		t.Error("auth-1 would refuse its tokens")
+	}
+	if !strings.Contains(mine.Waiting(), "auth-1") {
+		t.Errorf("it waits for %q", mine.Waiting())
+	}
+	if err := mine.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mine = third
+	next := row(t, c.Now(), "auth-2", accesstoken.ES256)
+	create(t, r, next)
+	if !known(next) {
+		t.Error("a key that nobody will use holds up another one")
+	}
+}
+
+// After the restore of an older backup versions begin again at a lower one: what was
+// made before it is waited for as what is made after it.
+func TestRestoredRegistry(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine, other := join(t, config(r, c, "auth-0")), join(t, config(r, c, "auth-1"))
+	if mine.AnyKey() {
+		t.Error("it knows a key, and there is none")
+	}
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	look(t, mine)
+	look(t, other)
+	for _, statement := range []string{"DELETE FROM signing_keys", "DELETE FROM registered_keys", "DELETE FROM used_kids", "UPDATE registry_head SET version = 0"} {
+		if _, err := r.db.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if !mine.AnyKey() {
+		t.Error("it does not know the key any more")
+	}
+	if mine.Have(k.ID) {
+		t.Error("its row is gone: who comes now does not learn of it")
+	}
+	create(t, r, k)
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if mine.Have(k.ID) {
+		t.Error("the other one has not read the restored registry")
+	}
+	look(t, other)
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if !mine.Have(k.ID) {
+		t.Error("everybody has it")
+	}
+}
+
+// What holds a replica without a key up is said as it is: another replica, which is
+// logged and counted when it takes long, caches, or the database.
+func TestWaiting(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	log, cfg := &logBuffer{}, config(r, c, "auth-0")
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	mine, other := join(t, cfg), join(t, config(r, c, "auth-1"))
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	says := func(want string) {
+		t.Helper()
+		if got := mine.Waiting(); !strings.Contains(got, want) {
+			t.Errorf("it waits for %q", got)
+		}
+	}
+	for range 3 {
+		look(t, mine)
+		says("auth-1")
+		c.Move(cfg.MaxAge / 2)
+	}
+	look(t, mine)
+	if n := count(t, mine.metrics.heldUp, ""); n != 1 || strings.Count(log.String(), "a live replica has not taken in") != 1 {
+		t.Errorf("held up %d times, and the log says %s", n, log)
+	}
+	look(t, other)
+	look(t, mine)
+	says("no cache")
+	r.away.Store(true)
+	if err := mine.round(t.Context()); err == nil {
+		t.Fatal("the registry is there")
+	}
+	says("no cache")
+	c.Move(cfg.MaxAge)
+	says("the database")
+}
+
 // One that is silent is not waited for; unless it may go on serving key sets while
 // it is cut off: then it is given the time to fetch the key from its maker.
 func TestSilentReplica(t *testing.T) {
@@ -361,17 +525,34 @@ func TestSilentReplica(t *testing.T) {
 	}
 }
 
+// sign gives a replica's row the MAC that it has in the tests' cluster.
+func sign(t testing.TB, r store.Replica) store.Replica {
+	t.Helper()
+	s, err := newSecret(testSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.MAC = s.replica(r)
+	return r
+}
+
 // A replica whose row another one took says so, and enters again when it may.
 func TestUsurped(t *testing.T) {
 	c, r := &clock{}, newRegistry(t)
 	cl := join(t, config(r, c, "auth-0"))
-	usurper := store.Replica{Instance: "auth-0", Incarnation: "x", MAC: []byte{}}
+	usurper := sign(t, store.Replica{Instance: "auth-0", Incarnation: "x"})
 	if _, err := r.EnterRegistry(t.Context(), usurper, 0); err != nil {
 		t.Fatal(err)
 	}
-	look(t, cl)
-	if !errors.Is(cl.Ready(), errTwice) {
-		t.Errorf("ready: %v", cl.Ready())
+	for range 10 { // for as long as the other one beats
+		look(t, cl)
+		if !errors.Is(cl.Ready(), errTwice) {
+			t.Fatalf("ready: %v", cl.Ready())
+		}
+		c.Move(beatEvery)
+		if err := r.Beat(t.Context(), usurper, false); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := r.LeaveRegistry(t.Context(), "auth-0", "x"); err != nil {
 		t.Fatal(err)
@@ -380,6 +561,92 @@ func TestUsurped(t *testing.T) {
 	look(t, cl)
 	if err := cl.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+// beatAhead puts the beat of a replica ahead of the database's clock.
+func beatAhead(t testing.TB, r *registry, instance string) {
+	t.Helper()
+	if _, err := r.db.Exec(t.Context(), "UPDATE replicas SET beat_at = beat_at + ? WHERE instance = ?", time.Hour.Microseconds(), instance); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A row that nobody vouches for takes no live replica out of service, however young it
+// looks; one that somebody kept and wrote again does so for no longer than LiveFor.
+func TestForgedPlace(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	log, cfg := &logBuffer{}, config(r, c, "auth-0")
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	cl := join(t, cfg)
+	take := func(row store.Replica) {
+		t.Helper()
+		if _, err := r.EnterRegistry(t.Context(), row, 0); err != nil {
+			t.Fatal(err)
+		}
+		beatAhead(t, r, "auth-0")
+		c.Move(beatEvery)
+		look(t, cl)
+	}
+	take(store.Replica{Instance: "auth-0", Incarnation: "x", MAC: make([]byte, 32)})
+	if err := cl.Ready(); err != nil {
+		t.Errorf("by a forged row: %v", err)
+	}
+	if n, lines := count(t, cl.metrics.rejected, wrongMAC), strings.Count(log.String(), "not believed"); n != 1 || lines != 1 {
+		t.Errorf("it is counted %d times and logged %d times", n, lines)
+	}
+	take(sign(t, store.Replica{Instance: "auth-0", Incarnation: "y"}))
+	if !errors.Is(cl.Ready(), errTwice) {
+		t.Errorf("ready: %v", cl.Ready())
+	}
+	for range 5 {
+		c.Move(beatEvery)
+		look(t, cl)
+	}
+	if err := cl.Ready(); err != nil {
+		t.Errorf("by a row that does not beat: %v", err)
+	}
+}
+
+// A replica that died when its beat lay ahead of the database's clock, which was put
+// back since, keeps neither its heir nor a key of another one waiting for long.
+func TestBeatAhead(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	mine := join(t, config(r, c, "auth-0"))
+	join(t, config(r, c, "auth-1"))
+	beatAhead(t, r, "auth-1")
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	look(t, mine)
+	c.Move(beatEvery)
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if mine.Have(k.ID) {
+		t.Fatal("it may live")
+	}
+	look(t, mine)
+	c.Move(10 * time.Second)
+	if !mine.Have(k.ID) {
+		t.Error("it is waited for although it does not beat")
+	}
+
+	joined := make(chan error, 1)
+	go func() {
+		_, err := Join(t.Context(), config(r, c, "auth-1"))
+		joined <- err
+	}()
+	tick := time.NewTicker(beatEvery / 4)
+	defer tick.Stop()
+	for began := c.Now(); ; {
+		select {
+		case err := <-joined:
+			if waited := c.Now().Sub(began); err != nil || waited < LiveFor {
+				t.Errorf("after %v: %v", waited, err)
+			}
+			return
+		case <-tick.C:
+			c.Move(time.Second)
+		}
 	}
 }
 
@@ -444,6 +711,160 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	if count(t, cl.metrics.lookups, unknown)-before != 1 {
 		t.Error("a look for a name that is none of ours")
+	}
+}
+
+// Invented names without end cause no more than two looks a minute, at the registry or
+// at the peers, and keep out no key that appears meanwhile.
+func TestFloodOfNames(t *testing.T) {
+	const seconds, each = 121, 10_000
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("away ", away), func(t *testing.T) {
+			t.Parallel()
+			c, r := &clock{}, newRegistry(t)
+			maker := join(t, config(newRegistry(t), c, "auth-1"))
+			var body atomic.Pointer[[]byte]
+			publish := func(keys ...store.Key) {
+				set := keySet(t, keys...)
+				body.Store(&set)
+			}
+			publish()
+			peer := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(maker, *body.Load())(w, r) })
+			cfg := config(r, c, "auth-0")
+			cfg.Peers = at(peer.URL)
+			cl := join(t, cfg)
+			r.away.Store(away)
+			poll := func() { // what Run does
+				if err := cl.round(t.Context()); (err != nil) != away {
+					t.Fatal(err)
+				}
+				if away {
+					askAll(t, cl)
+				}
+			}
+			poll()
+			var names, waiting atomic.Int64
+			var late store.Key
+			readBefore, askedBefore, looks, began := r.read.Load(), peer.asked.Load(), 0, c.Now()
+			for second := range seconds {
+				var flood sync.WaitGroup
+				names.Store(0)
+				for range 2 * maxWaiting {
+					waiting.Add(1)
+					flood.Go(func() {
+						defer waiting.Add(-1)
+						for names.Add(1) <= each {
+							if _, err := cl.Find("auth-1-" + rand.Text() + "00000000000000000"); err == nil {
+								t.Error("found")
+							}
+						}
+					})
+				}
+				if second == seconds/2 {
+					late = row(t, c.Now(), "auth-1", accesstoken.ES256)
+					create(t, r, late)
+					publish(late)
+				}
+				// Until all that go on wait for the next look.
+				for deadline := time.Now().Add(20 * time.Second); names.Load() < each || waiting.Load() > cl.unknown.held(); time.Sleep(100 * time.Microsecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("%d names, %d wait", names.Load(), waiting.Load())
+					}
+				}
+				select {
+				case <-cl.bell:
+					looks++
+					poll()
+				default:
+				}
+				poll()
+				flood.Wait()
+				if late.ID != "" {
+					if _, err := cl.Find(late.ID); err != nil {
+						t.Errorf("a key that is there: %v", err)
+					}
+				}
+				if second == 0 {
+					looks = 0
+					readBefore, askedBefore = r.read.Load(), peer.asked.Load()
+				}
+				c.Move(time.Second)
+			}
+			polls := int64(seconds - 1)
+			allowed := int64(2 * c.Now().Sub(began) / time.Minute) // the clock goes on while the test computes
+			if read := r.read.Load() - readBefore - polls; read > allowed || read != int64(looks) {
+				t.Errorf("%d looks at the registry beside the polls, for %d rings", read, looks)
+			}
+			asked := peer.asked.Load() - askedBefore
+			if away {
+				asked -= polls
+			}
+			if asked > allowed {
+				t.Errorf("the peer was asked %d times beside the polls", asked)
+			}
+		})
+	}
+}
+
+// held is how many requests wait for a look.
+func (n *negatives) held() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	held := int64(n.waiting)
+	if n.looking {
+		held++
+	}
+	return held
+}
+
+// What nobody could be asked about is not refused, whether or not somebody looks for
+// it; what cannot be one of our keys is.
+func TestNobodyToAsk(t *testing.T) {
+	for name, cut := range map[string]func(r *registry){
+		"away": func(r *registry) { r.away.Store(true) },
+		"hung": func(r *registry) { r.hung.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, r := &clock{}, newRegistry(t)
+			cl := join(t, config(r, c, "auth-0"))
+			run(t, cl)
+			cut(r)
+			late := row(t, c.Now(), "auth-1", accesstoken.ES256)
+			create(t, r, late)
+			want := func(kid string, want error) {
+				t.Helper()
+				if _, err := cl.Find(kid); !errors.Is(err, want) {
+					t.Errorf("%s: %v", kid, err)
+				}
+			}
+			want(late.ID, ErrKeysUnavailable) // before it is known that the registry does not answer
+			for deadline := time.Now().Add(10 * time.Second); !cl.cutOff(); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it has not noticed")
+				}
+			}
+			c.Move(cooldown)
+			var wg sync.WaitGroup
+			for range 2 * maxWaiting { // one looks, some wait, the others are told at once
+				wg.Go(func() { want(late.ID, ErrKeysUnavailable) })
+			}
+			wg.Wait()
+			want("hello", accesstoken.ErrUnknownKey)
+			if n := count(t, cl.metrics.lookups, unavailable); n != 1+2*maxWaiting {
+				t.Errorf("%d are counted", n)
+			}
+			r.away.Store(false)
+			r.hung.Store(false)
+			deadline := time.Now().Add(10 * time.Second)
+			for _, err := cl.Find(late.ID); err != nil; _, err = cl.Find(late.ID) {
+				if !errors.Is(err, ErrKeysUnavailable) || time.Now().After(deadline) {
+					t.Fatalf("the registry is there: %v", err)
+				}
+			}
+			c.Move(cooldown)
+			want(row(t, c.Now(), "auth-1", accesstoken.ES256).ID, accesstoken.ErrUnknownKey)
+		})
 	}
 }
 

@@ -18,9 +18,11 @@ type entry struct {
 	made    time.Time // by its maker's clock
 	until   time.Time // when the last token that it can have signed has expired
 	version int64     // of the registry in which it was made; 0: it did not come from there
+	listed  bool      // it was there at the last look
 	heard   time.Time // when it was taken in
 	revoked bool
 	had     time.Time // when every other replica was seen to have it; zero: not yet
+	heldUp  bool      // it was logged that a live one takes long
 }
 
 // view is the merged set as callers see it; it never changes.
@@ -80,19 +82,19 @@ func byAge(a, b *entry) int {
 	return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.key.ID, b.key.ID))
 }
 
-// takeIn adds a key that is vouched for, or takes over what is new about it. What
-// was revoked stays so, and no key's life is cut short: who would say so is not
-// its maker. c.mu is held.
-func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) {
+// takeIn adds a key that is vouched for, or takes over what is new about it, or
+// returns why not. What was revoked stays so, and no key's life is cut short: who
+// would say so is not its maker. c.mu is held.
+func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) (reason string) {
 	e := c.entries[k.ID]
 	if e == nil {
 		if !c.cfg.Now().Before(k.RemoveAt) {
-			return
+			return ""
 		}
 		key, reason := c.check(k.Key)
 		if reason != "" {
 			c.reject(ctx, reason, "signing key", k.ID)
-			return
+			return reason
 		}
 		e = &entry{key: key, maker: k.Instance, made: k.CreatedAt, heard: c.cfg.Now()}
 		c.entries[k.ID] = e
@@ -100,9 +102,10 @@ func (c *Cluster) takeIn(ctx context.Context, k store.RegisteredKey) {
 			c.cfg.Logger.InfoContext(ctx, "key of another replica", "kid", k.ID, "until", k.RemoveAt)
 		}
 	}
-	e.version = max(e.version, k.Version)
+	e.version, e.listed = k.Version, k.Version > 0
 	e.until = later(e.until, k.RemoveAt)
 	e.revoked = e.revoked || !k.RevokedAt.IsZero()
+	return ""
 }
 
 func later(a, b time.Time) time.Time {

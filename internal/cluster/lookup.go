@@ -1,11 +1,11 @@
 package cluster
 
 import (
-	"context"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -14,6 +14,8 @@ const (
 	found   = "found"
 	unknown = "unknown"
 	refused = "refused" // without looking
+	// unavailable: nobody could be asked who would know it.
+	unavailable = "unavailable"
 )
 
 const (
@@ -29,9 +31,15 @@ const (
 	lookTimeout = 1500 * time.Millisecond
 )
 
+// ErrKeysUnavailable: it cannot be found out at the moment whether there is such a
+// key.
+var ErrKeysUnavailable = problem.New(problem.Unavailable, "keys_unavailable",
+	"the key that the token names cannot be looked up at the moment")
+
 // Find returns the key of a token: one of the merged set or, if there is none of
-// that name, what one look at the registry finds. The error is
-// accesstoken.ErrUnknownKey.
+// that name, what one look at the registry finds, or its maker's answer while that is
+// away. The error is accesstoken.ErrUnknownKey, or ErrKeysUnavailable if neither
+// could be asked.
 //
 // However many tokens name unknown keys, there is one look at a time and none for a
 // while after one in vain. Meanwhile a few of them wait for the look that is made
@@ -40,35 +48,69 @@ func (c *Cluster) Find(kid string) (accesstoken.Key, error) {
 	if k, ok := c.current().Key(kid); ok {
 		return k, nil
 	}
+	maker, ours := makerOf(kid)
+	if !ours {
+		c.metrics.lookups.WithLabelValues(refused).Inc()
+		return accesstoken.Key{}, accesstoken.ErrUnknownKey
+	}
 	c.awake()
 	if k, ok := c.current().Key(kid); ok {
 		return k, nil
 	}
-	now := c.cfg.Now()
 	result := refused
-	switch c.unknown.ask(kid, now) {
+	switch now := c.cfg.Now(); c.unknown.ask(kid, now) {
 	case askNow:
-		c.wait(true, kid)
-		if c.cutOff() {
-			c.askAndWait()
-		}
-		result = c.unknown.answer(kid, c.current(), now)
+		result = c.lookFor(kid, maker, true)
+		c.unknown.answer(kid, result, now)
 	case askLater:
-		c.wait(false, kid)
+		if result = c.lookFor(kid, maker, false); result == unknown {
+			result = refused // the look was none of its own
+		}
 		c.unknown.leave()
-		if _, ok := c.current().Key(kid); ok {
-			result = found
+	case askNot:
+		if c.cutOff() {
+			result = unavailable
 		}
 	}
 	c.metrics.lookups.WithLabelValues(result).Inc()
-	return c.current().Find(kid)
+	k, err := c.current().Find(kid)
+	if err != nil && result == unavailable {
+		err = ErrKeysUnavailable
+	}
+	return k, err
 }
 
-// cutOff says whether the last look at the registry failed.
+// lookFor waits until the key is there, or those have been asked after the call who
+// would know it: the registry, or its maker. With now the registry is looked at at
+// once. While it fails, Run has the peers asked.
+func (c *Cluster) lookFor(kid, maker string, now bool) (result string) {
+	since := c.cfg.Now()
+	c.mu.Lock()
+	called := c.begun
+	c.mu.Unlock()
+	if now {
+		c.Ring()
+	}
+	result = unavailable
+	c.waitUntil(func() bool {
+		c.mu.Lock()
+		succeeded, ended := c.succeeded, c.ended
+		c.mu.Unlock()
+		if _, ok := c.current().Key(kid); ok {
+			result = found
+		} else if succeeded > called || c.peers.heardFrom(maker, since) {
+			result = unknown
+		}
+		return result != unavailable || ended > called && len(c.Others()) == 0
+	})
+	return result
+}
+
+// cutOff says whether the last look at the registry failed, or is overdue.
 func (c *Cluster) cutOff() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failed
+	return c.failed || c.cfg.Now().Sub(c.endedAt) > pollEvery+lookTimeout
 }
 
 // awake returns when this replica has looked at the registry, or has tried to,
@@ -80,31 +122,41 @@ func (c *Cluster) awake() {
 	now := c.cfg.Now()
 	// By the wall clock, too: the other one may have stood still with the machine.
 	if now.Sub(last) > LiveFor || now.Round(0).Sub(last.Round(0)) > LiveFor {
-		c.wait(true, "")
+		c.wait()
 	}
 }
 
-// wait returns when a round has ended that began after the call, when the key is
-// there, or after a while. With ring the round begins now.
-func (c *Cluster) wait(ring bool, kid string) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
-	defer cancel()
+// wait returns when a round has ended that began after the call, or after a while.
+// The round begins now.
+func (c *Cluster) wait() {
 	c.mu.Lock()
 	called := c.begun
 	c.mu.Unlock()
-	if ring {
-		c.Ring()
-	}
+	c.Ring()
+	c.waitUntil(func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.ended > called
+	})
+}
+
+// waitUntil returns when done says so, which is asked whenever a round or a question
+// to a peer has ended, or after a while.
+func (c *Cluster) waitUntil(done func() bool) {
+	patience := time.NewTimer(lookTimeout)
+	defer patience.Stop()
 	for {
 		c.mu.Lock()
-		ended, next := c.ended, c.next
+		round := c.next
 		c.mu.Unlock()
-		if _, ok := c.current().Key(kid); ok || ended > called {
+		answer := c.peers.nextAnswer()
+		if done() {
 			return
 		}
 		select {
-		case <-next:
-		case <-ctx.Done():
+		case <-round:
+		case <-answer:
+		case <-patience.C:
 			return
 		}
 	}
@@ -130,9 +182,6 @@ type negatives struct {
 
 // ask says what a request for a kid may do.
 func (n *negatives) ask(kid string, now time.Time) permission {
-	if !looksLikeOurs(kid) {
-		return askNot
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -149,14 +198,17 @@ func (n *negatives) ask(kid string, now time.Time) permission {
 }
 
 // answer ends a look for a kid.
-func (n *negatives) answer(kid string, set *accesstoken.KeySet, now time.Time) string {
+func (n *negatives) answer(kid, result string, now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.looking = false
-	if _, ok := set.Key(kid); ok {
-		return found
+	if result == found {
+		return
 	}
 	n.quiet = now.Add(cooldown)
+	if result == unavailable { // nothing is known of it
+		return
+	}
 	if len(n.until) >= maxNegatives {
 		clear(n.until)
 	}
@@ -164,7 +216,6 @@ func (n *negatives) answer(kid string, set *accesstoken.KeySet, now time.Time) s
 		n.until = map[string]time.Time{}
 	}
 	n.until[kid] = now.Add(forgetAfter)
-	return unknown
 }
 
 func (n *negatives) leave() {
@@ -173,9 +224,13 @@ func (n *negatives) leave() {
 	n.waiting--
 }
 
-// looksLikeOurs says whether a kid is an instance id and a thumbprint.
-func looksLikeOurs(kid string) bool {
+// makerOf returns the instance id with which a kid begins, and whether a thumbprint
+// follows it, as in all of ours.
+func makerOf(kid string) (instance string, ours bool) {
 	const thumbprint = 43 // characters of a SHA-256 in base64url
-	maker := len(kid) - thumbprint - 1
-	return maker > 0 && kid[maker] == '-' && strings.Trim(kid[maker+1:], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+	end := len(kid) - thumbprint - 1
+	if end <= 0 || kid[end] != '-' || strings.Trim(kid[end+1:], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		return "", false
+	}
+	return kid[:end], true
 }

@@ -21,6 +21,7 @@ type metrics struct {
 	lookups  *prometheus.CounterVec
 	failures prometheus.Counter
 	known    prometheus.Histogram
+	heldUp   prometheus.Counter
 	fetches  *prometheus.CounterVec
 	feeds    *prometheus.CounterVec
 }
@@ -47,6 +48,10 @@ func newMetrics() *metrics {
 			Name: "watchword_cluster_registry_failures_total",
 			Help: "Attempts to read or write the registry of replicas that failed.",
 		}),
+		heldUp: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_cluster_keys_held_up_total",
+			Help: "Keys of this replica that a live one had not taken in after the time that caches keep a key set.",
+		}),
 		known: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "watchword_cluster_key_known_seconds",
 			Help:    "From when a key of this replica was made until every other one had it.",
@@ -70,14 +75,14 @@ func newMetrics() *metrics {
 	for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
 		m.rejected.WithLabelValues(reason)
 	}
-	for _, result := range []string{found, unknown, refused} {
+	for _, result := range []string{found, unknown, refused, unavailable} {
 		m.lookups.WithLabelValues(result)
 	}
 	return m
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.fetches, m.feeds} {
+	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.heldUp, m.fetches, m.feeds} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}

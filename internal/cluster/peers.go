@@ -56,6 +56,7 @@ type peers struct {
 
 	mu    sync.Mutex
 	known map[string]*peer // by base URL
+	next  chan struct{}    // closed and replaced when a question has ended
 }
 
 // A peer is what became of asking it.
@@ -63,6 +64,7 @@ type peer struct {
 	asking   chan struct{} // closed when the question under way has ended; nil: there is none
 	instance string        // who answered last
 	self     time.Time     // when this replica answered last; zero: another one has since
+	asked    time.Time     // when the last question began that has ended
 	answered time.Time     // when it was last believed
 	problem  string        // why the last question failed; empty: it did not
 }
@@ -72,6 +74,25 @@ func (p *peers) askNow() {
 	case p.now <- struct{}{}:
 	default:
 	}
+}
+
+// nextAnswer is closed when the next question has ended.
+func (p *peers) nextAnswer() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+// heardFrom says whether a replica has answered a question that was put since then.
+func (p *peers) heardFrom(instance string, since time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range p.known {
+		if one.instance == instance && one.problem == "" && !one.asked.Before(since) {
+			return true
+		}
+	}
+	return false
 }
 
 // runPeers asks the peers for their keys, at the start and then at each refresh,
@@ -93,18 +114,6 @@ func (c *Cluster) runPeers(ctx context.Context) {
 		case <-c.peers.now:
 		}
 	}
-}
-
-// askAndWait asks all of them now and returns when they have answered, or not in
-// time.
-func (c *Cluster) askAndWait() {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
-	defer cancel()
-	var asking sync.WaitGroup
-	for _, at := range c.Others() {
-		asking.Go(func() { c.ask(ctx, at) })
-	}
-	asking.Wait()
 }
 
 // Others are where the other replicas are reached; this one may be among them as long
@@ -158,14 +167,18 @@ func (c *Cluster) ask(ctx context.Context, at discovery.Peer) {
 	p.asking = asking
 	c.peers.mu.Unlock()
 
+	asked := c.cfg.Now()
 	instance, err := c.fetch(ctx, at)
 	c.peers.mu.Lock()
 	defer c.peers.mu.Unlock()
 	p.asking = nil
 	close(asking)
+	close(c.peers.next)
+	c.peers.next = make(chan struct{})
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return // nothing was learned
 	}
+	p.asked = asked
 	var lie *liar
 	result := fetchOK
 	switch {

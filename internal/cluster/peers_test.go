@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,6 +81,15 @@ func with(t testing.TB, c *clock, instance string, urls ...string) *Cluster {
 	return join(t, cfg)
 }
 
+// askAll asks all peers and returns when they have answered.
+func askAll(t testing.TB, cl *Cluster) {
+	var asking sync.WaitGroup
+	for _, at := range cl.Others() {
+		asking.Go(func() { cl.ask(t.Context(), at) })
+	}
+	asking.Wait()
+}
+
 // An answer is believed only if it was made for this question by who has the
 // secret, and speaks for the keys of who made it.
 func TestLyingPeers(t *testing.T) {
@@ -128,8 +140,12 @@ func TestLyingPeers(t *testing.T) {
 			cfg.Algorithms = []string{accesstoken.ES256}
 			url := serve(t, tt.answer).URL
 			cfg.Peers = at(url)
+			log := &logBuffer{}
+			cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 			cl := join(t, cfg)
-			cl.askAndWait()
+			for range 2 {
+				askAll(t, cl)
+			}
 			if got := cl.Keys().Len(); got != len(tt.knows) {
 				t.Errorf("%d keys are known", got)
 			}
@@ -141,13 +157,28 @@ func TestLyingPeers(t *testing.T) {
 			for _, reason := range []string{wrongMAC, wrongOwner, wrongAlgorithm, wrongKey} {
 				want := 0
 				if reason == tt.reason {
-					want = 1
+					want = 2
 				}
 				if got := count(t, cl.metrics.rejected, reason); got != want {
 					t.Errorf("%d rejected for %q, want %d", got, reason, want)
 				}
 			}
+			saidOnce(t, log, tt.reason)
 		})
+	}
+}
+
+// saidOnce fails the test unless the log has one line that something was not believed
+// for that reason; none if there is no reason.
+func saidOnce(t testing.TB, log *logBuffer, reason string) {
+	t.Helper()
+	want := 0
+	if reason != "" {
+		want = 1
+	}
+	text := log.String()
+	if strings.Count(text, "not believed") != want || strings.Count(text, "reason="+reason+" ")+strings.Count(text, "reason="+reason+"\n") < want {
+		t.Errorf("the log says %s", text)
 	}
 }
 
@@ -211,7 +242,7 @@ func TestOwnURL(t *testing.T) {
 	self := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(cl, keySet(t))(w, r) })
 	cl = with(t, c, "auth-0", self.URL)
 	for range 3 {
-		cl.askAndWait()
+		askAll(t, cl)
 	}
 	if n := self.asked.Load(); n != 1 {
 		t.Errorf("it asked itself %d times", n)
@@ -223,7 +254,7 @@ func TestOwnURL(t *testing.T) {
 	reflected := cl
 	cl = join(t, config(newRegistry(t), c, "auth-1"))
 	for range 2 {
-		reflected.askAndWait()
+		askAll(t, reflected)
 	}
 	if n := self.asked.Load(); n != 3 {
 		t.Errorf("what another replica answers now was asked %d times", n-1)
@@ -260,9 +291,26 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 		t.Errorf("it is gone before its end: %v", err)
 	}
 	c.Move(2 * time.Minute)
-	cl.wait(true, "") // time passes with the looks
-	if _, err := cl.Find(late.ID); !errors.Is(err, accesstoken.ErrUnknownKey) {
+	cl.wait() // time passes with the looks
+	if _, err := cl.Find(late.ID); !errors.Is(err, ErrKeysUnavailable) {
 		t.Errorf("after its end: %v", err)
+	}
+}
+
+// Without the registry, only its maker can say that there is no such key.
+func TestOnlyTheMakerKnows(t *testing.T) {
+	c, r := &clock{}, newRegistry(t)
+	maker := join(t, config(newRegistry(t), c, "auth-1"))
+	cfg := config(r, c, "auth-0")
+	cfg.Peers = at(serve(t, honest(maker, keySet(t))).URL)
+	cl := join(t, cfg)
+	run(t, cl)
+	r.away.Store(true)
+	for maker, want := range map[string]error{"auth-1": accesstoken.ErrUnknownKey, "auth-2": ErrKeysUnavailable} {
+		c.Move(cooldown)
+		if _, err := cl.Find(row(t, c.Now(), maker, accesstoken.ES256).ID); !errors.Is(err, want) {
+			t.Errorf("a key of %s: %v", maker, err)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 			continue
 		}
 		one := &ReplicaStatus{Replica: row, Standing: Live, Clock: row.ClockAt.Sub(row.BeatAt)}
-		if silent(row, all.Now) >= LiveFor {
+		if all.Now.Sub(row.BeatAt) >= LiveFor {
 			one.Standing = Silent
 		}
 		byInstance[row.Instance] = one
@@ -84,7 +84,11 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 			status.Rejected++
 			continue
 		}
-		phase := keyring.State(k.Key, all.Now)
+		now := all.Now
+		if maker := byInstance[k.Instance]; maker != nil && maker.Standing == Live {
+			now = now.Add(maker.Clock) // its times are by its own clock
+		}
+		phase := keyring.State(k.Key, now)
 		if phase == keyring.Removed {
 			continue
 		}

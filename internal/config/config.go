@@ -83,6 +83,10 @@ type Redis struct {
 	// percent-encoded. A cluster: more of its nodes as ?addr=host:port&addr=….
 	// Sentinel: the Sentinels in the same way, and &master_set=name.
 	URL string `yaml:"url" env:"REDIS_URL" secret:"password"`
+	// PEM certificates of who vouches for the servers of a rediss:// URL, if not one
+	// that the system trusts. Each server must have a certificate for the name or
+	// address by which the URL, the cluster, or the Sentinels know it.
+	CAFile string `yaml:"ca_file"`
 }
 
 // State is where sessions and other things that expire are kept.
@@ -140,12 +144,13 @@ type Cluster struct {
 	// alone.
 	AdvertiseURL string `yaml:"advertise_url"`
 	// File with the certificates, PEM, of those who may vouch for other nodes'
-	// https URLs, and with cert_file for nodes that ask. Default: the system's.
+	// https URLs, and with cert_file for nodes that ask. Read at the start. Default:
+	// the system's.
 	CAFile string `yaml:"ca_file"`
 	// File with the certificate, PEM, by which this node shows who it is when it
 	// asks others (mutual TLS). With it, it answers only nodes that show one, too:
-	// all nodes must have one, and listen with server.tls. Needs key_file and
-	// ca_file.
+	// all nodes must have one, and listen with server.tls. Read for each connection,
+	// so a renewed one needs no restart. Needs key_file and ca_file.
 	CertFile string `yaml:"cert_file"`
 	// File with the certificate's private key, PEM. Needs cert_file.
 	KeyFile string `yaml:"key_file"`

@@ -43,11 +43,15 @@ func (c *Config) Changes(next *Config) []Change {
 	for i := range settings {
 		s := &settings[i]
 		if before, after := s.Format(c), s.Format(next); before != after {
-			list = append(list, Change{s.Key, s.shown(before), s.shown(after), s.Live})
+			list = append(list, Change{s.Key, s.shown(before), s.shown(after), s.Live && isStatic(c) && isStatic(next)})
 		}
 	}
 	return list
 }
+
+// isStatic says whether nodes read the list of peers, the one setting that they take
+// over while they run; another way of finding peers takes a restart.
+func isStatic(c *Config) bool { return c.Cluster.Discovery == "static" }
 
 // encode writes every setting, its text as shown returns it.
 func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string) error {

@@ -60,6 +60,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"Redis of another scheme", "redis: {url: 'http://cache:6379'}", "redis.url: it begins with redis:// or rediss://"},
 		{"Redis password with an @", "redis: {url: 'redis://u:secr@et@cache:6379'}",
 			"redis.url: there are two @ in it; write @ in a user name or password as %40"},
+		{"who vouches for a Redis without TLS", "redis: {url: 'redis://cache:6379', ca_file: a}", "redis.ca_file: redis.url does not say TLS; write rediss://host:6379"},
 		{"state in Redis without one", "state: {backend: redis}",
 			"redis.url: state.backend redis needs it: write redis://host:6379, or leave state.backend at auto"},
 		{"tiered state without Redis", "state: {backend: tiered}",
@@ -325,5 +326,36 @@ func TestChanges(t *testing.T) {
 	}
 	if got := a.Changes(a); len(got) != 0 {
 		t.Errorf("against itself: %v", got)
+	}
+	other := *b
+	other.Cluster.Discovery, other.Cluster.StaticPeers = "database", nil
+	for _, got := range [][]Change{b.Changes(&other), other.Changes(b)} {
+		if len(got) != 2 || got[0].Live || got[1].Live {
+			t.Errorf("with another way of finding the peers: %v", got)
+		}
+	}
+}
+
+// The digest tells nodes apart by what must be the same everywhere, and by nothing
+// else.
+func TestDigest(t *testing.T) {
+	digest := func(text string) string {
+		t.Helper()
+		c, err := loadText(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Digest()
+	}
+	plain := digest("")
+	for text, same := range map[string]bool{
+		"tokens: {token_duration: 10m}":  false,
+		"cluster: {algorithms: [ES256]}": false,
+		"cluster: {instance_id: auth-7}": true,
+		"log: {level: debug}":            true,
+	} {
+		if got := digest(text) == plain; got != same {
+			t.Errorf("%s: the same: %v", text, got)
+		}
 	}
 }

@@ -81,6 +81,9 @@ type Feed struct {
 	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
 	// Proxies are those who say for whom they ask.
 	Proxies Proxies
+	// MutualTLS: a peer is answered only if it has shown a certificate that the
+	// listener has verified.
+	MutualTLS bool
 
 	streams atomic.Int64 // and waiting requests
 	mu      sync.Mutex
@@ -281,6 +284,10 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 	}
 	h := w.Header()
 	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" && f.Answer != nil {
+		if f.MutualTLS && !showedCertificate(r) {
+			WriteProblem(w, r, errNoCertificate)
+			return
+		}
 		instance, mac, ok := f.Answer(nonce, q.log, q.after, body)
 		if !ok {
 			WriteProblem(w, r, errNonce)

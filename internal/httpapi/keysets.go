@@ -101,7 +101,7 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 		a.write(w, r)
 		return
 	}
-	if k.MutualTLS && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+	if k.MutualTLS && !showedCertificate(r) {
 		WriteProblem(w, r, errNoCertificate)
 		return
 	}
@@ -210,3 +210,7 @@ func matches(ifNoneMatch, etag string) bool {
 	}
 	return false
 }
+
+// showedCertificate says whether whoever asks has shown a certificate that the
+// listener has verified.
+func showedCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.VerifiedChains) > 0 }

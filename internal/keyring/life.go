@@ -121,13 +121,14 @@ func (p plan) empty() bool { return !p.create && len(p.updates) == 0 && len(p.de
 
 // plan looks at all keys in the store and says what is due. Which of them this
 // process can sign with, ours says. Keys that are outdated are to be replaced
-// before their time.
-func (p policy) plan(rows []store.Key, ours, outdated func(store.Key) bool, now time.Time) plan {
+// before their time. Keys that are known elsewhere, though the store has none, may be
+// in a cache like those in the store that are not ours.
+func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store.Key) bool, now time.Time) plan {
 	var (
 		current *store.Key  // the newest whose active time has begun
 		next    []store.Key // whose has not, in their order
 		revoked []store.Key
-		foreign bool // a cache may hold a key set without ours
+		foreign = elsewhere // a cache may hold a key set without ours
 	)
 	rows = slices.SortedFunc(slices.Values(rows), byActivation)
 	for _, k := range rows {

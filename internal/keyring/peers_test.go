@@ -3,18 +3,21 @@ package keyring
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
 
 // fakePeers have what the test says.
 type fakePeers struct {
 	secret  string
 	have    map[string]bool
+	any     bool
 	changes int
 }
 
@@ -22,6 +25,7 @@ func (p *fakePeers) Authenticate(k store.Key) []byte {
 	return fmt.Appendln(nil, p.secret, k.ID, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
 }
 func (p *fakePeers) Have(kid string) bool  { return p.have[kid] }
+func (p *fakePeers) AnyKey() bool          { return p.any }
 func (*fakePeers) Patience() time.Duration { return 9 * time.Second }
 func (p *fakePeers) Changed()              { p.changes++ }
 
@@ -182,5 +186,105 @@ func TestStoredKeysUnderAnotherSecret(t *testing.T) {
 	open(t, cfg)
 	if k := row(t, s, kid); !bytes.Equal(k.MAC, peers.Authenticate(k)) {
 		t.Errorf("its MAC is %q", k.MAC)
+	}
+}
+
+// A store that has lost its keys, as by the restore of an older backup, gets back
+// those that are in use; while it takes none back, the key that signs goes on until
+// another one is ripe.
+func TestLostRows(t *testing.T) {
+	for _, keys := range []string{InMemory, InDatabase} {
+		for _, used := range []bool{false, true} {
+			t.Run(fmt.Sprint(keys, " used ", used), func(t *testing.T) {
+				db := newDatabase(t)
+				c, s, peers := &clock{now: start}, sqlstore.New(db), &fakePeers{have: map[string]bool{}}
+				cfg := testConfig(t, s, c)
+				cfg.Keys, cfg.Peers = keys, peers
+				r := open(t, cfg)
+				kid := signing(t, r)
+				live(t, r, c, 2*time.Second)
+				was := row(t, s, kid)
+				lost := []string{"DELETE FROM signing_keys", "DELETE FROM registered_keys"}
+				if !used {
+					lost = append(lost, "DELETE FROM used_kids")
+				}
+				for _, statement := range lost {
+					if _, err := db.Exec(t.Context(), statement); err != nil {
+						t.Fatal(err)
+					}
+				}
+				live(t, r, c, time.Second)
+				if got := signing(t, r); got != kid {
+					t.Fatalf("%q signs", got)
+				}
+				all := rows(t, s)
+				if len(all) != 1 {
+					t.Fatalf("%d rows", len(all))
+				}
+				if !used {
+					if !reflect.DeepEqual(all[0], was) {
+						t.Errorf("was %+v\nis  %+v", was, all[0])
+					}
+					return
+				}
+				next := all[0].ID
+				live(t, r, c, testPolicy.ripen()+time.Second)
+				if got := signing(t, r); got != kid {
+					t.Fatalf("%q signs, before the peers have it", got)
+				}
+				peers.have[next] = true
+				live(t, r, c, time.Second)
+				if got := signing(t, r); got != next {
+					t.Errorf("%q signs", got)
+				}
+				if _, published := r.Key(kid); !published {
+					t.Error("tokens of the key before are no longer good")
+				}
+			})
+		}
+	}
+}
+
+// A key that was taken back does not come back with its row, nor for want of it.
+func TestLostRowOfARevokedKey(t *testing.T) {
+	db := newDatabase(t)
+	c, s := &clock{now: start}, sqlstore.New(db)
+	cfg := testConfig(t, s, c)
+	cfg.Keys, cfg.Peers = InMemory, &fakePeers{}
+	r := open(t, cfg)
+	kid := signing(t, r)
+	live(t, r, c, 2*time.Second)
+	if _, err := RevokeIn(t.Context(), s, kid, c.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Withdraw(t.Context(), kid); err != nil {
+		t.Fatal(err)
+	}
+	next := signing(t, r)
+	if next == kid || next == "" {
+		t.Fatalf("%q signs", next)
+	}
+	for _, table := range []string{"signing_keys", "registered_keys", "used_kids"} {
+		if _, err := db.Exec(t.Context(), "DELETE FROM "+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live(t, r, c, 2*time.Second)
+	if _, published := r.Key(kid); published || signing(t, r) != next {
+		t.Errorf("the revoked key is published: %v; %q signs", published, signing(t, r))
+	}
+	if all := rows(t, s); len(all) != 1 || all[0].ID != next {
+		t.Errorf("in the store: %v", all)
+	}
+}
+
+// The first key of a process must be known everywhere if others have keys, though the
+// store has none.
+func TestFirstKeyAmongPeers(t *testing.T) {
+	c := &clock{now: start}
+	cfg := testConfig(t, newStore(t), c)
+	cfg.Keys, cfg.Peers = InMemory, &fakePeers{any: true}
+	if got := signing(t, open(t, cfg)); got != "" {
+		t.Errorf("%q signs at once", got)
 	}
 }

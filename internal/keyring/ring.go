@@ -73,6 +73,8 @@ type Peers interface {
 	Have(kid string) bool
 	// Patience is how long Have may stay false beyond that time.
 	Patience() time.Duration
+	// AnyKey says whether a key is known, of whichever replica, that a cache may hold.
+	AnyKey() bool
 	// Changed is called when keys came, went or were taken back. It does not block.
 	Changed()
 }
@@ -92,8 +94,10 @@ type Peers interface {
 //     believed to have been published since it was made.
 //   - A token lives no longer than the published life of its key, Leeway included,
 //     if it lives no longer than TokenDuration.
-//   - A key that is not known to be in the store is neither used nor published,
-//     and a kid that was removed does not come back.
+//   - A key that was never known to be in the store is neither used nor published,
+//     and a kid that was removed does not come back. A key that has come to sign
+//     stays when its row is lost, as by the restore of an older backup, and is
+//     written again.
 type Ring struct {
 	cfg     Config
 	policy  policy
@@ -123,6 +127,8 @@ type held struct {
 	signer *token.Signer
 	since  time.Time // when it was first published here; zero: it was not
 	until  time.Time // stop signing then, whatever row says; zero: row decides
+	lost   bool      // row is no longer in the store
+	barred bool      // nor can it be written there again
 }
 
 // Open loads the keys there are, makes what is missing, and returns a Ring that
@@ -323,6 +329,15 @@ func (r *Ring) refresh(ctx context.Context) error {
 	}
 	adoptErr := r.adopt(rows)
 	r.publish(ctx)
+	if restored, err := r.restore(ctx); err != nil {
+		return errors.Join(adoptErr, err)
+	} else if restored {
+		if rows, err = r.rows(ctx, r.cfg.Store); err != nil {
+			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
+		}
+		adoptErr = r.adopt(rows)
+		r.changed()
+	}
 	// Those that a process has made since that does not know of the peers yet.
 	unmarked := slices.DeleteFunc(slices.Clone(rows), func(k store.Key) bool { return k.MAC != nil })
 	if err := r.vouch(ctx, unmarked); err != nil {
@@ -370,7 +385,8 @@ func (r *Ring) vouched(k store.Key) bool {
 }
 
 // adopt takes over what the store says: times, revocations, and keys that other
-// processes made. A key that is no longer there is dropped.
+// processes made. A key that is no longer there is dropped, unless tokens of it may
+// be out: then its row was lost.
 func (r *Ring) adopt(rows []store.Key) error {
 	var first error
 	there := make(map[string]bool, len(rows))
@@ -388,7 +404,7 @@ func (r *Ring) adopt(rows []store.Key) error {
 			if revoked := h.row.RevokedAt; row.RevokedAt.IsZero() {
 				row.RevokedAt = revoked // what Withdraw knows already
 			}
-			h.row, h.until = row, time.Time{}
+			h.row, h.until, h.lost, h.barred = row, time.Time{}, false, false
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
 		case fresh != nil && r.vouched(row):
 			r.held[row.ID] = &held{row: row, signer: fresh.signer}
@@ -401,9 +417,41 @@ func (r *Ring) adopt(rows []store.Key) error {
 			r.held[row.ID] = &held{row: row, signer: signer}
 		}
 	}
-	maps.DeleteFunc(r.held, func(kid string, _ *held) bool { return !there[kid] })
+	now := r.wall()
+	maps.DeleteFunc(r.held, func(kid string, h *held) bool {
+		h.lost = !there[kid]
+		return h.lost && h.row.ActivateAt.After(now)
+	})
 	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] })
 	return first
+}
+
+// restore writes the rows again that the store has lost, and says whether it wrote
+// any. One whose name the store knows as used is barred: its key signs on until
+// another is ripe.
+func (r *Ring) restore(ctx context.Context) (bool, error) {
+	restored := false
+	for _, h := range r.inOrder() {
+		if !h.lost || h.barred || !r.mayBeCached(h) {
+			continue
+		}
+		err := r.cfg.Store.CreateKey(ctx, r.authenticate(h.row))
+		switch {
+		case errors.Is(err, store.ErrConflict):
+			h.barred = true
+		case err != nil:
+			return restored, fmt.Errorf("signing keys: %w", err)
+		default:
+			restored = true
+		}
+		r.cfg.Logger.WarnContext(ctx, "the store has lost a signing key that is in use (an older state of it was restored?)", "kid", h.row.ID, "written_again", !h.barred)
+	}
+	return restored, nil
+}
+
+// mayBeCached says whether the key is one that a cache may hold and go on to trust.
+func (r *Ring) mayBeCached(h *held) bool {
+	return h.row.RevokedAt.IsZero() && r.wall().Before(h.row.RemoveAt)
 }
 
 // vouch gives a MAC to those keys that this process shares with others and that have
@@ -487,7 +535,11 @@ func (r *Ring) plan(rows []store.Key, before time.Time) plan {
 		ours = func(k store.Key) bool { return r.held[k.ID] != nil }
 	}
 	outdated := func(k store.Key) bool { return k.CreatedAt.Before(before) }
-	return r.policy.plan(rows, ours, outdated, now)
+	elsewhere := r.cfg.Peers != nil && r.cfg.Peers.AnyKey()
+	for _, h := range r.held {
+		elsewhere = elsewhere || h.lost && r.mayBeCached(h)
+	}
+	return r.policy.plan(rows, elsewhere, ours, outdated, now)
 }
 
 // errMeanwhile: the keys changed between the first look and the transaction.

@@ -68,6 +68,9 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 	switch {
 	case target.Token != "":
 		t, err := s.Rules.Check(target.Token, s.Now(), s.Key)
+		if notLookedUp(err) {
+			return 0, "", err
+		}
 		if err != nil {
 			return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to take back is not a valid one of ours").Because(err)
 		}

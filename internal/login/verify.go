@@ -29,6 +29,8 @@ func (s *Service) verify(ctx context.Context, compact string) (*accesstoken.Toke
 	switch {
 	case errors.Is(err, accesstoken.ErrExpired):
 		return nil, ErrExpiredToken.Because(err)
+	case notLookedUp(err):
+		return nil, err
 	case err != nil:
 		return nil, ErrInvalidToken.Because(err)
 	}
@@ -37,3 +39,7 @@ func (s *Service) verify(ctx context.Context, compact string) (*accesstoken.Toke
 	}
 	return t, nil
 }
+
+// notLookedUp says whether a token was not judged, because its key could not be
+// looked up.
+func notLookedUp(err error) bool { return problem.From(err).Kind == problem.Unavailable }

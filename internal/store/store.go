@@ -306,8 +306,8 @@ type RegisteredKey struct {
 	Version int64
 }
 
-// Registered is what the registry holds: all that was true in Version, and perhaps
-// more.
+// Registered is what the registry holds in Version: all keys that were made up to
+// it, and none that was made later.
 type Registered struct {
 	Version  int64
 	Now      time.Time // by the database's clock
@@ -324,11 +324,11 @@ type Registered struct {
 type Registry interface {
 	// RegistryVersion costs one row.
 	RegistryVersion(ctx context.Context) (int64, error)
-	// Registered reads everything.
+	// Registered reads everything, as of one moment.
 	Registered(ctx context.Context) (Registered, error)
 	// EnterRegistry writes the replica's row. If there is one of another
 	// incarnation that has written within the last while, the answer is that row
-	// and ErrConflict.
+	// and ErrConflict. A while of zero takes its place, whatever it says.
 	EnterRegistry(ctx context.Context, r Replica, within time.Duration) (Replica, error)
 	// Beat replaces what the replica says of itself, and its BeatAt, or ErrStale if
 	// the row is gone or another incarnation's. With news, others wait for it.

@@ -34,22 +34,31 @@ func (s *Store) RegistryVersion(ctx context.Context) (int64, error) {
 	return one(ctx, s.q, readInt, "SELECT version FROM registry_head WHERE id = 1")
 }
 
-// Registered implements store.Registry. The version is read first: what is read
-// after it is at least as new.
-func (s *Store) Registered(ctx context.Context) (store.Registered, error) {
-	all, err := one(ctx, s.q, func(scan sqldb.Scan) (r store.Registered, err error) {
+// Registered implements store.Registry.
+func (s *Store) Registered(ctx context.Context) (all store.Registered, err error) {
+	ctx, cancel := context.WithTimeout(ctx, sqldb.DefaultTimeout) // a snapshot has no bound of its own
+	defer cancel()
+	err = s.db.Snapshot(ctx, func(ctx context.Context, q sqldb.Q) error {
+		all, err = registered(ctx, q)
+		return err
+	})
+	return all, translate(err)
+}
+
+func registered(ctx context.Context, q sqldb.Q) (store.Registered, error) {
+	all, err := one(ctx, q, func(scan sqldb.Scan) (r store.Registered, err error) {
 		var now int64
 		err = scan(&r.Version, &now)
 		r.Now = sqldb.Time(now)
 		return r, err
-	}, "SELECT version, "+s.q.Dialect().Now()+" FROM registry_head WHERE id = 1")
+	}, "SELECT version, "+q.Dialect().Now()+" FROM registry_head WHERE id = 1")
 	if err != nil {
 		return all, err
 	}
-	if all.Keys, err = list(ctx, s.q, readKey, selectKeys); err != nil {
+	if all.Keys, err = list(ctx, q, readKey, selectKeys); err != nil {
 		return all, err
 	}
-	all.Replicas, err = list(ctx, s.q, readReplica, selectReplicas+" ORDER BY instance")
+	all.Replicas, err = list(ctx, q, readReplica, selectReplicas+" ORDER BY instance")
 	return all, err
 }
 
@@ -77,7 +86,7 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 		if nowErr != nil {
 			return nowErr
 		}
-		if err == nil && there.Incarnation != r.Incarnation && sqldb.Time(now).Sub(there.BeatAt) < within {
+		if err == nil && there.Incarnation != r.Incarnation && within > 0 && sqldb.Time(now).Sub(there.BeatAt) < within {
 			return store.ErrConflict
 		}
 		if err == nil {
