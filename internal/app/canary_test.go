@@ -18,7 +18,7 @@ func TestCanary(t *testing.T) {
 	database := testenv.Postgres(t)
 	front, listener := opened(t)
 	front = strings.Replace(front, "http:", "https:", 1)
-	certFile, keyFile := peerCertificate(t)
+	certFile, keyFile := peerCertificate(t, "127.0.0.1")
 	watched := func(cfg *config.Config) {
 		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, 5*time.Second
 		cfg.Cluster.CAFile = certFile
