@@ -114,7 +114,7 @@ func BenchmarkSessionRead(b *testing.B) {
 			side := (i + round) % 2
 			each[side] = perCPUSecond(b, callers, calls, sides[side])
 		}
-		if sql.reads.Load() > 0 { // Redis was too slow for somebody: this round measures something else
+		if sql.reads.Swap(0) > callers*calls/100 { // Redis was too slow for many: this round measures something else
 			copied(b, sql, callers, read)
 			continue
 		}
@@ -124,7 +124,7 @@ func BenchmarkSessionRead(b *testing.B) {
 		share = append(share, 100*each[0]/each[1])
 	}
 	if len(share) == 0 {
-		b.Fatal("no round without a read in SQL")
+		b.Fatal("in each round too many reads were in SQL")
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(share), "share-%")
