@@ -203,7 +203,8 @@ func (v *Verifier) Status() Status {
 	s := Status{Keys: v.keys.set.Load().Len(), Fresh: true}
 	if v.feed != nil {
 		s.Revocations = v.feed.list.Len()
-		s.Confirmed, s.Fresh = v.feed.fresh(v.cfg.MaxStaleness)
+		s.Confirmed = v.feed.lastConfirmed()
+		s.Fresh = v.feed.within(s.Confirmed, v.cfg.MaxStaleness)
 	}
 	return s
 }

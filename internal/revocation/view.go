@@ -142,18 +142,17 @@ func (v *View) Ring() {
 // ErrRevoked, or ErrStale. What is known to be taken back is refused however
 // stale the view is. It answers from memory, unless the view is a shared one's.
 func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
-	had := v.confirmed.Load() // before the list, which has no less
+	had := v.confirmed.Load() // before the list, which has no less; judged by a later one, it might lack a line
 	if _, ok := v.list.Revoked(t); ok {
 		return ErrRevoked
 	}
 	if v.cfg.Shared {
 		return v.checkShared(ctx, t, had)
 	}
-	stale, err := v.judge()
+	stale, err := v.judge(had)
 	if stale > 0 && v.stale.CompareAndSwap(false, true) {
-		_, asOf := v.Confirmed()
 		v.cfg.Logger.Error("the view of the revocation log is stale",
-			"confirmed", asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
+			"confirmed", had.asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
 	}
 	switch {
 	case err != nil:
@@ -167,14 +166,13 @@ func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
 // Ready says whether the view answers for tokens that it does not know to be
 // taken back: nil, or ErrStale.
 func (v *View) Ready() error {
-	_, err := v.judge()
+	_, err := v.judge(v.confirmed.Load())
 	return err
 }
 
-// judge tells by how much the view is staler than it may be, and ErrStale if it
-// must not be trusted any more.
-func (v *View) judge() (stale time.Duration, err error) {
-	c := v.confirmed.Load()
+// judge tells by how much what was confirmed is staler than it may be, and ErrStale
+// if it must not be trusted any more.
+func (v *View) judge(c *confirmation) (stale time.Duration, err error) {
 	if c == nil { // whatever OnOutage says: a view that never saw the log would bring everything back
 		return 0, ErrStale.After(v.cfg.Poll)
 	}
