@@ -37,16 +37,17 @@ type Store interface {
 	setting
 }
 
-// TakeBack appends a line to the log. When it returns nil, this replica refuses
-// what was taken back, and every other will within the bound. CreatedAt may be
-// left out, and ExpiresAt: then the line is kept until every token has expired
-// that any replica has issued by now.
+// TakeBack appends lines to the log and returns the last one's number. When it
+// returns nil, this replica refuses what was taken back, and every other will within
+// the bound; otherwise some of the lines may be there. CreatedAt may be left out, and
+// ExpiresAt: then the line is kept until every token has expired that any replica
+// has issued by now.
 //
 // What must not be issued any more once a line for it is there, such as tokens of
 // a session, has to be stopped before the call; in a transaction Append needs
 // nothing of the kind.
-func (l *Log) TakeBack(ctx context.Context, rev store.Revocation) (seq int64, err error) {
-	if seq, err = l.append(ctx, l.Store, rev); err != nil {
+func (l *Log) TakeBack(ctx context.Context, revs ...store.Revocation) (seq int64, err error) {
+	if seq, err = l.append(ctx, l.Store, revs...); err != nil {
 		return 0, err
 	}
 	return seq, l.Settle(ctx, seq)

@@ -25,6 +25,9 @@ var (
 	// so that somebody else may hold its successor (RFC 9700 §4.14.2). The session
 	// that comes with it must be taken back.
 	ErrReplayed = problem.New(problem.Unauthenticated, "refresh_token_replayed", "the refresh token was used before; the session has been ended, log in again")
+	// ErrEnded comes with a session that somebody has begun to end: it has still to
+	// be taken back.
+	ErrEnded = errors.New("session: it has been stopped, but not taken back yet")
 	// ErrTooFast: more renewals in one grace period than anybody needs.
 	ErrTooFast = problem.New(problem.TooMany, "renewing_too_fast", "this session renews too often")
 )
@@ -56,6 +59,9 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Address   string    `json:"address"`    // of the client at sign-in
 	UserAgent string    `json:"user_agent"` // of the client at sign-in
+	// Ended: it cannot be renewed any more. The record is there until it is certain
+	// that its access tokens are taken back.
+	Ended bool `json:"ended,omitempty"`
 }
 
 // record is what package state keeps: the session and its family of refresh
@@ -100,8 +106,9 @@ type Store struct{ Config }
 func New(c Config) *Store { return &Store{c} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
-// of the user beyond MaxPerUser are ended, the oldest first; they are returned,
-// with an error too, because their tokens have still to be taken back.
+// of the user beyond MaxPerUser are stopped, the oldest first. They are returned,
+// together with those that were stopped before, because their tokens have still to
+// be taken back.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
@@ -126,16 +133,17 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	if _, err := s.State.Create(ctx, key(userID, rec.ID), value, s.life(rec, now)); err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: start: %w", err)
 	}
-	ended, err := s.endOldest(ctx, userID)
+	ended, err := s.stopOldest(ctx, userID)
 	if err != nil {
-		return Session{}, "", ended, err
+		_ = s.End(ctx, userID, rec.ID) // nobody has its refresh token
+		return Session{}, "", nil, err
 	}
 	return rec.Session, refresh.String(), ended, nil
 }
 
 // Renew spends a refresh token and returns its session and its successor. The
 // same token inside the grace period gives the same successor, on whichever
-// replica. ErrReplayed comes with the session that has to be taken back.
+// replica. ErrReplayed and ErrEnded come with the session that has to be taken back.
 func (s *Store) Renew(ctx context.Context, presented string) (Session, string, error) {
 	token, err := parseRefreshToken(presented)
 	if err != nil {
@@ -185,6 +193,9 @@ func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next ref
 	if rec.ExpiresAt.Sub(now) < minLife || !equal(rec.Family, hash(token.family[:])) {
 		return refreshToken{}, false, ErrInvalid
 	}
+	if rec.Ended {
+		return refreshToken{}, false, ErrEnded
+	}
 	spent := hash(token.secret[:])
 	rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return now.Sub(r.At) >= s.RenewGrace })
 	if equal(rec.Current, spent) {
@@ -209,7 +220,7 @@ func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next ref
 	return refreshToken{}, false, ErrReplayed
 }
 
-// Get returns one session of a user, or state.ErrNotFound.
+// Get returns one session of a user, ended or not, or state.ErrNotFound.
 func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	parsed, err := uuid.Parse(id)
 	if err != nil {
@@ -222,7 +233,8 @@ func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	return decode(stored)
 }
 
-// List returns a user's sessions, the newest first.
+// List returns a user's sessions, the newest first, also those that have ended but
+// are not taken back yet.
 func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	stored, err := s.State.List(ctx, Kind, userID)
 	if err != nil {
@@ -240,8 +252,47 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	return sessions, nil
 }
 
-// End ends a session: it cannot be renewed any more. That it had ended already
-// is no error. Its access tokens are the revocation log's matter.
+// Stop ends a session: it cannot be renewed any more. The record stays, so that
+// whoever tries again to end the session finds it, until End. That there is none is
+// no error.
+func (s *Store) Stop(ctx context.Context, userID, id string) error {
+	k := key(userID, id)
+	for { // a renewal may be first, but not more than maxRecent in a grace period
+		stored, err := s.State.Get(ctx, k)
+		if errors.Is(err, state.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("session: stop: %w", err)
+		}
+		var rec record
+		if err := json.Unmarshal(stored.Value, &rec); err != nil {
+			return fmt.Errorf("session: decode: %w", err)
+		}
+		// Once it is over, no token of it lives.
+		life := rec.ExpiresAt.Sub(s.Now())
+		if rec.Ended || life < state.MinTTL {
+			return nil
+		}
+		// Without the hashes a replica that does not know Ended renews nothing either.
+		rec.Ended, rec.Current, rec.Recent = true, nil, nil
+		value, err := json.Marshal(rec)
+		if err != nil {
+			return fmt.Errorf("session: encode: %w", err)
+		}
+		_, err = s.State.Swap(ctx, k, stored.Version, value, life)
+		if errors.Is(err, state.ErrChanged) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("session: stop: %w", err)
+		}
+		return nil
+	}
+}
+
+// End deletes a session's record. That there is none is no error. Its access tokens
+// are the revocation log's matter.
 func (s *Store) End(ctx context.Context, userID, id string) error {
 	if err := s.State.Delete(ctx, key(userID, id)); err != nil {
 		return fmt.Errorf("session: end: %w", err)
@@ -257,23 +308,29 @@ func (s *Store) EndAll(ctx context.Context, userID string) error {
 	return nil
 }
 
-// endOldest looks after the new session was written, so that of two sign-ins at
+// stopOldest looks after the new session was written, so that of two sign-ins at
 // the same moment at least one sees both.
-func (s *Store) endOldest(ctx context.Context, userID string) ([]Session, error) {
+func (s *Store) stopOldest(ctx context.Context, userID string) (ended []Session, err error) {
 	if s.MaxPerUser == 0 {
 		return nil, nil
 	}
 	sessions, err := s.List(ctx, userID)
-	if err != nil || len(sessions) <= s.MaxPerUser {
+	if err != nil {
 		return nil, err
 	}
-	beyond := sessions[s.MaxPerUser:]
-	for i, old := range beyond {
-		if err := s.End(ctx, userID, old.ID); err != nil {
-			return beyond[:i], err
+	live := 0
+	for _, one := range sessions { // the newest first
+		if !one.Ended {
+			if live++; live <= s.MaxPerUser {
+				continue
+			}
+			if err := s.Stop(ctx, userID, one.ID); err != nil {
+				return nil, err
+			}
 		}
+		ended = append(ended, one)
 	}
-	return beyond, nil
+	return ended, nil
 }
 
 // life is how long the record may lie unused: until the absolute end, but no

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,16 @@ func (b bench) refused(t *testing.T, token string, want error) {
 	if _, _, err := b.Renew(t.Context(), token); !errors.Is(err, want) {
 		t.Fatalf("Renew: got %v, want %v", err, want)
 	}
+}
+
+// live are the sessions that have not ended.
+func (b bench) live(t *testing.T) []Session {
+	t.Helper()
+	all, err := b.List(t.Context(), b.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(s Session) bool { return s.Ended })
 }
 
 func TestRenewalRotates(t *testing.T) {
@@ -180,6 +191,12 @@ func TestLogoutIsNotUndoneByRenewalsUnderWay(t *testing.T) {
 				}
 			})
 		}
+		if err := b.Stop(t.Context(), b.user, s.ID); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Get(t.Context(), b.user, s.ID); err != nil || !got.Ended {
+			t.Fatalf("the session goes on: %+v, %v", got, err)
+		}
 		if err := b.End(t.Context(), b.user, s.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -259,10 +276,7 @@ func TestMaxPerUserEndsTheOldest(t *testing.T) {
 			t.Fatalf("sign-in %d ended %d sessions, want %d", len(sessions), len(ended), want)
 		}
 	}
-	left, err := b.List(t.Context(), b.user)
-	if err != nil {
-		t.Fatal(err)
-	}
+	left := b.live(t)
 	if len(left) != 2 || left[0].ID != sessions[2].ID || left[1].ID != sessions[1].ID {
 		t.Errorf("left are %v, want the two newest, newest first", left)
 	}
@@ -279,9 +293,43 @@ func TestMaxPerUserHoldsWhenManySignInAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	left, err := b.List(t.Context(), b.user)
-	if err != nil || len(left) > 3 {
-		t.Errorf("%d sessions are left, want at most 3 (%v)", len(left), err)
+	if left := b.live(t); len(left) > 3 {
+		t.Errorf("%d sessions are left, want at most 3", len(left))
+	}
+}
+
+// A session that was stopped is renewed by nobody, and found until it is deleted: by
+// its id, by every refresh token of its family, and by the next sign-in that has to
+// look after the number of them.
+func TestAStoppedSessionIsFoundUntilItIsDeleted(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxPerUser, c.Idle = 2, time.Minute })
+	s, spent := b.start(t)
+	current := b.renew(t, spent)
+	for range 2 { // twice is as good as once
+		if err := b.Stop(t.Context(), b.user, s.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.clock.advance(time.Hour) // it is not idle: its access tokens may still live
+	for _, token := range []string{spent, current} {
+		got, _, err := b.Renew(t.Context(), token)
+		if !errors.Is(err, ErrEnded) || got.ID != s.ID || got.UserID != b.user {
+			t.Errorf("renewed: %+v, %v", got, err)
+		}
+	}
+	if got, err := b.Get(t.Context(), b.user, s.ID); err != nil || !got.Ended {
+		t.Errorf("by its id: %+v, %v", got, err)
+	}
+	_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+	if err != nil || len(ended) != 1 || ended[0].ID != s.ID {
+		t.Errorf("the next sign-in found %+v, %v", ended, err)
+	}
+	if err := b.End(t.Context(), b.user, s.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.refused(t, current, ErrInvalid)
+	if err := b.Stop(t.Context(), b.user, s.ID); err != nil {
+		t.Errorf("what is gone cannot be stopped: %v", err)
 	}
 }
 
