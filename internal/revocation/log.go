@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -84,6 +85,10 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 	if err != nil {
 		return 0, err
 	}
+	slow, err := l.slow(ctx, r)
+	if err != nil {
+		return 0, err
+	}
 	for _, rev := range revs {
 		if rev.CreatedAt.IsZero() {
 			rev.CreatedAt = l.Now()
@@ -91,6 +96,7 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 		if rev.ExpiresAt.IsZero() {
 			rev.ExpiresAt = rev.CreatedAt.Add(longest.Token)
 		}
+		rev.ExpiresAt = rev.ExpiresAt.Add(slow)
 		check := entryOf(rev)
 		check.Seq = 1 // the store gives the number
 		if err := check.Check(); err != nil {
@@ -104,4 +110,24 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 		}
 	}
 	return seq, nil
+}
+
+// slow is by how much longer lines are kept than this process's clock says, because
+// it is behind the database's: by a clock that is hours behind they would be over
+// before they begin.
+func (l *Log) slow(ctx context.Context, r Store) (time.Duration, error) {
+	now := l.Now()
+	if l.View != nil {
+		if slow, known := l.View.slow(now); known {
+			return max(slow, 0).Truncate(time.Second), nil
+		}
+	}
+	_, head, err := r.RevocationsAfter(ctx, math.MaxInt64, 0)
+	if err != nil {
+		return 0, ErrNotRecorded.Because(err)
+	}
+	if head.Now.IsZero() {
+		return 0, nil
+	}
+	return max(head.Now.Round(0).Sub(now.Round(0)), 0).Truncate(time.Second), nil
 }

@@ -25,7 +25,7 @@ func TestReconnectingAcceptsNothingLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	if err := v.refresh(ctx); err != nil {
+	if err := v.Refresh(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2_000 {
@@ -49,7 +49,7 @@ func TestReconnectingAcceptsNothingLate(t *testing.T) {
 				}
 			})
 		}
-		if err := v.refresh(ctx); err != nil {
+		if err := v.Refresh(ctx); err != nil {
 			t.Fatal(err)
 		}
 		stop.Store(true)

@@ -150,8 +150,7 @@ func (v *View) tell(ctx context.Context, log string, after, to int64, lines []st
 	}
 	now := v.cfg.Now()
 	if told := v.shared.told.Load(); told < 0 || told != after {
-		// It lacks lines that were read before, or came from a peer; who relies on it
-		// must have them.
+		// It lacks lines that were read before; who relies on it must have them.
 		after, lines = to, nil
 	} else if told == to && now.Sub(v.shared.toldAt) < v.cfg.Poll {
 		return
