@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,6 +60,9 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Address   string    `json:"address"`    // of the client at sign-in
 	UserAgent string    `json:"user_agent"` // of the client at sign-in
+	// Turn is greater than that of every session that the user had when this one
+	// began: replicas' clocks differ by seconds. Zero without MaxPerUser.
+	Turn int64 `json:"turn,omitempty"`
 	// Ended: it cannot be renewed any more. The record is there until it is certain
 	// that its access tokens are taken back.
 	Ended bool `json:"ended,omitempty"`
@@ -120,6 +124,9 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL),
 		Address: address, UserAgent: clip(userAgent, maxUserAgent),
 	}}
+	if rec.Turn, err = s.nextTurn(ctx, userID); err != nil {
+		return Session{}, "", nil, err
+	}
 	refresh, err := newRefreshToken(s.Rand, userID, rec.ID)
 	if err != nil {
 		return Session{}, "", nil, err
@@ -248,7 +255,9 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 		}
 		sessions = append(sessions, one)
 	}
-	slices.SortFunc(sessions, func(a, b Session) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	slices.SortFunc(sessions, func(a, b Session) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.ID, a.ID))
+	})
 	return sessions, nil
 }
 
@@ -308,8 +317,20 @@ func (s *Store) EndAll(ctx context.Context, userID string) error {
 	return nil
 }
 
+// nextTurn is the turn of a session that begins.
+func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err error) {
+	if s.MaxPerUser == 0 {
+		return 0, nil
+	}
+	sessions, err := s.List(ctx, userID)
+	for _, one := range sessions {
+		turn = max(turn, one.Turn)
+	}
+	return turn + 1, err
+}
+
 // stopOldest looks after the new session was written, so that of two sign-ins at
-// the same moment at least one sees both.
+// the same moment at least one sees both. All agree on which are the oldest.
 func (s *Store) stopOldest(ctx context.Context, userID string) (ended []Session, err error) {
 	if s.MaxPerUser == 0 {
 		return nil, nil
@@ -318,6 +339,7 @@ func (s *Store) stopOldest(ctx context.Context, userID string) (ended []Session,
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(sessions, func(a, b Session) int { return cmp.Compare(b.Turn, a.Turn) })
 	live := 0
 	for _, one := range sessions { // the newest first
 		if !one.Ended {

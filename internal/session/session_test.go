@@ -282,6 +282,35 @@ func TestMaxPerUserEndsTheOldest(t *testing.T) {
 	}
 }
 
+// The clocks of two replicas differ by more than lies between two sign-ins.
+func TestMaxPerUserDoesNotEndTheNewest(t *testing.T) {
+	for _, ahead := range []time.Duration{5 * time.Second, 0} {
+		b := newBench(t, func(c *Config) { c.MaxPerUser = 2 })
+		config := b.Config
+		config.Now = func() time.Time { return b.clock.Now().Add(ahead) }
+		replicas := []*Store{New(config), b.Store}
+		var began []string
+		for i := range 8 {
+			s, _, ended, err := replicas[i/2%2].Start(t.Context(), b.user, 0, "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			began = append(began, s.ID)
+			for _, old := range ended {
+				if old.ID != began[i-2] {
+					t.Errorf("%v ahead: sign-in %d ended number %d", ahead, i, slices.Index(began, old.ID))
+				}
+				if err := b.End(t.Context(), b.user, old.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := max(0, i-1); len(ended) != min(want, 1) {
+				t.Errorf("%v ahead: sign-in %d ended %d", ahead, i, len(ended))
+			}
+		}
+	}
+}
+
 func TestMaxPerUserHoldsWhenManySignInAtOnce(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.MaxPerUser = 3 })
 	var wg sync.WaitGroup
