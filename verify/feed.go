@@ -118,7 +118,7 @@ func (f *follower) lastConfirmed() time.Time {
 
 // within says whether what was confirmed at a time is recent enough.
 func (f *follower) within(confirmed time.Time, enough time.Duration) bool {
-	return !confirmed.IsZero() && f.cfg.Now().Sub(confirmed) <= enough
+	return !confirmed.IsZero() && since(f.cfg.Now(), confirmed) <= enough
 }
 
 // run follows the feed until ctx ends. It catches up by pages, then follows the

@@ -164,7 +164,7 @@ func (v *Verifier) check(ctx context.Context, token string) (*known, error) {
 		return v.checkAnew(ctx, token)
 	}
 	k := cacheKeyOf(token)
-	n := v.cache.get(k, v.keys.set.Load())
+	n := v.cache.get(k, v.keys.current())
 	if n != nil {
 		if v.rules.Recheck(n.token, v.cfg.Now()) == nil {
 			return n, nil
@@ -200,7 +200,7 @@ type Status struct {
 
 // Status tells what the Verifier knows at this moment.
 func (v *Verifier) Status() Status {
-	s := Status{Keys: v.keys.set.Load().Len(), Fresh: true}
+	s := Status{Keys: v.keys.current().Len(), Fresh: true}
 	if v.feed != nil {
 		s.Revocations = v.feed.list.Len()
 		s.Confirmed = v.feed.lastConfirmed()
