@@ -73,7 +73,7 @@ func (v *View) checkShared(ctx context.Context, t *accesstoken.Token, had *confi
 		case known.Revoked:
 			v.checks.WithLabelValues(byShared).Inc()
 			return ErrRevoked
-		case had != nil && v.cfg.Now().Sub(had.asOf) <= v.Trust() && known.covers(had.head):
+		case had != nil && since(v.cfg.Now(), had.asOf) <= v.Trust() && known.covers(had.head):
 			v.checks.WithLabelValues(byShared).Inc()
 			return nil
 		}
