@@ -112,13 +112,16 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 	}
 }
 
-// ListSessions returns a user's sessions, the newest first.
+// ListSessions returns a user's sessions, the newest first. One that was taken back
+// by its id alone may still have its record.
 func (s *Service) ListSessions(ctx context.Context, userID string) ([]session.Session, error) {
 	sessions, err := s.Sessions.List(ctx, userID)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	return slices.DeleteFunc(sessions, func(one session.Session) bool { return one.Ended }), nil
+	return slices.DeleteFunc(sessions, func(one session.Session) bool {
+		return one.Ended || s.View.SessionRevoked(one.ID)
+	}), nil
 }
 
 // EndSession ends one session of a user.
@@ -292,27 +295,35 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 	return err
 }
 
-// endAtOnce is how many sessions are ended together: when the time is up, what is
-// done of very many is done.
+// endAtOnce is how many sessions are ended together: what is done of very many is
+// done.
 const endAtOnce = 100
 
-// endSessions stops sessions and takes back their tokens, even if the client hangs
-// up. It returns the last number of the log. What fails half-way is done again by
-// whoever tries again.
+// endSessions stops sessions and takes back their tokens, and returns the last number
+// of the log. What fails half-way is done again by whoever tries again.
 func (s *Service) endSessions(ctx context.Context, reason string, sessions ...session.Session) (seq int64, err error) {
-	ctx, cancel := finishing(ctx)
-	defer cancel()
 	for part := range slices.Chunk(sessions, endAtOnce) {
-		for _, one := range part {
-			if err := s.Sessions.Stop(ctx, one.UserID, one.ID); err != nil {
-				return seq, unavailable(err)
-			}
+		if err := ctx.Err(); err != nil {
+			return seq, unavailable(err)
 		}
-		if seq, err = s.takeBackStopped(ctx, reason, part); err != nil {
+		if seq, err = s.endPart(ctx, reason, part); err != nil {
 			return seq, err
 		}
 	}
 	return seq, nil
+}
+
+// endPart is endSessions for a few. It ends what it has begun, even if the client
+// hangs up.
+func (s *Service) endPart(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	for _, one := range sessions {
+		if err := s.Sessions.Stop(ctx, one.UserID, one.ID); err != nil {
+			return 0, unavailable(err)
+		}
+	}
+	return s.takeBackStopped(ctx, reason, sessions)
 }
 
 // takeBackStopped takes back the tokens of sessions that are stopped. Nothing is

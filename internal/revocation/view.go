@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,6 +171,14 @@ func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
 		v.answers.WithLabelValues("allow").Inc()
 	}
 	return err
+}
+
+// SessionRevoked says whether this replica knows that a session was taken back by its
+// id.
+func (v *View) SessionRevoked(id string) bool {
+	// So late that nothing but the id is asked about.
+	_, ok := v.list.Revoked(&accesstoken.Token{SessionID: id, Epoch: math.MaxInt64, IssuedAt: v.cfg.Now()})
+	return ok
 }
 
 // Ready says whether the view answers for tokens that it does not know to be

@@ -99,8 +99,11 @@ type Config struct {
 	RenewGrace time.Duration
 	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound.
 	MaxPerUser int
-	Now        func() time.Time
-	Rand       io.Reader
+	// Revoked says whether a session is known to be taken back, though its record
+	// may still be there; nil: of none.
+	Revoked func(id string) bool
+	Now     func() time.Time
+	Rand    io.Reader
 }
 
 // Store starts, renews, lists and ends sessions.
@@ -342,13 +345,13 @@ func (s *Store) stopOldest(ctx context.Context, userID string) (ended []Session,
 	slices.SortStableFunc(sessions, func(a, b Session) int { return cmp.Compare(b.Turn, a.Turn) })
 	live := 0
 	for _, one := range sessions { // the newest first
-		if !one.Ended {
+		if !one.Ended && (s.Revoked == nil || !s.Revoked(one.ID)) {
 			if live++; live <= s.MaxPerUser {
 				continue
 			}
-			if err := s.Stop(ctx, userID, one.ID); err != nil {
-				return nil, err
-			}
+		}
+		if err := s.Stop(ctx, userID, one.ID); err != nil {
+			return nil, err
 		}
 		ended = append(ended, one)
 	}
