@@ -259,7 +259,7 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 		sessions = append(sessions, one)
 	}
 	slices.SortFunc(sessions, func(a, b Session) int {
-		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.ID, a.ID))
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return sessions, nil
 }
