@@ -172,6 +172,9 @@ func TestAViewThatIsCutOffStopsTrustingItself(t *testing.T) {
 				if n := strings.Count(r.logged.String(), "view of the revocation log is stale"); n != 1 {
 					t.Errorf("logged %d times for one outage", n)
 				}
+				if n := strings.Count(r.logged.String(), "refused from now on"); (n == 1) != (c.outage.For > 0) {
+					t.Errorf("logged %d times that the time is up", n)
+				}
 				allowed, denied := r.metric(t, "stale_answers_total", "allow"), r.metric(t, "stale_answers_total", "deny")
 				if (allowed > 0) != c.outage.Allow || (denied > 0) != (c.want[2] != nil) {
 					t.Errorf("counted %v allowed, %v denied", allowed, denied)

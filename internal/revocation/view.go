@@ -64,6 +64,7 @@ type View struct {
 	round     atomic.Int64 // counts readings of the log as they begin
 	failed    atomic.Int64 // the last of them that failed
 	stale     atomic.Bool  // the present outage has been logged
+	denying   atomic.Bool  // and that it lasts for longer than OnOutage allows
 	answers   *prometheus.CounterVec
 	checks    *prometheus.CounterVec
 	shared    shared
@@ -167,6 +168,10 @@ func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
 	switch {
 	case err != nil:
 		v.answers.WithLabelValues("deny").Inc()
+		if stale > 0 && v.cfg.OnOutage.Allow && v.denying.CompareAndSwap(false, true) {
+			v.cfg.Logger.Error("the view of the revocation log has been stale for as long as revocation.on_outage allows; tokens are refused from now on",
+				"confirmed", had.asOf, "for", v.cfg.OnOutage.For)
+		}
 	case stale > 0:
 		v.answers.WithLabelValues("allow").Inc()
 	}
@@ -409,6 +414,7 @@ func (v *View) confirm(c confirmation) {
 		c.asOf, c.head.Seq = was.asOf, max(was.head.Seq, c.head.Seq)
 	}
 	v.confirmed.Store(&c)
+	v.denying.Store(false)
 	if v.stale.Swap(false) {
 		v.cfg.Logger.Info("the view of the revocation log is fresh again", "head", c.head.Seq)
 	}
