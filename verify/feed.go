@@ -150,7 +150,7 @@ func (f *follower) run(ctx context.Context) {
 		f.feed.note(err)
 		switch {
 		case err != nil:
-			f.cfg.HTTPClient.CloseIdleConnections() // they may all lead to the same replica
+			f.cfg.closeIdle() // they may all lead to the same replica
 			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
 			failures++
 			continue

@@ -69,6 +69,10 @@ type Config struct {
 	// Logger is told when the keys or the feed are out of reach, once for each
 	// outage; nil: slog.Default().
 	Logger *slog.Logger
+
+	// closeIdle closes the idle connections of the Verifier's own client; a given
+	// one may have others'.
+	closeIdle func()
 }
 
 // What Verify returns beside the reasons of package accesstoken.
@@ -213,7 +217,7 @@ func (v *Verifier) Status() Status {
 func (v *Verifier) Close() {
 	v.stop()
 	v.background.Wait()
-	v.cfg.HTTPClient.CloseIdleConnections()
+	v.cfg.closeIdle()
 }
 
 // complete checks the Config and fills in what was left out.
@@ -243,8 +247,10 @@ func (c *Config) complete() error {
 	if c.Leeway < 0 || c.Leeway > MaxLeeway {
 		return fmt.Errorf("leeway is %v; it is from 0 to %v", c.Leeway, MaxLeeway)
 	}
+	c.closeIdle = func() {}
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()
+		c.closeIdle = c.HTTPClient.CloseIdleConnections
 	}
 	if c.HTTPClient.Timeout != 0 {
 		return errors.New("the HTTP client has a timeout, which would cut off the feed")
