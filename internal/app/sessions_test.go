@@ -229,6 +229,18 @@ func (w *world) loginAs(username, device string) httpapi.Grant {
 	return decode[httpapi.Grant](w.t, w.want(w.send(r), 200, ""))
 }
 
+// Who takes back everything of his own needs no permission, whichever way he names
+// himself.
+func TestTakingBackOneselfByName(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	w.user("other")
+	g := w.login("tester")
+	w.want(w.do("POST", "/api/revocations", g.AccessToken, map[string]any{"user": "other"}), 403, "permission_missing")
+	w.want(w.do("POST", "/api/revocations", g.AccessToken, map[string]any{"user": "Tester"}), 200, "")
+	w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+}
+
 // A session of somebody else that was taken back by its id is gone from the list, and
 // takes nobody's place.
 func TestASessionTakenBackByItsIDDoesNotCount(t *testing.T) {

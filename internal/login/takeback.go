@@ -93,7 +93,11 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 
 	case target.User != "":
 		id := by.Subject
-		if target.User != id {
+		own, err := s.isOwnName(ctx, id, target.User)
+		if err != nil {
+			return 0, target.User, err
+		}
+		if target.User != id && !own {
 			user, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, target.User)
 			if err != nil {
 				return 0, target.User, err
@@ -110,6 +114,22 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 		seq, err = s.TakeBackKey(ctx, by.Subject, target.KeyID)
 		return seq, target.KeyID, err
 	}
+}
+
+// isOwnName says whether a name is a user's username.
+func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, error) {
+	key, err := directory.UsernameKey(name)
+	if err != nil {
+		return false, nil // it is nobody's
+	}
+	user, err := s.Store.User(ctx, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, unavailable(err)
+	}
+	return user.NameKey == key, nil
 }
 
 // ListSessions returns a user's sessions, the newest first. One that was taken back
