@@ -6,7 +6,16 @@
 //	node, err := watchword.New(ctx, cfg)
 //	…
 //	defer node.Close()
-//	http.ListenAndServe(":8080", node.Handler())
+//	server := &http.Server{
+//		Addr: ":8080", Handler: node.Handler(), MaxHeaderBytes: 32 << 10,
+//		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+//		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+//		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
+//	}
+//	err = server.ListenAndServe()
+//
+// The feed's streams set deadlines of their own; without these, a client that sends
+// or reads slowly holds a connection for as long as it likes.
 package watchword
 
 import (

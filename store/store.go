@@ -23,6 +23,15 @@ type (
 	Settings    = store.Settings
 )
 
+// A Registry is where the replicas of a cluster find each other; a Store that is to
+// serve one implements it as well.
+type (
+	Registry      = store.Registry
+	Registered    = store.Registered
+	RegisteredKey = store.RegisteredKey
+	Replica       = store.Replica
+)
+
 // What a Store takes and gives.
 type (
 	Page       = store.Page

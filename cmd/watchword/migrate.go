@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
 func newMigrate() *cobra.Command {
@@ -28,23 +32,13 @@ work and the others wait.`,
 			if err != nil {
 				return err
 			}
-			db, err := app.OpenDatabase(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr))
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, db.Close()) }()
-
-			steps, done := db.Migrate, "applied"
-			if dryRun {
-				steps, done = db.Pending, "pending"
-			}
-			migrations, err := steps(cmd.Context())
+			migrations, err := migrate(cmd.Context(), cfg, dryRun)
 			for _, m := range migrations {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s", done, m.Name)
-				if !dryRun {
-					fmt.Fprintf(cmd.OutOrStdout(), " (%s)", m.Took.Round(time.Millisecond))
+				if dryRun {
+					fmt.Fprintf(cmd.OutOrStdout(), "pending %s\n", m.Name)
+				} else {
+					fmt.Fprintf(cmd.OutOrStdout(), "applied %s (%s)\n", m.Name, m.Took.Round(time.Millisecond))
 				}
-				fmt.Fprintln(cmd.OutOrStdout())
 			}
 			if err == nil && len(migrations) == 0 {
 				fmt.Fprintln(cmd.OutOrStdout(), "The schema is up to date.")
@@ -54,4 +48,22 @@ work and the others wait.`,
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be applied")
 	return cmd
+}
+
+// migrate brings the schema up to date, or says what is missing.
+func migrate(ctx context.Context, cfg *config.Config, dryRun bool) (migrations []sqldb.Migration, err error) {
+	if file, ok := sqldb.SQLiteFile(cfg.Database.URL); ok && dryRun {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return sqldb.Migrations() // opening it would make it
+		}
+	}
+	db, err := app.OpenDatabase(ctx, cfg, app.NewLogger(quiet, os.Stderr))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if dryRun {
+		return db.Pending(ctx)
+	}
+	return db.Migrate(ctx)
 }

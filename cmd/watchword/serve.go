@@ -17,7 +17,7 @@ has accepted and ends.
 
 Without any configuration it listens on http://127.0.0.1:8080, keeps its data in
 data/watchword.db, and on its first start makes an administrator whose password it
-shows once.`,
+shows once, on the terminal; without one, it is in data/watchword.db.admin-password.`,
 		Example: `  watchword serve
   watchword serve --config /etc/watchword.yaml
   DATABASE_URL=postgres://watchword:…@db/watchword AUTH_STORAGE_KEY=… watchword serve`,

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/watchword-auth/watchword/state"
@@ -18,9 +19,11 @@ import (
 
 // A FileState keeps shared state in the memory of one process, and writes every
 // change to the end of a file before it is answered. The file grows until it is
-// opened the next time. It is for a single node.
+// opened the next time. It is for a single node: a second process that opens the file
+// is refused.
 type FileState struct {
-	now func() time.Time
+	now  func() time.Time
+	lock *os.File // beside the file, which is replaced by another one
 
 	mu      sync.Mutex // guards what follows
 	file    *os.File
@@ -46,10 +49,29 @@ var _ state.Store = (*FileState)(nil)
 // without what has expired.
 func OpenFileState(path string, now func() time.Time) (*FileState, error) {
 	s := &FileState{now: now, records: map[owned]map[string]state.Record{}, rates: map[state.Key]int64{}}
-	if err := s.read(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	var err error
+	if s.lock, err = lockFile(path + ".lock"); err != nil {
 		return nil, err
 	}
-	return s, s.rewrite(path)
+	if err = s.read(path); err == nil || errors.Is(err, os.ErrNotExist) {
+		err = s.rewrite(path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	return s, nil
+}
+
+// lockFile keeps other processes out until the file is closed, or this process ends.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is held by another process: %w", path, err), f.Close())
+	}
+	return f, nil
 }
 
 // read does all changes again. A last line without its end was never answered.
@@ -101,9 +123,21 @@ func (s *FileState) rewrite(path string) error {
 	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
+	if err := syncDirectory(filepath.Dir(path)); err != nil { // the new name is on disk, too
+		return errors.Join(err, f.Close())
+	}
 	s.file = f
 	s.end, err = f.Seek(0, io.SeekCurrent)
 	return err
+}
+
+// syncDirectory makes a new name in a directory outlive a power failure.
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // do writes a change to the file, and then does it. When it returns an error, it
@@ -328,5 +362,5 @@ func (s *FileState) Ping(ctx context.Context) error { return ctx.Err() }
 func (s *FileState) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.file.Close()
+	return errors.Join(s.file.Close(), s.lock.Close())
 }

@@ -50,6 +50,12 @@ func TestRestart(t *testing.T) {
 	if d, err := first.Limit(ctx, key("limit"), rate); err != nil || !d.Allowed {
 		t.Fatal(d, err)
 	}
+	if _, err := OpenFileState(path, time.Now); err == nil {
+		t.Error("a file that is open was opened again")
+	}
+	if err := first.Close(); err != nil { // lets go of the file, and writes nothing
+		t.Fatal(err)
+	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +77,9 @@ func TestRestart(t *testing.T) {
 		}
 		if d, err := again.Limit(ctx, key("limit"), rate); err != nil || d.Allowed {
 			t.Errorf("counted from zero: %+v, %v", d, err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -224,12 +226,11 @@ func TestNobodyIsTwoByAComma(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	certFile, keyFile, roots := certificate(t)
-	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}})
+	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.Proto)) }),
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+	server := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	go server.Serve(l) //nolint:errcheck // closed below
 	t.Cleanup(func() { server.Close() })
 	for _, c := range []struct {
@@ -245,12 +246,74 @@ func TestTLS(t *testing.T) {
 			if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
 				t.Errorf("%s speaks %q", tls.VersionName(c.version), got)
 			}
+			if got := streamsOf(t, conn); got != maxStreams {
+				t.Errorf("%s: %d streams a connection", tls.VersionName(c.version), got)
+			}
 			conn.Close()
 		}
 	}
-	if _, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}}); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
+	if _, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}}, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
 		t.Errorf("a certificate in place of a key: %v", err)
 	}
+}
+
+// A renewed certificate is shown without a restart, and half of one is not.
+func TestTLSCertificateIsRenewed(t *testing.T) {
+	certFile, keyFile := peerCertificate(t)
+	newCert, newKey := peerCertificate(t)
+	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	go server.Serve(l) //nolint:errcheck // closed below
+	t.Cleanup(func() { server.Close() })
+	shown := func() string {
+		t.Helper()
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return string(conn.ConnectionState().PeerCertificates[0].Raw)
+	}
+	before := shown()
+	if err := os.Rename(newCert, certFile); err != nil {
+		t.Fatal(err)
+	}
+	if shown() != before {
+		t.Error("a certificate is shown whose key is not there yet")
+	}
+	if err := os.Rename(newKey, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	after := shown()
+	if after == before {
+		t.Error("the old one is shown")
+	}
+	if err := os.Remove(certFile); err != nil {
+		t.Fatal(err)
+	}
+	if shown() != after {
+		t.Error("without a file, the one before is not shown")
+	}
+}
+
+// streamsOf is how many streams a server of HTTP/2 allows on a connection (RFC 9113
+// §6.5.2), by the settings with which it begins.
+func streamsOf(t *testing.T, conn *tls.Conn) uint32 {
+	t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	f, err := http2.NewFramer(conn, conn).ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, ok := f.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("the server begins with %v", f)
+	}
+	n, _ := settings.Value(http2.SettingMaxConcurrentStreams)
+	return n
 }
 
 // certificate is one for 127.0.0.1 in files, and who vouches for it.

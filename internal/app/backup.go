@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/backup"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -26,8 +26,8 @@ import (
 // on disk, when it returns nil. Nodes may run meanwhile. The file is encrypted with
 // the passphrase or, if that is empty, with the storage key.
 func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, passphrase string) (done backup.Summary, err error) {
-	if file, ok := strings.CutPrefix(cfg.Database.URL, sqliteScheme); ok {
-		if _, err := os.Stat(strings.TrimPrefix(file, "//")); errors.Is(err, fs.ErrNotExist) {
+	if file, ok := sqldb.SQLiteFile(cfg.Database.URL); ok {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 			return done, fmt.Errorf("database.url: there is no database %s", file)
 		}
 	}
@@ -55,24 +55,33 @@ func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, 
 // writeNew makes a file that nobody else may read. It has its name only when write
 // has come to its end and all is on disk.
 func writeNew(path string, write func(w *bufio.Writer) error) (err error) {
+	taken := fmt.Errorf("%s is there already; name a new file", path)
 	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s is there already; name a new file", path)
+		return taken
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.partial") // mode 0600
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+		if gone := os.Remove(f.Name()); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
 		}
 	}()
 	w := bufio.NewWriterSize(f, 256<<10)
 	if err := errors.Join(write(w), w.Flush(), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
+	// A link, unlike a rename, replaces nothing that has got the name meanwhile; some
+	// file systems have none.
+	err = os.Link(f.Name(), path)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return taken
+	case err != nil:
+		if err := os.Rename(f.Name(), path); err != nil {
+			return err
+		}
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {

@@ -7,10 +7,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify/revoked"
@@ -26,7 +29,7 @@ func TestMove(t *testing.T) {
 	if _, err := Backup(t.Context(), from.cfg, quiet, file, ""); err != nil {
 		t.Fatal(err)
 	}
-	key, err := os.ReadFile(strings.TrimPrefix(from.cfg.Database.URL, sqliteScheme) + ".key")
+	key, err := os.ReadFile(sqliteFile(from.cfg) + ".key")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +53,75 @@ func TestMove(t *testing.T) {
 	events, err := to.node.parts.Store.AuditEvents(t.Context(), store.AuditQuery{Limit: 50})
 	if err != nil || !slices.ContainsFunc(events, func(e store.AuditEvent) bool { return e.Action == "storage.restore" }) {
 		t.Errorf("the trail has %+v, %v", events, err)
+	}
+}
+
+// A backup that a binary made which knew the first migration alone, with the storage
+// key of 32 zero bytes: one user with a claim, an administrator, a key, a session and a
+// logout.
+func TestBackupOfTheFirstSchema(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Storage.Key, cfg.Admin.Username, cfg.Admin.Password = strings.Repeat("00", 32), "", ""
+	cfg.Complete()
+	done, err := Restore(t.Context(), cfg, slog.New(slog.DiscardHandler), "testdata/level-1.backup", "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for table, rows := range map[string]int{"users": 2, "signing_keys": 1, "revocations": 1, "audit_events": 13, "state_records": 1} {
+		if done.Rows[table] != rows {
+			t.Errorf("%d rows of %s, want %d", done.Rows[table], table, rows)
+		}
+	}
+	w := newWorld(t, func(c *config.Config) { *c = *cfg })
+	if got := w.verify(w.login("tester").AccessToken)["log"]; got != "r" {
+		t.Errorf("the claim log is %v", got)
+	}
+}
+
+// sqliteFile is where a node's database is.
+func sqliteFile(c *config.Config) string {
+	file, _ := sqldb.SQLiteFile(c.Database.URL)
+	return file
+}
+
+// Two backups to one name at once: one of them makes it, and no file is left but
+// that.
+func TestBackupsToOneName(t *testing.T) {
+	w := newWorld(t, nil)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	var made atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			switch _, err := Backup(t.Context(), w.cfg, slog.New(slog.DiscardHandler), file, ""); {
+			case err == nil:
+				made.Add(1)
+			case !strings.Contains(err.Error(), "is there already"):
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	left, err := os.ReadDir(dir)
+	if err != nil || made.Load() != 1 || len(left) != 1 {
+		t.Errorf("%d backups say that they made it; %v, %v", made.Load(), left, err)
+	}
+}
+
+// The database and its key lie side by side, in whichever form the URL is.
+func TestKeyBesideTheDatabase(t *testing.T) {
+	for _, form := range []string{"sqlite:", "sqlite://"} {
+		t.Chdir(t.TempDir())
+		if err := os.Mkdir("somewhere", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		newWorld(t, func(c *config.Config) { c.Database.URL = form + "somewhere/w.db" }).login("admin")
+		for _, file := range []string{"somewhere/w.db", "somewhere/w.db.key"} {
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s: %v", form, err)
+			}
+		}
 	}
 }
 

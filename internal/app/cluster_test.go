@@ -508,7 +508,7 @@ func TestMutualTLS(t *testing.T) {
 			cfg.Cluster.CAFile, cfg.Cluster.CertFile, cfg.Cluster.KeyFile = certFile, certFile, keyFile
 			cfg.Cluster.Discovery, cfg.Cluster.StaticPeers, cfg.Cluster.RefreshSec = "static", urls, 1
 		})
-		l, err := listen(w.cfg)
+		l, err := listen(w.cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -83,21 +83,33 @@ func TestPoolExhausted(t *testing.T) {
 	}
 }
 
-// The database goes away under requests and comes back: 503 meanwhile, for tokens
-// too when revocations are no longer seen, and then all goes on without a restart.
+// The database, or the pooler before it, goes away under requests and comes back:
+// those under way are answered 503, and so are tokens when revocations are no longer
+// seen; then all goes on without a restart, and every logout that was answered is for
+// good.
 func TestDatabaseGoesAndComesBack(t *testing.T) {
-	for name, start := range map[string]func(testing.TB, ...string) *testenv.Server{"postgres": testenv.StartPostgres, "mariadb": testenv.StartMariaDB} {
+	for name, start := range map[string]func(testing.TB) (url string, server *testenv.Server){
+		"postgres": func(t testing.TB) (string, *testenv.Server) { s := testenv.StartPostgres(t); return s.URL, s },
+		"mariadb":  func(t testing.TB) (string, *testenv.Server) { s := testenv.StartMariaDB(t); return s.URL, s },
+		"pgbouncer": func(t testing.TB) (string, *testenv.Server) {
+			s := testenv.PgBouncer(t, testenv.Postgres(t))
+			return s.URL + "&default_query_exec_mode=exec", s
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := start(t)
+			url, server := start(t)
 			w := newWorld(t, func(c *config.Config) {
-				c.Database.URL, c.Storage.Key = server.URL, strings.Repeat("00", 32)
-				c.Revocation.MaxStaleness, c.Health.Timeout = 500*time.Millisecond, 2*time.Second
+				c.Database.URL, c.Storage.Key = url, strings.Repeat("00", 32)
+				c.Revocation.MaxStaleness, c.Health.Timeout = 3*time.Second, 2*time.Second
 			})
 			grant := w.login("admin")
 			renew := func() answer {
 				return w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken})
 			}
+			people := w.comeAndGo(4)
+			defer people.leave()
+			people.await(t, 20)
 
 			server.Stop()
 			for range 2 {
@@ -115,9 +127,65 @@ func TestDatabaseGoesAndComesBack(t *testing.T) {
 			w.await("tokens are accepted again", func() bool {
 				return w.do("GET", "/api/verify", grant.AccessToken, nil).status == 200
 			})
+			people.await(t, 20)
+			for _, ended := range people.leave() {
+				w.want(w.do("GET", "/api/verify", ended.AccessToken, nil), 401, "token_revoked")
+			}
 			w.want(renew(), 200, "") // the token was not spent by what was answered 503
-			w.want(w.do("GET", "/readyz", "", nil), 200, "")
+			w.await("it may take traffic", func() bool { return w.do("GET", "/readyz", "", nil).status == 200 })
 		})
+	}
+}
+
+// crowd are people who log in and out until they leave. Whatever happens, each is
+// answered what he asked for, or 503.
+type crowd struct {
+	leave func() []httpapi.Grant // whose logout was answered 204
+	ended func() int
+}
+
+func (w *world) comeAndGo(people int) crowd {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var ended []httpapi.Grant
+	done := func(a answer, status int) bool {
+		if a.status != status && (a.status != 503 || a.header.Get("Retry-After") == "") {
+			w.t.Errorf("answered %d %s", a.status, a.body)
+		}
+		return a.status == status
+	}
+	for range people {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
+				if !done(a, 200) {
+					continue
+				}
+				g := decode[httpapi.Grant](w.t, a)
+				if done(w.do("POST", "/api/logout", g.AccessToken, nil), 204) {
+					mu.Lock()
+					ended = append(ended, g)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	leave := sync.OnceValue(func() []httpapi.Grant { cancel(); all.Wait(); return ended })
+	return crowd{leave, func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(ended)
+	}}
+}
+
+// await waits until so many more have logged out.
+func (c crowd) await(t *testing.T, more int) {
+	t.Helper()
+	for enough, deadline := c.ended()+more, time.Now().Add(time.Minute); c.ended() < enough; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody logs in and out")
+		}
 	}
 }
 
@@ -129,43 +197,15 @@ func TestPostgresFailover(t *testing.T) {
 	w := newWorld(t, on(pair.URL))
 	kept := w.login("admin")
 
-	ctx, cancel := context.WithCancel(t.Context())
-	var people sync.WaitGroup
-	stop := sync.OnceFunc(func() { cancel(); people.Wait() })
-	defer stop()
-	var mu sync.Mutex
-	var ended []httpapi.Grant // whose logout was answered 204
-	count := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(ended)
-	}
-	for range 4 {
-		people.Go(func() {
-			for ctx.Err() == nil {
-				a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
-				if a.status == 200 {
-					g := decode[httpapi.Grant](t, a)
-					if a = w.do("POST", "/api/logout", g.AccessToken, nil); a.status == 204 {
-						mu.Lock()
-						ended = append(ended, g)
-						mu.Unlock()
-					}
-				}
-				if a.status >= 400 && (a.status != 503 || a.header.Get("Retry-After") == "") {
-					t.Errorf("%d %s", a.status, a.body)
-					return
-				}
-			}
-		})
-	}
-	w.await("people log out", func() bool { return count() > 20 })
+	people := w.comeAndGo(4)
+	defer people.leave()
+	people.await(t, 20)
 	pair.Primary.Stop()
 	w.await("the node knows", func() bool { return w.do("GET", "/health", "", nil).status == 503 })
 	pair.Promote(t)
-	before := count()
-	w.await("people log out again", func() bool { return count() > before+20 })
-	stop()
+	before := people.ended()
+	people.await(t, 20)
+	ended := people.leave()
 
 	check := func() {
 		t.Helper()

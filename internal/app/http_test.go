@@ -149,6 +149,58 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+func TestSessionPages(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	var want []string
+	for range 5 {
+		want = append(want, w.login("tester").SessionID)
+	}
+	token := w.login("tester").AccessToken
+	slices.Reverse(want)
+	admin := w.login("admin").AccessToken
+	for path, token := range map[string]string{"/api/sessions": token, "/api/users/tester/sessions": admin} {
+		var got []string
+		after := ""
+		for range 3 {
+			page := decode[httpapi.SessionList](t, w.want(w.do("GET", path+"?limit=2"+after, token, nil), 200, ""))
+			for _, s := range page.Sessions {
+				got = append(got, s.ID)
+			}
+			after = "&after=" + page.Next
+		}
+		if len(got) != 6 || !slices.Equal(got[1:], want) || after != "&after=" {
+			t.Errorf("%s: %v, want %v after the newest; the last page ends with %q", path, got, want, after)
+		}
+		for _, bad := range []string{"limit=-1", "limit=1001", "limit=x", "after=x-y"} {
+			if a := w.do("GET", path+"?"+bad, token, nil); a.status != 422 {
+				t.Errorf("%s: %d %s", bad, a.status, a.body)
+			}
+		}
+	}
+}
+
+// Many sessions end in few transactions, each with its line.
+func TestManySessionsEndAtOnce(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	var others []httpapi.Grant
+	for range 230 {
+		others = append(others, w.login("tester"))
+	}
+	mine := w.login("tester")
+	before := w.head()
+	w.want(w.do("DELETE", "/api/sessions", mine.AccessToken, nil), 204, "")
+	if lines := w.head() - before; lines != int64(len(others)) {
+		t.Errorf("%d lines, want %d", lines, len(others))
+	}
+	for _, i := range []int{0, 99, 100, 229} {
+		w.want(w.do("GET", "/api/verify", others[i].AccessToken, nil), 401, "token_revoked")
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: others[i].RefreshToken}), 401, "invalid_refresh_token")
+	}
+	w.verify(mine.AccessToken)
+}
+
 func TestMaxSessionsPerUser(t *testing.T) {
 	w := newWorld(t, func(c *config.Config) { c.Sessions.MaxPerUser = 2 })
 	a, b := w.login("admin"), w.login("admin")

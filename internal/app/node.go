@@ -39,7 +39,8 @@ type Options struct {
 	Logger  *slog.Logger
 	Version string
 	// Terminal is where the password of a first administrator, that the node made
-	// up itself, is written, once. Nil: none is made up.
+	// up itself, is written, once; if it is no terminal, the file with the password is
+	// named there. Nil: none is made up.
 	Terminal io.Writer
 	// Store and State are backends of the program's own, which stay open when the
 	// node ends. Nil: those that the configuration names.
@@ -165,7 +166,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Keys: published, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
-		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed},
+		Feed:   &httpapi.Feed{View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed, Proxies: proxies},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})
@@ -318,14 +319,5 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 	if terminal == nil || len(anybody) > 0 || !cfg.Database.IsSQLite() {
 		return nil
 	}
-	password, err := directory.GeneratePassword(rand.Reader)
-	if err != nil {
-		return err
-	}
-	created, err := d.EnsureAdministrator(ctx, directory.Bootstrap{Username: "admin", Password: password})
-	if err != nil || !created {
-		return err
-	}
-	_, err = fmt.Fprintf(terminal, "\nThis database was empty, so an administrator was made. The password is shown only now:\n\n    username: admin\n    password: %s\n\n", password)
-	return err
+	return n.firstAdministrator(ctx, cfg, terminal)
 }

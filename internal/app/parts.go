@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -121,8 +120,6 @@ func rules(cfg *config.Config) accesstoken.Rules {
 	return accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: Leeway}
 }
 
-const sqliteScheme = "sqlite:"
-
 // makeDataDirectory makes the directory of the default database, so that a first
 // start needs no preparation. Any other directory is the operator's to make: a
 // wrong path should be an error, not an empty database somewhere else.
@@ -130,7 +127,8 @@ func makeDataDirectory(url string) error {
 	if url != config.Default().Database.URL {
 		return nil
 	}
-	dir := filepath.Dir(strings.TrimPrefix(url, sqliteScheme))
+	file, _ := sqldb.SQLiteFile(url)
+	dir := filepath.Dir(file)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("database.url: %w", err)
 	}
@@ -162,7 +160,7 @@ func storageKey(cfg *config.Config) ([]byte, error) {
 		}
 		return key, nil
 	}
-	path, ok := strings.CutPrefix(cfg.Database.URL, sqliteScheme)
+	path, ok := sqldb.SQLiteFile(cfg.Database.URL)
 	if !ok {
 		return nil, errors.New("storage.key: what is sealed in this database needs a storage key; set AUTH_STORAGE_KEY (openssl rand -base64 32)")
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
 // Bounds on how long a client may take, so that slow ones hold nothing up. The
@@ -28,6 +29,10 @@ const (
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
+	// maxStreams is how many requests a connection of HTTP/2 may have under way:
+	// enough for a browser or a proxy, which open another one for more, and few enough
+	// that connections, which the system counts, stay the measure of what is held.
+	maxStreams = 32
 	// shutdownTimeout is how long requests that are under way may take to end
 	// after the listener has closed.
 	shutdownTimeout = 30 * time.Second
@@ -41,22 +46,14 @@ const (
 // name is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
-	listener, err := listen(cfg)
+	listener, err := listen(cfg, logger)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
 
 	front := newFront()
-	server := &http.Server{
-		Handler:           front,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
+	server := newServer(front, logger)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal})
@@ -105,8 +102,22 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	return nil
 }
 
+// newServer makes the server, with its bounds.
+func newServer(h http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
 // listen opens the port, or says in one sentence why not.
-func listen(cfg *config.Config) (net.Listener, error) {
+func listen(cfg *config.Config, logger *slog.Logger) (net.Listener, error) {
 	s := cfg.Server
 	l, err := net.Listen("tcp", s.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -118,14 +129,14 @@ func listen(cfg *config.Config) (net.Listener, error) {
 	if s.TLS.CertFile == "" {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(s.TLS.CertFile, s.TLS.KeyFile)
+	cert, err := newListenerCertificate(s.TLS.CertFile, s.TLS.KeyFile, logger)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("server.tls: %w", err), l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
 	t := &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2", "http/1.1"},
-		Certificates: []tls.Certificate{cert},
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: cert.get,
 	}
 	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {
 		// Clients need none; replicas that ask do (httpapi.KeySets).
@@ -165,8 +176,8 @@ Ctrl-C stops it.
 
 // maskURL leaves out what follows the scheme of a database that needs a password.
 func maskURL(url string) string {
-	if strings.HasPrefix(url, sqliteScheme) {
-		return strings.TrimPrefix(url, sqliteScheme)
+	if file, ok := sqldb.SQLiteFile(url); ok {
+		return file
 	}
 	scheme, _, _ := strings.Cut(url, ":")
 	return scheme

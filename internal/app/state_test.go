@@ -183,7 +183,7 @@ func TestOwnStore(t *testing.T) {
 	if err := db.Ping(t.Context()); err != nil {
 		t.Errorf("the program's database was closed: %v", err)
 	}
-	if _, err := os.Stat(strings.TrimPrefix(cfg.Database.URL, sqliteScheme)); !os.IsNotExist(err) {
+	if _, err := os.Stat(sqliteFile(cfg)); !os.IsNotExist(err) {
 		t.Errorf("another database was made: %v", err)
 	}
 }

@@ -212,6 +212,31 @@ func TestTakeBack(t *testing.T) {
 		revoked(g.AccessToken)
 		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
 	})
+	t.Run("another's session, however its id is written", func(t *testing.T) {
+		for _, write := range []func(string) string{
+			strings.ToUpper,
+			func(id string) string { return strings.ReplaceAll(id, "-", "") },
+			func(id string) string { return "urn:uuid:" + id },
+		} {
+			g := w.login("tester")
+			w.want(take(admin.AccessToken, map[string]any{"session_id": write(g.SessionID)}), 200, "")
+			revoked(g.AccessToken)
+		}
+	})
+	t.Run("ids that nothing of ours has", func(t *testing.T) {
+		g, before := w.login("tester"), w.head()
+		jti := w.verify(g.AccessToken)["jti"].(string)
+		for _, body := range []map[string]any{
+			{"jti": "a"}, {"jti": strings.ToUpper(jti) + "A"}, {"jti": jti + "=="}, {"jti": jti[:21]}, {"jti": jti[:21] + "_"}, {"jti": jti + "\n"}, {"jti": g.SessionID},
+			{"session_id": "a"}, {"session_id": jti}, {"session_id": g.SessionID + "0"}, {"session_id": " " + g.SessionID},
+		} {
+			w.want(take(admin.AccessToken, body), 422, "invalid_request")
+		}
+		if w.head() != before {
+			t.Error("it is in the log")
+		}
+		w.verify(g.AccessToken)
+	})
 	t.Run("another user by name", func(t *testing.T) {
 		g := w.login("tester")
 		w.want(take(admin.AccessToken, map[string]any{"user": "TESTER"}), 200, "")

@@ -52,6 +52,7 @@ type Config struct {
 type Trail struct {
 	cfg    Config
 	failed prometheus.Counter
+	flood  flood
 }
 
 // New makes a Trail and registers its metric.
@@ -59,7 +60,7 @@ func New(cfg Config) (*Trail, error) {
 	if cfg.Retention == 0 {
 		cfg.Retention = DefaultRetention
 	}
-	t := &Trail{cfg: cfg, failed: prometheus.NewCounter(prometheus.CounterOpts{
+	t := &Trail{cfg: cfg, flood: flood{actors: map[string]*refusals{}}, failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "watchword_audit_write_failures_total",
 		Help: "Audit events that are in the log but could not be written to the database.",
 	})}
@@ -73,11 +74,13 @@ func New(cfg Config) (*Trail, error) {
 // to the store. It fills ID and At. When the store does not take it, what happened
 // has happened all the same: the event is in the log, an error beside it, and
 // watchword_audit_write_failures_total counts it. It is written even if ctx is
-// cancelled, so that nobody escapes the trail by hanging up.
+// cancelled, so that nobody escapes the trail by hanging up. Who is refused again and
+// again fills the log, but not the store.
 func (t *Trail) Record(ctx context.Context, e store.AuditEvent) {
 	e, err := t.complete(e)
 	t.log(ctx, e)
-	if err == nil {
+	e, wanted := t.flood.stored(e)
+	if err == nil && wanted {
 		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 		defer cancel()
 		err = t.cfg.Store.AppendAudit(write, e)

@@ -251,3 +251,41 @@ func TestRunSweepsAndEnds(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// Whoever is refused again and again fills the log and not the store; what others do,
+// and what is not refused, is there.
+func TestRefusalsDoNotFillTheStore(t *testing.T) {
+	clock := now
+	f := newTrail(t, newStore(t), func() time.Time { return clock })
+	record := func(actor, outcome string, times int) {
+		for range times {
+			f.Record(t.Context(), store.AuditEvent{Actor: actor, Action: "revoke", Target: "x", Outcome: outcome, Detail: "permission_missing"})
+		}
+	}
+	count := func(actor string, want int) (newest store.AuditEvent) {
+		t.Helper()
+		list := events(t, f, store.AuditQuery{Actor: actor, Limit: 200})
+		if len(list) != want {
+			t.Fatalf("%d events of %s are stored, want %d", len(list), actor, want)
+		}
+		return list[0]
+	}
+	record("flooder", audit.Denied, 1000)
+	record("flooder", audit.Failed, 1000)
+	count("flooder", 30)
+	if lines := strings.Count(f.log.String(), "actor=flooder"); lines != 2000 {
+		t.Errorf("the log has %d", lines)
+	}
+	record("flooder", audit.OK, 5)
+	count("flooder", 35)
+	record("other", audit.Denied, 1)
+	count("other", 1)
+	clock = clock.Add(time.Second)
+	record("flooder", audit.Denied, 100)
+	if e := count("flooder", 36); e.Detail != "1970 refusals before were left out; permission_missing" {
+		t.Errorf("it says %q", e.Detail)
+	}
+	clock = clock.Add(time.Minute)
+	record("flooder", audit.Denied, 100)
+	count("flooder", 66)
+}

@@ -136,20 +136,46 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
-// Behind PgBouncer in transaction mode nothing arrives: it says so once, and
-// whoever listens polls.
+// Behind PgBouncer in transaction mode nothing arrives: it says so once, whoever
+// listens polls, and no connection of the pooler's is left listening.
 func TestPgBouncer(t *testing.T) {
-	url := testenv.PgBouncer(t, testenv.Postgres(t)).URL + "&default_query_exec_mode=exec"
-	e := listen(t, Config{DB: openDB(t, url)})
-	deadline := time.Now().Add(20 * time.Second)
-	for !strings.Contains(e.log.String(), "by polling") {
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing is said about it: %s", e.log)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if n := strings.Count(e.log.String(), "\n"); n != 1 {
-		t.Errorf("%d lines: %s", n, e.log)
+	for _, mode := range []string{"exec", "cache_statement"} {
+		t.Run(mode, func(t *testing.T) {
+			direct := testenv.Postgres(t)
+			url := testenv.PgBouncer(t, direct).URL + "&default_query_exec_mode="
+			e := listen(t, Config{DB: openDB(t, url+mode)})
+			deadline := time.Now().Add(20 * time.Second)
+			for !strings.Contains(e.log.String(), "by polling") {
+				if time.Now().After(deadline) {
+					t.Fatalf("nothing is said about it: %s", e.log)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			if n := strings.Count(e.log.String(), "\n"); n != 1 {
+				t.Errorf("%d lines: %s", n, e.log)
+			}
+			// Sixteen transactions at once are sixteen connections, or all there are.
+			pool := openDB(t, url+"exec")
+			var all sync.WaitGroup
+			for range 16 {
+				all.Go(func() {
+					err := pool.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
+						var listening int
+						if err := q.QueryRow(ctx, "SELECT COUNT(*) FROM pg_listening_channels(), pg_sleep(0.1)").Scan(&listening); err != nil {
+							return err
+						}
+						if listening != 0 {
+							t.Error("a connection listens that somebody else has next")
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+		})
 	}
 }
 

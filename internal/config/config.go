@@ -55,7 +55,8 @@ type Server struct {
 
 // TLS on the listener itself. Without it, put a proxy in front that does TLS.
 type TLS struct {
-	// File with the certificate and its chain, PEM. Needs key_file.
+	// File with the certificate and its chain, PEM. Needs key_file. Both files are
+	// read again when they change, so a renewed certificate needs no restart.
 	CertFile string `yaml:"cert_file"`
 	// File with the certificate's private key, PEM. Needs cert_file.
 	KeyFile string `yaml:"key_file"`
@@ -67,8 +68,9 @@ type Database struct {
 	// (MySQL and MariaDB), with user and password in the URL, percent-encoded.
 	// The schema is created and kept up to date by the node itself.
 	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
-	// The most connections this node opens. All nodes together must stay below
-	// what the database allows.
+	// The most connections this node opens; in a cluster on PostgreSQL it has one
+	// more, on which it hears of news. All nodes together must stay below what the
+	// database allows.
 	MaxConnections int `yaml:"max_connections"`
 	// How long a request waits for a connection before it is answered 503.
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
@@ -214,7 +216,7 @@ type Sessions struct {
 	// idle. Not shorter than tokens.token_duration.
 	Idle time.Duration `yaml:"idle"`
 	// How many sessions a user may have at once; one more ends the oldest.
-	// 0: any number.
+	// 0: no bound but 10000, beyond which the oldest end now and then.
 	MaxPerUser int `yaml:"max_per_user"`
 }
 

@@ -3,6 +3,7 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -334,3 +335,47 @@ func TestEscalationByTwoGrantsAtOnce(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// An id that somebody remembers must not become somebody else's when the one it
+// named is gone.
+func TestEscalationByTheIDOfOneWhoIsGone(t *testing.T) {
+	w, _, delegate := delegated(t)
+	plain := w.user("plain")
+	for form, name := range map[string]string{
+		"id": plain.ID, "capitals": strings.ToUpper(plain.ID), "bare": strings.ReplaceAll(plain.ID, "-", ""),
+		"braces": "{" + plain.ID + "}", "urn": "urn:uuid:" + plain.ID, "wide": strings.ReplaceAll(plain.ID, "0", "\uff10"),
+	} {
+		_, err := w.CreateUser(t.Context(), as(delegate), NewUser{Username: name})
+		if code(err) != "invalid_username" {
+			t.Errorf("a user called by an %s: %v", form, err)
+		}
+		_, err = w.UpdateUser(t.Context(), as(delegate), delegate.ID, UserPatch{Username: &name})
+		if code(err) != "invalid_username" {
+			t.Errorf("a user renamed to an %s: %v", form, err)
+		}
+		if _, err := w.CreateGroup(t.Context(), as(delegate), NewGroup{Name: name}); code(err) != "invalid_name" {
+			t.Errorf("a group called by an %s: %v", form, err)
+		}
+		if _, err := w.CreateClaim(t.Context(), as(delegate), NewClaim{name, "log", "r"}); code(err) != "invalid_name" {
+			t.Errorf("a claim called by an %s: %v", form, err)
+		}
+	}
+	// One who has such a name since before it was refused.
+	old := w.stored(delegate)
+	old.Username, old.NameKey = plain.ID, plain.ID
+	if err := w.Store.Update(t.Context(), func(r store.Records) error { return r.UpdateUser(t.Context(), old) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DeleteUser(t.Context(), System(), plain.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.AddToGroup(t.Context(), System(), plain.ID, "Administrators"); !errors.Is(err, ErrUserNotFound) {
+		t.Errorf("who is gone can be made administrator: %v", err)
+	}
+	if rights := w.claimsOf(delegate); strings.Contains(rights, Superuser) {
+		t.Errorf("the delegate holds %s", rights)
+	}
+	if u, err := w.User(t.Context(), System(), old.ID); err != nil || u.Username != plain.ID {
+		t.Errorf("by the own id comes %+v, %v", u, err)
+	}
+}

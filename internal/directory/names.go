@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"golang.org/x/text/secure/precis"
 	"golang.org/x/text/unicode/norm"
 
@@ -71,6 +72,9 @@ func username(s string) (shown, key string, err error) {
 	if key, err = UsernameKey(s); err != nil {
 		return "", "", err
 	}
+	if looksLikeID(key) {
+		return "", "", problem.New(problem.Invalid, "invalid_username", "a username cannot have the form of an id")
+	}
 	shown, err = precis.UsernameCasePreserved.String(s)
 	if err != nil {
 		return "", "", problem.New(problem.Invalid, "invalid_username", "this username cannot be written in one way only").Because(err)
@@ -83,11 +87,21 @@ func name(what, s string) (shown, key string, err error) {
 	if key, err = nameKey(what, s); err != nil {
 		return "", "", err
 	}
+	if looksLikeID(key) {
+		return "", "", problem.New(problem.Invalid, "invalid_name", "a %s name cannot have the form of an id", what)
+	}
 	shown, err = precis.Nickname.String(s)
 	if err != nil {
 		return "", "", problem.New(problem.Invalid, "invalid_name", "this %s name cannot be written in one way only", what).Because(err)
 	}
 	return shown, key, nil
+}
+
+// looksLikeID says whether a key is a UUID in any of its forms: what names things by
+// id or by name must never take the one for the other.
+func looksLikeID(key string) bool {
+	_, err := uuid.Parse(key)
+	return err == nil
 }
 
 // personName is a first or last name; empty is allowed.

@@ -276,18 +276,6 @@ func TestOneselfMayBeSeen(t *testing.T) {
 	w.want(second(w.GroupsOf(t.Context(), as(u), other.ID)), "permission_missing")
 }
 
-// Nobody takes another's place by taking his id as a name.
-func TestAnIDGoesBeforeAName(t *testing.T) {
-	w := newWorld(t)
-	alice := w.user("alice")
-	if _, err := w.CreateUser(t.Context(), System(), NewUser{Username: alice.ID}); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := w.User(t.Context(), System(), alice.ID); err != nil || got.Username != "alice" {
-		t.Errorf("%+v, %v", got, err)
-	}
-}
-
 func TestLists(t *testing.T) {
 	w := newWorld(t)
 	var want []string

@@ -357,17 +357,16 @@ func findUser(ctx context.Context, r store.Users, ref string) (store.User, error
 	return u, err
 }
 
-// find looks for an id first, so that nobody can take the place of a thing by
-// naming another one as its id.
+// find takes what looks like an id for an id and for nothing else. Were it looked
+// for among the names, too, then an id that somebody remembers could become another
+// one's when the thing it named is gone.
 func find[T any](ctx context.Context, ref string, byID, byName func(context.Context, string) (T, error), fold func(string) (string, error)) (T, error) {
+	var none T
 	if id, err := uuid.Parse(ref); err == nil && id.String() == ref {
-		if t, err := byID(ctx, ref); !errors.Is(err, store.ErrNotFound) {
-			return t, err
-		}
+		return byID(ctx, ref)
 	}
 	key, err := fold(ref)
-	if err != nil {
-		var none T
+	if err != nil || looksLikeID(key) {
 		return none, store.ErrNotFound // nothing can have such a name
 	}
 	return byName(ctx, key)

@@ -8,8 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -84,6 +87,7 @@ func writeGrant(w http.ResponseWriter, r *http.Request, grant login.Grant, err e
 		WriteProblem(w, r, err)
 		return
 	}
+	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1 asks for it beside no-store
 	writeJSON(w, http.StatusOK, Grant{
 		AccessToken: grant.AccessToken, TokenType: "Bearer", ExpiresIn: int64(grant.ExpiresIn / time.Second),
 		RefreshToken: grant.RefreshToken, SessionID: grant.SessionID,
@@ -180,6 +184,8 @@ func headerText(s string) string {
 	return s
 }
 
+var errNoSuchID = problem.New(problem.Invalid, "invalid_request", "nothing has such an id; give it as it stands in the token")
+
 // RevocationRequest is the body of POST /api/revocations: what to take back.
 // Exactly one of jti, token, session_id, user and kid.
 type RevocationRequest struct {
@@ -227,15 +233,23 @@ func (in RevocationRequest) target() (login.Target, error) {
 			named++
 		}
 	}
-	for _, id := range []string{in.TokenID, in.SessionID} {
-		if !canBeID(id) {
-			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "nothing has such an id")
-		}
-	}
 	if named != 1 {
 		return login.Target{}, problem.New(problem.Invalid, "invalid_request", "name exactly one of jti, token, session_id, user and kid")
 	}
 	target := login.Target{TokenID: in.TokenID, Token: in.Token, SessionID: in.SessionID, User: in.User, KeyID: in.KeyID}
+	// What is taken back by its id alone need not exist any more, so its form is all
+	// that can be checked; and it has to be: the log goes by the digest of the id, so
+	// that another spelling would be answered with success and take nothing back.
+	if in.TokenID != "" && !token.IsID(in.TokenID) {
+		return login.Target{}, errNoSuchID
+	}
+	if in.SessionID != "" {
+		id, err := uuid.Parse(in.SessionID)
+		if err != nil {
+			return login.Target{}, errNoSuchID
+		}
+		target.SessionID = id.String()
+	}
 	if in.IssuedBefore != nil {
 		if in.User == "" {
 			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "issued_before goes with user")
@@ -243,12 +257,6 @@ func (in RevocationRequest) target() (login.Target, error) {
 		target.IssuedBefore = time.Time(*in.IssuedBefore)
 	}
 	return target, nil
-}
-
-// canBeID says whether a jti or sid of ours could look so: what is taken back by
-// its id alone need not exist any more, so this is all that can be checked.
-func canBeID(s string) bool {
-	return len(s) <= 64 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
 // NumericDate reads a moment as seconds since 1970 (RFC 7519 §2) or RFC 3339.

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,15 +24,20 @@ import (
 const (
 	// feedPage is how many entries a page has, if the reader does not say. He may ask
 	// for up to feedMaxPage, and gets them unless feedMaxLarge others are being sent
-	// as many. feedBurst is what a stream sends at once. Anybody may ask, and then
-	// read slowly, so what waits to be sent has to be little.
+	// as many. feedBurst is what a stream sends at once, and what a page has while
+	// feedMaxPages longer ones are being sent. Anybody may ask, and then read slowly,
+	// so what waits to be sent has to be little.
 	feedPage     = 1000
 	feedMaxPage  = 10000
 	feedMaxLarge = 16
+	feedMaxPages = 64
 	feedBurst    = 100
 	// feedMaxStreams bounds the event streams of a replica, and the requests that wait:
-	// each is a connection that anybody may open.
+	// each is a connection that anybody may open. One address gets no more than
+	// feedMaxShare of them: many subscribers may stand behind one proxy, but no one
+	// client may keep all others out. This machine's own is a proxy's, and has no share.
 	feedMaxStreams = 10000
+	feedMaxShare   = feedMaxStreams / 4
 	// feedGather is the least time between two parts of a stream that bring news: in
 	// a flood of revocations, what comes in between goes out together. The first one
 	// after a while is sent at once.
@@ -50,7 +57,7 @@ var (
 	errFeedLimit   = problem.New(problem.Malformed, "invalid_limit", "limit must be from 1 to %d", feedMaxPage)
 	errFeedWait    = problem.New(problem.Malformed, "invalid_wait", "wait must be from 0 to %d seconds", int(feedMaxWait/time.Second))
 	errFeedEventID = problem.New(problem.Malformed, "invalid_last_event_id", "Last-Event-ID must be an id that this feed has sent")
-	errFeedFull    = problem.New(problem.Unavailable, "too_many_streams", "this replica serves as many event streams as it can; poll for pages").After(10 * time.Second)
+	errFeedFull    = problem.New(problem.Unavailable, "too_many_streams", "this replica serves as many event streams as it can, or as it gives to one address; poll for pages").After(10 * time.Second)
 )
 
 // Feed is the public feed of what was taken back, answered from memory.
@@ -72,9 +79,14 @@ type Feed struct {
 	// asked for that place of a log (package cluster), or false if the nonce is none.
 	// Nil: there are no peers.
 	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
+	// Proxies are those who say for whom they ask.
+	Proxies Proxies
 
 	streams atomic.Int64 // and waiting requests
-	large   atomic.Int64 // answers of more than feedPage entries
+	mu      sync.Mutex
+	shares  map[string]int // of streams, by client address
+	large   atomic.Int64   // answers of more than feedPage entries
+	pages   atomic.Int64   // answers of more than feedBurst entries
 }
 
 // feedHead is a revoked.Page without the entries.
@@ -110,11 +122,17 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	page, err := f.first(r.Context(), q)
 	if err == nil && q.wait > 0 {
-		page, err = f.await(r.Context(), page, q)
+		page, err = f.await(r, page, q)
 	}
 	if err != nil {
 		WriteProblem(w, r, err)
 		return
+	}
+	if len(page.Entries) > feedBurst {
+		defer f.pages.Add(-1)
+		if f.pages.Add(1) > feedMaxPages {
+			page.Entries, page.More = page.Entries[:feedBurst], true
+		}
 	}
 	f.writePage(w, r, q, page)
 }
@@ -179,11 +197,12 @@ func (f *Feed) first(ctx context.Context, q feedQuery) (revoked.Page, error) {
 // await holds a page back that tells nothing, until there is one that does, or the
 // reader has waited long enough. Then the page says as of when that is true. Where
 // too many wait already, nobody is held back.
-func (f *Feed) await(ctx context.Context, page revoked.Page, q feedQuery) (revoked.Page, error) {
-	defer f.streams.Add(-1)
-	if f.streams.Add(1) > feedMaxStreams {
+func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.Page, error) {
+	leave, ok := f.enter(r)
+	if !ok {
 		return page, nil
 	}
+	defer leave()
 	began := time.Now()
 	enough := time.NewTimer(q.wait)
 	defer enough.Stop()
@@ -205,10 +224,47 @@ func (f *Feed) await(ctx context.Context, page revoked.Page, q feedQuery) (revok
 			over = true
 		case <-f.Done:
 			over = true
-		case <-ctx.Done():
+		case <-r.Context().Done():
 			return page, nil // there is nobody to tell
 		}
 	}
+}
+
+// enter takes a place among the streams, if there is one for the client's address.
+func (f *Feed) enter(r *http.Request) (leave func(), ok bool) {
+	address := network(f.Proxies.Address(r))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.streams.Load() >= feedMaxStreams || address != "" && f.shares[address] >= feedMaxShare {
+		return nil, false
+	}
+	if f.shares == nil {
+		f.shares = map[string]int{}
+	}
+	f.streams.Add(1)
+	f.shares[address]++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.streams.Add(-1)
+		if f.shares[address]--; f.shares[address] == 0 {
+			delete(f.shares, address)
+		}
+	}, true
+}
+
+// network is an address, or the /64 of IPv6, which is what one client has; nothing
+// for this machine.
+func network(address string) string {
+	a, err := netip.ParseAddr(address)
+	switch {
+	case err != nil || a.IsLoopback():
+		return ""
+	case a.Is4():
+		return address
+	}
+	p, _ := a.WithZone("").Prefix(64) // it has 128 bits
+	return p.String()
 }
 
 // writePage writes a page, compressed if that is worth while and understood: of an
@@ -237,22 +293,39 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 	// Not to be stored, and without an ETag: every answer says as of when it is
 	// true, so no two are the same, and an old one would pass for a new one.
 	h.Set("Cache-Control", "no-store")
+	if len(body) >= feedZip && acceptsGzip(r.Header) {
+		h.Set("Content-Encoding", "gzip")
+		body = zipped(body)
+	}
+	writeSlowly(w, http.StatusOK, body)
+}
+
+// writeSlowly gives a client that may be anybody feedWriteTimeout to accept the body.
+func writeSlowly(w http.ResponseWriter, status int, body []byte) {
 	// The server's own deadline may have begun when the request did. One that knows
 	// no deadlines has none to extend.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedWriteTimeout))
-	if len(body) < feedZip || !acceptsGzip(r.Header) {
-		_, _ = w.Write(body) // the client is gone: there is nobody to tell
-		return
-	}
-	h.Set("Content-Encoding", "gzip")
-	z := zippers.Get().(*gzip.Writer)
-	defer zippers.Put(z)
-	z.Reset(w)
-	_, _ = z.Write(body)
-	_ = z.Close()
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client is gone: there is nobody to tell
 }
 
-// zippers are kept: one has a megabyte of tables.
+// zipped is the body in gzip. It is whole before anything is sent: a compressor has
+// a megabyte of tables, which no slow reader may hold, and there are no more of them
+// than can work at once.
+func zipped(body []byte) []byte {
+	zipping <- struct{}{}
+	defer func() { <-zipping }()
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	var out bytes.Buffer
+	z.Reset(&out)
+	_, _ = z.Write(body) // into memory: cannot fail
+	_ = z.Close()
+	return out.Bytes()
+}
+
+var zipping = make(chan struct{}, runtime.GOMAXPROCS(0))
+
 var zippers = sync.Pool{New: func() any {
 	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that there is
 	return z
@@ -273,11 +346,12 @@ func acceptsGzip(h http.Header) bool {
 
 // stream sends events until the reader goes, falls behind, or the replica drains.
 func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {
-	defer f.streams.Add(-1)
-	if f.streams.Add(1) > feedMaxStreams {
+	leave, ok := f.enter(r)
+	if !ok {
 		WriteProblem(w, r, errFeedFull)
 		return
 	}
+	defer leave()
 	page, err := f.first(r.Context(), q)
 	if err != nil {
 		WriteProblem(w, r, err)

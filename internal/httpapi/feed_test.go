@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -500,6 +501,40 @@ func TestFeedHasRoomForSoManyStreams(t *testing.T) {
 	}
 }
 
+// One client leaves room for others, however many addresses of its network it has.
+func TestFeedHasRoomForOthersThanOne(t *testing.T) {
+	f := &Feed{Proxies: Proxies{netip.MustParsePrefix("192.0.2.1/32")}}
+	from := func(address string) *http.Request {
+		r := httptest.NewRequest("GET", "/api/revocations", nil) // its peer is 192.0.2.1
+		r.Header.Set("X-Forwarded-For", address)
+		return r
+	}
+	var leave []func()
+	for i := range feedMaxShare {
+		l, ok := f.enter(from(fmt.Sprintf("2001:db8::%x", i)))
+		if !ok {
+			t.Fatalf("number %d has no room", i)
+		}
+		leave = append(leave, l)
+	}
+	if _, ok := f.enter(from("2001:db8::ffff:1")); ok {
+		t.Error("one address may have more than its share")
+	}
+	for _, other := range []string{"2001:db8:0:1::1", "198.51.100.1", "::1"} {
+		l, ok := f.enter(from(other))
+		if !ok {
+			t.Errorf("%s has no room", other)
+		}
+		leave = append(leave, l)
+	}
+	for _, l := range leave {
+		l()
+	}
+	if f.streams.Load() != 0 || len(f.shares) != 0 {
+		t.Errorf("left are %d, %v", f.streams.Load(), f.shares)
+	}
+}
+
 // TestFeedReachesResourceServers runs the whole way: the log in the database, the
 // view, the feed over HTTP, the client.
 func TestFeedReachesResourceServers(t *testing.T) {
@@ -630,6 +665,17 @@ func TestFeedHasRoomForSoManyLargePages(t *testing.T) {
 	n.feed.large.Store(feedMaxLarge)
 	expect("?limit=5000", feedPage)
 	if left := n.feed.large.Load(); left != feedMaxLarge {
+		t.Errorf("%d are left", left)
+	}
+	n.feed.pages.Store(feedMaxPages - 1)
+	expect("", feedPage)
+	n.feed.pages.Store(feedMaxPages)
+	expect("?limit=5000", feedBurst)
+	expect("?after=0&wait=1", feedBurst)
+	if p := n.page(t, "?after=1190"); len(p.Entries) != 10 || p.More {
+		t.Errorf("what is short comes whole: %d entries, more: %t", len(p.Entries), p.More)
+	}
+	if left := n.feed.pages.Load(); left != feedMaxPages {
 		t.Errorf("%d are left", left)
 	}
 }

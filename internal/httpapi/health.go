@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 // Health answers the probes. The process being alive, its being able to take
@@ -20,6 +22,7 @@ type Health struct {
 	Timeout time.Duration
 
 	draining atomic.Bool
+	asking   singleflight.Group
 }
 
 // BackendHealth is the state of one storage backend.
@@ -50,15 +53,28 @@ func (h *Health) Mount(mux *http.ServeMux) {
 // Drain makes the node say that it takes no more traffic.
 func (h *Health) Drain() { h.draining.Store(true) }
 
-// health asks all backends side by side. What exactly failed is in the log; the
-// endpoint is open and says only that.
+// health says how the backends are. What exactly failed is in the log; the endpoint
+// is open and says only that.
 func (h *Health) health(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), h.Timeout)
+	// Anybody may ask, so all who ask at the same time share one question.
+	shared, cause, _ := h.asking.Do("", func() (any, error) { return h.ask(context.WithoutCancel(r.Context())) })
+	status := http.StatusOK
+	if cause != nil {
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
+		note(w, cause)
+	}
+	writeJSON(w, status, shared)
+}
+
+// ask asks all backends side by side, and returns what went wrong with one of them
+// beside the report.
+func (h *Health) ask(ctx context.Context) (report HealthReport, cause error) {
+	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
-	report := HealthReport{Status: "ok", Backends: make(map[string]BackendHealth, len(h.Backends))}
+	report = HealthReport{Status: "ok", Backends: make(map[string]BackendHealth, len(h.Backends))}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	var cause error
 	for name, ping := range h.Backends {
 		wg.Go(func() {
 			began := time.Now()
@@ -73,13 +89,7 @@ func (h *Health) health(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	wg.Wait()
-	status := http.StatusOK
-	if cause != nil {
-		status = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", "1")
-		note(w, cause)
-	}
-	writeJSON(w, status, report)
+	return report, cause
 }
 
 func (h *Health) alive(w http.ResponseWriter, _ *http.Request) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/directory"
@@ -39,7 +38,7 @@ func New(c Config) (http.Handler, error) {
 	c.KeySets.Mount(mux)
 	c.Feed.Mount(mux)
 	c.Health.Mount(mux)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", metricsHandler(c.Metrics))
 
 	ops := NewOperations(mux, c.Version, c.Login, c.Proxies)
 	(&Sessions{Login: c.Login, Directory: c.Directory}).Register(ops)

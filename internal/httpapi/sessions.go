@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -32,11 +33,27 @@ type Session struct {
 // SessionList is a user's sessions, the newest first.
 type SessionList struct {
 	Sessions []Session `json:"sessions"`
+	Next     string    `json:"next,omitempty" doc:"for after; missing on the last page"`
 }
+
+// SessionPage asks for a part of the list (exported: huma sees no other embedded
+// fields).
+type SessionPage struct {
+	After string `query:"after" maxLength:"128" doc:"next of the page before"`
+	Limit int    `query:"limit" minimum:"0" maximum:"1000" doc:"how many; 0 means 200"`
+}
+
+// sessionPage is how many sessions a page has, if the reader does not say.
+const sessionPage = 200
 
 // PathID is the id in a path (exported: huma sees no other embedded fields).
 type PathID struct {
 	ID string `path:"id" maxLength:"128"`
+}
+
+type userSessions struct {
+	PathID
+	SessionPage
 }
 
 type sessionsOutput struct{ Body SessionList }
@@ -67,8 +84,8 @@ func (s *Sessions) Register(o *Operations) {
 	}, s.endAllOf)
 }
 
-func (s *Sessions) listOwn(ctx context.Context, c caller, _ *struct{}) (*sessionsOutput, error) {
-	return s.list(ctx, c, c.token.Subject)
+func (s *Sessions) listOwn(ctx context.Context, c caller, in *SessionPage) (*sessionsOutput, error) {
+	return s.list(ctx, c, c.token.Subject, *in)
 }
 
 func (s *Sessions) endOwn(ctx context.Context, c caller, in *PathID) (*noContent, error) {
@@ -79,15 +96,15 @@ func (s *Sessions) endOthers(ctx context.Context, c caller, _ *struct{}) (*noCon
 	return nil, s.Login.EndOtherSessions(ctx, c.token, c.client)
 }
 
-func (s *Sessions) listOf(ctx context.Context, c caller, in *PathID) (*sessionsOutput, error) {
+func (s *Sessions) listOf(ctx context.Context, c caller, in *userSessions) (*sessionsOutput, error) {
 	if in.ID == c.token.Subject {
-		return s.list(ctx, c, in.ID)
+		return s.list(ctx, c, in.ID, in.SessionPage)
 	}
 	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsRead, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return s.list(ctx, c, user.ID)
+	return s.list(ctx, c, user.ID, in.SessionPage)
 }
 
 func (s *Sessions) endAllOf(ctx context.Context, c caller, in *PathID) (*noContent, error) {
@@ -98,12 +115,20 @@ func (s *Sessions) endAllOf(ctx context.Context, c caller, in *PathID) (*noConte
 	return nil, s.Login.EndAllSessions(ctx, c.token, user.ID, c.client)
 }
 
-func (s *Sessions) list(ctx context.Context, c caller, userID string) (*sessionsOutput, error) {
+func (s *Sessions) list(ctx context.Context, c caller, userID string, page SessionPage) (*sessionsOutput, error) {
 	sessions, err := s.Login.ListSessions(ctx, userID)
+	if err == nil && page.After != "" {
+		sessions, err = session.After(sessions, page.After)
+	}
 	if err != nil {
 		return nil, err
 	}
-	out := &sessionsOutput{Body: SessionList{Sessions: make([]Session, 0, len(sessions))}}
+	limit := cmp.Or(page.Limit, sessionPage)
+	out := &sessionsOutput{Body: SessionList{Sessions: []Session{}}} // an empty array, not null
+	if len(sessions) > limit {
+		sessions = sessions[:limit]
+		out.Body.Next = sessions[limit-1].Mark()
+	}
 	for _, one := range sessions {
 		out.Body.Sessions = append(out.Body.Sessions, sessionView(one, c.token.SessionID))
 	}

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -126,5 +127,47 @@ func TestResealGoesOn(t *testing.T) {
 				t.Errorf("with the new key alone: %v", err)
 			}
 		})
+	}
+}
+
+// between is a store in which something happens right after the first look at keys.
+type between struct {
+	store.Store
+	then func()
+}
+
+func (b *between) Keys(ctx context.Context) ([]store.Key, error) {
+	rows, err := b.Store.Keys(ctx)
+	if then := b.then; then != nil {
+		b.then = nil
+		then()
+	}
+	return rows, err
+}
+
+// A ring that gives an older key its MAC undoes neither the change of the storage key
+// nor the revocation that happen meanwhile.
+func TestVouchingAgainstResealAndRevocation(t *testing.T) {
+	s, c := newStore(t), &clock{now: start}
+	alone := testConfig(t, s, c)
+	alone.Keys, alone.Box = InDatabase, newBox(t, 1)
+	open(t, alone) // it knows no peers: its rows have no MAC
+	kid, box := rows(t, s)[0].ID, changingBox(t)
+	cfg := testConfig(t, &between{s, func() {
+		if _, err := (Sealed{s, c.Now}).Reseal(t.Context(), box); err != nil {
+			t.Error(err)
+		}
+		if _, err := RevokeIn(t.Context(), s, kid, c.Now()); err != nil {
+			t.Error(err)
+		}
+	}}, c)
+	cfg.Keys, cfg.Box, cfg.Peers = InDatabase, box, &fakePeers{have: map[string]bool{kid: true}}
+	open(t, cfg)
+	after := row(t, s, kid)
+	if after.RevokedAt.IsZero() {
+		t.Error("the revocation is undone")
+	}
+	if _, err := unsealKey(newBox(t, 2), after); err != nil {
+		t.Errorf("the key is sealed under the old storage key again: %v", err)
 	}
 }

@@ -413,7 +413,20 @@ func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 		if k.Sealed == nil || r.held[k.ID] == nil || r.vouched(k) {
 			continue
 		}
-		if err := r.cfg.Store.UpdateKey(ctx, r.authenticate(k)); err != nil && !errors.Is(err, store.ErrNotFound) {
+		// The row is read again: it may have been sealed anew or revoked meanwhile.
+		err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
+			rows, err := r.rows(ctx, rec)
+			if err != nil {
+				return err
+			}
+			for _, now := range rows {
+				if now.ID == k.ID && now.Sealed != nil && !r.vouched(now) {
+					return rec.UpdateKey(ctx, r.authenticate(now))
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			return fmt.Errorf("signing keys: %w", err)
 		}
 		r.changed()

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,6 +46,13 @@ const (
 	// minLife is what must be left of a session for a renewal to be of use: tokens
 	// count whole seconds.
 	minLife = time.Second
+	// MaxSessions is how many sessions a user may have where there is no other bound,
+	// so that nobody makes work without end of his own sessions. It is looked at in
+	// one of boundEvery sign-ins, because that costs a list, and then up to boundStep
+	// are ended.
+	MaxSessions = 10000
+	boundEvery  = 64
+	boundStep   = 256
 	// maxUserAgent bounds what is kept of a client's description, in bytes.
 	maxUserAgent = 256
 )
@@ -97,7 +107,8 @@ type Config struct {
 	RefreshDuration time.Duration
 	// RenewGrace is how long a spent refresh token still gives its successor.
 	RenewGrace time.Duration
-	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound.
+	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound but
+	// MaxSessions.
 	MaxPerUser int
 	// Revoked says whether a session is known to be taken back, though its record
 	// may still be there; nil: of none.
@@ -113,9 +124,9 @@ type Store struct{ Config }
 func New(c Config) *Store { return &Store{c} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
-// of the user beyond MaxPerUser are stopped, the oldest first. They are returned,
-// together with those that were stopped before, because their tokens have still to
-// be taken back.
+// of the user beyond MaxPerUser or MaxSessions are stopped, the oldest first. They
+// are returned, together with those that were stopped before, because their tokens
+// have still to be taken back.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
@@ -143,7 +154,7 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	if _, err := s.State.Create(ctx, key(userID, rec.ID), value, s.life(rec, now)); err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: start: %w", err)
 	}
-	ended, err := s.stopOldest(ctx, userID)
+	ended, err := s.stopOldest(ctx, userID, id)
 	if err != nil {
 		_ = s.End(ctx, userID, rec.ID) // nobody has its refresh token
 		return Session{}, "", nil, err
@@ -258,10 +269,34 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 		}
 		sessions = append(sessions, one)
 	}
-	slices.SortFunc(sessions, func(a, b Session) int {
-		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(sessions, newestFirst)
 	return sessions, nil
+}
+
+// newestFirst is the order of a list; of two sessions that began at the same moment,
+// too, one is always the first.
+func newestFirst(a, b Session) int {
+	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(a.ID, b.ID))
+}
+
+// Mark says where in a list the session stands, for After.
+func (s Session) Mark() string {
+	return strconv.FormatInt(s.CreatedAt.UnixNano(), 36) + "." + s.ID
+}
+
+// After returns those of a list that follow the one of the mark, which need not be
+// there any more.
+func After(sessions []Session, mark string) ([]Session, error) {
+	created, id, _ := strings.Cut(mark, ".")
+	nanos, err := strconv.ParseInt(created, 36, 64)
+	if err != nil {
+		return nil, problem.New(problem.Invalid, "invalid_cursor", "this is not where a page ended").Because(err)
+	}
+	at, found := slices.BinarySearchFunc(sessions, Session{ID: id, CreatedAt: time.Unix(0, nanos)}, newestFirst)
+	if found {
+		at++
+	}
+	return sessions[at:], nil
 }
 
 // Stop ends a session: it cannot be renewed any more. The record stays, so that
@@ -334,9 +369,13 @@ func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err er
 
 // stopOldest looks after the new session was written, so that of two sign-ins at
 // the same moment at least one sees both. All agree on which are the oldest.
-func (s *Store) stopOldest(ctx context.Context, userID string) (ended []Session, err error) {
-	if s.MaxPerUser == 0 {
-		return nil, nil
+func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
+	limit, most := s.MaxPerUser, math.MaxInt
+	if limit == 0 {
+		if started[0]%boundEvery != 0 { // a random byte
+			return nil, nil
+		}
+		limit, most = MaxSessions, boundStep
 	}
 	sessions, err := s.List(ctx, userID)
 	if err != nil {
@@ -344,18 +383,20 @@ func (s *Store) stopOldest(ctx context.Context, userID string) (ended []Session,
 	}
 	slices.SortStableFunc(sessions, func(a, b Session) int { return cmp.Compare(b.Turn, a.Turn) })
 	live := 0
-	for _, one := range sessions { // the newest first
-		if !one.Ended && (s.Revoked == nil || !s.Revoked(one.ID)) {
-			if live++; live <= s.MaxPerUser {
-				continue
-			}
+	beyond := slices.DeleteFunc(sessions, func(one Session) bool { // the newest first
+		if one.Ended || s.Revoked != nil && s.Revoked(one.ID) {
+			return false
 		}
-		if err := s.Stop(ctx, userID, one.ID); err != nil {
+		live++
+		return live <= limit
+	})
+	beyond = beyond[max(0, len(beyond)-most):]
+	for _, old := range beyond {
+		if err := s.Stop(ctx, userID, old.ID); err != nil {
 			return nil, err
 		}
-		ended = append(ended, one)
 	}
-	return ended, nil
+	return beyond, nil
 }
 
 // life is how long the record may lie unused: until the absolute end, but no

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -307,6 +308,67 @@ func TestMaxPerUserDoesNotEndTheNewest(t *testing.T) {
 			if want := max(0, i-1); len(ended) != min(want, 1) {
 				t.Errorf("%v ahead: sign-in %d ended %d", ahead, i, len(ended))
 			}
+		}
+	}
+}
+
+// Where nothing is configured, a user's sessions have a bound all the same.
+func TestNobodyHasSessionsWithoutEnd(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range MaxSessions + 100 {
+		sess := Session{ID: uuid.NewString(), UserID: b.user, CreatedAt: b.clock.now.Add(time.Duration(i-2*MaxSessions) * time.Second)}
+		value, err := json.Marshal(record{Session: sess})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State.Create(t.Context(), key(b.user, sess.ID), value, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ended []Session
+	looked := 0
+	for tries := 0; ended == nil; tries++ {
+		if tries > 100*boundEvery {
+			t.Fatal("nothing ends")
+		}
+		var err error
+		if _, _, ended, err = b.Start(t.Context(), b.user, 0, "", ""); err != nil {
+			t.Fatal(err)
+		}
+		looked++
+	}
+	left := b.live(t)
+	if len(left) != MaxSessions+100+looked-len(ended) || len(left) < MaxSessions {
+		t.Errorf("left are %d, ended %d", len(left), len(ended))
+	}
+	if want := min(boundStep, 100+looked); len(ended) != want || !ended[0].CreatedAt.Before(left[len(left)-1].CreatedAt) {
+		t.Errorf("%d have ended, want the %d oldest", len(ended), want)
+	}
+}
+
+func TestAListGoesOnAfterItsMark(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range 7 {
+		if i%3 == 0 { // some begin at the same moment
+			b.clock.advance(time.Second)
+		}
+		b.start(t)
+	}
+	all, err := b.List(t.Context(), b.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range all {
+		for name, list := range map[string][]Session{"all": all, "without the one of the mark": slices.Delete(slices.Clone(all), i, i+1)} {
+			rest, err := After(list, s.Mark())
+			if err != nil || !slices.Equal(rest, all[i+1:]) {
+				t.Errorf("%s, after number %d come %d, %v", name, i, len(rest), err)
+			}
+		}
+	}
+	for _, bad := range []string{"", "x-y", "!.a", strings.Repeat("z", 40)} {
+		if _, err := After(all, bad); err == nil {
+			t.Errorf("%q is a mark", bad)
 		}
 	}
 }

@@ -5,8 +5,8 @@ import "io/fs"
 // SetMigrations puts others in the place of the binary's own.
 func (db *DB) SetMigrations(files fs.FS) { db.files = files }
 
-// Migrations are the binary's own.
-func Migrations() fs.FS { return migrationFiles }
+// MigrationFiles are the binary's own.
+func MigrationFiles() fs.FS { return migrationFiles }
 
 // Columns are the names of the columns.
 func (r *Rows) Columns() ([]string, error) { return r.rows.Columns() }

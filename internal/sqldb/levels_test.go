@@ -130,7 +130,7 @@ func TestLevelsHoldMigrations(t *testing.T) {
 				t.Parallel()
 				files := fstest.MapFS{"migrations/09999_test_expand.sql": {Data: []byte("-- +goose Up\n" + sql + ";\n")}}
 				for _, path := range migrations(t) {
-					data, err := fs.ReadFile(sqldb.Migrations(), path)
+					data, err := fs.ReadFile(sqldb.MigrationFiles(), path)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -147,7 +147,7 @@ func TestLevelsHoldMigrations(t *testing.T) {
 }
 
 func migrations(t *testing.T) []string {
-	files, err := fs.Glob(sqldb.Migrations(), "migrations/*.sql")
+	files, err := fs.Glob(sqldb.MigrationFiles(), "migrations/*.sql")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNoNotifications: this database has none, or what stands in front of it (such
-// as PgBouncer in transaction mode) does not pass them on.
+// ErrNoNotifications: this database has none, or a pooler stands in front of it, such
+// as PgBouncer, which in transaction mode does not pass them on.
 var ErrNoNotifications = errors.New("sqldb: no notifications come through here")
 
 const (
@@ -45,6 +45,11 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 		defer cancel()
 		conn.Close(ctx) // whether it says goodbye or not, it is closed
 	}()
+	if direct, err := isDirect(ctx, conn); err != nil {
+		return fmt.Errorf("sqldb: listen: %w", err)
+	} else if !direct {
+		return ErrNoNotifications
+	}
 	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
 		return fmt.Errorf("sqldb: listen: %w", err)
 	}
@@ -70,6 +75,15 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 			}
 		}
 	}
+}
+
+// isDirect says whether the connection leads to one backend of the server. A pooler
+// gives clients a process id of its own making; it would leave LISTEN behind on a
+// connection that somebody else has next.
+func isDirect(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	var backend uint32
+	err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&backend)
+	return backend == conn.PgConn().PID(), err
 }
 
 // prove sends a notification through the pool and waits for it.

@@ -33,9 +33,12 @@ var migrationFiles embed.FS
 // versions is goose's table of what has been applied.
 const versions = "schema_versions"
 
-// migrationLock is the key of the advisory lock on PostgreSQL, and in the name of
-// the one on MySQL.
+// migrationLock is the key of the advisory lock on PostgreSQL.
 const migrationLock = 0x7761746368776f72 // "watchwor"
+
+// mysqlLock is the name of the lock on MySQL. Names there are the server's, not the
+// database's, and have at most 64 characters.
+const mysqlLock = "CONCAT('watchword ', MD5(DATABASE()))"
 
 // A Migration is one step of the schema.
 type Migration struct {
@@ -54,7 +57,7 @@ func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := db.migrations()
+	all, err := migrationsOf(db.files)
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +131,11 @@ func (db *DB) checkNewer(ctx context.Context, has, newest int64) error {
 	return nil
 }
 
-// migrations lists the files in their order.
-func (db *DB) migrations() ([]Migration, error) {
-	entries, err := fs.ReadDir(db.files, "migrations")
+// Migrations are all that this binary knows, in their order.
+func Migrations() ([]Migration, error) { return migrationsOf(migrationFiles) }
+
+func migrationsOf(files fs.FS) ([]Migration, error) {
+	entries, err := fs.ReadDir(files, "migrations")
 	if err != nil {
 		return nil, err
 	}
@@ -164,9 +169,8 @@ func (m *migrationTx) SessionLock(ctx context.Context, conn *sql.Conn) error {
 		}
 		return execOn(ctx, conn, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock))
 	default:
-		// The name is the server's, not the database's.
 		var got sql.NullInt64
-		err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(CONCAT('watchword ', DATABASE()), 600)").Scan(&got)
+		err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+mysqlLock+", 600)").Scan(&got)
 		if err == nil && got.Int64 != 1 {
 			err = errors.New("another process has been migrating for ten minutes")
 		}
@@ -177,7 +181,7 @@ func (m *migrationTx) SessionLock(ctx context.Context, conn *sql.Conn) error {
 // SessionUnlock commits if the migration is recorded, which goose does last.
 func (m *migrationTx) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	if m.dialect == MySQL {
-		return execOn(ctx, conn, "DO RELEASE_LOCK(CONCAT('watchword ', DATABASE()))")
+		return execOn(ctx, conn, "DO RELEASE_LOCK("+mysqlLock+")")
 	}
 	var done bool
 	err := conn.QueryRowContext(ctx, fmt.Sprintf("SELECT COUNT(*) > 0 FROM %s WHERE version_id = %d", versions, m.version)).Scan(&done)

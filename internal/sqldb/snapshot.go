@@ -38,7 +38,7 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	all, err := db.migrations()
+	all, err := migrationsOf(db.files)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,13 @@ import (
 // so that more than there are processors only cost memory.
 const sqliteReaders = 4
 
+// SQLiteFile returns the name of the file behind a sqlite: URL, and whether it is
+// one. sqlite:path and sqlite://path are the same.
+func SQLiteFile(url string) (string, bool) {
+	path, ok := strings.CutPrefix(url, "sqlite:")
+	return strings.TrimPrefix(path, "//"), ok
+}
+
 // openSQLite opens the file, and makes it, with mode 0600, when it is not there.
 //
 // One connection writes, several read: in WAL mode neither waits for the other,
@@ -29,8 +36,7 @@ const sqliteReaders = 4
 // failure; for the death of this process alone NORMAL would do. Those who wait share
 // one (commits), which is what makes that bearable.
 func (db *DB) openSQLite(ctx context.Context) error {
-	path := strings.TrimPrefix(db.cfg.URL, "sqlite:")
-	path = strings.TrimPrefix(path, "//")
+	path, _ := SQLiteFile(db.cfg.URL)
 	if path == "" || strings.HasPrefix(path, ":memory:") {
 		return errors.New("sqlite needs the path of a file: sqlite:data/watchword.db")
 	}

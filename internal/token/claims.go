@@ -29,13 +29,23 @@ type Claims struct {
 	User map[string]string
 }
 
+// idBytes is how long a jti is before it is written.
+const idBytes = 16
+
 // NewID makes a jti: 128 random bits.
 func NewID(random io.Reader) (string, error) {
-	var id [16]byte
+	var id [idBytes]byte
 	if _, err := io.ReadFull(random, id[:]); err != nil {
 		return "", fmt.Errorf("token: randomness: %w", err)
 	}
 	return base64.RawURLEncoding.EncodeToString(id[:]), nil
+}
+
+// IsID says whether s is a jti as NewID writes it, to the letter: what is taken back
+// goes by the digest of its name, and another spelling has another one.
+func IsID(s string) bool {
+	id, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	return err == nil && len(id) == idBytes && len(s) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
 // encode gives the payload: its members in the order of their names, times as

@@ -15,3 +15,11 @@ import (
 func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) {
 	storetest.Run(t, name, open)
 }
+
+// A RegistryStore is a store for a cluster.
+type RegistryStore = storetest.RegistryStore
+
+// RunRegistry is Run for what a cluster needs in addition.
+func RunRegistry(t *testing.T, name string, open func(t *testing.T) (a, b RegistryStore)) {
+	storetest.RunRegistry(t, name, open)
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -125,7 +126,8 @@ func BenchmarkFeedSubscribers(b *testing.B) {
 
 		heard, before := revocations.Load(), watchword.cpu(b)
 		for i := range takenBack {
-			r := post(watchword, "/api/revocations", map[string]string{"jti": fmt.Sprint("token-", i)})
+			jti := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "token-%010d", i))
+			r := post(watchword, "/api/revocations", map[string]string{"jti": jti})
 			r.Header.Set("Authorization", "Bearer "+grants[0].AccessToken)
 			res, err := watchword.client.Do(r)
 			if err != nil || res.StatusCode != http.StatusOK {

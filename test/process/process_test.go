@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // binary is the command, built once. It has the race detector when the tests
@@ -87,28 +89,42 @@ func freeAddress(t *testing.T) string {
 func start(t *testing.T, dir string, env ...string) *node {
 	t.Helper()
 	n := launch(t, dir, env...)
+	n.awaitReady()
+	return n
+}
+
+func (n *node) awaitReady() {
+	n.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		resp, err := http.Get(n.url + "/readyz")
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == 200 {
-				return n
+				return
 			}
 		}
 		select {
 		case <-n.ended:
-			t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
+			n.t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
 		case <-time.After(2 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it is not ready: %v\n%s", err, n.log)
+			n.t.Fatalf("it is not ready: %v\n%s", err, n.log)
 		}
 	}
 }
 
 // launch runs `watchword serve` in dir.
 func launch(t *testing.T, dir string, env ...string) *node {
+	t.Helper()
+	n := prepare(t, dir, env...)
+	n.begin()
+	return n
+}
+
+// prepare is launch without the begin.
+func prepare(t *testing.T, dir string, env ...string) *node {
 	t.Helper()
 	address := freeAddress(t)
 	n := &node{t: t, dir: dir, url: "http://" + address, out: &output{}, log: &output{}, ended: make(chan struct{})}
@@ -120,15 +136,19 @@ func launch(t *testing.T, dir string, env ...string) *node {
 	}, env...)
 	n.cmd.Stdout, n.cmd.Stderr = n.out, n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return n
+}
+
+func (n *node) begin() {
+	n.t.Helper()
 	if err := n.cmd.Start(); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
 	go func() {
 		n.waitErr = n.cmd.Wait()
 		close(n.ended)
 	}()
-	t.Cleanup(func() { n.kill() })
-	return n
+	n.t.Cleanup(func() { n.kill() })
 }
 
 // kill is kill -9.
@@ -195,42 +215,109 @@ func (n *node) login(username, password string) grant {
 	return g
 }
 
-var shownPassword = regexp.MustCompile(`(?m)^\s*password: (\S+)$`)
+var shownPassword = regexp.MustCompile(`(?m)^\s*password: (\S+)\r?$`)
 
+const passwordFile = "data/watchword.db.admin-password"
+
+// adminPassword is what the first start has left.
+func (n *node) adminPassword() string {
+	n.t.Helper()
+	password, err := os.ReadFile(filepath.Join(n.dir, passwordFile))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(password))
+}
+
+// Standard output that is no terminal ends in some log: the password is not in it.
 func TestFirstStart(t *testing.T) {
 	dir := t.TempDir()
 	n := start(t, dir)
-	match := shownPassword.FindStringSubmatch(n.out.String())
-	if match == nil {
-		t.Fatalf("no password on the terminal:\n%s", n.out)
-	}
-	n.login("admin", match[1])
-	for _, want := range []string{n.url, "curl", "/api/login"} {
+	password := n.adminPassword()
+	n.login("admin", password)
+	for _, want := range []string{passwordFile, n.url, "curl", "/api/login"} {
 		if !strings.Contains(n.out.String(), want) {
-			t.Errorf("the terminal does not say %q:\n%s", want, n.out)
+			t.Errorf("the start does not say %q:\n%s", want, n.out)
 		}
 	}
 	if err := n.stop(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
-	if strings.Contains(n.log.String(), match[1]) {
-		t.Error("the password is in the log")
+	if strings.Contains(n.log.String()+n.out.String(), password) {
+		t.Error("the password is in what it has said")
 	}
-	for _, file := range []string{"data/watchword.db", "data/watchword.db.key"} {
-		info, err := os.Stat(filepath.Join(dir, file))
+	files, err := filepath.Glob(filepath.Join(dir, "data", "*"))
+	if err != nil || len(files) < 3 {
+		t.Errorf("it has left %v, %v", files, err)
+	}
+	for _, file := range files {
+		info, err := os.Stat(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Mode().Perm() != 0o600 {
+		if info.Mode().Perm() != 0o600 || strings.HasSuffix(file, ".partial") {
 			t.Errorf("%s has mode %v", file, info.Mode())
 		}
 	}
+	if err := os.Remove(filepath.Join(dir, passwordFile)); err != nil {
+		t.Fatal(err)
+	}
 
 	again := start(t, dir)
-	if shownPassword.MatchString(again.out.String()) {
-		t.Error("a second start shows a password")
+	if strings.Contains(again.out.String(), "password in") {
+		t.Error("a second start makes a password")
 	}
-	again.login("admin", match[1])
+	again.login("admin", password)
+	if _, err := os.Stat(filepath.Join(dir, passwordFile)); err == nil {
+		t.Error("a second start writes a password")
+	}
+}
+
+// On a terminal it is shown there and stands in no file.
+func TestFirstStartOnATerminal(t *testing.T) {
+	dir := t.TempDir()
+	terminal, screen := openTerminal(t)
+	n := prepare(t, dir)
+	n.cmd.Stdout = terminal
+	go func() { _, _ = io.Copy(n.out, screen) }() // ends when the terminal closes
+	n.begin()
+	n.awaitReady()
+	var shown []string
+	for deadline := time.Now().Add(30 * time.Second); shown == nil; time.Sleep(10 * time.Millisecond) {
+		if shown = shownPassword.FindStringSubmatch(n.out.String()); shown == nil && time.Now().After(deadline) {
+			t.Fatalf("no password on the terminal:\n%s", n.out)
+		}
+	}
+	n.login("admin", shown[1])
+	if strings.Contains(n.log.String(), shown[1]) {
+		t.Error("the password is in the log")
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "data", "*password*")); err != nil || len(files) > 0 {
+		t.Errorf("there is %v, %v", files, err)
+	}
+}
+
+// openTerminal returns a terminal and what somebody sees on it (pty(7)).
+func openTerminal(t *testing.T) (terminal, screen *os.File) {
+	t.Helper()
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { screen.Close() })
+	fd := int(screen.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if terminal, err = os.OpenFile(fmt.Sprint("/dev/pts/", number), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return terminal, screen
 }
 
 // What was answered 2xx is there after kill -9 at any moment.

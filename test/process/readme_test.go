@@ -15,7 +15,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := start(t, t.TempDir())
-	password := shownPassword.FindStringSubmatch(n.out.String())[1]
+	password := n.adminPassword()
 	var script strings.Builder
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
 		if strings.Contains(block[1], "curl") {

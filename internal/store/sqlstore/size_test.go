@@ -217,13 +217,20 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 			done := errors.New("rolled back")
 			err := db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
 				if db.Dialect() == sqldb.MySQL {
+					var plans []func()
 					before := mysqlReads(t, q)
-					if err := operation(t, ctx, records{q: q}); err != nil {
+					err := operation(t, ctx, records{q: watched{q, func(query string, args []any) {
+						plans = append(plans, func() { mysqlPlan(t, q, query, args) })
+					}}})
+					if err != nil {
 						return err
 					}
 					// Asking for the counters counts, too, but less than 20.
 					if n := mysqlReads(t, q) - before; n > most {
 						t.Errorf("%d rows are read", n)
+					}
+					for _, plan := range plans {
+						plan()
 					}
 				} else if err := operation(t, ctx, records{q: watched{q, func(query string, args []any) { plan(t, q, query, args) }}}); err != nil {
 					return err
@@ -405,6 +412,33 @@ func numbered(query string) string {
 		query = strings.Replace(query, "?", fmt.Sprint("$", n), 1)
 	}
 	return query
+}
+
+// mysqlPlan lets no statement look at all rows of a table that has many.
+func mysqlPlan(t *testing.T, q sqldb.Q, query string, args []any) {
+	rows, err := q.Query(t.Context(), "EXPLAIN "+query, args...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, query)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		// id, select_type, table, type, possible_keys, key, key_len, ref, rows, Extra
+		var step [10]sql.NullString
+		dest := make([]any, len(step))
+		for i := range step {
+			dest[i] = &step[i]
+		}
+		if err := rows.Scan(dest...); err != nil {
+			t.Fatal(err)
+		}
+		table, how := step[2].String, step[3].String
+		if n, _ := strconv.Atoi(step[8].String); how == "ALL" && n > most && !strings.HasPrefix(table, "<") {
+			t.Errorf("a scan of %s, some %d rows\n%s", table, n, query)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // mysqlReads is how many rows the storage engine has handed to this connection.

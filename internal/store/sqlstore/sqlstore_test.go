@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -36,7 +37,7 @@ func TestMariaDB(t *testing.T) {
 func conform(t *testing.T, name string, fresh func(t *testing.T) (url string)) {
 	url := fresh(t)
 	open := func() *sqldb.DB {
-		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute}) // 32 callers on a busy machine
 		if err != nil {
 			t.Fatal(err)
 		}
