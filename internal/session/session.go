@@ -316,10 +316,12 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 		if err := json.Unmarshal(stored.Value, &rec); err != nil {
 			return fmt.Errorf("session: decode: %w", err)
 		}
-		// Once it is over, no token of it lives.
-		life := rec.ExpiresAt.Sub(s.Now())
-		if rec.Ended || life < state.MinTTL {
+		if rec.Ended {
 			return nil
+		}
+		life := rec.ExpiresAt.Sub(s.Now())
+		if life < state.MinTTL { // it is over, and no token of it lives
+			return s.End(ctx, userID, id)
 		}
 		// Without the hashes a replica that does not know Ended renews nothing either.
 		rec.Ended, rec.Current, rec.Recent = true, nil, nil
