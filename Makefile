@@ -36,6 +36,7 @@ vet: ## go vet
 
 lint: ## staticcheck
 	@$(TOOL) staticcheck ./...
+	@cd test/interop && $(GO) tool -modfile=../../tools.mod staticcheck ./...
 
 tidy: ## Fail if go.mod does not say what is used
 	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy -diff) || exit 1; done

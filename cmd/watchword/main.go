@@ -24,8 +24,8 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	err := newRoot().ExecuteContext(ctx)
-	stop()
 	if err != nil {
 		os.Exit(report(os.Stderr, err))
 	}

@@ -173,18 +173,21 @@ func (c *peerClients) close() {
 	}
 }
 
-// peerRoots are the certificates in a file; nil means the system's.
-func peerRoots(file string) (*x509.CertPool, error) {
+// peerRoots are those who vouch for peers.
+func peerRoots(file string) (*x509.CertPool, error) { return certificates("cluster.ca_file", file) }
+
+// certificates are those in the file that a key names; nil means the system's.
+func certificates(key, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("cluster.ca_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("cluster.ca_file: there is no certificate in %s", file)
+		return nil, fmt.Errorf("%s: there is no certificate in %s", key, file)
 	}
 	return roots, nil
 }

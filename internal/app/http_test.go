@@ -31,6 +31,8 @@ func TestBadInput(t *testing.T) {
 		{"invalid UTF-8", login, "{\"username\":\"\xff\",\"password\":\"b\"}", 400, "malformed_json"},
 		{"nested without end", login, strings.Repeat(`{"username":`, 5000), 400, "malformed_json"},
 		{"oversized", login, `{"username":"` + strings.Repeat("a", 65<<10) + `"}`, 413, "body_too_large"},
+		{"as large as may be", login, `{"username":"` + strings.Repeat("a", 64<<10-len(`{"username":""}`)) + `"}`, 422, "invalid_request"},
+		{"a byte larger", login, `{"username":"` + strings.Repeat("a", 64<<10-len(`{"username":""}`)+1) + `"}`, 413, "body_too_large"},
 		{"wrong type", login, `{"username":1,"password":"b"}`, 422, "invalid_request"},
 		{"unknown field", login, `{"username":"a","password":"b","admin":true}`, 422, "invalid_request"},
 		{"missing field", login, `{"username":"a"}`, 422, "invalid_request"},
@@ -42,6 +44,8 @@ func TestBadInput(t *testing.T) {
 		{"a name twice", users, `{"username":"a","username":"b"}`, 400, "malformed_json"},
 		{"invalid UTF-8", users, "{\"username\":\"\xff\"}", 400, "malformed_json"},
 		{"oversized", users, `{"username":"` + strings.Repeat("a", 65<<10) + `"}`, 413, "body_too_large"},
+		{"as large as may be", users, `{"username":"` + strings.Repeat("a", 64<<10-len(`{"username":""}`)) + `"}`, 422, "invalid_username"},
+		{"a byte larger", users, `{"username":"` + strings.Repeat("a", 64<<10-len(`{"username":""}`)+1) + `"}`, 413, "body_too_large"},
 		{"wrong type", users, `{"username":1}`, 422, "invalid_request"},
 		{"unknown field", users, `{"username":"a","superuser":true}`, 422, "invalid_request"},
 		{"missing field", users, `{"email":"a@example.com"}`, 422, "invalid_request"},
@@ -60,6 +64,9 @@ func TestBadInput(t *testing.T) {
 			var p httpapi.Problem
 			if err := json.Unmarshal(a.body, &p); err != nil || p.Type != "about:blank" || p.Status != c.status || p.Title == "" || p.Detail == "" || p.Code == "" {
 				t.Errorf("not a problem by RFC 9457: %s", a.body)
+			}
+			if strings.Contains(p.Detail, "httpapi.") {
+				t.Errorf("the detail speaks of our types: %s", p.Detail)
 			}
 		})
 	}

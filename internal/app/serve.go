@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -21,23 +20,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
-// Bounds on how long a client may take, so that slow ones hold nothing up. The
-// feed's streams set their own.
-const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 15 * time.Second
-	writeTimeout      = 30 * time.Second
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 32 << 10
-	// maxStreams is how many requests a connection of HTTP/2 may have under way:
-	// enough for a browser or a proxy, which open another one for more, and few enough
-	// that connections, which the system counts, stay the measure of what is held.
-	maxStreams = 32
-	// shutdownTimeout is how long requests that are under way may take to end
-	// after the listener has closed.
-	shutdownTimeout = 30 * time.Second
-)
-
 // Serve runs a node until ctx ends, and then drains it: no request that was
 // accepted is dropped. What it says to a person goes to terminal, its log to
 // standard error.
@@ -46,21 +28,19 @@ const (
 // name is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
-	listener, err := listen(cfg, logger)
+	d, err := openDoor(cfg, logger)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-
-	front := newFront()
-	server := newServer(front, logger)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
 	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal})
-	if err != nil {
-		return errors.Join(err, server.Close())
+	if ctx.Err() != nil && err != nil {
+		logger.Info("stopped before it was ready")
+		return d.slam()
 	}
-	front.open(node.Handler())
+	if err != nil {
+		return errors.Join(err, d.slam())
+	}
+	d.front.open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	go watch(watching, file, logger, func() {
@@ -72,62 +52,46 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 		node.Reload(next)
 	})
 	if err := node.WaitReady(ctx); err != nil && ctx.Err() == nil {
-		return errors.Join(err, server.Close(), node.Close())
+		return errors.Join(err, d.slam(), node.Close())
 	}
 	if ctx.Err() == nil {
 		// The first administrator's hash took memory that is not needed again.
 		debug.FreeOSMemory()
-		logger.Info("ready", "address", listener.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
+		logger.Info("ready", "address", d.gate.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
 		welcome(terminal, cfg)
 	}
 
 	select {
-	case err := <-served:
+	case err := <-d.served:
 		return errors.Join(fmt.Errorf("server: %w", err), node.Close())
 	case <-ctx.Done():
 	}
 	logger.Info("draining", "delay", cfg.Server.DrainDelay)
 	node.Drain()
+	d.front.drain()
 	time.Sleep(cfg.Server.DrainDelay)
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	err = server.Shutdown(deadline)
-	if err != nil {
-		err = fmt.Errorf("some requests did not end within %v: %w", shutdownTimeout, err)
-	}
-	if err := errors.Join(err, node.Close()); err != nil {
+	if err := errors.Join(d.close(ctx), node.Close()); err != nil {
 		return err
 	}
 	logger.Info("stopped")
 	return nil
 }
 
-// newServer makes the server, with its bounds.
-func newServer(h http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-}
-
 // listen opens the port, or says in one sentence why not.
-func listen(cfg *config.Config, logger *slog.Logger) (net.Listener, error) {
+func listen(cfg *config.Config, logger *slog.Logger) (*gate, error) {
 	s := cfg.Server
-	l, err := net.Listen("tcp", s.Address)
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false) // Linux has no filter for its sockets; see refuse
+	l, err := plain.Listen(context.Background(), "tcp", s.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("server.address: %s is in use by another program; stop that one or choose another address (WATCHWORD_SERVER_ADDRESS)", s.Address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("server.address: %w", err)
 	}
+	tcp := l.(*net.TCPListener) // as it is for "tcp"
 	if s.TLS.CertFile == "" {
-		return l, nil
+		return &gate{Listener: l, tcp: tcp}, nil
 	}
 	cert, err := newListenerCertificate(s.TLS.CertFile, s.TLS.KeyFile, logger)
 	if err != nil {
@@ -145,7 +109,7 @@ func listen(cfg *config.Config, logger *slog.Logger) (net.Listener, error) {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
-	return tls.NewListener(l, t), nil
+	return &gate{Listener: tls.NewListener(l, t), tcp: tcp}, nil
 }
 
 // NewLogger makes the node's log.

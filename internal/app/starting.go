@@ -17,6 +17,7 @@ var errStarting = problem.New(problem.Unavailable, "starting", "this server is s
 type front struct {
 	node     atomic.Pointer[http.Handler]
 	starting *http.ServeMux
+	draining atomic.Bool
 }
 
 func newFront() *front {
@@ -28,7 +29,15 @@ func newFront() *front {
 // open lets requests through to the node.
 func (f *front) open(node http.Handler) { f.node.Store(&node) }
 
+// drain makes every further answer end its connection, so that the next request
+// comes by a new one, to another replica if there is a load balancer. In HTTP/2 that
+// is a GOAWAY, which says which requests are still answered.
+func (f *front) drain() { f.draining.Store(true) }
+
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
 	node := f.node.Load()
 	switch {
 	case node != nil:

@@ -47,16 +47,25 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	case "memory":
 		return &shared{memstate.New(now), nil, nothing, false, nil}, nil
 	case "sql":
-		return &shared{sqlstate.New(db, now), nil, nothing, false, nil}, nil
+		durable := sqlstate.New(db, now)
+		if !cfg.Cluster.Enabled {
+			return &shared{durable, nil, nothing, false, nil}, nil
+		}
+		// Another replica may have been given Redis already, or have it still.
+		return &shared{tiered.Beside(durable, now, logger), nil, nothing, false, nil}, nil
 	}
-	redis, err := redisstate.Open(cfg.Redis.URL)
+	roots, err := certificates("redis.ca_file", cfg.Redis.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	redis, err := redisstate.OpenTrusting(cfg.Redis.URL, roots)
 	if err != nil {
 		return nil, err
 	}
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis", redis}
 	if backend == "tiered" { // which does not need Redis to start
 		s.Store, err = tiered.New(tiered.Config{
-			Fast: redis, Durable: sqlstate.New(db, now), Now: now, Logger: logger, Registerer: registerer,
+			Fast: redis, Durable: sqlstate.New(db, now), Secret: []byte(cfg.Cluster.Secret), Now: now, Logger: logger, Registerer: registerer,
 		})
 		if err != nil {
 			return nil, errors.Join(err, redis.Close())
@@ -112,6 +121,7 @@ func (n *Node) sweepState(ctx context.Context) {
 
 // sweep deletes what has expired, in small steps, unless another replica does so
 // or has just done so: who gets the lease keeps it to its end, and stops by then.
+// That there was more to delete is no error.
 func sweep(ctx context.Context, s state.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepFor)
 	defer cancel()
@@ -121,8 +131,13 @@ func sweep(ctx context.Context, s state.Store) error {
 	case err != nil:
 		return err
 	}
-	for {
-		if swept, err := s.Sweep(ctx, sweepBatch); err != nil || swept < sweepBatch {
+	for progress := false; ; {
+		swept, err := s.Sweep(ctx, sweepBatch)
+		progress = progress || swept > 0
+		switch {
+		case progress && errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return nil
+		case err != nil, swept < sweepBatch:
 			return err
 		}
 	}

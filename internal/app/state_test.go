@@ -52,6 +52,17 @@ func TestStateInRedis(t *testing.T) {
 	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, "")
 }
 
+func TestRedisOverTLS(t *testing.T) {
+	ca := testenv.NewCA(t)
+	url, file := testenv.RedisTLS(t, ca).URL, filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, []byte(ca.PEM), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.Redis.CAFile, c.State.Backend = url, file, "redis" })
+	w.signedIn()
+	w.wantBackend("redis", "ok")
+}
+
 // A logout is for good although Redis forgets it, as in a failover, or when it
 // starts from an older snapshot; also when all tokens from then have expired.
 func TestRedisBringsNoSessionBack(t *testing.T) {
@@ -121,6 +132,35 @@ func TestRedisAloneMustAnswer(t *testing.T) {
 	_, err := New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.HasPrefix(err.Error(), "redis.url: Redis does not answer; start it, or set state.backend to tiered") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// While state.backend is changed from replica to replica, one without Redis ends
+// the use of copies before it writes.
+func TestSQLBesideTiered(t *testing.T) {
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: testenv.Postgres(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	truth, control := sqlstate.New(db, time.Now), state.Key{Kind: "tier_control", Owner: "cluster", ID: "cache"}
+	if _, err := truth.Put(t.Context(), control, []byte("on generation server"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, clusterSecret
+	s, err := openState(t.Context(), cfg, db, nil, time.Now, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(t.Context(), state.Key{Kind: "test", Owner: "o", ID: "i"}, nil, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := truth.Get(t.Context(), control); err != nil || string(r.Value) != "off" {
+		t.Errorf("the others go on reading copies: %q, %v", r.Value, err)
 	}
 }
 
@@ -256,6 +296,34 @@ func TestSweepOneReplicaAtATime(t *testing.T) {
 	if sweepers.Load() != 2 {
 		t.Errorf("%d swept after the lease", sweepers.Load()-1)
 	}
+}
+
+// A backlog that is longer than the time for it is no error, but that nothing could
+// be deleted in that time is.
+func TestSweepOfALongBacklog(t *testing.T) {
+	for _, batches := range []int{0, 3} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		err := sweep(ctx, &backlog{Store: memstate.New(time.Now), batches: batches})
+		if (err == nil) != (batches > 0) {
+			t.Errorf("after %d batches: %v", batches, err)
+		}
+	}
+}
+
+// A backlog lets some batches go, and then takes longer than anybody waits.
+type backlog struct {
+	state.Store
+	batches int
+}
+
+func (b *backlog) Sweep(ctx context.Context, limit int) (int, error) {
+	if b.batches > 0 {
+		b.batches--
+		return limit, nil
+	}
+	<-ctx.Done()
+	return 0, state.ErrUnavailable.Because(ctx.Err())
 }
 
 // A sweeping counts what Sweep does.

@@ -83,6 +83,10 @@ type Redis struct {
 	// percent-encoded. A cluster: more of its nodes as ?addr=host:port&addr=….
 	// Sentinel: the Sentinels in the same way, and &master_set=name.
 	URL string `yaml:"url" env:"REDIS_URL" secret:"password"`
+	// PEM certificates of who vouches for the servers of a rediss:// URL, if not one
+	// that the system trusts. Each server must have a certificate for the name or
+	// address by which the URL, the cluster, or the Sentinels know it.
+	CAFile string `yaml:"ca_file"`
 }
 
 // State is where sessions and other things that expire are kept.

@@ -44,6 +44,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"database.max_connections":   "25",
 		"database.acquire_timeout":   "3s",
 		"redis.url":                  "rediss://u:p%40ss@r1:6379/1?addr=r2:6379",
+		"redis.ca_file":              "/etc/tls/redis.pem",
 		"state.backend":              "redis",
 		"storage.key":                strings.Repeat("0123456789abcdef", 4),
 		"storage.previous_keys":      strings.Repeat("1123456789abcdef", 4) + "," + strings.Repeat("2123456789abcdef", 4),

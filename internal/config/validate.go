@@ -253,6 +253,9 @@ func (c *Config) validateState(v *validator) {
 	case backend == "redis" || backend == "tiered":
 		v.problem("redis.url", "state.backend %s needs it: write redis://host:6379, or leave state.backend at auto", backend)
 	}
+	if c.Redis.CAFile != "" && !strings.HasPrefix(c.Redis.URL, "rediss://") {
+		v.problem("redis.ca_file", "redis.url does not say TLS; write rediss://host:6379")
+	}
 }
 
 // KeysIn is tokens.keys, with auto decided.

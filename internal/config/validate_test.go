@@ -60,6 +60,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"Redis of another scheme", "redis: {url: 'http://cache:6379'}", "redis.url: it begins with redis:// or rediss://"},
 		{"Redis password with an @", "redis: {url: 'redis://u:secr@et@cache:6379'}",
 			"redis.url: there are two @ in it; write @ in a user name or password as %40"},
+		{"who vouches for a Redis without TLS", "redis: {url: 'redis://cache:6379', ca_file: a}", "redis.ca_file: redis.url does not say TLS; write rediss://host:6379"},
 		{"state in Redis without one", "state: {backend: redis}",
 			"redis.url: state.backend redis needs it: write redis://host:6379, or leave state.backend at auto"},
 		{"tiered state without Redis", "state: {backend: tiered}",

@@ -8,7 +8,11 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -48,13 +52,10 @@ type HasherConfig struct {
 	Rand  io.Reader
 }
 
-// A Hasher computes password hashes, Argon2id (RFC 9106) as PHC strings. Whoever
-// asks how often, hashes in work take no more than Workers × Memory. Package argon2
-// takes fresh memory for every hash, so that finished ones are garbage, of which
-// the runtime keeps about as much again at its default GOGC (measured: 76 MiB at
-// most for 64 logins at once, 2 workers and 19 MiB). Collecting by hand would
-// bring that to 57 MiB, but costs more than it saves once the process holds much
-// else; GOMEMLIMIT does the same without.
+// A Hasher computes password hashes, Argon2id (RFC 9106) as PHC strings. However
+// many are asked for, those in work take no more than Workers × Memory, and what
+// finished ones leave behind, because package argon2 takes fresh memory for every
+// hash, less than that once more: see collect.
 type Hasher struct {
 	cost     cost
 	rand     io.Reader
@@ -62,7 +63,15 @@ type Hasher struct {
 	budget   *semaphore.Weighted // KiB
 	limit    int64               // KiB: the whole budget
 	dummy    string
+
+	left       atomic.Int64 // KiB that finished hashes have left behind
+	collecting sync.Mutex
+	idle       *time.Timer // gives memory back when no hash has ended for idleAfter
 }
+
+// idleAfter is long enough that a replica with few logins does not spend its time
+// on giving back what it needs again.
+const idleAfter = 10 * time.Second
 
 // NewHasher makes a Hasher.
 func NewHasher(c HasherConfig) (*Hasher, error) {
@@ -83,6 +92,8 @@ func NewHasher(c HasherConfig) (*Hasher, error) {
 		limit:    int64(c.Workers) * int64(c.Memory),
 	}
 	h.budget = semaphore.NewWeighted(h.limit)
+	h.idle = time.AfterFunc(idleAfter, debug.FreeOSMemory)
+	h.idle.Stop()
 	// Random bytes in place of a hash: no password leads to them, and comparing
 	// with them costs what comparing with a real hash costs.
 	random := make([]byte, saltBytes+hashBytes)
@@ -142,6 +153,7 @@ func (h *Hasher) compute(ctx context.Context, password string, e encoded, size i
 		return nil, err
 	}
 	defer h.budget.Release(weight)
+	defer h.collect(weight)
 	hash := e.cost.compute(password, e.salt, size)
 	// A hash of a former, cheaper cost takes as long as one of today's, or a wrong
 	// password would tell that there is such a user.
@@ -149,6 +161,33 @@ func (h *Hasher) compute(ctx context.Context, password string, e encoded, size i
 		rest.compute(password, e.salt, size)
 	}
 	return hash, nil
+}
+
+// collect has the garbage collected when finished hashes have left as much as the
+// workers may take, instead of when the heap has doubled, in which the runtime counts
+// what is in work. Who finishes meanwhile waits, so that it does not become more. It
+// costs a millisecond or two after hashes of 24 ms each. Once the process holds more
+// of other things than that, collecting costs more, and the runtime, which then
+// lets as much garbage be, is left alone.
+func (h *Hasher) collect(kib int64) {
+	h.idle.Reset(idleAfter)
+	allowed := max(h.limit, liveHeap()-h.limit)
+	if h.left.Add(kib) < allowed {
+		return
+	}
+	h.collecting.Lock()
+	defer h.collecting.Unlock()
+	if left := h.left.Load(); left >= allowed {
+		runtime.GC()
+		h.left.Add(-left)
+	}
+}
+
+// liveHeap is what the last collection found in use, in KiB.
+func liveHeap() int64 {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64() >> 10)
 }
 
 // cost is what one hash costs.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -18,6 +19,7 @@ const MaxBody = 64 << 10
 
 var (
 	errTooLarge  = problem.New(problem.TooLarge, "body_too_large", "the body is larger than %d KiB", MaxBody>>10)
+	errTooSlow   = problem.New(problem.TimedOut, "request_timeout", "the body did not come in time")
 	errMalformed = problem.New(problem.Malformed, "malformed_json", "the body is not one well-formed JSON object")
 )
 
@@ -30,6 +32,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			return errTooLarge
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return errTooSlow.Because(err)
 		}
 		return errMalformed.Because(err)
 	}
@@ -48,7 +53,10 @@ func decodeStrict(body []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		e := problem.New(problem.Invalid, "invalid_request", "the body does not fit").Because(err)
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			e.Detail = fmt.Sprintf("%s must be of type %s", wrong.Field, wrong.Type)
+			e.Detail = "the body must be one JSON object"
+			if wrong.Field != "" {
+				e.Detail = fmt.Sprintf("%s must be of type %s", wrong.Field, wrong.Type)
+			}
 		} else {
 			e.Detail = "the body has " + trimJSON(err)
 		}

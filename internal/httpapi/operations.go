@@ -76,6 +76,8 @@ func asProblem(_ huma.Context, _ string, v any) (any, error) {
 	switch m.Status {
 	case http.StatusBadRequest:
 		body.Code = errMalformed.Code
+	case http.StatusRequestTimeout:
+		body.Code, body.Detail = errTooSlow.Code, errTooSlow.Detail
 	case http.StatusRequestEntityTooLarge:
 		body.Code, body.Detail = errTooLarge.Code, errTooLarge.Detail
 	}
@@ -103,7 +105,7 @@ type callerKey struct{}
 
 // register adds an endpoint for holders of a token.
 func register[I, O any](o *Operations, op huma.Operation, f func(context.Context, caller, *I) (*O, error)) {
-	op.MaxBodyBytes = MaxBody
+	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body of this size, too
 	op.Security = []map[string][]string{{"bearer": {}}}
 	op.Middlewares = huma.Middlewares{o.authenticate}
 	huma.Register(o.api, op, func(ctx context.Context, in *I) (*O, error) {

@@ -2,12 +2,14 @@ package httpapi
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
 // Problem is the body of every error (RFC 9457 §3), with a stable code.
@@ -25,6 +27,7 @@ var statusOf = map[problem.Kind]int{
 	problem.Internal:        http.StatusInternalServerError,
 	problem.Invalid:         http.StatusUnprocessableEntity,
 	problem.Malformed:       http.StatusBadRequest,
+	problem.TimedOut:        http.StatusRequestTimeout,
 	problem.Unauthenticated: http.StatusUnauthorized,
 	problem.Denied:          http.StatusForbidden,
 	problem.NotFound:        http.StatusNotFound,
@@ -34,9 +37,15 @@ var statusOf = map[problem.Kind]int{
 	problem.Unavailable:     http.StatusServiceUnavailable,
 }
 
+var errFull = problem.New(problem.Unavailable, "database_full",
+	"the database has no space left, so that nothing can be written; its operator must make some").After(10 * time.Second)
+
 // answer is the one place where an error becomes a status, headers and a body.
 func answer(err error) (Problem, http.Header) {
 	e := problem.From(err)
+	if e.Kind == problem.Unavailable && errors.Is(err, sqldb.ErrFull) {
+		e = errFull // whatever could not be written
+	}
 	status := statusOf[e.Kind]
 	header := http.Header{}
 	switch e.Kind {

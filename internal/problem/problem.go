@@ -17,6 +17,7 @@ const (
 	Internal        Kind = iota // 500: ours; the detail is not shown
 	Invalid                     // 422: the request can never work as it is
 	Malformed                   // 400: the request cannot be read
+	TimedOut                    // 408: the client sent too slowly
 	Unauthenticated             // 401
 	Denied                      // 403
 	NotFound                    // 404

@@ -179,9 +179,9 @@ func (s *Store) Renew(ctx context.Context, presented string) (Session, string, e
 		if err != nil {
 			return Session{}, "", fmt.Errorf("session: renew: %w", err)
 		}
-		var rec record
-		if err := json.Unmarshal(stored.Value, &rec); err != nil {
-			return Session{}, "", fmt.Errorf("session: decode: %w", err)
+		rec, err := read(stored)
+		if err != nil {
+			return Session{}, "", err
 		}
 		now := s.Now()
 		next, changed, err := s.rotate(&rec, token, now)
@@ -218,7 +218,8 @@ func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next ref
 		return refreshToken{}, false, ErrEnded
 	}
 	spent := hash(token.secret[:])
-	rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return now.Sub(r.At) >= s.RenewGrace })
+	// Replicas' clocks differ a little, so that a moment ago may seem to come yet.
+	rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return now.Sub(r.At).Abs() >= s.RenewGrace })
 	if equal(rec.Current, spent) {
 		if len(rec.Recent) >= maxRecent {
 			return refreshToken{}, false, ErrTooFast.After(s.RenewGrace)
@@ -416,9 +417,19 @@ func key(userID, id string) state.Key {
 }
 
 func decode(stored state.Record) (Session, error) {
+	rec, err := read(stored)
+	return rec.Session, err
+}
+
+// read reads a record, and makes sure that it is of the session under whose name
+// it was found.
+func read(stored state.Record) (record, error) {
 	var rec record
 	if err := json.Unmarshal(stored.Value, &rec); err != nil {
-		return Session{}, fmt.Errorf("session: decode: %w", err)
+		return record{}, fmt.Errorf("session: decode: %w", err)
 	}
-	return rec.Session, nil
+	if key(rec.UserID, rec.ID) != stored.Key {
+		return record{}, errors.New("session: the record is another session's")
+	}
+	return rec, nil
 }

@@ -507,3 +507,57 @@ func TestClip(t *testing.T) {
 		}
 	}
 }
+
+// What a backend holds under a session's name, and was not written here, opens
+// nothing.
+func TestForeignRecord(t *testing.T) {
+	b := newBench(t, nil)
+	_, refresh := b.start(t)
+	token, err := parseRefreshToken(refresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := key(token.userID(), token.sessionID())
+	original, err := b.State.Get(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*record){
+		"another user":    func(r *record) { r.UserID = uuid.NewString() },
+		"another session": func(r *record) { r.ID = uuid.NewString() },
+		"spent in the time to come": func(r *record) {
+			r.Current = hash([]byte("another"))
+			r.Recent = []rotation{{Spent: hash(token.secret[:]), Salt: make([]byte, 32), At: b.clock.Now().Add(time.Hour)}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var rec record
+			if err := json.Unmarshal(original.Value, &rec); err != nil {
+				t.Fatal(err)
+			}
+			change(&rec)
+			value, err := json.Marshal(rec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.State.Put(t.Context(), k, value, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if s, next, err := b.Renew(t.Context(), refresh); err == nil || next != "" {
+				t.Errorf("it renews %+v", s)
+			}
+		})
+	}
+}
+
+// Two replicas' clocks differ: what one has just spent, seems to come yet to the
+// other, and has its successor all the same.
+func TestGraceOnASlowerClock(t *testing.T) {
+	b := newBench(t, nil)
+	_, first := b.start(t)
+	second := b.renew(t, first)
+	b.clock.advance(-3 * time.Second)
+	if again := b.renew(t, first); again != second {
+		t.Error("another successor")
+	}
+}

@@ -156,7 +156,7 @@ func (c *commits) together(batch []*write) bool {
 			return false
 		}
 	}
-	if err := sqlTx.Commit(); err != nil {
+	if err := t.commit(); err != nil {
 		all(err, false)
 	}
 	return true

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 )
 
 var (
 	// ErrBusy: no connection could be had in time, or the database refused for
 	// now. Nothing was written; trying later may work.
 	ErrBusy = errors.New("the database is busy or away")
+	// ErrFull: there is no space for what was to be written. It is an ErrBusy, too.
+	ErrFull = fmt.Errorf("%w: no space is left", ErrBusy)
 	// ErrUnique: the row's key is taken.
 	ErrUnique = errors.New("the key is taken")
 	// ErrRetry: the transaction must be run again from its beginning. InTx does
@@ -31,6 +34,7 @@ const (
 	unique       // a unique or primary key is taken
 	retry        // deadlock, serialization failure: rolled back, run again
 	refused      // the server, or the disk, will not do it now; rolled back
+	full         // refused, because there is no space
 	lost         // the connection ended; a statement may have run or not
 	noTable      // the table does not exist
 )
@@ -73,6 +77,9 @@ func (p *pool) explain(ctx context.Context, err error, harmless bool) error {
 		return fmt.Errorf("sqldb: %w: %w", ErrUnique, err)
 	case k == retry:
 		return fmt.Errorf("sqldb: %w: %w", ErrRetry, err)
+	case k == full:
+		p.full.Store(time.Now().UnixNano())
+		return fmt.Errorf("sqldb: %w: %w", ErrFull, err)
 	case k == refused, harmless && (k == lost || ctx.Err() != nil):
 		return fmt.Errorf("sqldb: %w: %w", ErrBusy, err)
 	}

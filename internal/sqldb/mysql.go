@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -46,6 +47,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	// Too long a value is an error, not cut off.
 	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+	// A client that has gone is not noticed by a server that waits for a lock.
+	cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int(db.LockTimeout().Seconds()))
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
 		return err
 	}
@@ -72,8 +75,9 @@ func mysqlKind(err error) kind {
 			return retry
 		case 1146: // ER_NO_SUCH_TABLE
 			return noTable
+		case 1021, 1114: // ER_DISK_FULL, ER_RECORD_FILE_FULL
+			return full
 		case 1040, 1203, 1226, // too many connections
-			1114,             // ER_RECORD_FILE_FULL
 			1205,             // ER_LOCK_WAIT_TIMEOUT; has waited long already
 			1290, 1792, 1836: // read-only
 			return refused

@@ -111,10 +111,42 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // Dialect says which SQL the database speaks.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
-// Ping asks whether the database answers.
+// fullFor is for how long a server that had no space for a write is said to have
+// none, unless another write finds some sooner. In a cluster one comes every second.
+const fullFor = time.Minute
+
+// LockTimeout is how long a server lets a statement wait for a lock: shorter than
+// the caller waits for the statement, so that what a caller has given up is not
+// done much later. MySQL counts whole seconds.
+//
+// MySQL is told with each connection. PostgreSQL is not, because PgBouncer would
+// hand the setting to others: a statement that needs the bound says so itself.
+func (db *DB) LockTimeout() time.Duration {
+	return max((db.cfg.Timeout - time.Second).Truncate(time.Second), time.Second)
+}
+
+// Ping asks whether the database answers, and takes what is written. As long as no
+// write has failed for want of space, it does not write; reading goes on without.
 func (db *DB) Ping(ctx context.Context) error {
+	if since := db.writer.full.Load(); since != 0 {
+		if db.dialect == SQLite {
+			return db.probe(ctx)
+		}
+		if time.Since(time.Unix(0, since)) < fullFor {
+			return fmt.Errorf("sqldb: %w", ErrFull)
+		}
+	}
 	var one int
 	return db.QueryRow(ctx, "SELECT 1").Scan(&one)
+}
+
+// probe writes to the file, to see whether there is space again.
+func (db *DB) probe(ctx context.Context) error {
+	_, err := db.Exec(ctx, "PRAGMA user_version = 0")
+	if err == nil {
+		db.writer.full.Store(0)
+	}
+	return err
 }
 
 // Close ends all connections.

@@ -26,6 +26,8 @@ type pool struct {
 	mu       sync.Mutex
 	stmts    map[string]*sql.Stmt
 
+	full atomic.Int64 // when a write last found no space, in Unix nanoseconds; 0: one found some since
+
 	waiting atomic.Int64 // callers that wait for a slot now
 	waits   atomic.Int64 // that had to, ever
 	waited  atomic.Int64 // nanoseconds, all together

@@ -73,11 +73,13 @@ func postgresKind(err error) kind {
 		return retry
 	case "42P01": // undefined_table
 		return noTable
+	case "53100": // disk_full
+		return full
 	case "25006", // read_only_sql_transaction: the primary became a standby
 		"55P03": // lock_not_available
 		return refused
 	}
-	if strings.HasPrefix(e.Code, "53") { // insufficient resources: disk, memory
+	if strings.HasPrefix(e.Code, "53") { // insufficient resources: connections, memory
 		return refused
 	}
 	return other

@@ -132,6 +132,9 @@ func (p *pool) exec(ctx context.Context, query string, args []any) (int64, error
 	}
 	n, err := affected(run.ExecContext(down, args...))
 	p.watch(query, args, err)
+	if err == nil && n > 0 {
+		p.full.Store(0)
+	}
 	return n, p.explain(ctx, err, false)
 }
 

@@ -173,9 +173,10 @@ func sqliteKind(err error) kind {
 	}
 	switch code & 0xff {
 	// Busy: busy_timeout has passed already, so trying again at once is no use.
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL,
-		sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
 		return refused
+	case sqlite3.SQLITE_FULL:
+		return full
 	}
 	return other
 }

@@ -86,13 +86,14 @@ func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx co
 	if err := ctx.Err(); err != nil {
 		return p.explain(ctx, err, true) // nobody waits for it any more
 	}
-	return p.explain(ctx, sqlTx.Commit(), false)
+	return p.explain(ctx, t.commit(), false)
 }
 
 // A tx is the Q inside a transaction.
 type tx struct {
 	pool    *pool
 	tx      *sql.Tx
+	wrote   bool     // a row
 	missing []string // queries that were not prepared yet
 	retry   error    // the first error that asked for another run
 }
@@ -106,7 +107,17 @@ func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	}
 	n, err := affected(t.runner(down, query).ExecContext(down, args...))
 	t.pool.watch(query, args, err)
+	t.wrote = t.wrote || n > 0
 	return n, t.explain(ctx, err)
+}
+
+// commit ends the transaction and knows then whether there was space.
+func (t *tx) commit() error {
+	err := t.tx.Commit()
+	if err == nil && t.wrote {
+		t.pool.full.Store(0)
+	}
+	return err
 }
 
 func (t *tx) Query(ctx context.Context, query string, args ...any) (*Rows, error) {

@@ -31,15 +31,50 @@ func StartRedis(t testing.TB, options ...string) *Server {
 	return s
 }
 
+// RedisTLS starts a Redis server for this test that speaks TLS alone. Its
+// certificate is one of ca's.
+func RedisTLS(t testing.TB, ca *CA) *Server {
+	t.Helper()
+	s := newRedis(t, rand.Text())
+	s.useTLS(t, ca, "127.0.0.1")
+	s.Start(t)
+	t.Cleanup(s.Stop)
+	s.URL = fmt.Sprintf("rediss://:%s@%s/0", s.secret, s.Addr)
+	return s
+}
+
 // RedisCluster starts a Redis Cluster of three primaries for this test, each
 // with a third of the slots. The URL of each names all of them.
 func RedisCluster(t testing.TB, options ...string) []*Server {
+	t.Helper()
+	nodes := redisCluster(t, nil, options...)
+	for i, s := range nodes {
+		s.URL = fmt.Sprintf("redis://:%s@%s/0?addr=%s&addr=%s", s.secret, s.Addr, nodes[(i+1)%3].Addr, nodes[(i+2)%3].Addr)
+	}
+	return nodes
+}
+
+// RedisClusterTLS is RedisCluster over TLS. The URL names the first node alone, as
+// localhost, for which no other one has a certificate.
+func RedisClusterTLS(t testing.TB, ca *CA) (url string) {
+	t.Helper()
+	first := redisCluster(t, ca)[0]
+	return fmt.Sprintf("rediss://:%s@localhost:%s/0", first.secret, first.port())
+}
+
+func redisCluster(t testing.TB, ca *CA, options ...string) []*Server {
 	t.Helper()
 	secret := rand.Text()
 	var nodes []*Server
 	for range 3 {
 		_, bus, _ := net.SplitHostPort(freeAddr(t))
 		s := newRedis(t, secret, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", bus}, options...)...)
+		switch {
+		case ca != nil && len(nodes) == 0:
+			s.useTLS(t, ca, "127.0.0.1", "localhost")
+		case ca != nil:
+			s.useTLS(t, ca, "127.0.0.1")
+		}
 		s.Start(t)
 		t.Cleanup(s.Stop)
 		nodes = append(nodes, s)
@@ -50,12 +85,11 @@ func RedisCluster(t testing.TB, options ...string) []*Server {
 			redisDo(t, nodes[0], "CLUSTER", "MEET", "127.0.0.1", s.port(), bus)
 		}
 	}
-	for i, s := range nodes {
+	for _, s := range nodes {
 		await(t, "the cluster", func() bool {
 			info := redisDo(t, s, "CLUSTER", "INFO")
 			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_size:3")
 		})
-		s.URL = fmt.Sprintf("redis://:%s@%s/0?addr=%s&addr=%s", secret, s.Addr, nodes[(i+1)%3].Addr, nodes[(i+2)%3].Addr)
 	}
 	return nodes
 }
@@ -122,13 +156,20 @@ func newRedis(t testing.TB, secret string, options ...string) *Server {
 	s := newServer(t, "redis", "KILL")
 	s.secret = secret
 	s.command = func() []string {
-		return append([]string{
+		args := append([]string{
 			program(t, "redis-server"), "--bind", "127.0.0.1", "--port", s.port(), "--requirepass", s.secret,
 			"--dir", s.dir, "--save", "", "--daemonize", "no",
 		}, options...)
+		if s.tls != nil {
+			args = append(append(args, s.tls...), "--port", "0", "--tls-port", s.port())
+		}
+		return args
 	}
 	s.answers = func(ctx context.Context) error {
 		s.URL = fmt.Sprintf("redis://:%s@%s/0", s.secret, s.Addr)
+		if s.tls != nil { // ours is known by its password and directory
+			s.URL = fmt.Sprintf("rediss://:%s@%s/0?skip_verify=true", s.secret, s.Addr)
+		}
 		info, err := redisAsk(ctx, s.URL, "INFO", "persistence")
 		if err != nil {
 			return err
@@ -146,6 +187,17 @@ func newRedis(t testing.TB, secret string, options ...string) *Server {
 		return nil
 	}
 	return s
+}
+
+// useTLS lets a Redis that has not started speak TLS alone, with a certificate for
+// these names and addresses.
+func (s *Server) useTLS(t testing.TB, ca *CA, names ...string) {
+	t.Helper()
+	cert, key := ca.issue(t, names...)
+	s.tls = []string{
+		"--tls-cert-file", s.write(t, "cert.pem", cert), "--tls-key-file", s.write(t, "key.pem", key),
+		"--tls-ca-cert-file", s.write(t, "ca.pem", ca.PEM), "--tls-auth-clients", "no", "--tls-cluster", "yes",
+	}
 }
 
 // redisAsk asks one server one thing.

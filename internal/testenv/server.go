@@ -33,6 +33,7 @@ type Server struct {
 	command func() []string                 // what to run
 	answers func(ctx context.Context) error // nil: it is up, and it is ours
 	secret  string                          // the password; nobody else's server knows it
+	tls     []string                        // Redis: options, if it speaks TLS alone
 	signal  string                          // what ends it at once
 	mu      sync.Mutex
 	process *process

@@ -129,8 +129,12 @@ func cacheKey(generation string, k state.Key) string {
 }
 
 // cacheScript returns the text of a generation's script, and its name.
+//
+// A script with a first line of this kind (Redis 7) is refused by a server that
+// takes no writes, unless the line says that it makes none: so one that has become
+// a replica, and has its new primary's copies, answers nobody.
 func cacheScript(generation string) (text, sha string) {
-	text = "-- " + generation + cacheBody
+	text = "#!lua\n-- " + generation + cacheBody
 	sum := sha1.Sum([]byte(text))
 	return text, hex.EncodeToString(sum[:])
 }

@@ -2,6 +2,7 @@ package redisstate
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -44,10 +45,17 @@ var _ state.Store = (*Store)(nil)
 // Open returns a store on the server that url names; see ClientOption. It does
 // not wait for the server: as long as that is away, operations fail, and they
 // succeed once it is there.
-func Open(url string) (*Store, error) {
+func Open(url string) (*Store, error) { return OpenTrusting(url, nil) }
+
+// OpenTrusting is Open with those who vouch for the servers of a rediss:// URL; nil:
+// whom the system trusts.
+func OpenTrusting(url string, roots *x509.CertPool) (*Store, error) {
 	options, err := ClientOption(url)
 	if err != nil {
 		return nil, err
+	}
+	if options.TLSConfig != nil {
+		options.TLSConfig.RootCAs = roots // the Sentinels' as well: it is the same
 	}
 	return &Store{options: options}, nil
 }
@@ -62,6 +70,10 @@ func ClientOption(text string) (rueidis.ClientOption, error) {
 	parsed, err2 := url.Parse(text)
 	if err1 != nil || err2 != nil {
 		return options, errors.New("redis.url: it must be redis://user:password@host:port/db or rediss://…, special characters in a password written as %XX")
+	}
+	if options.TLSConfig != nil {
+		// The first host's: each server has a name of its own, by which it is dialled.
+		options.TLSConfig.ServerName = ""
 	}
 	options.Dialer.Timeout = Timeout
 	options.ConnWriteTimeout = Timeout

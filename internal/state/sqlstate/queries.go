@@ -12,6 +12,7 @@ import (
 // queries are the statements in the words of one dialect. What they do with the
 // clock is written {ms} and {µs}: the time in microseconds, by whole milliseconds
 // for records. Each stands for an argument nowMillis or nowMicros in its place.
+// {bound} ends the condition of what writes records; see bound.
 type queries struct {
 	get, put, create, replace, swap, take, delete string
 	list, deleteOwned                             string
@@ -22,17 +23,18 @@ type queries struct {
 
 const oneRecord = " WHERE kind = ? AND owner = ? AND id = ?"
 
-func newQueries(d sqldb.Dialect) queries {
+func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
+	insert := insertRecord(d)
 	q := queries{
 		get:         "SELECT kind, owner, id, value, version, expires_at FROM state_records" + oneRecord + " AND expires_at > {ms}",
 		put:         insert,
 		create:      insert,
-		replace:     "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND expires_at <= {ms}",
-		swap:        "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND version = ? AND expires_at > {ms}",
-		take:        "DELETE FROM state_records" + oneRecord + " AND version = ?",
-		delete:      "DELETE FROM state_records" + oneRecord,
+		replace:     "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND expires_at <= {ms}{bound}",
+		swap:        "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND version = ? AND expires_at > {ms}{bound}",
+		take:        "DELETE FROM state_records" + oneRecord + " AND version = ?{bound}",
+		delete:      "DELETE FROM state_records" + oneRecord + "{bound}",
 		list:        "SELECT kind, owner, id, value, version, expires_at FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}",
-		deleteOwned: "DELETE FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}",
+		deleteOwned: "DELETE FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}{bound}",
 		// One row also for a bucket that is not there.
 		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
 			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
@@ -53,7 +55,7 @@ func newQueries(d sqldb.Dialect) queries {
 	}
 	millis, micros := clock(d)
 	begin := strings.Replace(millis, "clock_timestamp", "statement_timestamp", 1) // PostgreSQL's; the others' stands still
-	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin)
+	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin, "{bound}", bound(d, lockTimeout))
 	for _, query := range []*string{
 		&q.get, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
 		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates, &q.clock,
@@ -63,7 +65,24 @@ func newQueries(d sqldb.Dialect) queries {
 	return q
 }
 
-const insert = "INSERT INTO state_records (kind, owner, id, value, version, expires_at) VALUES (?, ?, ?, ?, ?, {ms} + ?)"
+func insertRecord(d sqldb.Dialect) string {
+	insert := "INSERT INTO state_records (kind, owner, id, value, version, expires_at) "
+	if d == sqldb.Postgres {
+		return insert + "SELECT ?, ?, ?, ?, ?, {ms} + ? WHERE true{bound}"
+	}
+	return insert + "VALUES (?, ?, ?, ?, ?, {ms} + ?)"
+}
+
+// bound is a condition that always holds, and on PostgreSQL sets how long the
+// statement may wait for locks: it is evaluated before the row is locked, and
+// forgotten with the transaction, so that it is right behind PgBouncer, too. Who
+// has given a write up (package tiered) can tell by when it is not done any more.
+func bound(d sqldb.Dialect, lockTimeout time.Duration) string {
+	if d != sqldb.Postgres {
+		return "" // MySQL is told with the connection; SQLite waits in this process
+	}
+	return fmt.Sprintf(" AND set_config('lock_timeout', '%d', true) IS NOT NULL", lockTimeout.Milliseconds())
+}
 
 // sweep deletes the rows that expired first. The condition is repeated outside
 // the subquery: PostgreSQL evaluates it again for a row that somebody has just

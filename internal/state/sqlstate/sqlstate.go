@@ -32,7 +32,7 @@ var _ state.Store = (*Store)(nil)
 // New returns a store on a database whose schema is there; db stays the
 // caller's. now is the clock if the database is SQLite.
 func New(db *sqldb.DB, now func() time.Time) *Store {
-	return &Store{db: db, now: now, sql: newQueries(db.Dialect())}
+	return &Store{db: db, now: now, sql: newQueries(db.Dialect(), db.LockTimeout())}
 }
 
 // Get implements state.Store.
@@ -233,17 +233,9 @@ func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Ping(c
 // Close implements state.Store: the database was given.
 func (s *Store) Close() error { return nil }
 
-// exec runs one statement. A deadlock, which rolls it back, is tried again as
-// package sqldb does.
+// exec runs one statement.
 func (s *Store) exec(ctx context.Context, query string, args ...any) (int64, error) {
-	args = s.args(args...)
-	n, err := s.db.Exec(ctx, query, args...)
-	if errors.Is(err, sqldb.ErrRetry) {
-		err = s.db.InTxReadCommitted(ctx, func(ctx context.Context, q sqldb.Q) (err error) {
-			n, err = q.Exec(ctx, query, args...)
-			return err
-		})
-	}
+	n, err := s.db.Exec(ctx, query, s.args(args...)...)
 	if err != nil {
 		return 0, unavailable(err)
 	}

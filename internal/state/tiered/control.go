@@ -12,7 +12,7 @@ import (
 )
 
 // controlKey is the control record's. Its value is the phase and, but for off,
-// the generation and the server, with spaces between.
+// the generation, which is a secret (copy.go), and the server, with spaces between.
 var controlKey = state.Key{Kind: "tier_control", Owner: "cluster", ID: "cache"}
 
 // The phases; see doc.go.
@@ -27,6 +27,8 @@ type view struct {
 	version    int64 // of the control record
 	phase      string
 	generation string
+	name       string // of the generation in Redis
+	key        []byte // of its copies
 	server     string
 
 	seen  time.Time // when this version was first seen here
@@ -102,7 +104,7 @@ func (s *Store) refresh(ctx context.Context) (*view, error) {
 		if v.phase != off {
 			var server string
 			err := s.ask(ctx, "server", func(ctx context.Context) (err error) {
-				server, err = s.fast.CacheServer(ctx, v.generation)
+				server, err = s.fast.CacheServer(ctx, v.name)
 				return err
 			})
 			switch {
@@ -125,7 +127,7 @@ func (s *Store) refresh(ctx context.Context) (*view, error) {
 			v.reads, v.asked = true, s.now()
 			v.clock, err = s.durable.Clock(ctx)
 			return v, err
-		case v.phase == write && age >= s.patience():
+		case v.phase == write && age >= s.late+s.patience():
 			var moved bool
 			if moved, err = s.move(ctx, v, on, v.generation, v.server); moved {
 				s.log.InfoContext(ctx, "sessions are read through redis")
@@ -133,7 +135,7 @@ func (s *Store) refresh(ctx context.Context) (*view, error) {
 		case v.phase == off && age >= max(s.rest, s.patience()):
 			generation, server := rand.Text(), ""
 			failed := s.ask(ctx, "open", func(ctx context.Context) (err error) {
-				server, err = s.fast.CacheOpen(ctx, generation)
+				server, err = s.fast.CacheOpen(ctx, copyName(generation))
 				return err
 			})
 			if failed != nil {
@@ -169,6 +171,7 @@ func (s *Store) read(ctx context.Context) (*view, error) {
 	v := &view{version: r.Version, phase: off, begin: begin, seen: s.firstSeen}
 	if f := strings.Fields(string(r.Value)); len(f) == 3 {
 		v.phase, v.generation, v.server = f[0], f[1], f[2]
+		v.name, v.key = copyName(v.generation), s.copyKey(v.generation)
 	}
 	return v, nil
 }

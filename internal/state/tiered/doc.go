@@ -28,13 +28,15 @@
 // A replica acts on what it read of the control record for a lease, counted from
 // before it asked. The phases go off → write → on → off, by compare and swap. Who
 // moves off → write or write → on has seen the phase for a patience longer than
-// a lease. Anybody moves to off at any moment: who cannot reach the server, or
-// meets another one.
+// a lease, and write → on for so long besides that a write begun in off is done,
+// or never will be (late). Anybody moves to off at any moment: who cannot reach the
+// server, or meets another one.
 //
 // A write:
 //
 //  1. In write or on: mark the record in Redis. If that fails, move to off first.
-//  2. Write to SQL. Whatever comes of it:
+//  2. Write to SQL. If its answer does not say what has become of the write, that
+//     is all: SQL may do it still. Else:
 //  3. In write or on: clear the record in Redis (its copy, and every permission
 //     to fill one in), and be still in the same generation by a lease that is
 //     valid after that, or by asking again. In off: let pass a patience since off
@@ -62,6 +64,14 @@
 // Marks add this: from before c until the answer a copy is not read, so nobody
 // sees an old copy who has seen the new record already; and a writer that dies in
 // between leaves a mark, and readers go to SQL until it expires.
+//
+// A write that was not answered, and is done later, or not at all, is old or new
+// for everybody all the same: until it is done, its mark keeps copies away, or, if
+// it was begun in off, no copies are read at all. Only a Redis that forgets the
+// mark before can keep an old copy of such a record, until its next write.
+//
+// Who can write to Redis can bring back a copy from before, of the same generation,
+// or refuse attempts; he cannot make a record up (copy.go).
 //
 // # A slow Redis
 //

@@ -4,8 +4,11 @@ import "time"
 
 // Hasten makes the leases short, so that tests need not wait.
 func (s *Store) Hasten(lease, rest time.Duration) {
-	s.lease, s.rest, s.breaker.rest = lease, rest, rest
+	s.lease, s.rest, s.breaker.rest, s.late = lease, rest, rest, 0
 }
+
+// Late sets by when a write is done, or never will be.
+func (s *Store) Late(late time.Duration) { s.late = late }
 
 // Reads says whether this replica reads copies now.
 func (s *Store) Reads() bool {

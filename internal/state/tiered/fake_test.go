@@ -64,6 +64,7 @@ const (
 	none   fault = iota
 	before       // failed, and nothing was done
 	after        // failed, but done
+	later        // failed, and done in a while: see flaky
 )
 
 var errFault = errors.New("injected fault")
@@ -183,6 +184,25 @@ type flaky struct {
 	tiered.Durable
 	fault atomic.Pointer[func(op string, key state.Key) fault]
 	gets  atomic.Int64
+
+	mu      sync.Mutex
+	pending []func() // what has failed, to be done later
+}
+
+// finish does what has failed, to be done later.
+func (f *flaky) finish() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, do := range f.pending {
+		do()
+	}
+	f.pending = nil
+}
+
+func (f *flaky) postpone(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = append(f.pending, do)
 }
 
 func (f *flaky) inject(decide func(op string, key state.Key) fault) { f.fault.Store(&decide) }
@@ -194,7 +214,11 @@ func broken[T any](f *flaky, op string, key state.Key, do func() (T, error)) (T,
 	if decide := f.fault.Load(); decide != nil {
 		kind = (*decide)(op, key)
 	}
-	if kind == before {
+	switch kind {
+	case later:
+		f.postpone(func() { _, _ = do() }) // who asked has gone
+		fallthrough
+	case before:
 		return zero, state.ErrUnavailable.Because(errFault)
 	}
 	v, err := do()

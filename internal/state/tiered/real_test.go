@@ -247,6 +247,67 @@ func TestRealFailover(t *testing.T) {
 	}
 }
 
+// The node of a Redis Cluster that has the copies dies, and comes back. Nobody is
+// answered with an error or reads what is old, and copies are read meanwhile from
+// the nodes that are left.
+func TestClusterNodeDies(t *testing.T) {
+	t.Parallel()
+	nodes := testenv.RedisCluster(t, "--cluster-require-full-coverage", "no")
+	durable := openSQL(t, testenv.Postgres(t), 10)
+	var stores [2]*tiered.Store
+	for i := range stores {
+		stores[i] = replica(openRedis(t, nodes[0].URL), durable)
+		untilReads(t, stores[i])
+	}
+	key, n := state.Key{Kind: "test", Owner: "owner", ID: "id"}, 0
+	read := func() {
+		t.Helper()
+		for _, s := range stores {
+			r, err := s.Get(t.Context(), key)
+			if err != nil || string(r.Value) != fmt.Sprint(n) {
+				t.Fatalf("read %q, %v, after %d had been answered", r.Value, err, n)
+			}
+		}
+	}
+	round := func() {
+		t.Helper()
+		n++
+		_, err := stores[n%2].Put(t.Context(), key, fmt.Append(nil, n), time.Hour)
+		check(t, err)
+		read()
+	}
+	client, err := openRedis(t, nodes[0].URL).Client(t.Context())
+	check(t, err)
+	var holder *testenv.Server
+	until(t, "copies", func() bool {
+		round()
+		for _, node := range nodes {
+			c := client.Nodes()[node.Addr]
+			keys, err := c.Do(t.Context(), c.B().Dbsize().Build()).AsInt64()
+			check(t, err)
+			if keys > 0 {
+				holder = node
+			}
+		}
+		return holder != nil
+	})
+	for _, s := range stores {
+		untilReads(t, s)
+	}
+	holder.Stop()
+	read()
+	for _, s := range stores {
+		until(t, "the end of copies", func() bool { round(); return !s.Reads() })
+	}
+	for _, s := range stores {
+		until(t, "copies on another node", func() bool { round(); return s.Reads() })
+	}
+	holder.Start(t)
+	for range 20 {
+		round()
+	}
+}
+
 // Redis takes two seconds for every answer. Nobody waits that long; nearly nobody
 // notices; nobody reads what is old; and then all is as before.
 func TestSlowRedis(t *testing.T) {

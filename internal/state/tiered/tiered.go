@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 )
@@ -25,10 +26,14 @@ const (
 	fastTimeout = 250 * time.Millisecond
 	// settleTimeout is how long a write that has been done waits to be answered.
 	settleTimeout = 10 * time.Second
-	// A permission to fill in a copy lasts permission, a writer's mark mark, and
-	// a copy copyLife at most.
+	// By then a write that SQL was asked for is done, or never will be: its caller
+	// sends it within the one, and the server gives up waiting for its locks within
+	// the other (sqldb.DB.LockTimeout).
+	defaultLate = 2 * sqldb.DefaultTimeout
+	// A permission to fill in a copy lasts permission, a writer's mark mark, which
+	// is longer than late, and a copy copyLife at most.
 	permission = 5 * time.Second
-	mark       = time.Minute
+	mark       = 2 * defaultLate
 	copyLife   = 10 * time.Minute
 )
 
@@ -56,6 +61,7 @@ type Durable interface {
 type Config struct {
 	Fast       Fast
 	Durable    Durable
+	Secret     []byte           // the cluster's; nil: it has none
 	Now        func() time.Time // measures leases; it must be monotonic, as time.Now is
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
@@ -65,12 +71,14 @@ type Config struct {
 type Store struct {
 	fast    Fast
 	durable Durable
+	secret  []byte
 	now     func() time.Time
 	log     *slog.Logger
 	metrics metrics
 	breaker breaker
 	lease   time.Duration
 	rest    time.Duration
+	late    time.Duration
 
 	current atomic.Pointer[view] // what this replica acts on
 
@@ -89,10 +97,15 @@ var (
 
 // New returns a store. It asks nobody anything.
 func New(cfg Config) (*Store, error) {
+	s := newStore(cfg)
+	return s, s.register(cfg.Registerer)
+}
+
+func newStore(cfg Config) *Store {
 	s := &Store{
-		fast: cfg.Fast, durable: cfg.Durable, now: cfg.Now, log: cfg.Logger,
+		fast: cfg.Fast, durable: cfg.Durable, secret: cfg.Secret, now: cfg.Now, log: cfg.Logger,
 		metrics: newMetrics(),
-		lease:   defaultLease, rest: defaultRest,
+		lease:   defaultLease, rest: defaultRest, late: defaultLate,
 		breaker: breaker{now: cfg.Now, rest: defaultRest},
 	}
 	s.breaker.ping = func(ctx context.Context) error {
@@ -102,7 +115,7 @@ func New(cfg Config) (*Store, error) {
 		}
 		return err
 	}
-	return s, s.register(cfg.Registerer)
+	return s
 }
 
 // Get implements state.Store.
@@ -122,7 +135,10 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 			entry  redisstate.Entry
 		)
 		err := s.ask(ctx, "read", func(ctx context.Context) (err error) {
-			copied, entry, err = s.fast.CacheRead(ctx, v.generation, key, token, permission)
+			copied, entry, err = s.fast.CacheRead(ctx, v.name, key, token, permission)
+			if err == nil && entry == redisstate.Hit {
+				copied, err = v.open(copied)
+			}
 			return err
 		})
 		switch {
@@ -143,7 +159,7 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if ttl := min(r.Expires.Sub(s.latest(v)), copyLife); err == nil && token != "" && ttl > 0 {
 		// If that fails, the next one reads from SQL.
 		_ = s.ask(ctx, "fill", func(ctx context.Context) error {
-			return s.fast.CacheFill(ctx, v.generation, token, r, ttl)
+			return s.fast.CacheFill(ctx, v.name, token, v.seal(r), ttl)
 		})
 	}
 	return r, err
@@ -268,7 +284,7 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 	v, err := s.view(ctx)
 	for err == nil && v.phase != off {
 		failed := s.ask(ctx, "mark", func(ctx context.Context) error {
-			return s.fast.CacheMark(ctx, v.generation, key, token, mark)
+			return s.fast.CacheMark(ctx, v.name, key, token, mark)
 		})
 		if failed == nil {
 			break
@@ -279,6 +295,9 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 		return err // nothing has been written
 	}
 	err = do()
+	if !known(err) {
+		return err // SQL may do it still: the mark stays, and runs out after that
+	}
 	// The caller may have gone; what has been written must be settled all the same.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -286,6 +305,12 @@ func (s *Store) change(ctx context.Context, key state.Key, do func() error) erro
 		err = unsettled
 	}
 	return err
+}
+
+// known says whether what SQL answered tells what has become of a write.
+func known(err error) bool {
+	return err == nil || errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrExists) ||
+		errors.Is(err, state.ErrChanged) || errors.Is(err, state.ErrInvalid)
 }
 
 // settle returns nil when nobody can read a copy from before the call any more.
@@ -301,7 +326,7 @@ func (s *Store) settle(ctx context.Context, key state.Key, token string) error {
 			return nil
 		}
 		failed := s.ask(ctx, "clear", func(ctx context.Context) error {
-			return s.fast.CacheClear(ctx, v.generation, key, token)
+			return s.fast.CacheClear(ctx, v.name, key, token)
 		})
 		if failed == nil {
 			cleared = v.generation

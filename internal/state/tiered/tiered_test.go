@@ -1,12 +1,15 @@
 package tiered_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,8 +45,22 @@ func TestConformanceMariaDB(t *testing.T) {
 	conform(t, "tiered, redis in front of mariadb", testenv.MariaDB(t))
 }
 
+func TestConformanceSQLite(t *testing.T) {
+	t.Parallel()
+	conform(t, "tiered, redis in front of sqlite", "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+}
+
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+	conformOn(t, "tiered, a redis cluster in front of postgres", testenv.RedisCluster(t)[0].URL, testenv.Postgres(t))
+}
+
 func conform(t *testing.T, name, sql string) {
-	redis, durable := testenv.Redis(t), openSQL(t, sql, 10)
+	conformOn(t, name, testenv.Redis(t), sql)
+}
+
+func conformOn(t *testing.T, name, redis, sql string) {
+	durable := openSQL(t, sql, 10)
 	statetest.Run(t, name, func(t *testing.T) state.Store {
 		s := replica(openRedis(t, redis), durable)
 		untilReads(t, s)
@@ -155,22 +172,22 @@ func (h *house) readers(t *testing.T, answered *atomic.Int64) (stop func()) {
 
 var writes = map[string]struct {
 	leaves string
-	run    func(ctx context.Context, s *tiered.Store, h *house) error
+	run    func(ctx context.Context, s state.Store, h *house) error
 }{
-	"Put": {"new", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Put": {"new", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.Put(ctx, h.key, []byte("new"), time.Hour)
 		return err
 	}},
-	"Swap": {"new", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Swap": {"new", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.Swap(ctx, h.key, h.version, []byte("new"), time.Hour)
 		return err
 	}},
-	"Take": {"", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Take": {"", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.Take(ctx, h.key)
 		return err
 	}},
-	"Delete": {"", func(ctx context.Context, s *tiered.Store, h *house) error { return s.Delete(ctx, h.key) }},
-	"DeleteOwned": {"", func(ctx context.Context, s *tiered.Store, h *house) error {
+	"Delete": {"", func(ctx context.Context, s state.Store, h *house) error { return s.Delete(ctx, h.key) }},
+	"DeleteOwned": {"", func(ctx context.Context, s state.Store, h *house) error {
 		_, err := s.DeleteOwned(ctx, h.key.Kind, h.key.Owner)
 		return err
 	}},
@@ -210,11 +227,11 @@ func TestRedisFails(t *testing.T) {
 	}
 }
 
-// Whatever fails in SQL, in either truth: the answer is an error, and what is
-// read afterwards is what SQL has.
+// Whatever fails in SQL, in either truth, or is done only later: the answer is an
+// error, and what is read afterwards is what SQL has.
 func TestSQLFails(t *testing.T) {
 	for name, write := range writes {
-		for _, kind := range []fault{before, after} {
+		for _, kind := range []fault{before, after, later} {
 			for _, redis := range []fault{none, before, after} {
 				t.Run(fmt.Sprint(name, kind, redis), func(t *testing.T) {
 					t.Parallel()
@@ -231,17 +248,62 @@ func TestSQLFails(t *testing.T) {
 						}
 						return none
 					})
-					if err := write.run(t.Context(), h.stores[0], h); !errors.Is(err, state.ErrUnavailable) {
+					// The caller has gone by the time at which it is done.
+					if err := write.run(context.WithoutCancel(t.Context()), h.stores[0], h); !errors.Is(err, state.ErrUnavailable) {
 						t.Fatalf("the write failed with %v", err)
 					}
 					if kind == after {
 						h.want(t, write.leaves)
-					} else {
+						return
+					}
+					for range 10 { // often enough to fill in a copy, and to read it
 						h.want(t, "old")
+					}
+					h.durable.finish()
+					if kind == later {
+						h.want(t, write.leaves)
 					}
 				})
 			}
 		}
+	}
+}
+
+// A write begins while copies are not read, fails, and is done only when Redis is
+// well again: no copy from before is read then.
+func TestLateWrite(t *testing.T) {
+	h := newHouse(t)
+	for _, s := range h.stores {
+		s.Late(5 * time.Second)
+	}
+	h.links[0].cut()
+	_, err := h.stores[0].Put(t.Context(), h.key, []byte("older"), time.Hour)
+	check(t, err)
+	h.durable.inject(func(op string, key state.Key) fault {
+		if key == h.key && op == "Put" {
+			return later
+		}
+		return none
+	})
+	begin := time.Now()
+	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
+		t.Fatalf("the write failed with %v", err)
+	}
+	h.links[0].heal()
+	hits := h.links[1].hits.Load()
+	until(t, "a read from the copy, if there may be one", func() bool {
+		h.want(t, "older")
+		return h.links[1].hits.Load() > hits || time.Since(begin) > time.Second
+	})
+	h.durable.finish()
+	h.want(t, "new")
+	for i, s := range h.stores {
+		untilReads(t, s)
+		hits := h.links[i].hits.Load()
+		until(t, "a read from the copy", func() bool {
+			h.want(t, "new")
+			return h.links[i].hits.Load() > hits
+		})
 	}
 }
 
@@ -310,6 +372,110 @@ func TestPartition(t *testing.T) {
 		until(t, "a read from the copy", func() bool {
 			h.want(t, "other side")
 			return h.links[i].hits.Load() > hits
+		})
+	}
+}
+
+// A replica without Redis writes what the others have copies of, and the others
+// go on as soon as it has written all.
+func TestBeside(t *testing.T) {
+	for name, write := range writes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			beside := tiered.Beside(h.durable, time.Now, slog.New(slog.DiscardHandler))
+			check(t, write.run(t.Context(), beside, h))
+			h.want(t, write.leaves)
+			for _, s := range h.stores {
+				untilReads(t, s)
+			}
+			h.want(t, write.leaves)
+		})
+	}
+}
+
+// It conforms, and while nobody reads copies its writes cost no more than SQL's.
+func TestBesideAlone(t *testing.T) {
+	t.Parallel()
+	durable := openSQL(t, testenv.Postgres(t), 10)
+	statetest.Run(t, "sql, in a cluster", func(t *testing.T) state.Store {
+		return tiered.Beside(durable, time.Now, slog.New(slog.DiscardHandler))
+	})
+	counting := &flaky{Durable: memstate.New(time.Now)}
+	s := tiered.Beside(counting, time.Now, slog.New(slog.DiscardHandler))
+	put := func() {
+		_, err := s.Put(t.Context(), state.Key{Kind: "test", Owner: "owner", ID: "id"}, nil, time.Hour)
+		check(t, err)
+	}
+	put()
+	begin, gets := time.Now(), counting.gets.Load()
+	for range 1000 {
+		put()
+	}
+	if n, leases := counting.gets.Load()-gets, int64(time.Since(begin)/(500*time.Millisecond)); n > leases+1 {
+		t.Errorf("1000 writes asked for the control record %d times in %d leases", n, leases)
+	}
+}
+
+// Somebody else writes to Redis. What no replica has written there is not read.
+func TestForgedCopy(t *testing.T) {
+	for name, forge := range map[string]func(r, other *state.Record){
+		"another value":   func(r, _ *state.Record) { r.Value[len(r.Value)-1]++ },
+		"no MAC":          func(r, _ *state.Record) { r.Value = []byte("new") },
+		"another's value": func(r, other *state.Record) { r.Value = other.Value },
+		"another version": func(r, _ *state.Record) { r.Version++ },
+		"a later expiry":  func(r, _ *state.Record) { r.Expires = r.Expires.Add(time.Hour) },
+		"another's, wholly": func(r, other *state.Record) {
+			r.Value, r.Version, r.Expires = other.Value, other.Version, other.Expires
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			generation := strings.Fields(h.control(t))[1]
+			other := state.Key{Kind: "test", Owner: "owner", ID: "other"}
+			_, err := h.stores[0].Put(t.Context(), other, []byte("new"), time.Hour)
+			check(t, err)
+			copied := func(key state.Key) *state.Record {
+				h.server.mu.Lock()
+				defer h.server.mu.Unlock()
+				for name, e := range h.server.entries {
+					if strings.Contains(name, generation) {
+						t.Fatal("redis knows the generation")
+					}
+					if e.condition == 'V' && strings.HasSuffix(name, key.ID) {
+						r := e.record
+						r.Value = bytes.Clone(r.Value)
+						return &r
+					}
+				}
+				return nil
+			}
+			var mine, others *state.Record
+			until(t, "both copies", func() bool {
+				h.want(t, "old")
+				_, err := h.stores[0].Get(t.Context(), other)
+				check(t, err)
+				mine, others = copied(h.key), copied(other)
+				return mine != nil && others != nil
+			})
+			forge(mine, others)
+			h.server.mu.Lock()
+			for name, e := range h.server.entries {
+				if e.condition == 'V' && strings.HasSuffix(name, h.key.ID) {
+					h.server.entries[name] = entry{condition: 'V', record: *mine}
+				}
+			}
+			h.server.mu.Unlock()
+			for i, s := range h.stores {
+				r, err := s.Get(t.Context(), h.key)
+				if err != nil || string(r.Value) != "old" || r.Version != h.version || r.Expires.After(time.Now().Add(time.Hour+time.Minute)) {
+					t.Errorf("replica %d reads %+v, %v", i, r, err)
+				}
+				if !s.Avoids() {
+					t.Errorf("replica %d goes on asking redis", i)
+				}
+			}
 		})
 	}
 }
@@ -480,8 +646,8 @@ func TestReadsFromRedis(t *testing.T) {
 }
 
 // Everything at once, on three replicas: Redis fails in both truths, is cut off,
-// flushed and replaced by an old copy of itself, SQL fails in both truths. Who
-// has been told of a write never reads an older record.
+// flushed and replaced by an old copy of itself, SQL fails in both truths,
+// or does later what it did not answer. Who has been told of a write never reads an older record.
 func TestEverythingFails(t *testing.T) {
 	ctx := t.Context()
 	durable := &flaky{Durable: memstate.New(time.Now)}
@@ -493,7 +659,12 @@ func TestEverythingFails(t *testing.T) {
 		links, stores = append(links, l), append(stores, replica(l, durable))
 	}
 	untilReads(t, stores[0])
-	durable.inject(func(string, state.Key) fault { return some(0.01) })
+	durable.inject(func(_ string, key state.Key) fault {
+		if kind := some(0.01); kind != before || key.Kind != "test" || rand.N(2) > 0 {
+			return kind
+		}
+		return later
+	})
 
 	var work sync.WaitGroup
 	done := make(chan struct{})
@@ -511,6 +682,9 @@ func TestEverythingFails(t *testing.T) {
 				if _, err := stores[rand.N(3)].Put(ctx, key, fmt.Append(nil, n), time.Hour); err == nil {
 					answered.Store(n)
 					answers.Add(1)
+				} else { // numbers rise only if what is done later is done before the next
+					pause(time.Duration(rand.N(3000)) * time.Microsecond)
+					durable.finish()
 				}
 				pause(time.Duration(rand.N(3000)) * time.Microsecond)
 			}
