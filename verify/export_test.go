@@ -5,7 +5,7 @@ func (v *Verifier) Cached() int { return v.cache.len() }
 
 // Remembers says whether the token is among them.
 func (v *Verifier) Remembers(token string) bool {
-	return v.cache.get(cacheKeyOf(token), v.keys.set.Load()) != nil
+	return v.cache.get(cacheKeyOf(token), v.keys.current()) != nil
 }
 
 // Unknown is how many kids are remembered as unknown.
