@@ -5,7 +5,7 @@ func (v *Verifier) Cached() int { return v.cache.len() }
 
 // Remembers says whether the token is among them.
 func (v *Verifier) Remembers(token string) bool {
-	return v.cache.get(v.cache.keyOf(token), v.keys.set.Load()) != nil
+	return v.cache.get(v.cache.keyOf(token), v.keys.current()) != nil
 }
 
 // TakesFor says whether the cache takes another token for one that it knows, if their
@@ -13,7 +13,7 @@ func (v *Verifier) Remembers(token string) bool {
 func (v *Verifier) TakesFor(known, other string) bool {
 	k := v.cache.keyOf(known)
 	k.token = other
-	return v.cache.get(k, v.keys.set.Load()) != nil
+	return v.cache.get(k, v.keys.current()) != nil
 }
 
 // Unknown is how many kids are remembered as unknown.

@@ -78,14 +78,15 @@ func (f *follower) check(ctx context.Context, n *known, c *conditions) error {
 	if err := f.wait(ctx); err != nil {
 		return err
 	}
+	// Before the list, which has no less; judged by a later one, it might lack an entry.
+	confirmed := f.lastConfirmed()
 	if _, ok := f.list.RevokedByIDs(n.token, &n.ids); ok {
 		return ErrRevoked
 	}
-	confirmed, fresh := f.fresh(time.Duration(c.maxStaleness))
-	if fresh {
+	if f.within(confirmed, time.Duration(c.maxStaleness)) {
 		return nil
 	}
-	if _, fresh := f.fresh(f.cfg.MaxStaleness); !fresh && f.stale.CompareAndSwap(false, true) {
+	if !f.within(confirmed, f.cfg.MaxStaleness) && f.stale.CompareAndSwap(false, true) {
 		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
 			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
 	}
@@ -111,13 +112,17 @@ func (f *follower) wait(ctx context.Context) error {
 	return nil
 }
 
-// fresh says when everything was last known, and whether that is recent enough.
-func (f *follower) fresh(enough time.Duration) (confirmed time.Time, fresh bool) {
-	c := f.confirmed.Load()
-	if c == nil {
-		return time.Time{}, false
+// lastConfirmed is when everything was last known; zero: never.
+func (f *follower) lastConfirmed() time.Time {
+	if c := f.confirmed.Load(); c != nil {
+		return *c
 	}
-	return *c, f.cfg.Now().Sub(*c) <= enough
+	return time.Time{}
+}
+
+// within says whether what was confirmed at a time is recent enough.
+func (f *follower) within(confirmed time.Time, enough time.Duration) bool {
+	return !confirmed.IsZero() && since(f.cfg.Now(), confirmed) <= enough
 }
 
 // run follows the feed until ctx ends. It catches up by pages, then follows the
@@ -149,7 +154,7 @@ func (f *follower) run(ctx context.Context) {
 		f.feed.note(err)
 		switch {
 		case err != nil:
-			f.cfg.HTTPClient.CloseIdleConnections() // they may all lead to the same replica
+			f.cfg.closeIdle() // they may all lead to the same replica
 			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
 			failures++
 			continue
@@ -426,7 +431,7 @@ func (f *follower) confirm(t time.Time) {
 		return
 	}
 	f.confirmed.Store(&t)
-	if _, fresh := f.fresh(f.cfg.MaxStaleness); fresh && f.stale.Swap(false) {
+	if f.within(t, f.cfg.MaxStaleness) && f.stale.Swap(false) {
 		f.cfg.Logger.Info("it is known again which tokens have been taken back")
 	}
 }

@@ -30,20 +30,26 @@ const (
 	maxUnknown  = 1024
 	unknownLife = time.Minute
 	keyTimeout  = 5 * time.Second
+	// keyOutage is for how long a set is used after its last good answer. The server
+	// keeps the revocation of a key for as long, and then relies on nobody's knowing
+	// the key any more.
+	keyOutage = 24 * time.Hour
 	// maxKeyRetry is the longest pause after failed fetches.
 	maxKeyRetry = 30 * time.Second
 )
 
 // A keySource keeps the key set fresh. The last good set is used until there is a
-// better one: an answer that is an error, empty or garbage changes nothing.
+// better one, but not for longer than keyOutage: an answer that is an error, empty or
+// garbage changes nothing.
 type keySource struct {
 	cfg     Config
-	set     atomic.Pointer[accesstoken.KeySet]
-	tried   chan struct{} // closed after the first fetch
-	stopped chan struct{} // closed after the last
-	wake    chan struct{} // asks run to fetch now
-	outage  outage        // run's alone
-	etag    string        // run's alone
+	set     atomic.Pointer[accesstoken.KeySet] // the last good one
+	asOf    atomic.Pointer[time.Time]          // when it was last the server's; nil: never
+	tried   chan struct{}                      // closed after the first fetch
+	stopped chan struct{}                      // closed after the last
+	wake    chan struct{}                      // asks run to fetch now
+	outage  outage                             // run's alone
+	etag    string                             // run's alone
 
 	mu      sync.Mutex
 	begun   time.Time            // when the last fetch began
@@ -95,10 +101,18 @@ func (k *keySource) run(ctx context.Context) {
 	}
 }
 
+// current is the set that may be used; nil: there is none.
+func (k *keySource) current() *accesstoken.KeySet {
+	if asOf := k.asOf.Load(); asOf == nil || since(k.cfg.Now(), *asOf) > keyOutage {
+		return nil
+	}
+	return k.set.Load()
+}
+
 // find returns the key, or accesstoken.ErrUnknownKey if a fetch, now or not long
 // ago, did not bring it, or ErrKeysUnavailable if that cannot be said.
 func (k *keySource) find(ctx context.Context, kid string) (accesstoken.Key, error) {
-	if key, ok := k.set.Load().Key(kid); ok {
+	if key, ok := k.current().Key(kid); ok {
 		return key, nil
 	}
 	if len(kid) > accesstoken.MaxKeyID {
@@ -114,7 +128,7 @@ func (k *keySource) find(ctx context.Context, kid string) (accesstoken.Key, erro
 	if err := k.wait(ctx, ended); err != nil {
 		return accesstoken.Key{}, err
 	}
-	if key, ok := k.set.Load().Key(kid); ok {
+	if key, ok := k.current().Key(kid); ok {
 		return key, nil
 	}
 	return accesstoken.Key{}, k.remember(kid)
@@ -139,7 +153,7 @@ var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c
 func (k *keySource) ask(kid string) (<-chan struct{}, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, ok := k.set.Load().Key(kid); ok {
+	if _, ok := k.current().Key(kid); ok {
 		return closed, nil // a fetch has brought it meanwhile
 	}
 	if k.cfg.Now().Before(k.unknown[kid]) {
@@ -207,12 +221,15 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 	if k.etag != "" {
 		req.Header.Set("If-None-Match", k.etag)
 	}
+	asked := k.cfg.Now()
 	res, err := k.cfg.HTTPClient.Do(req)
 	if err != nil {
 		return 0, err
 	}
 	defer res.Body.Close()
+	asOf := asked.Add(-age(res.Header)) // a cache may have had it for long
 	if res.StatusCode == http.StatusNotModified && k.etag != "" {
+		k.asOf.Store(&asOf)
 		return keyLife(res.Header), nil
 	}
 	if res.StatusCode != http.StatusOK {
@@ -230,6 +247,7 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("%s answers with a set without keys", k.cfg.KeySetURL)
 	}
 	k.set.Store(set)
+	k.asOf.Store(&asOf)
 	k.etag = res.Header.Get("ETag")
 	return keyLife(res.Header), nil
 }
@@ -258,6 +276,12 @@ func age(h http.Header) time.Duration {
 		return 0
 	}
 	return time.Duration(min(n, 1<<30)) * time.Second
+}
+
+// since is how much time has passed by the clock that says more: the monotonic one
+// may have stood still with the machine.
+func since(now, then time.Time) time.Duration {
+	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
 // jitter is a time between two, so that many clients do not ask in step.

@@ -69,6 +69,10 @@ type Config struct {
 	// Logger is told when the keys or the feed are out of reach, once for each
 	// outage; nil: slog.Default().
 	Logger *slog.Logger
+
+	// closeIdle closes the idle connections of the Verifier's own client; a given
+	// one may have others'.
+	closeIdle func()
 }
 
 // What Verify returns beside the reasons of package accesstoken.
@@ -164,7 +168,7 @@ func (v *Verifier) check(ctx context.Context, token string) (*known, error) {
 		return v.checkAnew(ctx, token)
 	}
 	k := v.cache.keyOf(token)
-	n := v.cache.get(k, v.keys.set.Load())
+	n := v.cache.get(k, v.keys.current())
 	if n != nil {
 		if v.rules.Recheck(n.token, v.cfg.Now()) == nil {
 			return n, nil
@@ -200,10 +204,11 @@ type Status struct {
 
 // Status tells what the Verifier knows at this moment.
 func (v *Verifier) Status() Status {
-	s := Status{Keys: v.keys.set.Load().Len(), Fresh: true}
+	s := Status{Keys: v.keys.current().Len(), Fresh: true}
 	if v.feed != nil {
 		s.Revocations = v.feed.list.Len()
-		s.Confirmed, s.Fresh = v.feed.fresh(v.cfg.MaxStaleness)
+		s.Confirmed = v.feed.lastConfirmed()
+		s.Fresh = v.feed.within(s.Confirmed, v.cfg.MaxStaleness)
 	}
 	return s
 }
@@ -212,7 +217,7 @@ func (v *Verifier) Status() Status {
 func (v *Verifier) Close() {
 	v.stop()
 	v.background.Wait()
-	v.cfg.HTTPClient.CloseIdleConnections()
+	v.cfg.closeIdle()
 }
 
 // complete checks the Config and fills in what was left out.
@@ -242,8 +247,10 @@ func (c *Config) complete() error {
 	if c.Leeway < 0 || c.Leeway > MaxLeeway {
 		return fmt.Errorf("leeway is %v; it is from 0 to %v", c.Leeway, MaxLeeway)
 	}
+	c.closeIdle = func() {}
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()
+		c.closeIdle = c.HTTPClient.CloseIdleConnections
 	}
 	if c.HTTPClient.Timeout != 0 {
 		return errors.New("the HTTP client has a timeout, which would cut off the feed")

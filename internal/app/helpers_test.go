@@ -18,6 +18,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 const password = "correct horse battery staple"
@@ -28,6 +29,7 @@ type world struct {
 	t    testing.TB
 	cfg  *config.Config
 	own  state.Store      // nil: what the configuration names
+	kept store.Store      // the same for what must last
 	now  func() time.Time // nil: the clock of the machine
 	node *Node
 	http *httptest.Server
@@ -96,7 +98,7 @@ func (w *world) start() {
 	defer cancel()
 	var err error
 	w.node, err = New(ctx, Options{
-		Config: w.cfg, Version: "test", State: w.own, Now: w.now,
+		Config: w.cfg, Version: "test", State: w.own, Store: w.kept, Now: w.now,
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

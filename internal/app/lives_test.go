@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -137,8 +138,8 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id := long.crew(t)
-			g := long.login(id)
+			id, username := long.crew(t)
+			g := long.login(username)
 			expires := short.expiry(g.AccessToken)
 			if life := time.Until(expires); life < time.Hour {
 				t.Fatalf("the token lives for %v", life)
@@ -150,8 +151,8 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 	}
 }
 
-// crew makes a user whose name is the id, in the group Crew, which gives a claim.
-func (w *world) crew(t *testing.T) string {
+// crew makes a user in the group Crew, which gives a claim.
+func (w *world) crew(t *testing.T) (id, name string) {
 	t.Helper()
 	ctx, d, system := t.Context(), w.node.parts.Directory, directory.System()
 	if _, err := d.Group(ctx, system, "Crew"); err != nil {
@@ -162,14 +163,12 @@ func (w *world) crew(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	u, err := d.CreateUser(ctx, system, directory.NewUser{Username: "sailor", Password: password, Groups: []string{"Crew"}})
+	name = "sailor-" + rand.Text()
+	u, err := d.CreateUser(ctx, system, directory.NewUser{Username: name, Password: password, Groups: []string{"Crew"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.UpdateUser(ctx, system, u.ID, directory.UserPatch{Username: &u.ID}); err != nil {
-		t.Fatal(err)
-	}
-	return u.ID
+	return u.ID, name
 }
 
 // The same for one node that is configured anew and restarted, twice.

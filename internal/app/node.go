@@ -115,11 +115,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	if cfg.Revocation.Check == "shared" && n.state.redis != nil {
 		n.parts.view.Share(redislog.New(n.state.redis.Client))
+		n.checkEviction(ctx)
 	}
 	sessions = session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
-		Now: o.Now, Rand: rand.Reader,
+		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader,
 	})
 	if err := n.openKeys(ctx, o, registry); err != nil {
 		return nil, err
@@ -272,6 +273,15 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	}
 	n.cluster.Serve(n.keys)
 	return nil
+}
+
+// checkEviction says aloud that Redis cannot answer for what was taken back.
+func (n *Node) checkEviction(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // it may be away
+	defer cancel()
+	if err := n.state.redis.Check(ctx); err != nil {
+		n.logger.Warn("with revocation.check shared, the database is asked about every token while Redis may forget what was taken back, or is away", "err", err)
+	}
 }
 
 // instanceID is the configured name of this node, or the host's with a random

@@ -132,10 +132,7 @@ func (p *Parts) checkRevoked(ctx context.Context, cfg *config.Config, t *accesst
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go view.Run(ctx)
-	if err := view.Wait(ctx, 0); err != nil {
+	if err := view.Refresh(ctx); err != nil {
 		return err
 	}
 	return view.Check(ctx, t)

@@ -228,3 +228,31 @@ func (w *world) loginAs(username, device string) httpapi.Grant {
 	r.Header.Set("User-Agent", device)
 	return decode[httpapi.Grant](w.t, w.want(w.send(r), 200, ""))
 }
+
+// Who takes back everything of his own needs no permission, whichever way he names
+// himself.
+func TestTakingBackOneselfByName(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	w.user("other")
+	g := w.login("tester")
+	w.want(w.do("POST", "/api/revocations", g.AccessToken, map[string]any{"user": "other"}), 403, "permission_missing")
+	w.want(w.do("POST", "/api/revocations", g.AccessToken, map[string]any{"user": "Tester"}), 200, "")
+	w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+}
+
+// A session of somebody else that was taken back by its id is gone from the list, and
+// takes nobody's place.
+func TestASessionTakenBackByItsIDDoesNotCount(t *testing.T) {
+	w := newWorld(t, func(cfg *config.Config) { cfg.Sessions.MaxPerUser = 2 })
+	w.user("tester")
+	admin, kept, taken := w.login("admin"), w.login("tester"), w.login("tester")
+	w.revoke(admin.AccessToken, map[string]any{"session_id": taken.SessionID})
+	third := w.login("tester")
+	w.verify(kept.AccessToken)
+	list := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", third.AccessToken, nil), 200, "")).Sessions
+	if len(list) != 2 || list[0].ID != third.SessionID || list[1].ID != kept.SessionID {
+		t.Errorf("listed are %+v", list)
+	}
+	w.want(w.do("GET", "/api/verify", taken.AccessToken, nil), 401, "token_revoked")
+}

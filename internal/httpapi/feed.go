@@ -211,13 +211,13 @@ func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.P
 	defer enough.Stop()
 	log, over := page.Log, false
 	for {
-		next := f.View.Next() // before the page, so that none is missed
+		next := f.View.Next()                      // before the page, so that none is missed
+		waited := time.Since(began).Milliseconds() // too: the page is as of later
 		page, err := f.View.Page(q.log, q.after, q.limit)
 		if err != nil {
 			return page, err
 		}
 		if over || page.Snapshot || page.Log != log || page.Head > q.after || len(page.Entries) > 0 {
-			waited := time.Since(began).Milliseconds()
 			page.Waited = &waited
 			return page, nil
 		}

@@ -132,19 +132,23 @@ func (s *Service) login(ctx context.Context, username, password string, client C
 	return grant, nil
 }
 
-// start begins a session. Those that are one too many for it have ended, and their
+// start begins a session. Those that are one too many for it are stopped, and their
 // tokens are taken back, even if the client hangs up.
 func (s *Service) start(ctx context.Context, user store.User, client Client) (session.Session, string, error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent)
-	for _, old := range ended {
-		if _, failed := s.takeBackSession(ctx, old, "max_per_user"); failed != nil {
-			return session.Session{}, "", failed
-		}
-	}
 	if err != nil {
 		return session.Session{}, "", unavailable(err)
+	}
+	if len(ended) == 0 {
+		return sess, refresh, nil
+	}
+	if _, err := s.takeBackStopped(ctx, "max_per_user", ended); err != nil {
+		if err := s.Sessions.End(ctx, user.ID, sess.ID); err != nil {
+			s.Logger.Warn("a session that nobody was given could not be deleted", "session", sess.ID, "err", err)
+		}
+		return session.Session{}, "", err
 	}
 	return sess, refresh, nil
 }
@@ -164,12 +168,18 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	}
 	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken)
 	if errors.Is(err, session.ErrReplayed) {
-		if _, err := s.endSession(ctx, sess, "replay"); err != nil {
+		if _, err := s.endSessions(ctx, "replay", sess); err != nil {
 			return Grant{}, err
 		}
 		s.Logger.Warn("a spent refresh token was presented; its session has been taken back", "session", sess.ID, "user", sess.UserID, "address", client.Address)
 		s.Audit.Record(ctx, store.AuditEvent{Actor: sess.UserID, Action: "renew", Target: sess.ID, Outcome: audit.Denied, Address: client.Address, Detail: "refresh token replayed"})
 		return Grant{}, session.ErrReplayed
+	}
+	if errors.Is(err, session.ErrEnded) { // by somebody who could not finish it
+		if _, err := s.endSessions(ctx, "session_ended", sess); err != nil {
+			return Grant{}, err
+		}
+		return Grant{}, session.ErrInvalid
 	}
 	if err != nil {
 		return Grant{}, unavailable(err)

@@ -1,7 +1,6 @@
 package login
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -40,7 +39,7 @@ type Target struct {
 // Logout ends the session of a verified token and takes back its tokens. When it
 // returns nil, this replica rejects them already.
 func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
-	if _, err := s.endSession(ctx, session.Session{ID: t.SessionID, UserID: t.Subject}, "logout"); err != nil {
+	if _, err := s.endSessions(ctx, "logout", session.Session{ID: t.SessionID, UserID: t.Subject}); err != nil {
 		return err
 	}
 	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
@@ -97,7 +96,11 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 
 	case target.User != "":
 		id := by.Subject
-		if target.User != id {
+		own, err := s.isOwnName(ctx, id, target.User)
+		if err != nil {
+			return 0, target.User, err
+		}
+		if target.User != id && !own {
 			user, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, target.User)
 			if err != nil {
 				return 0, target.User, err
@@ -116,13 +119,32 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 	}
 }
 
-// ListSessions returns a user's sessions, the newest first.
+// isOwnName says whether a name is a user's username.
+func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, error) {
+	key, err := directory.UsernameKey(name)
+	if err != nil {
+		return false, nil // it is nobody's
+	}
+	user, err := s.Store.User(ctx, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, unavailable(err)
+	}
+	return user.NameKey == key, nil
+}
+
+// ListSessions returns a user's sessions, the newest first. One that was taken back
+// by its id alone may still have its record.
 func (s *Service) ListSessions(ctx context.Context, userID string) ([]session.Session, error) {
 	sessions, err := s.Sessions.List(ctx, userID)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	return sessions, nil
+	return slices.DeleteFunc(sessions, func(one session.Session) bool {
+		return one.Ended || s.View.SessionRevoked(one.ID)
+	}), nil
 }
 
 // EndSession ends one session of a user.
@@ -134,7 +156,7 @@ func (s *Service) EndSession(ctx context.Context, by *accesstoken.Token, session
 	if err != nil {
 		return unavailable(err)
 	}
-	_, err = s.endSession(ctx, sess, "session_ended")
+	_, err = s.endSessions(ctx, "session_ended", sess)
 	s.recordEnd(ctx, by, "session_end", sess.ID, client, err)
 	return err
 }
@@ -147,59 +169,9 @@ func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, c
 		return unavailable(err)
 	}
 	others := slices.DeleteFunc(sessions, func(one session.Session) bool { return one.ID == by.SessionID })
-	err = s.endSessions(ctx, others, "session_ended")
+	_, err = s.endSessions(ctx, "session_ended", others...)
 	s.recordEnd(ctx, by, "session_end_others", by.Subject, client, err)
 	return err
-}
-
-// sessionsPerStep is how many sessions end in one transaction of the log.
-const sessionsPerStep = 100
-
-// endSessions is endSession for many of one user.
-func (s *Service) endSessions(ctx context.Context, sessions []session.Session, reason string) error {
-	for step := range slices.Chunk(sessions, sessionsPerStep) {
-		if err := ctx.Err(); err != nil {
-			return unavailable(err)
-		}
-		if err := s.endStep(ctx, step, reason); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// endStep deletes the records first, as endSession does. The lines follow for all
-// that may have been deleted, whatever becomes of the others.
-func (s *Service) endStep(ctx context.Context, sessions []session.Session, reason string) error {
-	ctx, cancel := finishing(ctx)
-	defer cancel()
-	var lines []store.Revocation
-	var failed error
-	for _, sess := range sessions {
-		lines = append(lines, s.line(revoked.Session, sess.ID, sess.UserID, reason))
-		if failed = s.Sessions.End(ctx, sess.UserID, sess.ID); failed != nil {
-			failed = unavailable(failed)
-			break
-		}
-	}
-	var seq int64
-	err := s.Store.Update(ctx, func(r store.Records) (err error) {
-		if s.SessionsReturn {
-			longest, err := s.Revocations.Longest(ctx, r)
-			if err != nil {
-				return err
-			}
-			for i := range lines {
-				lines[i].ExpiresAt = lines[i].CreatedAt.Add(longest.Session + longest.Token)
-			}
-		}
-		seq, err = s.Revocations.Append(ctx, r, lines...)
-		return err
-	})
-	if err != nil {
-		return unavailable(err)
-	}
-	return cmp.Or(failed, s.settle(ctx, seq))
 }
 
 // EndAllSessions ends all sessions of a user and takes back all its tokens.
@@ -262,27 +234,32 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 	own, err := s.Sessions.Get(ctx, by.Subject, id)
 	switch {
 	case err == nil:
-		return s.endSession(ctx, own, "session_ended")
+		return s.endSessions(ctx, "session_ended", own)
 	case !errors.Is(err, state.ErrNotFound):
 		return 0, unavailable(err)
 	case id == by.SessionID:
-		return s.takeBackSession(ctx, session.Session{ID: id, UserID: by.Subject}, "session_ended")
+		return s.endSessions(ctx, "session_ended", session.Session{ID: id, UserID: by.Subject})
 	}
 	if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
 		return 0, err
 	}
-	return s.appendForSession(ctx, s.line(revoked.Session, id, by.Subject, "session_ended"))
-}
-
-// appendForSession appends a line that is kept for as long as any session could
-// still renew.
-func (s *Service) appendForSession(ctx context.Context, line store.Revocation) (int64, error) {
-	longest, err := s.Revocations.Longest(ctx, s.Store)
-	if err != nil {
+	lines := []store.Revocation{s.line(revoked.Session, id, by.Subject, "session_ended")}
+	if err := s.outliveSessions(ctx, lines); err != nil {
 		return 0, err
 	}
-	line.ExpiresAt = line.CreatedAt.Add(longest.Session + longest.Token)
-	return s.append(ctx, line)
+	return s.append(ctx, lines...)
+}
+
+// outliveSessions has lines kept for as long as any session could still renew.
+func (s *Service) outliveSessions(ctx context.Context, lines []store.Revocation) error {
+	longest, err := s.Revocations.Longest(ctx, s.Store)
+	if err != nil {
+		return err
+	}
+	for i := range lines {
+		lines[i].ExpiresAt = lines[i].CreatedAt.Add(longest.Session + longest.Token)
+	}
+	return nil
 }
 
 // takeBackUser takes back a user's tokens. Up to now goes by the epoch and ends
@@ -336,31 +313,65 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 	if err != nil {
 		return unavailable(err)
 	}
-	older := slices.DeleteFunc(sessions, func(one session.Session) bool { return !one.CreatedAt.Before(before) })
-	return s.endSessions(ctx, older, "user_revoked")
+	earlier := slices.DeleteFunc(sessions, func(one session.Session) bool { return !one.CreatedAt.Before(before) })
+	_, err = s.endSessions(ctx, "user_revoked", earlier...)
+	return err
 }
 
-// endSession deletes the record first: from then on nothing is signed for the
-// session any more, so that the line in the log need only outlive the tokens that
-// are out already, unless the record may come back. The record is not there to be found a second time, so the line
-// follows even if the client hangs up.
-func (s *Service) endSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
+// endAtOnce is how many sessions are ended together: what is done of very many is
+// done.
+const endAtOnce = 100
+
+// endSessions stops sessions and takes back their tokens, and returns the last number
+// of the log. What fails half-way is done again by whoever tries again.
+func (s *Service) endSessions(ctx context.Context, reason string, sessions ...session.Session) (seq int64, err error) {
+	for part := range slices.Chunk(sessions, endAtOnce) {
+		if err := ctx.Err(); err != nil {
+			return seq, unavailable(err)
+		}
+		if seq, err = s.endPart(ctx, reason, part); err != nil {
+			return seq, err
+		}
+	}
+	return seq, nil
+}
+
+// endPart is endSessions for a few. It ends what it has begun, even if the client
+// hangs up.
+func (s *Service) endPart(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
-	if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
-		return 0, unavailable(err)
+	for _, one := range sessions {
+		if err := s.Sessions.Stop(ctx, one.UserID, one.ID); err != nil {
+			return 0, unavailable(err)
+		}
 	}
-	return s.takeBackSession(ctx, sess, reason)
+	return s.takeBackStopped(ctx, reason, sessions)
 }
 
-// takeBackSession takes back the tokens of a session whose record is deleted, and
-// the session itself if the record may come back.
-func (s *Service) takeBackSession(ctx context.Context, sess session.Session, reason string) (seq int64, err error) {
-	line := s.line(revoked.Session, sess.ID, sess.UserID, reason)
-	if s.SessionsReturn {
-		return s.appendForSession(ctx, line)
+// takeBackStopped takes back the tokens of sessions that are stopped. Nothing is
+// signed for them any more, so their lines in the log need only outlive the tokens
+// that are out already, unless a record may come back. The records are deleted last:
+// were they gone before the lines are there, nobody could find what is left to do.
+func (s *Service) takeBackStopped(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
+	lines := make([]store.Revocation, len(sessions))
+	for i, one := range sessions {
+		lines[i] = s.line(revoked.Session, one.ID, one.UserID, reason)
 	}
-	return s.append(ctx, line)
+	if s.SessionsReturn {
+		if err := s.outliveSessions(ctx, lines); err != nil {
+			return 0, err
+		}
+	}
+	if seq, err = s.append(ctx, lines...); err != nil {
+		return 0, err
+	}
+	for _, one := range sessions {
+		if err := s.Sessions.End(ctx, one.UserID, one.ID); err != nil {
+			s.Logger.Warn("the record of a session that has ended could not be deleted", "session", one.ID, "err", err)
+		}
+	}
+	return seq, nil
 }
 
 // finishTimeout bounds what goes on without a client.
@@ -371,9 +382,9 @@ func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 }
 
-// append writes one line of the log; when it returns, this replica's view has it.
-func (s *Service) append(ctx context.Context, line store.Revocation) (int64, error) {
-	seq, err := s.Revocations.TakeBack(ctx, line)
+// append writes lines of the log; when it returns, this replica's view has them.
+func (s *Service) append(ctx context.Context, lines ...store.Revocation) (int64, error) {
+	seq, err := s.Revocations.TakeBack(ctx, lines...)
 	if err != nil {
 		return 0, unavailable(err)
 	}

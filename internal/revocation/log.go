@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -37,16 +38,17 @@ type Store interface {
 	setting
 }
 
-// TakeBack appends a line to the log. When it returns nil, this replica refuses
-// what was taken back, and every other will within the bound. CreatedAt may be
-// left out, and ExpiresAt: then the line is kept until every token has expired
-// that any replica has issued by now.
+// TakeBack appends lines to the log and returns the last one's number. When it
+// returns nil, this replica refuses what was taken back, and every other will within
+// the bound; otherwise some of the lines may be there. CreatedAt may be left out, and
+// ExpiresAt: then the line is kept until every token has expired that any replica
+// has issued by now.
 //
 // What must not be issued any more once a line for it is there, such as tokens of
 // a session, has to be stopped before the call; in a transaction Append needs
 // nothing of the kind.
-func (l *Log) TakeBack(ctx context.Context, rev store.Revocation) (seq int64, err error) {
-	if seq, err = l.append(ctx, l.Store, rev); err != nil {
+func (l *Log) TakeBack(ctx context.Context, revs ...store.Revocation) (seq int64, err error) {
+	if seq, err = l.append(ctx, l.Store, revs...); err != nil {
 		return 0, err
 	}
 	return seq, l.Settle(ctx, seq)
@@ -83,6 +85,10 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 	if err != nil {
 		return 0, err
 	}
+	slow, err := l.slow(ctx, r)
+	if err != nil {
+		return 0, err
+	}
 	for _, rev := range revs {
 		if rev.CreatedAt.IsZero() {
 			rev.CreatedAt = l.Now()
@@ -90,6 +96,7 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 		if rev.ExpiresAt.IsZero() {
 			rev.ExpiresAt = rev.CreatedAt.Add(longest.Token)
 		}
+		rev.ExpiresAt = rev.ExpiresAt.Add(slow)
 		check := entryOf(rev)
 		check.Seq = 1 // the store gives the number
 		if err := check.Check(); err != nil {
@@ -103,4 +110,24 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 		}
 	}
 	return seq, nil
+}
+
+// slow is by how much longer lines are kept than this process's clock says, because
+// it is behind the database's: by a clock that is hours behind they would be over
+// before they begin.
+func (l *Log) slow(ctx context.Context, r Store) (time.Duration, error) {
+	now := l.Now()
+	if l.View != nil {
+		if slow, known := l.View.slow(now); known {
+			return max(slow, 0).Truncate(time.Second), nil
+		}
+	}
+	_, head, err := r.RevocationsAfter(ctx, math.MaxInt64, 0)
+	if err != nil {
+		return 0, ErrNotRecorded.Because(err)
+	}
+	if head.Now.IsZero() {
+		return 0, nil
+	}
+	return max(head.Now.Round(0).Sub(now.Round(0)), 0).Truncate(time.Second), nil
 }

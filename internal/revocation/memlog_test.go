@@ -26,6 +26,8 @@ type memLog struct {
 	afterwards bool
 	// latency passes before an answer is given, but after it was found.
 	latency time.Duration
+	// ahead is by how much its clock is.
+	ahead time.Duration
 	// readable is how many more reads succeed, if it is not negative.
 	readable int
 }
@@ -88,7 +90,7 @@ func (m *memLog) find(after int64, limit int) ([]store.Revocation, store.LogHead
 			found = append(found, r)
 		}
 	}
-	return found, store.LogHead{ID: m.id, Seq: m.head}, m.latency, nil
+	return found, store.LogHead{ID: m.id, Seq: m.head, Now: time.Now().Add(m.ahead)}, m.latency, nil
 }
 
 func (m *memLog) DeleteExpiredRevocations(_ context.Context, t time.Time, limit int) (int, error) {
@@ -100,7 +102,7 @@ func (m *memLog) DeleteExpiredRevocations(_ context.Context, t time.Time, limit 
 	n := 0
 	var left []store.Revocation
 	for _, r := range m.lines {
-		if r.ExpiresAt.Before(t) && n < limit {
+		if r.ExpiresAt.Before(t) && r.Seq != m.head && n < limit {
 			n++
 		} else {
 			left = append(left, r)
@@ -108,6 +110,18 @@ func (m *memLog) DeleteExpiredRevocations(_ context.Context, t time.Time, limit 
 	}
 	m.lines = left
 	return n, nil
+}
+
+func (m *memLog) RenewLog(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down {
+		return errDown
+	}
+	if m.id == id {
+		m.id += " renewed"
+	}
+	return nil
 }
 
 // A journal is a log that may be read while it is written.

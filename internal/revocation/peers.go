@@ -35,7 +35,7 @@ func (v *View) follow(ctx context.Context) {
 		case <-poll.C:
 		}
 		before := v.confirmed.Load()
-		if before == nil || v.cfg.Now().Sub(before.asOf) <= v.cfg.Poll*3/2 {
+		if before == nil || since(v.cfg.Now(), before.asOf) <= v.cfg.Poll*3/2 {
 			continue
 		}
 		v.askPeers(ctx)
@@ -54,16 +54,23 @@ func (v *View) askPeers(ctx context.Context) {
 	defer cancel()
 	for {
 		asked := v.cfg.Now()
-		log, after := v.position()
+		log, after := v.told()
 		v.peers.Revocations(ctx, log, after, func(p revoked.Page) {
 			if err := v.takePage(log, p, asked); err != nil {
 				v.cfg.Logger.Error("what another replica says was taken back cannot be read", "err", err)
 			}
 		})
-		if _, now := v.position(); now == after || ctx.Err() != nil {
+		if _, now := v.told(); now == after || ctx.Err() != nil {
 			return // there is no more
 		}
 	}
+}
+
+// told is up to where in which log everything has been read or heard.
+func (v *View) told() (log string, after int64) {
+	v.reading.Lock()
+	defer v.reading.Unlock()
+	return v.log, max(v.read, v.heard)
 }
 
 // takePage adds a peer's page, which was asked for at a time.
@@ -78,7 +85,7 @@ func (v *View) takePage(log string, p revoked.Page, asked time.Time) error {
 	if err := v.list.Apply(p.Entries...); err != nil {
 		return err
 	}
-	v.read = max(v.read, p.Next())
+	v.heard = max(v.heard, p.Next())
 	asOf := asked.Add(-time.Duration(p.Age) * time.Millisecond)
 	if !p.More && asOf.After(was.asOf) {
 		v.confirm(confirmation{store.LogHead{ID: p.Log, Seq: p.Head}, asOf, was.round})

@@ -172,6 +172,9 @@ func TestAViewThatIsCutOffStopsTrustingItself(t *testing.T) {
 				if n := strings.Count(r.logged.String(), "view of the revocation log is stale"); n != 1 {
 					t.Errorf("logged %d times for one outage", n)
 				}
+				if n := strings.Count(r.logged.String(), "refused from now on"); (n == 1) != (c.outage.For > 0) {
+					t.Errorf("logged %d times that the time is up", n)
+				}
 				allowed, denied := r.metric(t, "stale_answers_total", "allow"), r.metric(t, "stale_answers_total", "deny")
 				if (allowed > 0) != c.outage.Allow || (denied > 0) != (c.want[2] != nil) {
 					t.Errorf("counted %v allowed, %v denied", allowed, denied)
@@ -341,6 +344,154 @@ func TestAnotherLogBringsNothingBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A failover loses the last lines, and others are written in their place before
+// anybody looks. Every replica, one that starts later, and who follows any of them
+// learn of the new lines and keep the old.
+func TestALogThatForkedIsReadAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		replicas := []*replica{start(t, m, Outage{}), start(t, m, Outage{})}
+		synctest.Wait()
+		for i := range 5 {
+			if _, err := replicas[0].log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		followed, err := replicas[1].Page("", 0, 100)
+		if err != nil || followed.Next() != 5 {
+			t.Fatalf("%+v, %v", followed, err)
+		}
+		m.set(func(m *memLog) { m.head, m.lines = 3, m.lines[:3] })
+		for _, id := range []string{"new 4", "new 5", "new 6"} {
+			if _, err := m.AppendRevocation(t.Context(), line(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late := start(t, m, Outage{})
+		time.Sleep(2 * time.Second)
+		for _, r := range replicas {
+			for _, id := range []string{"0", "1", "2", "3", "4", "new 4", "new 5", "new 6"} {
+				r.expect(t, token(id), ErrRevoked)
+			}
+			r.expect(t, token("good"), nil)
+		}
+		for _, r := range append(replicas, late) {
+			page, err := r.Page(followed.Log, followed.Next(), 100)
+			if err != nil || !page.Snapshot || page.Head != 6 || page.Entries[len(page.Entries)-1].Seq != 6 {
+				t.Errorf("a follower of the log as it was is sent %+v, %v", page, err)
+			}
+		}
+		if m.id != "log-1 renewed" {
+			t.Errorf("the log is %q: each replica renewed it, or none", m.id)
+		}
+		if !strings.Contains(replicas[0].logged.String(), "failover") && !strings.Contains(replicas[1].logged.String(), "failover") {
+			t.Error("nobody said it aloud")
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if m.id != "log-1 renewed" {
+			t.Errorf("the log is %q an hour later", m.id)
+		}
+	})
+}
+
+// The line up to which a replica had read has expired while it was cut off.
+func TestALineThatExpiredIsNoFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r, way, _ := island(t, m)
+		if _, err := r.log.TakeBack(t.Context(), line("short")); err != nil {
+			t.Fatal(err)
+		}
+		way.away.Store(true)
+		long := line("long")
+		long.ExpiresAt = time.Now().Add(24 * time.Hour)
+		for range 2 {
+			if _, err := m.AppendRevocation(t.Context(), long); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other := start(t, m, Outage{})
+		time.Sleep(2 * time.Hour)
+		if lines, _, _ := m.RevocationsAfter(t.Context(), 0, 10); len(lines) != 2 {
+			t.Fatalf("left are %+v", lines)
+		}
+		way.away.Store(false)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		r.expect(t, token("long"), ErrRevoked)
+		r.expect(t, token("good"), nil)
+		other.expect(t, token("good"), nil)
+		if m.id != "log-1" {
+			t.Error("the log was renewed")
+		}
+	})
+}
+
+// A replica whose clock is wrong neither brings back what others have taken back nor
+// takes back for too short a time.
+func TestAWrongClockBringsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		right := start(t, m, Outage{})
+		synctest.Wait()
+		if _, err := right.log.TakeBack(t.Context(), line("early")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := right.log.TakeBack(t.Context(), line("head")); err != nil {
+			t.Fatal(err)
+		}
+		ahead := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
+		ahead.cfg.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+		if n, err := ahead.Sweep(t.Context()); n != 0 || err != nil {
+			t.Errorf("before it knows the database's clock it sweeps %d lines, %v", n, err)
+		}
+		ahead.run(t)
+		time.Sleep(2 * sweepEvery)
+		synctest.Wait()
+		if len(m.lines) != 2 {
+			t.Errorf("of 2 lines %d are left", len(m.lines))
+		}
+		ahead.expect(t, token("early"), ErrRevoked)
+
+		past := func() time.Time { return time.Now().Add(-2 * time.Hour) }
+		behind := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
+		behind.cfg.Now = past
+		behind.run(t)
+		alone := &Log{Store: m, Now: past, Lives: Lives{Token: 30 * time.Minute}} // as on a command line
+		running := &Log{Store: m, View: behind.View, Now: past, Lives: Lives{Token: 30 * time.Minute}}
+		synctest.Wait()
+		for id, l := range map[string]*Log{"alone": alone, "running": running} {
+			rev := line(id)
+			rev.ExpiresAt = time.Time{}
+			if _, err := l.append(t.Context(), m, rev); err != nil {
+				t.Fatal(err)
+			}
+			last := m.lines[len(m.lines)-1]
+			if left := time.Until(last.ExpiresAt); left < 30*time.Minute-time.Second || left > 31*time.Minute {
+				t.Errorf("%s: the line is kept for %v", id, left)
+			}
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // the database's clock is the wrong one
+		m := newMemLog()
+		m.ahead = 2 * time.Hour
+		right := start(t, m, Outage{})
+		for _, id := range []string{"early", "head"} {
+			if _, err := right.log.TakeBack(t.Context(), line(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * sweepEvery)
+		synctest.Wait()
+		right.expect(t, token("early"), ErrRevoked)
+		if len(m.lines) != 2 {
+			t.Errorf("of 2 lines %d are left", len(m.lines))
+		}
+	})
 }
 
 func TestTheExpiredIsSwept(t *testing.T) {

@@ -73,7 +73,7 @@ func (v *View) checkShared(ctx context.Context, t *accesstoken.Token, had *confi
 		case known.Revoked:
 			v.checks.WithLabelValues(byShared).Inc()
 			return ErrRevoked
-		case had != nil && v.cfg.Now().Sub(had.asOf) <= v.Trust() && known.covers(had.head):
+		case had != nil && since(v.cfg.Now(), had.asOf) <= v.Trust() && known.covers(had.head):
 			v.checks.WithLabelValues(byShared).Inc()
 			return nil
 		}
@@ -150,8 +150,7 @@ func (v *View) tell(ctx context.Context, log string, after, to int64, lines []st
 	}
 	now := v.cfg.Now()
 	if told := v.shared.told.Load(); told < 0 || told != after {
-		// It lacks lines that were read before, or came from a peer; who relies on it
-		// must have them.
+		// It lacks lines that were read before; who relies on it must have them.
 		after, lines = to, nil
 	} else if told == to && now.Sub(v.shared.toldAt) < v.cfg.Poll {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,14 +64,21 @@ type View struct {
 	round     atomic.Int64 // counts readings of the log as they begin
 	failed    atomic.Int64 // the last of them that failed
 	stale     atomic.Bool  // the present outage has been logged
+	denying   atomic.Bool  // and that it lasts for longer than OnOutage allows
 	answers   *prometheus.CounterVec
 	checks    *prometheus.CounterVec
 	shared    shared
 
-	reading sync.Mutex // guards log, read, and confirming; not held while anybody is asked
+	clock atomic.Pointer[clockReading] // of the database; nil: it was never read
+
+	reading sync.Mutex // guards what follows, and confirming; not held while anybody is asked
 	log     string     // id of the log that is being read
-	read    int64      // the number up to which it has been read
-	peers   Peers      // nil: there are none
+	read    int64      // the number up to which it has been read in the database
+	// last is the line of that number; zero if it was not there to be read. With
+	// another line in its place the log is another one.
+	last  revoked.Entry
+	heard int64 // the number up to which peers have told it; read or less: nothing more
+	peers Peers // nil: there are none
 
 	mu   sync.Mutex
 	next chan struct{} // closed and replaced when there may be something to see
@@ -84,6 +92,9 @@ type confirmation struct {
 	// round is of the reading that confirmed it.
 	round int64
 }
+
+// A clockReading is of the database's clock and, not before that, of our own.
+type clockReading struct{ database, own time.Time }
 
 // pageSize is how many lines are read at once.
 const pageSize = 1000
@@ -111,7 +122,7 @@ func (v *View) Run(ctx context.Context) {
 	defer poll.Stop()
 	failing := false
 	for {
-		err := v.refresh(ctx)
+		err := v.Refresh(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -142,47 +153,63 @@ func (v *View) Ring() {
 // ErrRevoked, or ErrStale. What is known to be taken back is refused however
 // stale the view is. It answers from memory, unless the view is a shared one's.
 func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
-	had := v.confirmed.Load() // before the list, which has no less
+	had := v.confirmed.Load() // before the list, which has no less; judged by a later one, it might lack a line
 	if _, ok := v.list.Revoked(t); ok {
 		return ErrRevoked
 	}
 	if v.cfg.Shared {
 		return v.checkShared(ctx, t, had)
 	}
-	stale, err := v.judge()
+	stale, err := v.judge(had)
 	if stale > 0 && v.stale.CompareAndSwap(false, true) {
-		_, asOf := v.Confirmed()
 		v.cfg.Logger.Error("the view of the revocation log is stale",
-			"confirmed", asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
+			"confirmed", had.asOf, "max_staleness", v.cfg.MaxStaleness, "allow", v.cfg.OnOutage.Allow, "for", v.cfg.OnOutage.For)
 	}
 	switch {
 	case err != nil:
 		v.answers.WithLabelValues("deny").Inc()
+		if stale > 0 && v.cfg.OnOutage.Allow && v.denying.CompareAndSwap(false, true) {
+			v.cfg.Logger.Error("the view of the revocation log has been stale for as long as revocation.on_outage allows; tokens are refused from now on",
+				"confirmed", had.asOf, "for", v.cfg.OnOutage.For)
+		}
 	case stale > 0:
 		v.answers.WithLabelValues("allow").Inc()
 	}
 	return err
 }
 
+// SessionRevoked says whether this replica knows that a session was taken back by its
+// id.
+func (v *View) SessionRevoked(id string) bool {
+	// So late that nothing but the id is asked about.
+	_, ok := v.list.Revoked(&accesstoken.Token{SessionID: id, Epoch: math.MaxInt64, IssuedAt: v.cfg.Now()})
+	return ok
+}
+
 // Ready says whether the view answers for tokens that it does not know to be
 // taken back: nil, or ErrStale.
 func (v *View) Ready() error {
-	_, err := v.judge()
+	_, err := v.judge(v.confirmed.Load())
 	return err
 }
 
-// judge tells by how much the view is staler than it may be, and ErrStale if it
-// must not be trusted any more.
-func (v *View) judge() (stale time.Duration, err error) {
-	c := v.confirmed.Load()
+// judge tells by how much what was confirmed is staler than it may be, and ErrStale
+// if it must not be trusted any more.
+func (v *View) judge(c *confirmation) (stale time.Duration, err error) {
 	if c == nil { // whatever OnOutage says: a view that never saw the log would bring everything back
 		return 0, ErrStale.After(v.cfg.Poll)
 	}
-	stale = v.cfg.Now().Sub(c.asOf) - v.cfg.MaxStaleness
+	stale = since(v.cfg.Now(), c.asOf) - v.cfg.MaxStaleness
 	if stale <= 0 || v.cfg.OnOutage.Allow && (v.cfg.OnOutage.For == 0 || stale <= v.cfg.OnOutage.For) {
 		return stale, nil
 	}
 	return stale, ErrStale.After(v.cfg.Poll)
+}
+
+// since is how much time has passed by the clock that says more: the monotonic one
+// may have stood still with the machine.
+func since(now, then time.Time) time.Duration {
+	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
 // Confirmed returns up to which number the view knew everything, and when. The
@@ -237,7 +264,7 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
 	}
 	p := revoked.Page{Log: c.head.ID, Head: c.head.Seq, AsOf: c.asOf.UTC().Truncate(time.Millisecond)}
-	age := v.cfg.Now().Sub(c.asOf) + c.asOf.Sub(p.AsOf) // the first part by the monotonic clock
+	age := since(v.cfg.Now(), c.asOf) + c.asOf.Sub(p.AsOf)
 	p.Age = (age + time.Millisecond - 1).Milliseconds()
 	if after > max(p.Head, v.list.Last()) || log != "" && log != p.Log {
 		p.Snapshot, after = true, 0
@@ -247,8 +274,9 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 	return p, nil
 }
 
-// refresh reads the log to its end.
-func (v *View) refresh(ctx context.Context) error {
+// Refresh reads the log to its end. A view that does not run needs no more to answer
+// for a moment.
+func (v *View) Refresh(ctx context.Context) error {
 	// An answer that takes longer confirms nothing.
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.MaxStaleness)
 	defer cancel()
@@ -264,45 +292,65 @@ func (v *View) refresh(ctx context.Context) error {
 func (v *View) readLog(ctx context.Context, round int64) error {
 	for {
 		asked := v.cfg.Now()
-		log, after := v.position()
-		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, after, pageSize)
+		v.reading.Lock()
+		log, after := v.log, v.read
+		v.reading.Unlock()
+		// With the last line that is known, to compare it.
+		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, max(after-1, 0), pageSize)
 		if err != nil {
 			return err
 		}
-		to, err := v.take(log, after, lines, confirmation{head, asked, round})
-		if err != nil {
-			return err
+		if !head.Now.IsZero() {
+			v.clock.Store(&clockReading{head.Now, v.cfg.Now()})
 		}
-		if to < after {
+		to, err := v.take(lines, confirmation{head, asked, round})
+		switch {
+		case errors.Is(err, errOtherPast):
+			v.cfg.Logger.Error("the revocation log lacks lines that were read before, or has others in their place, "+
+				"as after a failover or a restore that has lost some; it gets another id, so that everybody reads it anew", "log", log, "read_to", after, "head", head.Seq)
+			if err := v.cfg.Store.RenewLog(ctx, log); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		case to < after:
 			continue
 		}
+		whole := len(lines) < pageSize
+		if len(lines) > 0 && lines[0].Seq == after {
+			lines = lines[1:]
+		}
 		v.tell(ctx, head.ID, after, to, lines)
-		if len(lines) < pageSize {
+		if whole {
 			return nil
 		}
 	}
 }
 
-// position is where in which log the next reading begins.
-func (v *View) position() (log string, after int64) {
-	v.reading.Lock()
-	defer v.reading.Unlock()
-	return v.log, v.read
-}
+// errOtherPast: the log has the id that it had, but not the lines.
+var errOtherPast = errors.New("revocation: the log has another past")
 
-// take adds what was read after a position, and says up to where it reaches; -1 if
-// it has to be read again, from another position.
-func (v *View) take(log string, after int64, lines []store.Revocation, c confirmation) (to int64, err error) {
+// take adds what was read from the last line on that was read before, and says up to
+// where it reaches; -1 if it has to be read again, from another position.
+func (v *View) take(lines []store.Revocation, c confirmation) (to int64, err error) {
 	v.reading.Lock()
 	defer v.reading.Unlock()
+	there := len(lines) > 0 && lines[0].Seq == v.read
 	switch {
-	case v.log != log || v.read != after: // a peer was faster
-		return -1, nil
-	case log != "" && (c.head.ID != log || c.head.Seq < after):
+	case v.log == "":
+		v.log = c.head.ID
+	case c.head.ID != v.log:
 		v.startAnew(c.head)
 		return -1, nil
+	case c.head.Seq < max(v.read, v.heard), there && v.last.Seq == v.read && entryOf(lines[0]) != v.last:
+		return -1, errOtherPast
+	case !there && v.last.Seq == v.read && v.read > 0:
+		// It has expired since it was read, which is long ago, and nobody can say any
+		// more what came before it.
+		v.read, v.last = 0, revoked.Entry{}
+		return -1, nil
 	}
-	v.log = c.head.ID
 	if err := v.apply(lines); err != nil {
 		return -1, err
 	}
@@ -311,6 +359,10 @@ func (v *View) take(log string, after int64, lines []store.Revocation, c confirm
 	} else {
 		v.read = c.head.Seq
 		v.confirm(c)
+	}
+	v.last = revoked.Entry{}
+	if n := len(lines); n > 0 && lines[n-1].Seq == v.read {
+		v.last = entryOf(lines[n-1])
 	}
 	return v.read, nil
 }
@@ -322,7 +374,7 @@ func (v *View) startAnew(head store.LogHead) {
 		"what this replica knows to be revoked stays revoked until it expires, other replicas may not know it",
 		"log", v.log, "read_to", v.read, "new_log", head.ID, "new_head", head.Seq)
 	v.list.Detach()
-	v.log, v.read = head.ID, 0
+	v.log, v.read, v.heard, v.last = head.ID, 0, 0, revoked.Entry{}
 	v.shared.told.Store(-1)
 }
 
@@ -362,6 +414,7 @@ func (v *View) confirm(c confirmation) {
 		c.asOf, c.head.Seq = was.asOf, max(was.head.Seq, c.head.Seq)
 	}
 	v.confirmed.Store(&c)
+	v.denying.Store(false)
 	if v.stale.Swap(false) {
 		v.cfg.Logger.Info("the view of the revocation log is fresh again", "head", c.head.Seq)
 	}
@@ -390,21 +443,31 @@ func (v *View) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		if _, err := v.Sweep(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			v.cfg.Logger.Warn("expired revocations cannot be deleted", "err", err)
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if _, err := v.Sweep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			v.cfg.Logger.Warn("expired revocations cannot be deleted", "err", err)
 		}
 	}
 }
 
 // Sweep deletes what expired before the clock skew from the list and from the
 // log, and says how many lines of the log. Run does it by itself.
+//
+// One wrong clock must not bring back what others have taken back, so it goes by
+// that of this replica or the database's, whichever is behind.
 func (v *View) Sweep(ctx context.Context) (int, error) {
-	before := v.cfg.Now().Add(-ClockSkew)
+	if v.confirmed.Load() == nil { // then the database's is not known
+		return 0, nil
+	}
+	before := v.cfg.Now()
+	if slow, known := v.slow(before); known {
+		before = before.Add(min(slow, 0))
+	}
+	before = before.Add(-ClockSkew)
 	v.list.Expire(before)
 	for total := 0; ; {
 		n, err := v.cfg.Store.DeleteExpiredRevocations(ctx, before, sweepBatch)
@@ -412,6 +475,16 @@ func (v *View) Sweep(ctx context.Context) (int, error) {
 			return total, err
 		}
 	}
+}
+
+// slow is by how much a clock that shows now is behind the database's, if that is
+// known. It is never too much.
+func (v *View) slow(now time.Time) (d time.Duration, known bool) {
+	c := v.clock.Load()
+	if c == nil {
+		return 0, false
+	}
+	return c.database.Add(v.cfg.Now().Sub(c.own)).Round(0).Sub(now.Round(0)), true
 }
 
 // register makes the metrics.
@@ -457,5 +530,5 @@ func (v *View) staleness() float64 {
 	if asOf.IsZero() {
 		return -1
 	}
-	return v.cfg.Now().Sub(asOf).Seconds()
+	return since(v.cfg.Now(), asOf).Seconds()
 }

@@ -29,6 +29,9 @@ var (
 	// so that somebody else may hold its successor (RFC 9700 §4.14.2). The session
 	// that comes with it must be taken back.
 	ErrReplayed = problem.New(problem.Unauthenticated, "refresh_token_replayed", "the refresh token was used before; the session has been ended, log in again")
+	// ErrEnded comes with a session that somebody has begun to end: it has still to
+	// be taken back.
+	ErrEnded = errors.New("session: it has been stopped, but not taken back yet")
 	// ErrTooFast: more renewals in one grace period than anybody needs.
 	ErrTooFast = problem.New(problem.TooMany, "renewing_too_fast", "this session renews too often")
 )
@@ -67,6 +70,12 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Address   string    `json:"address"`    // of the client at sign-in
 	UserAgent string    `json:"user_agent"` // of the client at sign-in
+	// Turn is greater than that of every session that the user had when this one
+	// began: replicas' clocks differ by seconds. Zero without MaxPerUser.
+	Turn int64 `json:"turn,omitempty"`
+	// Ended: it cannot be renewed any more. The record is there until it is certain
+	// that its access tokens are taken back.
+	Ended bool `json:"ended,omitempty"`
 }
 
 // record is what package state keeps: the session and its family of refresh
@@ -101,8 +110,11 @@ type Config struct {
 	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound but
 	// MaxSessions.
 	MaxPerUser int
-	Now        func() time.Time
-	Rand       io.Reader
+	// Revoked says whether a session is known to be taken back, though its record
+	// may still be there; nil: of none.
+	Revoked func(id string) bool
+	Now     func() time.Time
+	Rand    io.Reader
 }
 
 // Store starts, renews, lists and ends sessions.
@@ -112,8 +124,9 @@ type Store struct{ Config }
 func New(c Config) *Store { return &Store{c} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
-// of the user beyond MaxPerUser or MaxSessions are ended, the oldest first; they are
-// returned, with an error too, because their tokens have still to be taken back.
+// of the user beyond MaxPerUser or MaxSessions are stopped, the oldest first. They
+// are returned, together with those that were stopped before, because their tokens
+// have still to be taken back.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
@@ -125,6 +138,9 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL),
 		Address: address, UserAgent: clip(userAgent, maxUserAgent),
 	}}
+	if rec.Turn, err = s.nextTurn(ctx, userID); err != nil {
+		return Session{}, "", nil, err
+	}
 	refresh, err := newRefreshToken(s.Rand, userID, rec.ID)
 	if err != nil {
 		return Session{}, "", nil, err
@@ -138,16 +154,17 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	if _, err := s.State.Create(ctx, key(userID, rec.ID), value, s.life(rec, now)); err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: start: %w", err)
 	}
-	ended, err := s.endOldest(ctx, userID, id)
+	ended, err := s.stopOldest(ctx, userID, id)
 	if err != nil {
-		return Session{}, "", ended, err
+		_ = s.End(ctx, userID, rec.ID) // nobody has its refresh token
+		return Session{}, "", nil, err
 	}
 	return rec.Session, refresh.String(), ended, nil
 }
 
 // Renew spends a refresh token and returns its session and its successor. The
 // same token inside the grace period gives the same successor, on whichever
-// replica. ErrReplayed comes with the session that has to be taken back.
+// replica. ErrReplayed and ErrEnded come with the session that has to be taken back.
 func (s *Store) Renew(ctx context.Context, presented string) (Session, string, error) {
 	token, err := parseRefreshToken(presented)
 	if err != nil {
@@ -197,6 +214,9 @@ func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next ref
 	if rec.ExpiresAt.Sub(now) < minLife || !equal(rec.Family, hash(token.family[:])) {
 		return refreshToken{}, false, ErrInvalid
 	}
+	if rec.Ended {
+		return refreshToken{}, false, ErrEnded
+	}
 	spent := hash(token.secret[:])
 	// Replicas' clocks differ a little, so that a moment ago may seem to come yet.
 	rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return now.Sub(r.At).Abs() >= s.RenewGrace })
@@ -222,7 +242,7 @@ func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next ref
 	return refreshToken{}, false, ErrReplayed
 }
 
-// Get returns one session of a user, or state.ErrNotFound.
+// Get returns one session of a user, ended or not, or state.ErrNotFound.
 func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	parsed, err := uuid.Parse(id)
 	if err != nil {
@@ -235,7 +255,8 @@ func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	return decode(stored)
 }
 
-// List returns a user's sessions, the newest first.
+// List returns a user's sessions, the newest first, also those that have ended but
+// are not taken back yet.
 func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	stored, err := s.State.List(ctx, Kind, userID)
 	if err != nil {
@@ -279,8 +300,49 @@ func After(sessions []Session, mark string) ([]Session, error) {
 	return sessions[at:], nil
 }
 
-// End ends a session: it cannot be renewed any more. That it had ended already
-// is no error. Its access tokens are the revocation log's matter.
+// Stop ends a session: it cannot be renewed any more. The record stays, so that
+// whoever tries again to end the session finds it, until End. That there is none is
+// no error.
+func (s *Store) Stop(ctx context.Context, userID, id string) error {
+	k := key(userID, id)
+	for { // a renewal may be first, but not more than maxRecent in a grace period
+		stored, err := s.State.Get(ctx, k)
+		if errors.Is(err, state.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("session: stop: %w", err)
+		}
+		var rec record
+		if err := json.Unmarshal(stored.Value, &rec); err != nil {
+			return fmt.Errorf("session: decode: %w", err)
+		}
+		if rec.Ended {
+			return nil
+		}
+		life := rec.ExpiresAt.Sub(s.Now())
+		if life < state.MinTTL { // it is over, and no token of it lives
+			return s.End(ctx, userID, id)
+		}
+		// Without the hashes a replica that does not know Ended renews nothing either.
+		rec.Ended, rec.Current, rec.Recent = true, nil, nil
+		value, err := json.Marshal(rec)
+		if err != nil {
+			return fmt.Errorf("session: encode: %w", err)
+		}
+		_, err = s.State.Swap(ctx, k, stored.Version, value, life)
+		if errors.Is(err, state.ErrChanged) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("session: stop: %w", err)
+		}
+		return nil
+	}
+}
+
+// End deletes a session's record. That there is none is no error. Its access tokens
+// are the revocation log's matter.
 func (s *Store) End(ctx context.Context, userID, id string) error {
 	if err := s.State.Delete(ctx, key(userID, id)); err != nil {
 		return fmt.Errorf("session: end: %w", err)
@@ -296,9 +358,21 @@ func (s *Store) EndAll(ctx context.Context, userID string) error {
 	return nil
 }
 
-// endOldest looks after the new session was written, so that of two sign-ins at
-// the same moment at least one sees both.
-func (s *Store) endOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
+// nextTurn is the turn of a session that begins.
+func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err error) {
+	if s.MaxPerUser == 0 {
+		return 0, nil
+	}
+	sessions, err := s.List(ctx, userID)
+	for _, one := range sessions {
+		turn = max(turn, one.Turn)
+	}
+	return turn + 1, err
+}
+
+// stopOldest looks after the new session was written, so that of two sign-ins at
+// the same moment at least one sees both. All agree on which are the oldest.
+func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
 	limit, most := s.MaxPerUser, math.MaxInt
 	if limit == 0 {
 		if started[0]%boundEvery != 0 { // a random byte
@@ -307,13 +381,22 @@ func (s *Store) endOldest(ctx context.Context, userID string, started uuid.UUID)
 		limit, most = MaxSessions, boundStep
 	}
 	sessions, err := s.List(ctx, userID)
-	if err != nil || len(sessions) <= limit {
+	if err != nil {
 		return nil, err
 	}
-	beyond := sessions[max(limit, len(sessions)-most):]
-	for i, old := range beyond {
-		if err := s.End(ctx, userID, old.ID); err != nil {
-			return beyond[:i], err
+	slices.SortStableFunc(sessions, func(a, b Session) int { return cmp.Compare(b.Turn, a.Turn) })
+	live := 0
+	beyond := slices.DeleteFunc(sessions, func(one Session) bool { // the newest first
+		if one.Ended || s.Revoked != nil && s.Revoked(one.ID) {
+			return false
+		}
+		live++
+		return live <= limit
+	})
+	beyond = beyond[max(0, len(beyond)-most):]
+	for _, old := range beyond {
+		if err := s.Stop(ctx, userID, old.ID); err != nil {
+			return nil, err
 		}
 	}
 	return beyond, nil

@@ -81,6 +81,16 @@ func (b bench) refused(t *testing.T, token string, want error) {
 	}
 }
 
+// live are the sessions that have not ended.
+func (b bench) live(t *testing.T) []Session {
+	t.Helper()
+	all, err := b.List(t.Context(), b.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(s Session) bool { return s.Ended })
+}
+
 func TestRenewalRotates(t *testing.T) {
 	b := newBench(t, nil)
 	s, first := b.start(t)
@@ -182,6 +192,12 @@ func TestLogoutIsNotUndoneByRenewalsUnderWay(t *testing.T) {
 				}
 			})
 		}
+		if err := b.Stop(t.Context(), b.user, s.ID); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Get(t.Context(), b.user, s.ID); err != nil || !got.Ended {
+			t.Fatalf("the session goes on: %+v, %v", got, err)
+		}
 		if err := b.End(t.Context(), b.user, s.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -261,12 +277,38 @@ func TestMaxPerUserEndsTheOldest(t *testing.T) {
 			t.Fatalf("sign-in %d ended %d sessions, want %d", len(sessions), len(ended), want)
 		}
 	}
-	left, err := b.List(t.Context(), b.user)
-	if err != nil {
-		t.Fatal(err)
-	}
+	left := b.live(t)
 	if len(left) != 2 || left[0].ID != sessions[2].ID || left[1].ID != sessions[1].ID {
 		t.Errorf("left are %v, want the two newest, newest first", left)
+	}
+}
+
+// The clocks of two replicas differ by more than lies between two sign-ins.
+func TestMaxPerUserDoesNotEndTheNewest(t *testing.T) {
+	for _, ahead := range []time.Duration{5 * time.Second, 0} {
+		b := newBench(t, func(c *Config) { c.MaxPerUser = 2 })
+		config := b.Config
+		config.Now = func() time.Time { return b.clock.Now().Add(ahead) }
+		replicas := []*Store{New(config), b.Store}
+		var began []string
+		for i := range 8 {
+			s, _, ended, err := replicas[i/2%2].Start(t.Context(), b.user, 0, "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			began = append(began, s.ID)
+			for _, old := range ended {
+				if old.ID != began[i-2] {
+					t.Errorf("%v ahead: sign-in %d ended number %d", ahead, i, slices.Index(began, old.ID))
+				}
+				if err := b.End(t.Context(), b.user, old.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := max(0, i-1); len(ended) != min(want, 1) {
+				t.Errorf("%v ahead: sign-in %d ended %d", ahead, i, len(ended))
+			}
+		}
 	}
 }
 
@@ -295,9 +337,9 @@ func TestNobodyHasSessionsWithoutEnd(t *testing.T) {
 		}
 		looked++
 	}
-	left, err := b.List(t.Context(), b.user)
-	if err != nil || len(left) != MaxSessions+100+looked-len(ended) || len(left) < MaxSessions {
-		t.Errorf("left are %d, ended %d, %v", len(left), len(ended), err)
+	left := b.live(t)
+	if len(left) != MaxSessions+100+looked-len(ended) || len(left) < MaxSessions {
+		t.Errorf("left are %d, ended %d", len(left), len(ended))
 	}
 	if want := min(boundStep, 100+looked); len(ended) != want || !ended[0].CreatedAt.Before(left[len(left)-1].CreatedAt) {
 		t.Errorf("%d have ended, want the %d oldest", len(ended), want)
@@ -342,9 +384,43 @@ func TestMaxPerUserHoldsWhenManySignInAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	left, err := b.List(t.Context(), b.user)
-	if err != nil || len(left) > 3 {
-		t.Errorf("%d sessions are left, want at most 3 (%v)", len(left), err)
+	if left := b.live(t); len(left) > 3 {
+		t.Errorf("%d sessions are left, want at most 3", len(left))
+	}
+}
+
+// A session that was stopped is renewed by nobody, and found until it is deleted: by
+// its id, by every refresh token of its family, and by the next sign-in that has to
+// look after the number of them.
+func TestAStoppedSessionIsFoundUntilItIsDeleted(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxPerUser, c.Idle = 2, time.Minute })
+	s, spent := b.start(t)
+	current := b.renew(t, spent)
+	for range 2 { // twice is as good as once
+		if err := b.Stop(t.Context(), b.user, s.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.clock.advance(time.Hour) // it is not idle: its access tokens may still live
+	for _, token := range []string{spent, current} {
+		got, _, err := b.Renew(t.Context(), token)
+		if !errors.Is(err, ErrEnded) || got.ID != s.ID || got.UserID != b.user {
+			t.Errorf("renewed: %+v, %v", got, err)
+		}
+	}
+	if got, err := b.Get(t.Context(), b.user, s.ID); err != nil || !got.Ended {
+		t.Errorf("by its id: %+v, %v", got, err)
+	}
+	_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+	if err != nil || len(ended) != 1 || ended[0].ID != s.ID {
+		t.Errorf("the next sign-in found %+v, %v", ended, err)
+	}
+	if err := b.End(t.Context(), b.user, s.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.refused(t, current, ErrInvalid)
+	if err := b.Stop(t.Context(), b.user, s.ID); err != nil {
+		t.Errorf("what is gone cannot be stopped: %v", err)
 	}
 }
 

@@ -217,10 +217,13 @@ type Revocation struct {
 }
 
 // A LogHead says which log it is and how far it has come. ID changes when the
-// database is another one; Seq never falls while it is the same.
+// database is another one; Seq never falls while it is the same, unless a failover
+// or a restored backup has lost lines.
 type LogHead struct {
 	ID  string
 	Seq int64
+	// Now is the time by the database's clock; zero: it has none of its own.
+	Now time.Time
 }
 
 // Revocations is the log of what was taken back.
@@ -239,8 +242,12 @@ type Revocations interface {
 	// now may be missing.
 	RevocationsAfter(ctx context.Context, after int64, limit int) ([]Revocation, LogHead, error)
 	// DeleteExpiredRevocations removes up to limit lines whose ExpiresAt is
-	// before t. The head stays.
+	// before t, but not the last line of the log: by it readers see whether it is
+	// still the log that they have read. The head stays.
 	DeleteExpiredRevocations(ctx context.Context, t time.Time, limit int) (int, error)
+	// RenewLog gives the log another id, which it never had, if its id is still this
+	// one, so that everybody reads it anew. If it is not, that is no error.
+	RenewLog(ctx context.Context, id string) error
 }
 
 // An AuditEvent is one line of who did what.

@@ -152,6 +152,8 @@ func (l *longLog) AppendRevocation(context.Context, store.Revocation) (int64, er
 func (l *longLog) DeleteExpiredRevocations(context.Context, time.Time, int) (int, error) {
 	return 0, nil
 }
+func (l *longLog) RenewLog(context.Context, string) error { panic("nobody does") }
+
 func (l *longLog) RevocationsAfter(_ context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
 	lines := l.lines[after:]
 	return lines[:min(limit, len(lines))], store.LogHead{ID: "long", Seq: int64(len(l.lines))}, nil

@@ -7,7 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -88,16 +90,21 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 	return handler(call.ctx, request)
 }
 
+// checkEvery is how often a stream's token is asked again without a message.
+const checkEvery = time.Second
+
 // Stream is a grpc.StreamServerInterceptor. The token is asked again with every
-// message: when it has expired or was taken back, nothing more comes in or goes
-// out, and the call ends with that reason. A handler that neither receives nor
-// sends is not interrupted.
+// message, and every second: when it has expired or was taken back, nothing more
+// comes in or goes out, the stream's context ends, and so does the call, with that
+// reason, when the handler returns.
 func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	call, err := g.begin(stream.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
+	stop := call.watch()
 	err = handler(server, &guardedStream{ServerStream: stream, call: call})
+	stop()
 	if refused := call.refused.Load(); refused != nil {
 		return *refused // whatever the handler made of it
 	}
@@ -133,6 +140,36 @@ func (g *Guard) begin(ctx context.Context, method string) (*call, error) {
 	return c, nil
 }
 
+// watch ends the call's context when the token is not good any more, until stop,
+// which returns when nothing is left of it.
+func (c *call) watch() (stop func()) {
+	if c.public {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	c.ctx = ctx
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(checkEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if c.again() != nil {
+				cancel()
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
 // again asks whether the token is still good.
 func (c *call) again() error {
 	if c.public {
@@ -140,7 +177,9 @@ func (c *call) again() error {
 	}
 	if _, err := c.guard.verifier.Verify(c.ctx, c.token, c.conditions...); err != nil {
 		err = refusal(err)
-		c.refused.CompareAndSwap(nil, &err)
+		if c.ctx.Err() == nil { // else it says nothing about the token
+			c.refused.CompareAndSwap(nil, &err)
+		}
 		return err
 	}
 	return nil

@@ -35,6 +35,7 @@ var logService = grpc.ServiceDesc{
 	Streams: []grpc.StreamDesc{
 		{StreamName: "Follow", Handler: follow, ServerStreams: true, ClientStreams: true},
 		{StreamName: "Stubborn", Handler: stubborn, ServerStreams: true, ClientStreams: true},
+		{StreamName: "Silent", Handler: silent, ServerStreams: true, ClientStreams: true},
 	},
 }
 
@@ -69,6 +70,12 @@ func follow(_ any, stream grpc.ServerStream) error {
 			return err
 		}
 	}
+}
+
+// silent waits until its context ends.
+func silent(_ any, stream grpc.ServerStream) error {
+	<-stream.Context().Done()
+	return stream.Context().Err()
 }
 
 // stubborn goes on sending, whatever it is told, and says that all is well.
@@ -229,6 +236,17 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 		}
 		w.want(err, codes.Unauthenticated, "token_expired")
 	}
+}
+
+// So does one whose handler neither receives nor sends.
+func TestASilentStreamEndsWithItsToken(t *testing.T) {
+	w := newWorld(t, func(v *verify.Verifier) *grpcverify.Guard { return grpcverify.New(v) })
+	s := w.stream("/ship.Log/Silent", "Bearer "+w.issuer.Sign("u", map[string]any{"jti": "silent"}))
+	if err := s.SendMsg(wrapperspb.String("")); err != nil {
+		t.Fatal(err)
+	}
+	w.issuer.Revoke(revoked.Token, "silent")
+	w.want(s.RecvMsg(new(wrapperspb.StringValue)), codes.Unauthenticated, "token_revoked")
 }
 
 func (w *world) awaitRevoked(token string) {

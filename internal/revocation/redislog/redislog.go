@@ -66,8 +66,14 @@ return 1
 
 // spanScript says that the lines after one number up to another are here. ARGV: the
 // log, the numbers. What joins on to the span makes it longer; else the span
-// begins anew, at its end.
+// begins anew, at its end. There is none while Redis may evict a line and keep the
+// span, or does not say.
 var spanScript = rueidis.NewLuaScriptRetryable(`
+local memory = redis.pcall('INFO', 'memory')
+if type(memory) ~= 'string' or not string.find(memory, 'maxmemory_policy:noeviction', 1, true) then
+	redis.call('DEL', KEYS[1])
+	return 0
+end
 local after, to = tonumber(ARGV[2]), tonumber(ARGV[3])
 local from = to
 local log, first, last = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+) (%d+)$')

@@ -151,6 +151,31 @@ func TestSpan(t *testing.T) {
 	}
 }
 
+// Redis must not vouch for lines that it may have evicted.
+func TestNoSpanWhileRedisEvicts(t *testing.T) {
+	l, c := open(t, testenv.StartRedis(t).URL)
+	policy := func(p string) {
+		t.Helper()
+		if err := c.Do(t.Context(), c.B().ConfigSet().ParameterValue().ParameterValue("maxmemory-policy", p).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.tell(t, "log", 0, 1, line(revoked.Token, "other"))
+	if k := l.ask(t, whole); k.Log != "log" || k.To != 1 {
+		t.Fatalf("with noeviction: %+v", k)
+	}
+	policy("volatile-lru")
+	l.tell(t, "log", 1, 2, line(revoked.Token, "j"))
+	if k := l.ask(t, whole); !k.Revoked || k.Log != "" {
+		t.Errorf("with volatile-lru: %+v", k)
+	}
+	policy("noeviction")
+	l.tell(t, "log", 2, 3)
+	if k := l.ask(t, whole); k.Log != "log" || k.From != 3 || k.To != 3 {
+		t.Errorf("with noeviction again: %+v", k)
+	}
+}
+
 func TestWhatIsNoneOfOurs(t *testing.T) {
 	l, c := open(t, testenv.Redis(t))
 	for _, key := range []string{users + "u", span} {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"time"
 
@@ -43,9 +44,11 @@ func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) (
 	var head store.LogHead
 	revs := []store.Revocation{}
 	_, err := list(ctx, r.q, func(scan sqldb.Scan) (struct{}, error) {
+		var now int64
 		var seq, epoch, before, expires, created sql.NullInt64
 		var kind, subject, actor, reason sql.NullString
-		err := scan(&head.ID, &head.Seq, &seq, &kind, &subject, &epoch, &before, &expires, &created, &actor, &reason)
+		err := scan(&head.ID, &head.Seq, &now, &seq, &kind, &subject, &epoch, &before, &expires, &created, &actor, &reason)
+		head.Now = sqldb.Time(now)
 		if seq.Valid {
 			revs = append(revs, store.Revocation{
 				Seq: seq.Int64, Kind: kind.String, Subject: subject.String, Epoch: epoch.Int64,
@@ -54,7 +57,7 @@ func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) (
 			})
 		}
 		return struct{}{}, err
-	}, `SELECT h.log_id, h.seq, r.seq, r.kind, r.subject, r.epoch, r.issued_before, r.expires_at,
+	}, `SELECT h.log_id, h.seq, `+r.q.Dialect().Now()+`, r.seq, r.kind, r.subject, r.epoch, r.issued_before, r.expires_at,
 		r.created_at, r.actor, r.reason FROM revocation_head h
 		LEFT JOIN (SELECT * FROM revocations WHERE seq > ? ORDER BY seq LIMIT ?) r ON 1 = 1
 		WHERE h.id = 1 ORDER BY r.seq`, after, limit)
@@ -66,7 +69,18 @@ func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) (
 
 // DeleteExpiredRevocations implements store.Revocations.
 func (r records) DeleteExpiredRevocations(ctx context.Context, t time.Time, limit int) (int, error) {
-	n, err := r.q.Exec(ctx, r.q.Dialect().DeleteSome("revocations", "seq", "expires_at < ?", "expires_at"),
-		sqldb.Micros(t), limit)
+	// Asked before, because within the DELETE it would hold up writers. It only grows.
+	head, err := one(ctx, r.q, readInt, "SELECT seq FROM revocation_head WHERE id = 1")
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.q.Exec(ctx, r.q.Dialect().DeleteSome("revocations", "seq", "expires_at < ? AND seq < ?", "expires_at"),
+		sqldb.Micros(t), head, limit)
 	return int(n), translate(err)
+}
+
+// RenewLog implements store.Revocations.
+func (r records) RenewLog(ctx context.Context, id string) error {
+	_, err := r.q.Exec(ctx, "UPDATE revocation_head SET log_id = ? WHERE id = 1 AND log_id = ?", rand.Text(), id)
+	return translate(err)
 }

@@ -499,8 +499,20 @@ func revocations(t *testing.T, a, b store.Store) {
 		if len(revs) != len(test.want) || len(revs) > 0 && !reflect.DeepEqual(revs, test.want) {
 			t.Errorf("after %d, %d: %+v, want %+v", test.after, test.limit, revs, test.want)
 		}
-		equal(t, at, store.LogHead{ID: head.ID, Seq: 5})
+		equal(t, at, store.LogHead{ID: head.ID, Seq: 5, Now: at.Now})
 	}
+	ok(t, a.RenewLog(ctx, "another"))
+	_, same, err := b.RevocationsAfter(ctx, 0, 0)
+	ok(t, err)
+	equal(t, same.ID, head.ID)
+	ok(t, a.RenewLog(ctx, head.ID))
+	ok(t, b.RenewLog(ctx, head.ID)) // who comes second
+	revs, renewed, err := b.RevocationsAfter(ctx, 4, 10)
+	ok(t, err)
+	if renewed.ID == "" || renewed.ID == head.ID || renewed.Seq != 5 || len(revs) != 1 {
+		t.Errorf("the renewed log is %+v with %v, was %+v", renewed, revs, head)
+	}
+	equal(t, must(a.AppendRevocation(ctx, revocation(6)))(t), 6)
 }
 
 func expiredRevocations(t *testing.T, a, b store.Store) {
@@ -509,16 +521,17 @@ func expiredRevocations(t *testing.T, a, b store.Store) {
 		must(a.AppendRevocation(ctx, revocation(6-n)))(t) // the first expires last
 	}
 	cut := now.Add(4 * time.Hour) // after the lines 3, 4, 5; line 2 ends then
-	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 2)
+	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 1))(t), 1)
 	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 1)
 	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 0)
 	revs, head, err := a.RevocationsAfter(ctx, 0, 10)
 	ok(t, err)
-	if len(revs) != 2 || revs[0].Seq != 1 || revs[1].Seq != 2 || head.Seq != 5 {
+	if len(revs) != 3 || revs[0].Seq != 1 || revs[1].Seq != 2 || revs[2].Seq != 5 || head.Seq != 5 { // the last line stays
 		t.Fatalf("left: %+v, head %+v", revs, head)
 	}
 	equal(t, must(b.DeleteExpiredRevocations(ctx, now.Add(time.Hour*9), 10))(t), 2)
 	equal(t, must(a.AppendRevocation(ctx, revocation(1)))(t), 6) // the head stayed
+	equal(t, must(b.DeleteExpiredRevocations(ctx, now.Add(time.Hour*9), 10))(t), 1)
 }
 
 func audit(t *testing.T, a, b store.Store) {

@@ -1,0 +1,158 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+)
+
+// A failing store fails to append to the revocation log, in either truth.
+type failing struct {
+	store.Store
+	mode  atomic.Int32
+	ahead atomic.Int64 // of the node's clock
+}
+
+const (
+	failNot        = iota
+	failBefore     // failed and not persisted
+	failAfterwards // failed but persisted
+)
+
+var errAppend = errors.New("the database went away")
+
+func (f *failing) AppendRevocation(ctx context.Context, r store.Revocation) (int64, error) {
+	switch f.mode.Load() {
+	case failBefore:
+		return 0, errAppend
+	case failAfterwards:
+		if _, err := f.Store.AppendRevocation(ctx, r); err != nil {
+			return 0, err
+		}
+		return 0, errAppend
+	}
+	return f.Store.AppendRevocation(ctx, r)
+}
+
+// newFailing starts a node on a failing store, with three sessions a user and no
+// grace period.
+func newFailing(t *testing.T) (*world, *failing) {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "failing.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f := &failing{Store: sqlstore.New(db)}
+	now := func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) }
+	cfg := testConfig(t)
+	cfg.Tokens.Keys, cfg.Tokens.RenewGrace, cfg.Sessions.MaxPerUser = "memory", 0, 3
+	cfg.Revocation.MaxStaleness = time.Minute // longer than a test sets the clock ahead
+	cfg.Complete()
+	w := &world{t: t, cfg: cfg, own: memstate.New(now), kept: f, now: now, log: &logBuffer{}}
+	w.start()
+	t.Cleanup(w.stop)
+	return w, f
+}
+
+// Sessions end while the log cannot be written. Whoever tries again, and is answered
+// that it is done, finds it done.
+func TestAnEndThatFailedIsFinished(t *testing.T) {
+	for name, mode := range map[string]int32{"failed and not persisted": failBefore, "failed but persisted": failAfterwards} {
+		t.Run(name, func(t *testing.T) {
+			for name, end := range map[string]func(t *testing.T, w *world, f *failing, mode int32) (taken []httpapi.Grant){
+				"one": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
+					me, other := w.login("admin"), w.login("admin")
+					f.mode.Store(mode)
+					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
+					_, a := w.renew(other.RefreshToken)
+					w.want(a, 503, "revocation_not_recorded")
+					f.mode.Store(failNot)
+					if list := decode[httpapi.SessionList](w.t, w.do("GET", "/api/sessions", me.AccessToken, nil)).Sessions; len(list) != 1 {
+						t.Errorf("a session that is ending is listed: %+v", list)
+					}
+					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 204, "")
+					return []httpapi.Grant{other}
+				},
+				"one by its refresh token": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
+					me, other := w.login("admin"), w.login("admin")
+					f.mode.Store(mode)
+					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
+					f.mode.Store(failNot)
+					_, a := w.renew(other.RefreshToken)
+					w.want(a, 401, "invalid_refresh_token")
+					return []httpapi.Grant{other}
+				},
+				"the others": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
+					me, second, third := w.login("admin"), w.login("admin"), w.login("admin")
+					f.mode.Store(mode)
+					w.want(w.do("DELETE", "/api/sessions", me.AccessToken, nil), 503, "revocation_not_recorded")
+					f.mode.Store(failNot)
+					w.want(w.do("DELETE", "/api/sessions", me.AccessToken, nil), 204, "")
+					w.verify(me.AccessToken)
+					return []httpapi.Grant{second, third}
+				},
+				"those before": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
+					w.user("tester")
+					old, admin := w.login("tester"), w.login("admin")
+					f.ahead.Store(int64(10 * time.Second))
+					what := map[string]any{"user": "tester", "issued_before": w.now().Add(-5 * time.Second).Unix()}
+					// Only the sessions' lines fail: the user's is written in a transaction.
+					f.mode.Store(mode)
+					w.want(w.do("POST", "/api/revocations", admin.AccessToken, what), 503, "revocation_not_recorded")
+					f.mode.Store(failNot)
+					w.want(w.do("POST", "/api/revocations", admin.AccessToken, what), 200, "")
+					return []httpapi.Grant{old}
+				},
+				"the oldest of too many": func(t *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
+					oldest := w.login("admin")
+					w.login("admin")
+					w.login("admin")
+					f.mode.Store(mode)
+					w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password}), 503, "revocation_not_recorded")
+					f.mode.Store(failNot)
+					me := w.login("admin")
+					list := decode[httpapi.SessionList](t, w.do("GET", "/api/sessions", me.AccessToken, nil)).Sessions
+					if len(list) != 3 {
+						t.Errorf("%d sessions are left, want 3", len(list))
+					}
+					return []httpapi.Grant{oldest}
+				},
+				"a replay": func(t *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
+					g := w.login("admin")
+					if _, a := w.renew(g.RefreshToken); a.status != 200 {
+						t.Fatalf("%d %s", a.status, a.body)
+					}
+					f.mode.Store(mode)
+					_, a := w.renew(g.RefreshToken)
+					w.want(a, 503, "revocation_not_recorded")
+					f.mode.Store(failNot)
+					_, a = w.renew(g.RefreshToken)
+					w.want(a, 401, "invalid_refresh_token")
+					return []httpapi.Grant{g}
+				},
+			} {
+				t.Run(name, func(t *testing.T) {
+					w, f := newFailing(t)
+					for _, g := range end(t, w, f, mode) {
+						w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+						_, a := w.renew(g.RefreshToken)
+						w.want(a, 401, "invalid_refresh_token")
+					}
+				})
+			}
+		})
+	}
+}

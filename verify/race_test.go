@@ -1,0 +1,51 @@
+package verify
+
+import (
+	"errors"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
+)
+
+// The feed was away while something was taken back. In the moment in which it is
+// there again, the list of before must not pass for the knowledge of after.
+func TestReconnectingAcceptsNothingLate(t *testing.T) {
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	f := newFollower(Config{MaxStaleness: 5 * time.Second, Now: now, Logger: slog.New(slog.DiscardHandler)})
+	close(f.tried)
+	bound := &conditions{maxStaleness: MaxStaleness(5 * time.Second)}
+	for i := range 5_000 {
+		id := strconv.Itoa(i)
+		ahead.Add(int64(time.Hour)) // nothing was heard for so long
+		token := &accesstoken.Token{ID: id, IssuedAt: now()}
+		var stop atomic.Bool
+		var asking sync.WaitGroup
+		for range 4 {
+			asking.Go(func() {
+				for n := (&known{token: token, ids: revoked.IDsOf(token)}); !stop.Load(); {
+					switch err := f.check(t.Context(), n, bound); {
+					case err == nil:
+						t.Errorf("token %d, taken back meanwhile, is accepted", i)
+						return
+					case errors.Is(err, ErrRevoked):
+						return
+					}
+				}
+			})
+		}
+		entry := revoked.Entry{Seq: int64(i + 1), Kind: revoked.Token, ID: revoked.Digest(revoked.Token, id), ExpiresAt: now().Add(time.Hour).Unix()}
+		if err := f.list.Apply(entry); err != nil {
+			t.Fatal(err)
+		}
+		f.confirm(now())
+		stop.Store(true)
+		asking.Wait()
+	}
+}
