@@ -274,7 +274,9 @@ type Admin struct {
 // Users is where users come from.
 type Users struct {
 	// YAML file of claims, groups and users that are created at start if they are
-	// not there. It never removes anything and never overwrites a password.
+	// not there. It may grow; what it has asked for once is not done again, so that
+	// what was changed or removed in the database since stays so. It never removes
+	// anything and never overwrites a password.
 	InitFile string `yaml:"init_file"`
 }
 
