@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 func TestLoginVerifyRenewLogout(t *testing.T) {
@@ -383,4 +385,39 @@ func TestNothingSecretInTheLog(t *testing.T) {
 			t.Errorf("the log has %q", secret)
 		}
 	}
+}
+
+// A user for whose claims no token has room is told so, and neither begins
+// sessions nor spends a refresh token by trying.
+func TestTooManyClaimsForAToken(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester", "log=r")
+	grant := w.login("tester")
+	group, err := w.node.parts.Store.GroupByName(t.Context(), "of tester")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Past the directory, which refuses most of this but cannot refuse all.
+	var claims []string
+	for i := range 80 {
+		one := store.Claim{ID: fmt.Sprint("claim ", i), Name: fmt.Sprint(i), NameKey: fmt.Sprint(i), ShortName: fmt.Sprint("c", i), Value: strings.Repeat("v", 100)}
+		if err := errors.Join(w.node.parts.Store.CreateClaim(t.Context(), one), w.node.parts.Store.AddClaim(t.Context(), group.ID, one.ID)); err != nil {
+			t.Fatal(err)
+		}
+		claims = append(claims, one.ID)
+	}
+	for range 3 {
+		w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: password}), 403, "claims_too_large")
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 403, "claims_too_large")
+	}
+	sessions := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", grant.AccessToken, nil), 200, "")).Sessions
+	if len(sessions) != 1 || !sessions[0].RenewedAt.Equal(sessions[0].CreatedAt) {
+		t.Errorf("%+v", sessions)
+	}
+	for _, one := range claims {
+		if err := w.node.parts.Store.DeleteClaim(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 200, "")
 }

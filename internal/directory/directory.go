@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,11 @@ var (
 	// ErrTooManyAffected: more than MaxAffected users would lose a right at once.
 	ErrTooManyAffected = problem.New(problem.Conflict, "too_many_affected",
 		"this takes rights from more than %d users at once; remove members in smaller steps first", MaxAffected)
+	// ErrClaimsTooLarge: a token has no room for so many claims. Those whom a claim
+	// reaches through several groups may still come to hold more together; their
+	// login then says so.
+	ErrClaimsTooLarge = problem.New(problem.Invalid, "claims_too_large",
+		"all claims together would have more than %d bytes, for which a token has no room", MaxClaims)
 	// ErrChangedMeanwhile: somebody else changed the same thing at the same moment.
 	ErrChangedMeanwhile = problem.New(problem.Conflict, "changed_meanwhile", "somebody else changed this at the same moment; read it again")
 
@@ -155,6 +161,19 @@ func within(ctx context.Context, own Rights, of func(context.Context, string) ([
 		return ErrBeyondOwnRights
 	}
 	return nil
+}
+
+// small is the rule that what somebody holds fits into a token.
+func small(ctx context.Context, of func(context.Context, string) ([]store.Claim, error), id string) error {
+	claims, err := of(ctx, id)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(joined(claims))
+	if err == nil && len(text) > MaxClaims {
+		err = ErrClaimsTooLarge
+	}
+	return err
 }
 
 // errNothing ends a change that finds everything as it should be.

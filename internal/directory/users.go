@@ -318,6 +318,9 @@ func (c *change) join(ctx context.Context, u store.User, g store.Group) error {
 	if err := c.r.AddMember(ctx, u.ID, g.ID); err != nil {
 		return err
 	}
+	if err := small(ctx, c.r.ClaimsOfUser, u.ID); err != nil {
+		return err
+	}
 	return c.note(ctx, "user.join", u.ID, "group %s", g.Name)
 }
 
