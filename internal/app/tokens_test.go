@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -261,7 +263,27 @@ func TestTakeBack(t *testing.T) {
 		revoked(g.AccessToken)
 		w.want(take(warden, map[string]any{"user": "admin"}), 403, "beyond_own_rights")
 		w.want(take(warden, map[string]any{"token": admin.AccessToken}), 403, "beyond_own_rights")
+		w.want(take(warden, map[string]any{"session_id": admin.SessionID}), 403, "beyond_own_rights")
+		w.want(take(warden, map[string]any{"jti": w.verify(admin.AccessToken)["jti"]}), 403, "permission_missing")
 		w.verify(admin.AccessToken)
+	})
+	t.Run("a delegate, from the weaker by session and not by what tells no owner", func(t *testing.T) {
+		warden, g := w.login("warden").AccessToken, w.login("tester")
+		w.want(take(warden, map[string]any{"jti": w.verify(g.AccessToken)["jti"]}), 403, "permission_missing")
+		w.want(take(warden, map[string]any{"session_id": uuid.NewString()}), 403, "permission_missing")
+		w.verify(g.AccessToken)
+		w.want(take(warden, map[string]any{"session_id": g.SessionID}), 200, "")
+		revoked(g.AccessToken)
+		sessions := w.want(w.do("GET", "/api/users/tester/sessions", admin.AccessToken, nil), 200, "")
+		if strings.Contains(string(sessions.body), g.SessionID) {
+			t.Error("the session that was taken back is still listed")
+		}
+	})
+	t.Run("by id alone, from whoever it is, by a superuser", func(t *testing.T) {
+		g := w.login("tester")
+		w.want(take(admin.AccessToken, map[string]any{"jti": w.verify(g.AccessToken)["jti"]}), 200, "")
+		revoked(g.AccessToken)
+		w.want(take(admin.AccessToken, map[string]any{"session_id": uuid.NewString()}), 200, "")
 	})
 	t.Run("a signing key", func(t *testing.T) {
 		before := w.login("tester")
