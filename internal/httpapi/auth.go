@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/internal/login"
@@ -261,6 +262,14 @@ func (in RevocationRequest) target() (login.Target, error) {
 
 // NumericDate reads a moment as seconds since 1970 (RFC 7519 §2) or RFC 3339.
 type NumericDate time.Time
+
+// Schema describes both forms.
+func (NumericDate) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{OneOf: []*huma.Schema{
+		{Type: "number", ExclusiveMinimum: new(0.0)},
+		{Type: "string", Format: "date-time"},
+	}}
+}
 
 // UnmarshalJSON reads either form.
 func (d *NumericDate) UnmarshalJSON(b []byte) error {
