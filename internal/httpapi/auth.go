@@ -161,7 +161,7 @@ func setClaims(h http.Header, claims map[string]any) {
 }
 
 // registered are the members of a token that are about the token.
-var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true}
+var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true, "client_id": true}
 
 // headerName keeps a claim's name where a header's may have it (RFC 9110 §5.6.2).
 func headerName(claim string) string {

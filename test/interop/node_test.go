@@ -55,8 +55,9 @@ func nodeByGoOIDC(t *testing.T, issuer, set, compact, alg string) {
 	var claims struct {
 		Username string `json:"preferred_username"`
 		Log      string `json:"log"`
+		ClientID string `json:"client_id"`
 	}
-	if err := verified.Claims(&claims); err != nil || claims.Username != "tester" || claims.Log != "r,w" {
+	if err := verified.Claims(&claims); err != nil || claims.Username != "tester" || claims.Log != "r,w" || claims.ClientID == "" {
 		t.Errorf("%+v, %v", claims, err)
 	}
 	if _, err := verifier.Verify(ctx, tampered(compact)); err == nil {
