@@ -206,7 +206,9 @@ func (s *Service) change(ctx context.Context, actor Actor, permission, action, t
 		if err != nil {
 			return err
 		}
-		c := &change{s: s, r: r, actor: actor, own: own, now: s.Now(), taken: map[string]bool{}}
+		// As the store keeps times, so that an answer says what later ones say.
+		now := s.Now().Truncate(time.Microsecond)
+		c := &change{s: s, r: r, actor: actor, own: own, now: now, taken: map[string]bool{}}
 		administered, err := r.AnyoneHolds(ctx, Admin, Superuser)
 		if err != nil {
 			return err
