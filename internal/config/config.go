@@ -76,7 +76,7 @@ type Database struct {
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
 }
 
-// Redis, or Valkey, makes sessions and limits faster; nothing depends on it unless
+// Redis, or Valkey, makes sessions faster; nothing depends on it unless
 // state.backend is redis.
 type Redis struct {
 	// redis://user:password@host:port/db, or rediss:// for TLS, the password
