@@ -1,6 +1,6 @@
 module github.com/watchword-auth/watchword/test/interop
 
-go 1.26.8
+go 1.26.0
 
 replace github.com/watchword-auth/watchword => ../..
 
