@@ -62,7 +62,7 @@ func newClaimList() *cobra.Command {
 		Example: "  watchword claim list\n  watchword claim list --prefix log",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				t := newTable(cmd.OutOrStdout(), "NAME", "SHORT NAME", "VALUE", "ID")
 				err := each(ctx, prefix, p.Directory.Claims, func(c store.Claim) { t.row(c.Name, c.ShortName, c.Value, c.ID) })
 				if err != nil {
@@ -84,7 +84,7 @@ func newClaimShow() *cobra.Command {
 		Example: `  watchword claim show "Log reader"`,
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				c, err := p.Directory.Claim(ctx, directory.System(), args[0])
 				if err != nil {
 					return err

@@ -57,7 +57,7 @@ func newGroupList() *cobra.Command {
 		Example: "  watchword group list\n  watchword group list --prefix sup",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				t := newTable(cmd.OutOrStdout(), "NAME", "ID")
 				err := each(ctx, prefix, p.Directory.Groups, func(g store.Group) { t.row(g.Name, g.ID) })
 				if err != nil {
@@ -79,7 +79,7 @@ func newGroupShow() *cobra.Command {
 		Example: "  watchword group show Support",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				d, system := p.Directory, directory.System()
 				g, err := d.Group(ctx, system, args[0])
 				if err != nil {

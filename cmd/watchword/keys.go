@@ -36,7 +36,7 @@ it signed has expired), removed, or revoked.`,
 		Example: "  watchword keys list",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				keys, err := p.Store.Keys(ctx)
 				if err != nil {
 					return err
@@ -56,8 +56,8 @@ func newKeysRotate() *cobra.Command {
 		Use:   "rotate",
 		Short: "Replace the signing keys",
 		Long: `Replace the signing keys of every running node. Nothing becomes invalid: a new key
-is published first, signs after tokens.key_set_max_age, and the old one verifies
-until its last token has expired.`,
+is published first, signs a little more than tokens.key_set_max_age later, and the
+old one verifies until its last token has expired.`,
 		Example: "  watchword keys rotate",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,7 +65,8 @@ until its last token has expired.`,
 				if err := p.RotateKeys(ctx); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "Running nodes make new keys now; these sign after %s.\n", cfg.Tokens.KeySetMaxAge)
+				ripening := keyring.Ripening(cfg.Tokens.KeyDuration, cfg.Tokens.KeySetMaxAge)
+				fmt.Fprintf(cmd.OutOrStdout(), "Running nodes make new keys now; these sign when they have been in the key set for %s.\n", ripening)
 				return nil
 			})
 		},

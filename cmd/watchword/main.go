@@ -44,7 +44,12 @@ func report(w io.Writer, err error) int {
 	case errors.As(err, &invalid):
 		fmt.Fprintf(w, "watchword: the configuration cannot be used:\n  %s\n", strings.ReplaceAll(invalid.Error(), "\n", "\n  "))
 	case errors.As(err, &client):
-		fmt.Fprintf(w, "watchword: %s\n", client.Detail)
+		// What stands before it says what it is about.
+		about, ok := strings.CutSuffix(err.Error(), client.Error())
+		if !ok {
+			about = ""
+		}
+		fmt.Fprintf(w, "watchword: %s%s\n", about, client.Detail)
 		if client.Cause != nil && (client.Kind == problem.Internal || client.Kind == problem.Unavailable) {
 			fmt.Fprintf(w, "  because: %v\n", client.Cause)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -12,12 +13,26 @@ import (
 )
 
 // with runs an offline command on the configured database.
-func with(cmd *cobra.Command, do func(ctx context.Context, p *app.Parts, cfg *config.Config) error) (err error) {
+func with(cmd *cobra.Command, do func(ctx context.Context, p *app.Parts, cfg *config.Config) error) error {
+	return withOpened(cmd, app.Open, do)
+}
+
+// reading is with for a command that only reads: it makes no database where there
+// is none.
+func reading(cmd *cobra.Command, do func(ctx context.Context, p *app.Parts, cfg *config.Config) error) error {
+	return withOpened(cmd, app.OpenExisting, do)
+}
+
+func withOpened(
+	cmd *cobra.Command,
+	open func(context.Context, *config.Config, *slog.Logger) (*app.Parts, error),
+	do func(ctx context.Context, p *app.Parts, cfg *config.Config) error,
+) (err error) {
 	cfg, err := loadConfig(cmd)
 	if err != nil {
 		return err
 	}
-	p, err := app.Open(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr))
+	p, err := open(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr))
 	if err != nil {
 		return err
 	}

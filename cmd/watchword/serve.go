@@ -17,7 +17,11 @@ has accepted and ends.
 
 Without any configuration it listens on http://127.0.0.1:8080, keeps its data in
 data/watchword.db, and on its first start makes an administrator whose password it
-shows once, on the terminal; without one, it is in data/watchword.db.admin-password.`,
+shows once, on the terminal; without one, it is in data/watchword.db.admin-password.
+
+users.init_file names a YAML file of claims, groups and users to make at start. What
+it has asked for once is not done again: what you change or remove afterwards stays
+so. Add to the file, and the next start makes what is new in it.`,
 		Example: `  watchword serve
   watchword serve --config /etc/watchword.yaml
   DATABASE_URL=postgres://watchword:…@db/watchword AUTH_STORAGE_KEY=… watchword serve`,

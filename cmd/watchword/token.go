@@ -14,6 +14,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/token"
 )
 
@@ -47,6 +48,9 @@ the shell's history. It ends with the status 1 if the token is not valid.`,
 			in := cmd.InOrStdin()
 			if len(args) == 1 {
 				file, err := os.Open(args[0])
+				if err != nil && looksLikeToken(args[0]) {
+					return errors.New("this is a token and not a file; give it on standard input, so that it does not stand in the shell's history")
+				}
 				if err != nil {
 					return err
 				}
@@ -57,7 +61,7 @@ the shell's history. It ends with the status 1 if the token is not valid.`,
 			if err != nil {
 				return err
 			}
-			return with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
 				report, err := p.InspectToken(ctx, cfg, strings.TrimSpace(text))
 				if err != nil {
 					return err
@@ -66,6 +70,11 @@ the shell's history. It ends with the status 1 if the token is not valid.`,
 			})
 		},
 	}
+}
+
+// looksLikeToken is for what must not be repeated on the terminal.
+func looksLikeToken(arg string) bool {
+	return strings.HasPrefix(arg, "eyJ") || strings.HasPrefix(arg, session.RefreshPrefix) || strings.Count(arg, ".") == 2 && len(arg) > 100
 }
 
 func printReport(cmd *cobra.Command, report token.Report) error {

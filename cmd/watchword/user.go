@@ -82,7 +82,7 @@ func newUserList() *cobra.Command {
 		Example: "  watchword user list\n  watchword user list --prefix al",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				t := newTable(cmd.OutOrStdout(), "USERNAME", "NAME", "EMAIL", "STATE", "ID")
 				err := each(ctx, prefix, p.Directory.Users, func(u store.User) {
 					t.row(u.Username, fullName(u), u.Email, userState(u), u.ID)
@@ -106,7 +106,7 @@ func newUserShow() *cobra.Command {
 		Example: "  watchword user show alice",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
 				u, err := p.Directory.User(ctx, directory.System(), args[0])
 				if err != nil {
 					return err

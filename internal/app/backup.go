@@ -26,10 +26,8 @@ import (
 // on disk, when it returns nil. Nodes may run meanwhile. The file is encrypted with
 // the passphrase or, if that is empty, with the storage key.
 func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, passphrase string) (done backup.Summary, err error) {
-	if file, ok := sqldb.SQLiteFile(cfg.Database.URL); ok {
-		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return done, fmt.Errorf("database.url: there is no database %s", file)
-		}
+	if err := databaseThere(cfg); err != nil {
+		return done, err
 	}
 	secret := backup.Secret{Passphrase: passphrase}
 	if passphrase == "" {
@@ -50,6 +48,18 @@ func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, 
 		return err
 	})
 	return done, err
+}
+
+// databaseThere says whether the file of an SQLite database is missing.
+func databaseThere(cfg *config.Config) error {
+	file, ok := sqldb.SQLiteFile(cfg.Database.URL)
+	if !ok {
+		return nil
+	}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("database.url: there is no database %s", file)
+	}
+	return nil
 }
 
 // writeNew makes a file that nobody else may read. It has its name only when write

@@ -141,6 +141,11 @@ func (a answer) code() string {
 
 func (w *world) do(method, path, token string, body any) answer {
 	w.t.Helper()
+	return w.send(w.request(method, path, token, body))
+}
+
+func (w *world) request(method, path, token string, body any) *http.Request {
+	w.t.Helper()
 	var reader io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -163,7 +168,7 @@ func (w *world) do(method, path, token string, body any) answer {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	return w.send(r)
+	return r
 }
 
 func (w *world) send(r *http.Request) answer {

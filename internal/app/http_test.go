@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -150,7 +151,7 @@ func TestSessions(t *testing.T) {
 	w.want(w.do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 404, "session_not_found")
 	// another's session is as if it were not there
 	w.want(w.do("DELETE", "/api/sessions/"+a.SessionID, admin, nil), 404, "session_not_found")
-	w.want(w.do("GET", "/api/users/tester/sessions", a.AccessToken, nil), 403, "permission_missing")
+	w.want(w.do("GET", "/api/users/admin/sessions", a.AccessToken, nil), 403, "permission_missing")
 	if of := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/users/tester/sessions", admin, nil), 200, "")).Sessions; len(of) != 1 {
 		t.Errorf("the administrator sees %+v", of)
 	}
@@ -409,5 +410,46 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if doc.Components.Schemas["Problem"] == nil || doc.Components.Schemas["ErrorModel"] != nil {
 		t.Error("errors are not described as they are sent")
+	}
+}
+
+// Oneself can be read by id and by name, without a right to read others.
+func TestReadOneself(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.user("tester")
+	w.user("other")
+	token := w.login("tester").AccessToken
+	for _, path := range []string{"/api/users/%s", "/api/users/%s/groups", "/api/users/%s/sessions"} {
+		for _, name := range []string{id, "tester", "TESTER"} {
+			w.want(w.do("GET", fmt.Sprintf(path, name), token, nil), 200, "")
+		}
+		for _, name := range []string{"other", "nobody"} {
+			w.want(w.do("GET", fmt.Sprintf(path, name), token, nil), 403, "permission_missing")
+		}
+	}
+}
+
+// What an answer says of a moment is what later answers say.
+func TestAnswersAgreeOnTimes(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	type times struct {
+		ID        string `json:"id"`
+		CreatedAt string `json:"created_at"`
+		UpdatedAt string `json:"updated_at"`
+	}
+	for path, bodies := range map[string][2]map[string]any{
+		"/api/users":  {{"username": "tester"}, {"first_name": "T"}},
+		"/api/groups": {{"name": "Testers"}, {"name": "Others"}},
+		"/api/claims": {{"name": "Log", "short_name": "log", "value": "r"}, {"value": "w"}},
+	} {
+		made := decode[times](t, w.want(w.do("POST", path, token, bodies[0]), 201, ""))
+		if got := decode[times](t, w.do("GET", path+"/"+made.ID, token, nil)); got != made {
+			t.Errorf("POST %s: %+v, later %+v", path, made, got)
+		}
+		changed := decode[times](t, w.want(w.do("PATCH", path+"/"+made.ID, token, bodies[1]), 200, ""))
+		if got := decode[times](t, w.do("GET", path+"/"+made.ID, token, nil)); got != changed {
+			t.Errorf("PATCH %s: %+v, later %+v", path, changed, got)
+		}
 	}
 }

@@ -45,6 +45,15 @@ func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts,
 	return open(ctx, cfg, nil, time.Now, logger, prometheus.NewRegistry(), nil)
 }
 
+// OpenExisting is Open for who only reads: a SQLite file that is not there is an
+// error instead of an empty one.
+func OpenExisting(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts, error) {
+	if err := databaseThere(cfg); err != nil {
+		return nil, err
+	}
+	return Open(ctx, cfg, logger)
+}
+
 // Close closes the database.
 func (p *Parts) Close() error {
 	if p.DB == nil {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 func TestLoginVerifyRenewLogout(t *testing.T) {
@@ -259,16 +263,33 @@ func TestTakeBack(t *testing.T) {
 		revoked(g.AccessToken)
 		w.want(take(warden, map[string]any{"user": "admin"}), 403, "beyond_own_rights")
 		w.want(take(warden, map[string]any{"token": admin.AccessToken}), 403, "beyond_own_rights")
+		w.want(take(warden, map[string]any{"session_id": admin.SessionID}), 403, "beyond_own_rights")
+		w.want(take(warden, map[string]any{"jti": w.verify(admin.AccessToken)["jti"]}), 403, "permission_missing")
 		w.verify(admin.AccessToken)
+	})
+	t.Run("a delegate, from the weaker by session and not by what tells no owner", func(t *testing.T) {
+		warden, g := w.login("warden").AccessToken, w.login("tester")
+		w.want(take(warden, map[string]any{"jti": w.verify(g.AccessToken)["jti"]}), 403, "permission_missing")
+		w.want(take(warden, map[string]any{"session_id": uuid.NewString()}), 403, "permission_missing")
+		w.verify(g.AccessToken)
+		w.want(take(warden, map[string]any{"session_id": g.SessionID}), 200, "")
+		revoked(g.AccessToken)
+		sessions := w.want(w.do("GET", "/api/users/tester/sessions", admin.AccessToken, nil), 200, "")
+		if strings.Contains(string(sessions.body), g.SessionID) {
+			t.Error("the session that was taken back is still listed")
+		}
+	})
+	t.Run("by id alone, from whoever it is, by a superuser", func(t *testing.T) {
+		g := w.login("tester")
+		w.want(take(admin.AccessToken, map[string]any{"jti": w.verify(g.AccessToken)["jti"]}), 200, "")
+		revoked(g.AccessToken)
+		w.want(take(admin.AccessToken, map[string]any{"session_id": uuid.NewString()}), 200, "")
 	})
 	t.Run("a signing key", func(t *testing.T) {
 		before := w.login("tester")
 		kid := keyIDs(t, w)[0]
 		w.want(take(admin.AccessToken, map[string]any{"kid": kid}), 200, "")
-		revoked := w.do("GET", "/api/verify", before.AccessToken, nil)
-		if revoked.status != 401 {
-			t.Fatalf("a token of the revoked key: %d %s", revoked.status, revoked.body)
-		}
+		revoked(before.AccessToken)
 		if got := keyIDs(t, w); len(got) != 1 || got[0] == kid {
 			t.Errorf("the key set has %v; %s was taken back", got, kid)
 		}
@@ -278,7 +299,7 @@ func TestTakeBack(t *testing.T) {
 
 func keyIDs(t *testing.T, w *world) (ids []string) {
 	for _, k := range decode[httpapi.JWKS](t, w.do("GET", "/api/pkeys", "", nil)).Keys {
-		ids = append(ids, k["kid"])
+		ids = append(ids, k.KeyID)
 	}
 	return ids
 }
@@ -351,9 +372,10 @@ func TestEveryAlgorithm(t *testing.T) {
 		t.Run(alg, func(t *testing.T) {
 			w := newWorld(t, func(c *config.Config) { c.Tokens.Algorithm = alg })
 			w.verify(w.login("admin").AccessToken)
-			keys := decode[httpapi.JWKS](t, w.do("GET", "/.well-known/jwks.json", "", nil)).Keys
-			if len(keys) != 1 || keys[0]["alg"] != alg || keys[0]["d"] != "" {
-				t.Errorf("the key set is %v", keys)
+			a := w.do("GET", "/.well-known/jwks.json", "", nil)
+			keys := decode[httpapi.JWKS](t, a).Keys
+			if len(keys) != 1 || keys[0].Algorithm != alg || strings.Contains(string(a.body), `"d":`) {
+				t.Errorf("the key set is %s", a.body)
 			}
 		})
 	}
@@ -383,4 +405,39 @@ func TestNothingSecretInTheLog(t *testing.T) {
 			t.Errorf("the log has %q", secret)
 		}
 	}
+}
+
+// A user for whose claims no token has room is told so, and neither begins
+// sessions nor spends a refresh token by trying.
+func TestTooManyClaimsForAToken(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester", "log=r")
+	grant := w.login("tester")
+	group, err := w.node.parts.Store.GroupByName(t.Context(), "of tester")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Past the directory, which refuses most of this but cannot refuse all.
+	var claims []string
+	for i := range 80 {
+		one := store.Claim{ID: fmt.Sprint("claim ", i), Name: fmt.Sprint(i), NameKey: fmt.Sprint(i), ShortName: fmt.Sprint("c", i), Value: strings.Repeat("v", 100)}
+		if err := errors.Join(w.node.parts.Store.CreateClaim(t.Context(), one), w.node.parts.Store.AddClaim(t.Context(), group.ID, one.ID)); err != nil {
+			t.Fatal(err)
+		}
+		claims = append(claims, one.ID)
+	}
+	for range 3 {
+		w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: password}), 403, "claims_too_large")
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 403, "claims_too_large")
+	}
+	sessions := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", grant.AccessToken, nil), 200, "")).Sessions
+	if len(sessions) != 1 || !sessions[0].RenewedAt.Equal(sessions[0].CreatedAt) {
+		t.Errorf("%+v", sessions)
+	}
+	for _, one := range claims {
+		if err := w.node.parts.Store.DeleteClaim(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 200, "")
 }

@@ -76,7 +76,7 @@ type Database struct {
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
 }
 
-// Redis, or Valkey, makes sessions and limits faster; nothing depends on it unless
+// Redis, or Valkey, makes sessions faster; nothing depends on it unless
 // state.backend is redis.
 type Redis struct {
 	// redis://user:password@host:port/db, or rediss:// for TLS, the password
@@ -245,15 +245,25 @@ type Revocation struct {
 	OnOutage OnOutage `yaml:"on_outage"`
 }
 
+// Bounds of what a password hash may cost, so that one from the database or the init
+// file cannot take a replica down.
+const (
+	MaxHashMemory      KiB = 256 << 10
+	MaxHashIterations      = 16
+	MaxHashParallelism     = 16
+	MaxHashWork        KiB = 4 * MaxHashMemory // memory × iterations
+)
+
 // Password is the price of a password hash (Argon2id, RFC 9106), and how many are
 // computed at once. Stored hashes keep the price they were made with until their
 // user logs in.
 type Password struct {
-	// Memory of one hash, such as 19MiB; a number alone is KiB.
+	// Memory of one hash, such as 19MiB; a number alone is KiB. At least 8KiB for each
+	// lane, at most 256MiB, and memory × iterations at most 1GiB.
 	Memory KiB `yaml:"memory"`
-	// Passes over the memory.
+	// Passes over the memory, 1 to 16.
 	Iterations int `yaml:"iterations"`
-	// Lanes of one hash.
+	// Lanes of one hash, 1 to 16.
 	Parallelism int `yaml:"parallelism"`
 	// How many hashes are computed at once. Together they take workers × memory.
 	// 0: one for each CPU.
@@ -274,7 +284,9 @@ type Admin struct {
 // Users is where users come from.
 type Users struct {
 	// YAML file of claims, groups and users that are created at start if they are
-	// not there. It never removes anything and never overwrites a password.
+	// not there. It may grow; what it has asked for once is not done again, so that
+	// what was changed or removed in the database since stays so. It never removes
+	// anything and never overwrites a password.
 	InitFile string `yaml:"init_file"`
 }
 

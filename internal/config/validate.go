@@ -464,13 +464,23 @@ func checkUserInfo(name string) error {
 }
 
 func (p *Password) validate(v *validator) {
-	v.atLeast("password.iterations", p.Iterations, 1)
 	v.atLeast("password.workers", p.Workers, 0)
 	v.atLeast("password.queue", p.Queue, 0)
-	if p.Parallelism < 1 || p.Parallelism > 255 {
-		v.problem("password.parallelism", "it must be from 1 to 255")
-	} else if int64(p.Memory) < 8*int64(p.Parallelism) { // RFC 9106 §3.1
+	if p.Iterations < 1 || p.Iterations > MaxHashIterations {
+		v.problem("password.iterations", "it must be from 1 to %d", MaxHashIterations)
+		return
+	}
+	if p.Parallelism < 1 || p.Parallelism > MaxHashParallelism {
+		v.problem("password.parallelism", "it must be from 1 to %d", MaxHashParallelism)
+		return
+	}
+	switch {
+	case int64(p.Memory) < 8*int64(p.Parallelism): // RFC 9106 §3.1
 		v.problem("password.memory", "it must be at least 8KiB for each lane (password.parallelism)")
+	case p.Memory > MaxHashMemory:
+		v.problem("password.memory", "it must be at most %dMiB", MaxHashMemory>>10)
+	case int64(p.Memory)*int64(p.Iterations) > int64(MaxHashWork):
+		v.problem("password.memory", "memory × iterations must be at most %dGiB", MaxHashWork>>20)
 	}
 }
 

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,11 @@ var (
 	// ErrTooManyAffected: more than MaxAffected users would lose a right at once.
 	ErrTooManyAffected = problem.New(problem.Conflict, "too_many_affected",
 		"this takes rights from more than %d users at once; remove members in smaller steps first", MaxAffected)
+	// ErrClaimsTooLarge: a token has no room for so many claims. Those whom a claim
+	// reaches through several groups may still come to hold more together; their
+	// login then says so.
+	ErrClaimsTooLarge = problem.New(problem.Invalid, "claims_too_large",
+		"all claims together would have more than %d bytes, for which a token has no room", MaxClaims)
 	// ErrChangedMeanwhile: somebody else changed the same thing at the same moment.
 	ErrChangedMeanwhile = problem.New(problem.Conflict, "changed_meanwhile", "somebody else changed this at the same moment; read it again")
 
@@ -157,6 +163,19 @@ func within(ctx context.Context, own Rights, of func(context.Context, string) ([
 	return nil
 }
 
+// small is the rule that what somebody holds fits into a token.
+func small(ctx context.Context, of func(context.Context, string) ([]store.Claim, error), id string) error {
+	claims, err := of(ctx, id)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(joined(claims))
+	if err == nil && len(text) > MaxClaims {
+		err = ErrClaimsTooLarge
+	}
+	return err
+}
+
 // errNothing ends a change that finds everything as it should be.
 var errNothing = errors.New("nothing to change")
 
@@ -187,7 +206,9 @@ func (s *Service) change(ctx context.Context, actor Actor, permission, action, t
 		if err != nil {
 			return err
 		}
-		c := &change{s: s, r: r, actor: actor, own: own, now: s.Now(), taken: map[string]bool{}}
+		// As the store keeps times, so that an answer says what later ones say.
+		now := s.Now().Truncate(time.Microsecond)
+		c := &change{s: s, r: r, actor: actor, own: own, now: now, taken: map[string]bool{}}
 		administered, err := r.AnyoneHolds(ctx, Admin, Superuser)
 		if err != nil {
 			return err

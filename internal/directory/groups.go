@@ -230,6 +230,9 @@ func (c *change) link(ctx context.Context, g store.Group, one store.Claim) error
 	if err := c.r.AddClaim(ctx, g.ID, one.ID); err != nil {
 		return err
 	}
+	if err := small(ctx, c.r.ClaimsOfGroup, g.ID); err != nil {
+		return err
+	}
 	return c.note(ctx, "group.add_claim", g.ID, "claim %s", one.Name)
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/problem"
 )
 
@@ -30,15 +31,8 @@ const (
 	hashBytes = 32
 )
 
-// Bounds of what a hash from the database or the init file may ask for, so that a
-// planted one cannot take a replica down.
-const (
-	maxMemory      = 256 << 10 // KiB
-	maxIterations  = 16
-	maxParallelism = 16
-	maxWork        = 4 * maxMemory // KiB × iterations
-	maxEncoded     = 256           // bytes of the PHC string
-)
+// maxEncoded bounds a PHC string from the database or the init file, in bytes.
+const maxEncoded = 256
 
 // HasherConfig is what hashing a password costs, and how much of it at once.
 type HasherConfig struct {
@@ -208,14 +202,14 @@ func (c cost) beyond(d cost) (rest cost, any bool) {
 
 func (c cost) check() error {
 	switch {
-	case c.iterations < 1 || c.iterations > maxIterations:
-		return fmt.Errorf("iterations must be 1 to %d", maxIterations)
-	case c.parallelism < 1 || c.parallelism > maxParallelism:
-		return fmt.Errorf("parallelism must be 1 to %d", maxParallelism)
-	case c.memory < 8*c.parallelism || c.memory > maxMemory: // RFC 9106 §3.1
-		return fmt.Errorf("memory must be %d to %d KiB", 8*c.parallelism, maxMemory)
-	case c.memory*c.iterations > maxWork:
-		return fmt.Errorf("memory × iterations must be at most %d KiB", maxWork)
+	case c.iterations < 1 || c.iterations > config.MaxHashIterations:
+		return fmt.Errorf("iterations must be 1 to %d", config.MaxHashIterations)
+	case c.parallelism < 1 || c.parallelism > config.MaxHashParallelism:
+		return fmt.Errorf("parallelism must be 1 to %d", config.MaxHashParallelism)
+	case c.memory < 8*c.parallelism || c.memory > int(config.MaxHashMemory): // RFC 9106 §3.1
+		return fmt.Errorf("memory must be %d to %d KiB", 8*c.parallelism, config.MaxHashMemory)
+	case c.memory*c.iterations > int(config.MaxHashWork):
+		return fmt.Errorf("memory × iterations must be at most %d KiB", config.MaxHashWork)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/config"
 )
 
 // cheap is a Hasher for tests that are not about hashing.
@@ -100,7 +102,7 @@ func TestPlantedHashesAreRefused(t *testing.T) {
 func TestHasherRefusesWhatCannotWork(t *testing.T) {
 	for _, c := range []HasherConfig{
 		{}, {Memory: 64, Iterations: 1}, {Memory: 64, Parallelism: 1}, {Memory: 7, Iterations: 1, Parallelism: 1},
-		{Memory: maxMemory + 1, Iterations: 1, Parallelism: 1}, {Memory: maxMemory, Iterations: 5, Parallelism: 1},
+		{Memory: int(config.MaxHashMemory) + 1, Iterations: 1, Parallelism: 1}, {Memory: int(config.MaxHashMemory), Iterations: 5, Parallelism: 1},
 		{Memory: 64, Iterations: 1, Parallelism: 1, Workers: -1}, {Memory: 64, Iterations: 1, Parallelism: 1, Queue: -1},
 	} {
 		c.Rand = rand.Reader

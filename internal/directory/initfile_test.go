@@ -80,11 +80,103 @@ func TestInitFileAgainAddsWhatIsMissing(t *testing.T) {
 	w.mustApply("", InitResult{})
 }
 
-func TestInitFileThatContradicts(t *testing.T) {
+// An unchanged file, and one that has grown, leave alone what somebody changed or
+// took away in the database since: the node starts, and nothing comes back.
+func TestInitFileBringsNothingBack(t *testing.T) {
+	w := newWorld(t)
+	const file = `claims:
+  - {name: Log reader, short_name: log, value: r}
+  - {name: Builder, short_name: build, value: x}
+groups:
+  - {name: Support, claims: [Log reader]}
+  - {name: Makers, claims: [Builder, Log reader]}
+  - {name: Gone, claims: [Builder]}
+users:
+  - {username: alice, password: 0123456789, groups: [Support, Makers]}
+  - {username: bob, password: 0123456789, groups: [Gone]}
+`
+	w.mustApply(file, InitResult{Claims: 2, Groups: 3, Users: 2, Links: 7})
+	ctx := t.Context()
+	if _, err := w.UpdateClaim(ctx, System(), "Log reader", ClaimPatch{Value: new("read")}); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"the user":       w.DeleteUser(ctx, System(), "bob"),
+		"the group":      w.DeleteGroup(ctx, System(), "Gone"),
+		"the claim":      w.DeleteClaim(ctx, System(), "Builder"),
+		"the membership": w.RemoveFromGroup(ctx, System(), "alice", "Support"),
+		"the link":       w.RemoveClaim(ctx, System(), "Makers", "Log reader"),
+	} {
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	gone := func(when string) {
+		t.Helper()
+		for what, err := range map[string]error{
+			"user":  second(w.User(ctx, System(), "bob")),
+			"group": second(w.Group(ctx, System(), "Gone")),
+			"claim": second(w.Claim(ctx, System(), "Builder")),
+		} {
+			if code(err) != what+"_not_found" {
+				t.Errorf("%s: the %s: %v", when, what, err)
+			}
+		}
+		alice, err := w.User(ctx, System(), "alice")
+		if err != nil || w.claimsOf(alice) != "" {
+			t.Errorf("%s: alice holds %q, %v", when, w.claimsOf(alice), err)
+		}
+	}
+	w.mustApply(file, InitResult{})
+	gone("the same file again")
+
+	grown := strings.Replace(file, "users:\n", "users:\n  - {username: carol, groups: [Gone, Support]}\n", 1)
+	w.mustApply(grown, InitResult{Users: 1, Links: 1})
+	gone("a file with one more user")
+	carol, err := w.User(ctx, System(), "carol")
+	if err != nil || w.claimsOf(carol) != "log=read" {
+		t.Errorf("the new user holds %q, %v", w.claimsOf(carol), err)
+	}
+	if !strings.Contains(w.logs.String(), `line 9: the group \"Gone\" was removed`) {
+		t.Errorf("no warning of a link to what was removed: %s", w.logs)
+	}
+	more := strings.Replace(grown, "groups: [Gone]", "groups: [Gone, Makers]", 1)
+	more = strings.Replace(more, "claims: [Log reader]", "claims: [Log reader, Builder]", 1)
+	w.mustApply(strings.Replace(more, "name: Gone, claims: [Builder]", "name: Gone, claims: [Builder, Log reader]", 1), InitResult{})
+	gone("a file with more links of what was removed")
+}
+
+// Who makes a user or a group of a removed one's name must not get by a restart
+// what the file once gave it.
+func TestInitFileGivesNothingToANamesake(t *testing.T) {
 	w := newWorld(t)
 	w.mustApply(exampleInit, InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3})
+	w.superuser("other")
+	if err := w.DeleteUser(t.Context(), System(), "root"); err != nil {
+		t.Fatal(err)
+	}
+	namesake, err := w.CreateUser(t.Context(), System(), NewUser{Username: "root", Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mustApply(exampleInit+"  - username: new\n", InitResult{Users: 1})
+	if got := w.claimsOf(namesake); got != "" {
+		t.Errorf("the namesake holds %s", got)
+	}
+}
+
+func TestInitFileThatContradicts(t *testing.T) {
+	w := newWorld(t)
+	w.mustApply(exampleInit+"  - username: former\n", InitResult{Claims: 2, Groups: 1, Users: 3, Links: 3})
+	w.claim("own", "x")
+	w.mustApply("claims:\n  - {name: former, short_name: x, value: y}\n", InitResult{Claims: 1})
+	if err := w.DeleteClaim(t.Context(), System(), "former"); err != nil {
+		t.Fatal(err)
+	}
 	for file, want := range map[string]string{
 		"claims:\n  - {name: new, short_name: x, value: y}\n  - {name: LOG reader, short_name: log, value: w}\n": `line 3: the claim "LOG reader" is there already, as log=r`,
+		"claims:\n  - {name: own=x, short_name: own, value: y}\n":                                                `line 2: the claim "own=x" is there already, as own=x`,
+		"claims:\n  - {name: former, short_name: x, value: z}\n":                                                 `line 2: the claim "former" was x=y in this file and has been removed since`,
 		"groups:\n  - name: new\n    claims:\n      - nothing\n":                                                 `line 4: there is no claim "nothing"`,
 		"users:\n  - username: new\n    groups: [nothing]\n":                                                     `line 3: there is no group "nothing"`,
 	} {
@@ -93,6 +185,11 @@ func TestInitFileThatContradicts(t *testing.T) {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 	}
+	// A file that follows the database is no contradiction.
+	if _, err := w.UpdateClaim(t.Context(), System(), "Log reader", ClaimPatch{Value: new("w")}); err != nil {
+		t.Fatal(err)
+	}
+	w.mustApply(strings.Replace(exampleInit, "value: r}", "value: w}", 1), InitResult{})
 	for what, err := range map[string]error{
 		"user":  second(w.User(t.Context(), System(), "new")),
 		"group": second(w.Group(t.Context(), System(), "new")),

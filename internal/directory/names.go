@@ -22,6 +22,7 @@ const (
 	MaxPassword = 1024 // bytes of a password
 	MaxEmail    = 254  // bytes of an e-mail address (RFC 5321 §4.5.3.1.3)
 	MaxValue    = 128  // bytes of a claim's value
+	MaxClaims   = 4096 // bytes of all claims of a user or a group, as JSON in a token
 )
 
 // freeText is any text of one line without control or invisible characters (RFC

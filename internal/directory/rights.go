@@ -21,7 +21,7 @@ const (
 	ClaimsWrite   = "claims:write"   // make, change and delete claims
 	SessionsRead  = "sessions:read"  // see where users are signed in
 	SessionsWrite = "sessions:write" // end their sessions
-	Revoke        = "revoke"         // take back tokens of others
+	Revoke        = "revoke"         // take back tokens of others who are not stronger
 	KeysRead      = "keys:read"      // see the signing keys' public halves and their state
 	KeysWrite     = "keys:write"     // rotate and revoke signing keys
 	AuditRead     = "audit:read"     // read the audit trail

@@ -361,3 +361,29 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 		}
 	}
 }
+
+// What no token has room for is refused to whoever gives it.
+func TestClaimsHaveToFitIntoAToken(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("v", MaxValue-4)
+	half := func(group string) store.Group {
+		g := w.group(group)
+		for i := range 20 {
+			if err := w.AddClaim(t.Context(), System(), g.ID, w.claim(group, fmt.Sprintf("%02d", i)+long)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return g
+	}
+	a, b := half("a"), half("b")
+	tester := w.user("tester")
+	if err := w.AddToGroup(t.Context(), System(), tester.ID, a.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.want(w.AddToGroup(t.Context(), System(), tester.ID, b.ID), "claims_too_large")
+	var err error
+	for i := 0; err == nil && i < 20; i++ {
+		err = w.AddClaim(t.Context(), System(), a.ID, fmt.Sprintf("b=%02d", i)+long)
+	}
+	w.want(err, "claims_too_large")
+}

@@ -113,14 +113,14 @@ func patchUser(u *store.User, p UserPatch) (err error) {
 	return nil
 }
 
-// User by id or name. It needs UsersRead, except for oneself by id.
+// User by id or name. It needs UsersRead, except for oneself.
 func (s *Service) User(ctx context.Context, actor Actor, ref string) (store.User, error) {
-	if actor.system || actor.ID != ref {
+	u, err := findUser(ctx, s.Store, ref)
+	if err != nil || u.ID != actor.ID {
 		if err := s.Authorize(ctx, actor, UsersRead); err != nil {
 			return store.User{}, err
 		}
 	}
-	u, err := findUser(ctx, s.Store, ref)
 	return shown(u), fault(err)
 }
 
@@ -140,7 +140,7 @@ func users(ctx context.Context, p Page, ask func(context.Context, store.Page) ([
 	return l, err
 }
 
-// GroupsOf a user, by id or name. It needs UsersRead, except for oneself by id.
+// GroupsOf a user, by id or name. It needs UsersRead, except for oneself.
 func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]store.Group, error) {
 	u, err := s.User(ctx, actor, user)
 	if err != nil {
@@ -316,6 +316,9 @@ func (c *change) join(ctx context.Context, u store.User, g store.Group) error {
 		return err
 	}
 	if err := c.r.AddMember(ctx, u.ID, g.ID); err != nil {
+		return err
+	}
+	if err := small(ctx, c.r.ClaimsOfUser, u.ID); err != nil {
 		return err
 	}
 	return c.note(ctx, "user.join", u.ID, "group %s", g.Name)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/internal/login"
@@ -160,7 +161,7 @@ func setClaims(h http.Header, claims map[string]any) {
 }
 
 // registered are the members of a token that are about the token.
-var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true}
+var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true, "client_id": true}
 
 // headerName keeps a claim's name where a header's may have it (RFC 9110 §5.6.2).
 func headerName(claim string) string {
@@ -261,6 +262,14 @@ func (in RevocationRequest) target() (login.Target, error) {
 
 // NumericDate reads a moment as seconds since 1970 (RFC 7519 §2) or RFC 3339.
 type NumericDate time.Time
+
+// Schema describes both forms.
+func (NumericDate) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{OneOf: []*huma.Schema{
+		{Type: "number", ExclusiveMinimum: new(0.0)},
+		{Type: "string", Format: "date-time"},
+	}}
+}
 
 // UnmarshalJSON reads either form.
 func (d *NumericDate) UnmarshalJSON(b []byte) error {

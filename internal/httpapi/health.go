@@ -37,6 +37,11 @@ type HealthReport struct {
 	Backends map[string]BackendHealth `json:"backends"`
 }
 
+// Liveness answers GET /livez.
+type Liveness struct {
+	Status string `json:"status" enum:"alive"`
+}
+
 // Readiness answers GET /readyz.
 type Readiness struct {
 	Status string `json:"status" enum:"ready,not_ready"`
@@ -93,9 +98,7 @@ func (h *Health) ask(ctx context.Context) (report HealthReport, cause error) {
 }
 
 func (h *Health) alive(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, struct {
-		Status string `json:"status"`
-	}{"alive"})
+	writeJSON(w, http.StatusOK, Liveness{Status: "alive"})
 }
 
 func (h *Health) ready(w http.ResponseWriter, _ *http.Request) {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"strings"
 
@@ -121,23 +122,58 @@ func describeRoutes(o *Operations) {
 	o.describe(bearer(open(http.MethodPost, "/api/revocations", "revocations", "revoke", "Take back a token, a session, a user's tokens or a signing key")), RevocationRequest{}, http.StatusOK, Revocation{}, jsonType)
 	feed := open(http.MethodGet, "/api/revocations", "revocations", "revocations", "The feed of revocations: a page as JSON, or text/event-stream")
 	feed.Parameters = []*huma.Param{
-		{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: &huma.Schema{Type: "integer"}},
-		{Name: "limit", In: "query", Description: "how many entries a page has", Schema: &huma.Schema{Type: "integer"}},
-		{Name: "wait", In: "query", Description: "for how many seconds, at most 20, the page may be held back until there is something to tell", Schema: &huma.Schema{Type: "integer"}},
+		{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: between(0, math.MaxInt64)},
+		{Name: "limit", In: "query", Description: "how many entries a page has", Schema: between(1, feedMaxPage)},
+		{Name: "wait", In: "query", Description: "for how many seconds the page may be held back until there is something to tell", Schema: between(0, feedMaxWait.Seconds())},
+		{Name: "Last-Event-ID", In: "header", Description: "the id of the last event that was received, to resume a stream", Schema: &huma.Schema{Type: "string"}},
+		nonceHeader,
 	}
-	o.describe(feed, nil, http.StatusOK, revoked.Page{}, jsonType)
+	page := o.describe(feed, nil, http.StatusOK, revoked.Page{}, jsonType)["200"]
+	page.Content["text/event-stream"] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Description: "events snapshot or resume, revocation, head"}}
 	keys := open(http.MethodGet, "/api/pkeys", "keys", "public-keys", "The merged key set of all replicas (RFC 7517)")
-	keys.Parameters = []*huma.Param{{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}}}
-	o.describe(keys, nil, http.StatusOK, JWKS{}, "application/jwk-set+json")
-	o.describe(open(http.MethodGet, "/.well-known/jwks.json", "keys", "jwks", "The same as /api/pkeys"), nil, http.StatusOK, JWKS{}, "application/jwk-set+json")
-	o.describe(open(http.MethodGet, "/health", "probes", "health", "Whether every storage backend answers"), nil, http.StatusOK, HealthReport{}, jsonType)
-	o.describe(open(http.MethodGet, "/livez", "probes", "livez", "Whether the process is alive"), nil, http.StatusOK, Readiness{}, jsonType)
-	o.describe(open(http.MethodGet, "/readyz", "probes", "readyz", "Whether this replica may take traffic"), nil, http.StatusOK, Readiness{}, jsonType)
+	unchanged := &huma.Param{Name: "If-None-Match", In: "header", Description: "the ETag of the set that is known", Schema: &huma.Schema{Type: "string"}}
+	keys.Parameters = []*huma.Param{
+		{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
+		unchanged, nonceHeader,
+	}
+	o.describe(keys, nil, http.StatusOK, JWKS{}, keySetType)["304"] = o.response(http.StatusNotModified, nil, noBody)
+	wellKnown := open(http.MethodGet, "/.well-known/jwks.json", "keys", "jwks", "The same as /api/pkeys")
+	wellKnown.Parameters = []*huma.Param{unchanged}
+	o.describe(wellKnown, nil, http.StatusOK, JWKS{}, keySetType)["304"] = o.response(http.StatusNotModified, nil, noBody)
+	o.describe(open(http.MethodGet, "/health", "probes", "health", "Whether every storage backend answers"), nil, http.StatusOK, HealthReport{}, jsonType)["503"] =
+		o.response(http.StatusServiceUnavailable, HealthReport{}, jsonType)
+	o.describe(open(http.MethodGet, "/livez", "probes", "livez", "Whether the process is alive"), nil, http.StatusOK, Liveness{}, jsonType)
+	o.describe(open(http.MethodGet, "/readyz", "probes", "readyz", "Whether this replica may take traffic"), nil, http.StatusOK, Readiness{}, jsonType)["503"] =
+		o.response(http.StatusServiceUnavailable, Readiness{}, jsonType)
 	o.describe(open(http.MethodGet, "/metrics", "probes", "metrics", "Prometheus metrics"), nil, http.StatusOK, nil, "text/plain")
 	o.describe(open(http.MethodGet, "/openapi.json", "probes", "openapi", "This document"), nil, http.StatusOK, map[string]any{}, jsonType)
 }
 
+// nonceHeader is what a peer asks with (package cluster).
+var nonceHeader = &huma.Param{
+	Name: cluster.HeaderNonce, In: "header", Description: "asks a replica of a cluster to authenticate its answer",
+	Schema: &huma.Schema{Type: "string", MinLength: new(16), MaxLength: new(128)},
+}
+
+func between(least, most float64) *huma.Schema {
+	return &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most}
+}
+
 // JWKS describes a key set (RFC 7517 §5).
 type JWKS struct {
-	Keys []map[string]string `json:"keys"`
+	Keys []JWK `json:"keys" nullable:"false"`
+}
+
+// JWK describes a public key (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2).
+type JWK struct {
+	KeyType   string `json:"kty" enum:"EC,OKP,RSA"`
+	Use       string `json:"use" enum:"sig"`
+	Algorithm string `json:"alg" enum:"ES256,ES384,ES512,EdDSA,RS256,PS256"`
+	KeyID     string `json:"kid"`
+	Curve     string `json:"crv,omitempty" enum:"P-256,P-384,P-521,Ed25519"`
+	X         string `json:"x,omitempty"`
+	Y         string `json:"y,omitempty"`
+	N         string `json:"n,omitempty"`
+	E         string `json:"e,omitempty"`
+	Expires   int64  `json:"exp,omitempty" doc:"with local=true: the last second in which a token of it can be valid"`
 }

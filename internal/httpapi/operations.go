@@ -149,27 +149,34 @@ func (f *failure) GetHeaders() http.Header     { return f.header }
 func (f *failure) ContentType(_ string) string { return "application/problem+json" }
 
 // describe adds an endpoint that has a handler of its own to the description.
-// in and out are values of the bodies' types, nil where there is none.
-func (o *Operations) describe(op huma.Operation, in any, status int, out any, contentType string) {
+// in and out are values of the bodies' types, nil where there is none. To the
+// answers that it returns others may be added.
+func (o *Operations) describe(op huma.Operation, in any, status int, out any, contentType string) map[string]*huma.Response {
 	schemas := o.api.OpenAPI().Components.Schemas
 	if in != nil {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemas.Schema(reflect.TypeOf(in), true, "")},
 		}}
 	}
-	ok := &huma.Response{Description: http.StatusText(status)}
-	if contentType != "" {
-		media := &huma.MediaType{}
-		if out != nil {
-			media.Schema = schemas.Schema(reflect.TypeOf(out), true, "")
-		}
-		ok.Content = map[string]*huma.MediaType{contentType: media}
-	}
 	op.Responses = map[string]*huma.Response{
-		fmt.Sprint(status): ok,
+		fmt.Sprint(status): o.response(status, out, contentType),
 		"default":          {Description: "Error", Content: problemContent},
 	}
 	o.api.OpenAPI().AddOperation(&op)
+	return op.Responses
+}
+
+// response describes one answer; out and contentType as for describe.
+func (o *Operations) response(status int, out any, contentType string) *huma.Response {
+	r := &huma.Response{Description: http.StatusText(status)}
+	if contentType != "" {
+		media := &huma.MediaType{}
+		if out != nil {
+			media.Schema = o.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(out), true, "")
+		}
+		r.Content = map[string]*huma.MediaType{contentType: media}
+	}
+	return r
 }
 
 var problemContent = map[string]*huma.MediaType{
@@ -188,7 +195,7 @@ func (o *Operations) document() ([]byte, error) {
 				continue
 			}
 			for code, response := range op.Responses {
-				if code == "default" || code >= "400" {
+				if response.Content["application/json"] == nil && code >= "400" { // "default" too
 					response.Content = problemContent
 				}
 			}

@@ -97,8 +97,8 @@ func (s *Sessions) endOthers(ctx context.Context, c caller, _ *struct{}) (*noCon
 }
 
 func (s *Sessions) listOf(ctx context.Context, c caller, in *userSessions) (*sessionsOutput, error) {
-	if in.ID == c.token.Subject {
-		return s.list(ctx, c, in.ID, in.SessionPage)
+	if own, err := s.Directory.User(ctx, c.actor(), in.ID); err == nil && own.ID == c.token.Subject {
+		return s.list(ctx, c, own.ID, in.SessionPage)
 	}
 	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsRead, in.ID)
 	if err != nil {

@@ -116,13 +116,16 @@ func (s *Service) login(ctx context.Context, username, password string, client C
 		s.Logger.Info("login refused", "address", client.Address, "code", problem.From(err).Code)
 		return Grant{}, err
 	}
-	sess, refresh, err := s.start(ctx, user, client)
-	if err != nil {
-		return Grant{}, err
-	}
 	claims, err := s.People.ClaimsOf(ctx, user.ID)
 	if err != nil {
 		return Grant{}, unavailable(err)
+	}
+	if err := s.fits(signer, user, claims); err != nil {
+		return Grant{}, err
+	}
+	sess, refresh, err := s.start(ctx, user, client)
+	if err != nil {
+		return Grant{}, err
 	}
 	grant, err := s.grant(signer, user, claims, sess, refresh)
 	if err != nil {
@@ -166,7 +169,14 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	if err != nil {
 		return Grant{}, err
 	}
-	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken)
+	var user store.User
+	var claims map[string]string
+	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken, func(ctx context.Context, sess session.Session) (err error) {
+		if user, claims, err = s.entitled(ctx, sess); err != nil {
+			return err
+		}
+		return s.fits(signer, user, claims)
+	})
 	if errors.Is(err, session.ErrReplayed) {
 		if _, err := s.endSessions(ctx, "replay", sess); err != nil {
 			return Grant{}, err
@@ -184,27 +194,46 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	if err != nil {
 		return Grant{}, unavailable(err)
 	}
+	return s.grant(signer, user, claims, sess, refresh)
+}
+
+// entitled returns who holds a session, with the claims of now, if it may still be
+// renewed. What is taken back after this look concerns the token too: it carries
+// the epoch that was read here.
+func (s *Service) entitled(ctx context.Context, sess session.Session) (store.User, map[string]string, error) {
 	user, claims, err := s.People.Subject(ctx, sess.UserID)
 	gone := errors.Is(err, store.ErrNotFound)
 	if err != nil && !gone {
-		return Grant{}, unavailable(err)
+		return store.User{}, nil, err
 	}
 	if gone || user.Disabled || sess.Epoch < user.SessionEpoch {
 		if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
 			s.Logger.Warn("a dead session could not be deleted", "session", sess.ID, "err", err)
 		}
-		return Grant{}, session.ErrInvalid
+		return store.User{}, nil, session.ErrInvalid
 	}
 	// A session that an administrator took back by its id alone may still have
 	// its record.
-	if err := s.View.Check(ctx, &accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()}); err != nil {
-		if errors.Is(err, revocation.ErrRevoked) {
-			return Grant{}, session.ErrInvalid
-		}
-		return Grant{}, err
+	err = s.View.Check(ctx, &accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()})
+	if errors.Is(err, revocation.ErrRevoked) {
+		err = session.ErrInvalid
 	}
-	return s.grant(signer, user, claims, sess, refresh)
+	return user, claims, err
 }
+
+// fits says whether a token has room for the user's claims, before a session
+// begins or a refresh token is spent for one that cannot be made.
+func (s *Service) fits(signer *token.Signer, user store.User, claims map[string]string) error {
+	now := s.Now()
+	err := signer.Check(s.claims(user, claims, strings.Repeat("x", idLength), strings.Repeat("x", idLength), now, now.Add(s.TokenDuration)))
+	if errors.Is(err, token.ErrTooLong) {
+		s.Logger.Warn("a user gets no token, because the claims are too many or too long for one", "user", user.ID)
+	}
+	return err
+}
+
+// idLength is that of the longer one of a session's id, a UUID, and a token's.
+const idLength = 36
 
 // grant signs an access token that ends with its session at the latest.
 func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session, refresh string) (Grant, error) {
@@ -220,17 +249,22 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	if err != nil {
 		return Grant{}, fmt.Errorf("login: token id: %w", err)
 	}
-	compact, err := signer.Sign(token.Claims{
-		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID,
-		ID: id, SessionID: sess.ID, Epoch: user.Epoch,
-		// A resource server whose clock runs behind must take the token at once.
-		IssuedAt: now, NotBefore: now.Add(-s.Rules.Leeway), ExpiresAt: expires,
-		User: s.userInfo(user, claims),
-	})
+	compact, err := signer.Sign(s.claims(user, claims, id, sess.ID, now, expires))
 	if err != nil {
 		return Grant{}, fmt.Errorf("login: sign: %w", err)
 	}
 	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), RefreshToken: refresh, SessionID: sess.ID}, nil
+}
+
+// claims are all that a token says.
+func (s *Service) claims(user store.User, claims map[string]string, id, sessionID string, now, expires time.Time) token.Claims {
+	return token.Claims{
+		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID,
+		ID: id, SessionID: sessionID, Epoch: user.Epoch,
+		// A resource server whose clock runs behind must take the token at once.
+		IssuedAt: now, NotBefore: now.Add(-s.Rules.Leeway), ExpiresAt: expires,
+		User: s.userInfo(user, claims),
+	}
 }
 
 // userInfo adds who the user is to what the user may; no claim takes the place of

@@ -82,8 +82,8 @@ func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Ta
 		return seq, t.ID, err
 
 	case target.TokenID != "":
-		if target.TokenID != by.ID {
-			if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
+		if target.TokenID != by.ID { // whose it is, nobody knows
+			if err := s.People.Authorize(ctx, actor(by, client), directory.Superuser); err != nil {
 				return 0, target.TokenID, err
 			}
 		}
@@ -227,8 +227,8 @@ func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, kid,
 	})
 }
 
-// takeBackSessionByID takes back a session of which only the id is known. That
-// of another user cannot be deleted then, so its line in the log is kept for as
+// takeBackSessionByID takes back a session of which only the id is known. The
+// record of another user's may not be found, so its line in the log is kept for as
 // long as the session could still renew.
 func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
 	own, err := s.Sessions.Get(ctx, by.Subject, id)
@@ -240,14 +240,51 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 	case id == by.SessionID:
 		return s.endSessions(ctx, "session_ended", session.Session{ID: id, UserID: by.Subject})
 	}
-	if err := s.People.Authorize(ctx, actor(by, client), directory.Revoke); err != nil {
+	owner, err := s.ownerOf(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.mayTakeFrom(ctx, actor(by, client), owner); err != nil {
 		return 0, err
 	}
 	lines := []store.Revocation{s.line(revoked.Session, id, by.Subject, "session_ended")}
 	if err := s.outliveSessions(ctx, lines); err != nil {
 		return 0, err
 	}
-	return s.append(ctx, lines...)
+	seq, err := s.append(ctx, lines...)
+	if err == nil && owner != "" {
+		if err := s.Sessions.End(ctx, owner, id); err != nil {
+			s.Logger.Warn("a session that was taken back could not be deleted", "session", id, "err", err)
+		}
+	}
+	return seq, err
+}
+
+// ownerOf returns the user who began a session, or nobody. Package state finds a
+// session only under its user; the trail has every login that could be written.
+func (s *Service) ownerOf(ctx context.Context, sessionID string) (string, error) {
+	events, err := s.Audit.Events(ctx, store.AuditQuery{Target: sessionID, Limit: 200})
+	if err != nil {
+		return "", unavailable(err)
+	}
+	for _, e := range events {
+		if e.Action == "login" && e.Outcome == audit.OK {
+			return e.Actor, nil
+		}
+	}
+	return "", nil
+}
+
+// mayTakeFrom says whether the actor may take back what is the owner's. What
+// belongs to nobody who is known may be a superuser's.
+func (s *Service) mayTakeFrom(ctx context.Context, actor directory.Actor, owner string) error {
+	if owner != "" {
+		_, err := s.People.AuthorizeOn(ctx, actor, directory.Revoke, owner)
+		if !errors.Is(err, directory.ErrUserNotFound) {
+			return err
+		}
+	}
+	return s.People.Authorize(ctx, actor, directory.Superuser)
 }
 
 // outliveSessions has lines kept for as long as any session could still renew.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -25,8 +26,14 @@ func (s *Service) Verify(ctx context.Context, compact string) (*accesstoken.Toke
 }
 
 func (s *Service) verify(ctx context.Context, compact string) (*accesstoken.Token, error) {
-	t, err := s.Rules.Check(compact, s.Now(), s.Key)
+	var kid string
+	t, err := s.Rules.Check(compact, s.Now(), func(id string) (accesstoken.Key, error) {
+		kid = id
+		return s.Key(id)
+	})
 	switch {
+	case errors.Is(err, accesstoken.ErrUnknownKey) && s.View.KeyRevoked(kid):
+		return nil, revocation.ErrRevoked.Because(err)
 	case errors.Is(err, accesstoken.ErrExpired):
 		return nil, ErrExpiredToken.Because(err)
 	case notLookedUp(err):

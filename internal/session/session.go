@@ -165,7 +165,10 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 // Renew spends a refresh token and returns its session and its successor. The
 // same token inside the grace period gives the same successor, on whichever
 // replica. ErrReplayed and ErrEnded come with the session that has to be taken back.
-func (s *Store) Renew(ctx context.Context, presented string) (Session, string, error) {
+// Before the token is spent, may is asked, perhaps several times; its error leaves
+// everything as it was. A session that ends meanwhile is not renewed, whatever it
+// said.
+func (s *Store) Renew(ctx context.Context, presented string, may func(context.Context, Session) error) (Session, string, error) {
 	token, err := parseRefreshToken(presented)
 	if err != nil {
 		return Session{}, "", ErrInvalid
@@ -186,6 +189,9 @@ func (s *Store) Renew(ctx context.Context, presented string) (Session, string, e
 		now := s.Now()
 		next, changed, err := s.rotate(&rec, token, now)
 		if err != nil {
+			return rec.Session, "", err
+		}
+		if err := may(ctx, rec.Session); err != nil {
 			return rec.Session, "", err
 		}
 		if !changed {

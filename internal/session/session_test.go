@@ -56,6 +56,8 @@ func newBench(t *testing.T, change func(*Config)) bench {
 	return bench{New(config), c, uuid.NewString()}
 }
 
+func always(context.Context, Session) error { return nil }
+
 func (b bench) start(t *testing.T) (Session, string) {
 	t.Helper()
 	s, refresh, _, err := b.Start(t.Context(), b.user, 7, "192.0.2.1", "test")
@@ -67,7 +69,7 @@ func (b bench) start(t *testing.T) (Session, string) {
 
 func (b bench) renew(t *testing.T, token string) string {
 	t.Helper()
-	_, next, err := b.Renew(t.Context(), token)
+	_, next, err := b.Renew(t.Context(), token, always)
 	if err != nil {
 		t.Fatalf("Renew: %v", err)
 	}
@@ -76,7 +78,7 @@ func (b bench) renew(t *testing.T, token string) string {
 
 func (b bench) refused(t *testing.T, token string, want error) {
 	t.Helper()
-	if _, _, err := b.Renew(t.Context(), token); !errors.Is(err, want) {
+	if _, _, err := b.Renew(t.Context(), token, always); !errors.Is(err, want) {
 		t.Fatalf("Renew: got %v, want %v", err, want)
 	}
 }
@@ -95,7 +97,7 @@ func TestRenewalRotates(t *testing.T) {
 	b := newBench(t, nil)
 	s, first := b.start(t)
 	b.clock.advance(time.Hour)
-	renewed, second, err := b.Renew(t.Context(), first)
+	renewed, second, err := b.Renew(t.Context(), first, always)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func TestSpentTokenAfterGraceIsAReplay(t *testing.T) {
 	s, first := b.start(t)
 	second := b.renew(t, first)
 	b.clock.advance(b.RenewGrace)
-	got, _, err := b.Renew(t.Context(), first)
+	got, _, err := b.Renew(t.Context(), first, always)
 	if !errors.Is(err, ErrReplayed) {
 		t.Fatalf("got %v, want a replay", err)
 	}
@@ -151,7 +153,7 @@ func TestOneTokenRenewedByManyAtOnce(t *testing.T) {
 	successors := make([]string, 64)
 	var wg sync.WaitGroup
 	for i := range successors {
-		wg.Go(func() { _, successors[i], _ = b.Renew(context.Background(), first) })
+		wg.Go(func() { _, successors[i], _ = b.Renew(context.Background(), first, always) })
 	}
 	wg.Wait()
 	for i, s := range successors {
@@ -184,7 +186,7 @@ func TestLogoutIsNotUndoneByRenewalsUnderWay(t *testing.T) {
 			wg.Go(func() {
 				token := refresh
 				for {
-					_, next, err := b.Renew(context.Background(), token)
+					_, next, err := b.Renew(context.Background(), token, always)
 					if err != nil {
 						return
 					}
@@ -403,7 +405,7 @@ func TestAStoppedSessionIsFoundUntilItIsDeleted(t *testing.T) {
 	}
 	b.clock.advance(time.Hour) // it is not idle: its access tokens may still live
 	for _, token := range []string{spent, current} {
-		got, _, err := b.Renew(t.Context(), token)
+		got, _, err := b.Renew(t.Context(), token, always)
 		if !errors.Is(err, ErrEnded) || got.ID != s.ID || got.UserID != b.user {
 			t.Errorf("renewed: %+v, %v", got, err)
 		}
@@ -463,7 +465,7 @@ func TestRenewalThatFailed(t *testing.T) {
 			b := newBench(t, func(c *Config) { f.Store, c.State = c.State, f })
 			_, token := b.start(t)
 			f.fail = true
-			if _, _, err := b.Renew(t.Context(), token); !errors.Is(err, errFault) {
+			if _, _, err := b.Renew(t.Context(), token, always); !errors.Is(err, errFault) {
 				t.Fatalf("got %v, want the fault", err)
 			}
 			f.fail = false
@@ -543,7 +545,7 @@ func TestForeignRecord(t *testing.T) {
 			if _, err := b.State.Put(t.Context(), k, value, time.Hour); err != nil {
 				t.Fatal(err)
 			}
-			if s, next, err := b.Renew(t.Context(), refresh); err == nil || next != "" {
+			if s, next, err := b.Renew(t.Context(), refresh, always); err == nil || next != "" {
 				t.Errorf("it renews %+v", s)
 			}
 		})
@@ -560,4 +562,22 @@ func TestGraceOnASlowerClock(t *testing.T) {
 	if again := b.renew(t, first); again != second {
 		t.Error("another successor")
 	}
+}
+
+func TestRenewalThatMayNotBeSpendsNothing(t *testing.T) {
+	b := newBench(t, nil)
+	started, refresh := b.start(t)
+	for range 3 {
+		_, _, err := b.Renew(t.Context(), refresh, func(_ context.Context, s Session) error {
+			if s != started {
+				t.Errorf("asked about %+v", s)
+			}
+			return errFault
+		})
+		if !errors.Is(err, errFault) {
+			t.Fatalf("Renew: %v", err)
+		}
+	}
+	b.clock.advance(b.RenewGrace)
+	b.renew(t, refresh)
 }

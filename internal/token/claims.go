@@ -11,8 +11,12 @@ import (
 	"unicode/utf8"
 )
 
-// Claims are what a token says (RFC 7519 §4.1, RFC 9068 §2.2). All but
-// SessionID, NotBefore and User are required.
+// ClientID is every token's client_id, which RFC 9068 §2.2 requires: the first-party
+// client that logs users in by their password. There are no others.
+const ClientID = "watchword"
+
+// Claims are what a token says beside ClientID (RFC 7519 §4.1, RFC 9068 §2.2). All
+// but SessionID, NotBefore and User are required.
 type Claims struct {
 	Issuer    string    // iss
 	Subject   string    // sub: the user's id
@@ -54,7 +58,7 @@ func (c Claims) encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	m := make(map[string]any, 9+len(c.User))
+	m := make(map[string]any, 10+len(c.User))
 	for name, value := range c.User {
 		if err := checkSpelling(name); err != nil {
 			return nil, err
@@ -68,6 +72,7 @@ func (c Claims) encode() ([]byte, error) {
 		m[name] = value
 	}
 	m["iss"], m["sub"], m["jti"], m["aud"] = c.Issuer, c.Subject, c.ID, c.Audience
+	m["client_id"] = ClientID
 	if len(c.Audience) == 1 {
 		m["aud"] = c.Audience[0]
 	}

@@ -77,6 +77,10 @@ func TestInspect(t *testing.T) {
 		"an encrypted token": {"a.b.c.d.e", now, []string{
 			"It has five parts, so it is an encrypted token (JWE, RFC 7516); Watchword issues none.",
 			"The token does not have three parts separated by dots."}},
+		"a changed last character": {good[:len(good)-1] + string(good[len(good)-1]+1), now, []string{
+			"A part of the token ends in bits that belong to nothing: it was changed or cut off."}},
+		"padding": {good + "==", now, []string{
+			"A part of the token is not base64url without padding."}},
 		"everything at once": {
 			remake(t, good, members{"alg": "none", "typ": "JWT", "jwk": members{}},
 				members{"iss": "https://evil.example", "aud": "x", "exp": nil, "sub": nil, "jti": 7}),

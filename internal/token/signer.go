@@ -28,8 +28,9 @@ const RSABits = 2048
 
 // ErrTooLong: the claims make a token that nobody would accept. The user has too
 // many or too long claims.
-var ErrTooLong = problem.New(problem.Internal, "token_too_long",
-	"the claims make a token longer than %d bytes", accesstoken.DefaultMaxLength)
+var ErrTooLong = problem.New(problem.Denied, "claims_too_large",
+	"your claims make a token longer than %d bytes, which nobody would accept; whoever administers your account has to take some away",
+	accesstoken.DefaultMaxLength)
 
 // GenerateKey makes a fresh private key for alg.
 func GenerateKey(random io.Reader, alg string) (crypto.Signer, error) {
@@ -90,29 +91,46 @@ func (s *Signer) Algorithm() string { return s.public.Algorithm }
 // Public is the key that verifies its tokens.
 func (s *Signer) Public() accesstoken.Key { return s.public }
 
+// Check says whether Sign would take the claims, at less than the cost of a
+// signature.
+func (s *Signer) Check(c Claims) error {
+	_, err := s.input(c)
+	return err
+}
+
 // Sign makes a token of the claims, in compact form. It refuses claims that no
 // verifier would accept, and a user's claim that would stand for another thing.
 func (s *Signer) Sign(c Claims) (string, error) {
-	payload, err := c.encode()
+	out, err := s.input(c)
 	if err != nil {
 		return "", err
 	}
-	out := make([]byte, 0, len(s.header)+base64.RawURLEncoding.EncodedLen(len(payload))+1+maxSignature)
-	out = append(out, s.header...)
-	out = base64.RawURLEncoding.AppendEncode(out, payload)
 	signature, err := s.sign(out)
 	if err != nil {
 		return "", fmt.Errorf("token: signing: %w", err)
 	}
 	out = append(out, '.')
 	out = base64.RawURLEncoding.AppendEncode(out, signature)
-	if len(out) > accesstoken.DefaultMaxLength {
-		return "", ErrTooLong
-	}
 	return string(out), nil
 }
 
-// maxSignature is room for the signature of RSA with 2048 bits in base64url.
+// input is what is signed, with room for the signature.
+func (s *Signer) input(c Claims) ([]byte, error) {
+	payload, err := c.encode()
+	if err != nil {
+		return nil, err
+	}
+	length := len(s.header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + maxSignature
+	if length > accesstoken.DefaultMaxLength {
+		return nil, ErrTooLong
+	}
+	out := make([]byte, 0, length)
+	out = append(out, s.header...)
+	return base64.RawURLEncoding.AppendEncode(out, payload), nil
+}
+
+// maxSignature is room for the longest signature that there is, of RSA with
+// RSABits in base64url: whether claims fit does not hang on the key.
 const maxSignature = 344
 
 // sign gives the signature as JWS wants it (RFC 7518 §3.3 to 3.5, RFC 8037 §3.1).

@@ -74,7 +74,7 @@ func TestWireForm(t *testing.T) {
 	part := strings.Split(compact, ".")
 	for i, want := range []string{
 		`{"alg":"EdDSA","kid":"auth-0-EdDSA","typ":"at+jwt"}`,
-		`{"aud":"https://api.example.com","email":"ada@example.com","epoch":3,"exp":1772368200,"iat":1772366400,` +
+		`{"aud":"https://api.example.com","client_id":"watchword","email":"ada@example.com","epoch":3,"exp":1772368200,"iat":1772366400,` +
 			`"iss":"https://auth.example.com","jti":"pO3s4rJt0Tqv7c1zQmZ2Yg","log":"r,w","name":"Ada Lovelace","nbf":1772366400,` +
 			`"preferred_username":"ada","sid":"b1f3f0c47d5f4f9c","sub":"0198c8c4-2f5e-7a63-9f3e-6b1d2f0c9a11"}`,
 	} {
@@ -346,7 +346,7 @@ func TestReservedNamesCoverWhatIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	var members map[string]any
-	if err := json.Unmarshal(payload, &members); err != nil || len(members) != 9 {
+	if err := json.Unmarshal(payload, &members); err != nil || len(members) != 10 {
 		t.Fatalf("%s: %v", payload, err)
 	}
 	for name := range members {

@@ -164,17 +164,27 @@ func TestPyJWT(t *testing.T) {
 	}
 	for name, is := range cases(t) {
 		t.Run(name, func(t *testing.T) {
-			result := runPyJWT(t, is.keys, is.tokens)
+			result := runPyJWT(t, pyJWTCase{Issuer: issuer, Audience: audience, Keys: is.keys, Tokens: is.tokens})
 			if result.Keys != is.set.Len() || result.Verified != len(is.tokens) || len(result.Failed) > 0 {
 				t.Errorf("PyJWT took %d tokens of %d, %d keys; the others: %q", result.Verified, len(is.tokens), result.Keys, result.Failed)
 			}
 			t.Logf("PyJWT took %d tokens of %d keys", result.Verified, result.Keys)
 			changed := []string{tampered(is.tokens[0])}
-			if result := runPyJWT(t, is.keys, changed); result.Verified != 0 || len(result.Failed) != 1 {
+			result = runPyJWT(t, pyJWTCase{Issuer: issuer, Audience: audience, Keys: is.keys, Tokens: changed})
+			if result.Verified != 0 || len(result.Failed) != 1 {
 				t.Errorf("PyJWT accepts what was changed: %s", changed[0])
 			}
 		})
 	}
+}
+
+// A pyJWTCase is what verify.py reads.
+type pyJWTCase struct {
+	Issuer   string          `json:"issuer"`
+	Audience string          `json:"audience"`
+	Keys     json.RawMessage `json:"keys,omitempty"`
+	URL      string          `json:"url,omitempty"` // of the key set, instead of Keys
+	Tokens   []string        `json:"tokens"`
 }
 
 type pyJWTResult struct {
@@ -182,11 +192,9 @@ type pyJWTResult struct {
 	Failed         []string
 }
 
-func runPyJWT(t *testing.T, keys []byte, tokens []string) (result pyJWTResult) {
+func runPyJWT(t *testing.T, one pyJWTCase) (result pyJWTResult) {
 	t.Helper()
-	input, err := json.Marshal(map[string]any{
-		"issuer": issuer, "audience": audience, "keys": json.RawMessage(keys), "tokens": tokens,
-	})
+	input, err := json.Marshal(one)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +204,7 @@ func runPyJWT(t *testing.T, keys []byte, tokens []string) (result pyJWTResult) {
 	}
 	cmd := exec.Command(python, "verify.py", file)
 	cmd.Stderr = os.Stderr
+	cmd.Env = append(os.Environ(), "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,9 @@
 """Verifies tokens with PyJWT; interop_test.go runs it.
 
 Reads {"issuer", "audience", "keys", "tokens"} from the file named on the command
-line, takes each token's key from the key set by kid, as PyJWKClient does, and
-prints how many were verified and what was wrong with the others, as JSON.
+line, or "url" instead of "keys"; takes each token's key from the key set by kid,
+as PyJWKClient does and for a URL is asked to do; and prints how many were verified
+and what was wrong with the others, as JSON.
 """
 
 import json
@@ -13,15 +14,21 @@ import jwt
 with open(sys.argv[1], encoding="utf-8") as f:
     case = json.load(f)
 
-keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(case["keys"]).keys}
-algorithms = {key["kid"]: key["alg"] for key in case["keys"]["keys"]}
+if "url" in case:
+    client = jwt.PyJWKClient(case["url"])
+    published = client.fetch_data()
+    find = client.get_signing_key
+else:
+    published = case["keys"]
+    find = {key.key_id: key for key in jwt.PyJWKSet.from_dict(published).keys}.__getitem__
+algorithms = {key["kid"]: key["alg"] for key in published["keys"]}
 verified, failed = 0, []
 for token in case["tokens"]:
     try:
         kid = jwt.get_unverified_header(token)["kid"]
         jwt.decode(
             token,
-            keys[kid].key,
+            find(kid).key,
             algorithms=[algorithms[kid]],
             issuer=case["issuer"],
             audience=case["audience"],
@@ -30,4 +37,4 @@ for token in case["tokens"]:
         verified += 1
     except Exception as e:  # whatever it is, the test shows it
         failed.append(f"{kid}: {e!r}")
-json.dump({"keys": len(keys), "verified": verified, "failed": failed}, sys.stdout)
+json.dump({"keys": len(algorithms), "verified": verified, "failed": failed}, sys.stdout)

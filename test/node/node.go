@@ -46,8 +46,9 @@ type Node struct {
 	server *http.Server
 }
 
-// Start starts a node, which ends with the test.
-func Start(t testing.TB) *Node {
+// Start starts a node, which ends with the test, with what is otherwise than here
+// in its settings.
+func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,6 +64,9 @@ func Start(t testing.TB) *Node {
 	cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
 	cfg.Users.InitFile = initFile
 	cfg.Password.Memory, cfg.Password.Iterations = 64, 1 // costs little
+	for _, f := range change {
+		f(cfg)
+	}
 	n := &Node{URL: cfg.Server.PublicURL, t: t}
 	if n.node, err = watchword.New(t.Context(), cfg, watchword.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		t.Fatal(err)

@@ -629,11 +629,15 @@ func TestStartThatFails(t *testing.T) {
 		{"no database", "DATABASE_URL=sqlite:" + garbage, "not a database"},
 		{"an unknown setting", "WATCHWORD_SERVER_ADRESS=:8080", "WATCHWORD_SERVER_ADDRESS"},
 		{"an init file that is not there", "WATCHWORD_USERS_INIT_FILE=nowhere.yaml", "nowhere.yaml"},
+		{"an administrator with a short password", "ADMIN_GUI_USERNAME=admin ADMIN_GUI_PASSWORD=short",
+			"the administrator of ADMIN_GUI_USERNAME could not be made: a password has at least 8 characters"},
+		{"an administrator whose name is none", "ADMIN_GUI_USERNAME=a,b ADMIN_GUI_PASSWORD=long-enough",
+			"the administrator of ADMIN_GUI_USERNAME could not be made: a username has"},
 		{"half an administrator", "ADMIN_GUI_USERNAME=admin", "password"},
 		{"a storage key that is none", "AUTH_STORAGE_KEY=short", "openssl rand -base64 32"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := launch(t, t.TempDir(), c.env)
+			n := launch(t, t.TempDir(), strings.Fields(c.env)...)
 			select {
 			case <-n.ended:
 			case <-time.After(20 * time.Second):

@@ -40,6 +40,9 @@ func unsupported(format string, args ...any) error {
 // bits of the last character are zero.
 var encoding = base64.RawURLEncoding.Strict()
 
+// errStrayBits: what encoding refuses and base64url as such does not.
+var errStrayBits = errors.New("not canonical base64url")
+
 // decodeBase64 refuses the line breaks that encoding/base64 would pass over, so
 // that a value has exactly one spelling.
 func decodeBase64(s string) ([]byte, error) {
@@ -47,10 +50,13 @@ func decodeBase64(s string) ([]byte, error) {
 		return nil, errors.New("not base64url")
 	}
 	b, err := encoding.DecodeString(s)
-	if err != nil {
-		return nil, errors.New("not base64url without padding")
+	if err == nil {
+		return b, nil
 	}
-	return b, nil
+	if _, err := base64.RawURLEncoding.DecodeString(s); err == nil {
+		return nil, errStrayBits
+	}
+	return nil, errors.New("not base64url without padding")
 }
 
 // MarshalJSON gives the key as a JWK: unpadded base64url, coordinates at their

@@ -156,7 +156,11 @@ func (r *Rules) split(compact string) (jws, error) {
 	}{{&s.header, header}, {&s.payload, payload}, {&s.signature, signature}} {
 		b, err := decodeBase64(part.from)
 		if err != nil {
-			return jws{}, ErrMalformed.because("a part of the token is not base64url without padding", err)
+			detail := "a part of the token is not base64url without padding"
+			if errors.Is(err, errStrayBits) {
+				detail = "a part of the token ends in bits that belong to nothing: it was changed or cut off"
+			}
+			return jws{}, ErrMalformed.because(detail, err)
 		}
 		*part.to = b
 	}

@@ -119,7 +119,7 @@ func (i *Issuer) Sign(subject string, members map[string]any) string {
 	i.tokens++
 	now := time.Now().Unix()
 	payload := jwt.MapClaims{
-		"iss": i.URL, "aud": Audience, "sub": subject, "epoch": 0,
+		"iss": i.URL, "aud": Audience, "sub": subject, "client_id": "watchword", "epoch": 0,
 		"jti": "token-" + strconv.Itoa(i.tokens), "sid": "session-" + subject,
 		"iat": now, "exp": now + 1800,
 	}

@@ -1,6 +1,3 @@
-// Package memstate keeps shared state in the memory of one process. It is for a
-// single node that may forget its sessions at restart, and for tests; a cluster
-// is refused it by package config.
 package memstate
 
 import (

@@ -1,6 +1,7 @@
 package tiered_test
 
 import (
+	"context"
 	"crypto/rand"
 	"log/slog"
 	"testing"
@@ -50,7 +51,7 @@ func TestRenewedInTurn(t *testing.T) {
 			return l.hits.Load() > hits
 		})
 		for _, replica := range []*session.Store{beside, copying} {
-			_, token, err = replica.Renew(t.Context(), token)
+			_, token, err = replica.Renew(t.Context(), token, func(context.Context, session.Session) error { return nil })
 			check(t, err)
 		}
 	}

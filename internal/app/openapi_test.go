@@ -1,0 +1,254 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A description is /openapi.json, in so far as answers are held against it.
+type description struct {
+	Paths      map[string]map[string]operation
+	Components struct{ Schemas map[string]schema }
+}
+
+type operation struct {
+	Parameters  []struct{ Name, In string }
+	RequestBody *struct{ Content map[string]media }
+	Responses   map[string]struct{ Content map[string]media }
+}
+
+type media struct{ Schema *schema }
+
+// A schema is the part of JSON Schema that the description uses. One that says
+// nothing takes everything.
+type schema struct {
+	Ref                  string `json:"$ref"`
+	Type                 any
+	Properties           map[string]schema
+	Required             []string
+	AdditionalProperties json.RawMessage
+	Items                *schema
+	Enum                 []any
+	OneOf                []schema
+}
+
+// wrong says what of a value does not fit the schema; empty: it fits.
+func (d *description) wrong(s schema, v any, at string) string {
+	if s.Ref != "" {
+		name := strings.TrimPrefix(s.Ref, "#/components/schemas/")
+		to, ok := d.Components.Schemas[name]
+		if !ok {
+			return at + ": there is no " + s.Ref
+		}
+		return d.wrong(to, v, at)
+	}
+	if len(s.OneOf) > 0 {
+		fit := 0
+		for _, one := range s.OneOf {
+			if d.wrong(one, v, at) == "" {
+				fit++
+			}
+		}
+		if fit != 1 {
+			return fmt.Sprintf("%s: %v fits %d of oneOf", at, v, fit)
+		}
+	}
+	if len(s.Enum) > 0 && !slices.Contains(s.Enum, v) {
+		return fmt.Sprintf("%s: %v is none of %v", at, v, s.Enum)
+	}
+	if !hasType(s.Type, v) {
+		return fmt.Sprintf("%s: %v is no %v", at, v, s.Type)
+	}
+	switch v := v.(type) {
+	case []any:
+		for i, one := range v {
+			if s.Items == nil {
+				break
+			}
+			if text := d.wrong(*s.Items, one, fmt.Sprintf("%s[%d]", at, i)); text != "" {
+				return text
+			}
+		}
+	case map[string]any:
+		return d.wrongMembers(s, v, at)
+	}
+	return ""
+}
+
+func (d *description) wrongMembers(s schema, v map[string]any, at string) string {
+	for _, name := range s.Required {
+		if _, ok := v[name]; !ok {
+			return at + ": " + name + " is missing"
+		}
+	}
+	for name, member := range v {
+		to, ok := s.Properties[name]
+		if !ok {
+			if string(s.AdditionalProperties) == "false" {
+				return at + ": " + name + " is not described"
+			}
+			if len(s.AdditionalProperties) > 0 {
+				_ = json.Unmarshal(s.AdditionalProperties, &to) // true says nothing
+			}
+		}
+		if text := d.wrong(to, member, at+"."+name); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+func hasType(want, v any) bool {
+	switch want := want.(type) {
+	case nil:
+		return true
+	case []any:
+		return slices.ContainsFunc(want, func(one any) bool { return hasType(one, v) })
+	}
+	switch v := v.(type) {
+	case nil:
+		return want == "null"
+	case bool:
+		return want == "boolean"
+	case string:
+		return want == "string"
+	case []any:
+		return want == "array"
+	case float64:
+		return want == "number" || want == "integer" && v == float64(int64(v))
+	}
+	return want == "object"
+}
+
+// What is really asked and answered is what the description says.
+func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
+	w := newWorld(t, nil)
+	var d description
+	if err := json.Unmarshal(w.want(w.do("GET", "/openapi.json", "", nil), 200, "").body, &d); err != nil {
+		t.Fatal(err)
+	}
+	w.user("tester", "log=r")
+	admin, grant := w.login("admin"), w.login("tester")
+	token := admin.AccessToken
+
+	held := map[string]bool{}
+	hold := func(method, path, token string, body any, header http.Header) {
+		t.Helper()
+		pattern := path
+		for _, id := range []string{"tester%20log=r", "of%20tester", "tester"} {
+			pattern = strings.Replace(pattern, "/"+id, "/{id}", 1)
+		}
+		pattern, _, _ = strings.Cut(pattern, "?")
+		op, ok := d.Paths[pattern][strings.ToLower(method)]
+		if !ok {
+			t.Errorf("%s %s is not described", method, pattern)
+			return
+		}
+		if body != nil {
+			encoded, _ := json.Marshal(body)
+			var sent any
+			_ = json.Unmarshal(encoded, &sent)
+			if text := d.wrong(*op.RequestBody.Content["application/json"].Schema, sent, "body"); text != "" {
+				t.Errorf("%s %s takes what is not described: %s", method, pattern, text)
+			}
+		}
+		r := w.request(method, path, token, body)
+		for name, values := range header {
+			r.Header[name] = values
+			if name != "Accept" && !slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool {
+				return p.In == "header" && http.CanonicalHeaderKey(p.Name) == name
+			}) {
+				t.Errorf("%s %s: the header %s is not described", method, pattern, name)
+			}
+		}
+		a := w.send(r)
+		code := fmt.Sprint(a.status)
+		response, ok := op.Responses[code]
+		if !ok {
+			if response, ok = op.Responses["default"]; !ok || a.status < 400 {
+				t.Errorf("%s %s: the answer %d is not described", method, pattern, a.status)
+			}
+			code = "default"
+		}
+		held[method+" "+pattern+" "+code] = true
+		if len(a.body) == 0 {
+			if len(response.Content) > 0 {
+				t.Errorf("%s %s: %d has no body", method, pattern, a.status)
+			}
+			return
+		}
+		kind, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
+		m, ok := response.Content[kind]
+		if err != nil || !ok {
+			t.Errorf("%s %s: %d comes as %q, described are %v", method, pattern, a.status, kind, response.Content)
+			return
+		}
+		if m.Schema == nil || !strings.HasSuffix(kind, "json") {
+			return
+		}
+		var v any
+		if err := json.Unmarshal(a.body, &v); err != nil {
+			t.Errorf("%s %s: %v", method, pattern, err)
+		}
+		if text := d.wrong(*m.Schema, v, "answer"); text != "" {
+			t.Errorf("%s %s: %d is not what is described: %s\n%s", method, pattern, a.status, text, a.body)
+		}
+	}
+
+	hold("POST", "/api/login", "", map[string]any{"username": "tester", "password": password}, nil)
+	hold("POST", "/api/login", "", map[string]any{"username": "tester", "password": "wrong"}, nil)
+	hold("POST", "/api/renew", "", map[string]any{"refresh_token": grant.RefreshToken}, nil)
+	hold("GET", "/api/verify", token, nil, nil)
+	hold("GET", "/api/verify", "", nil, nil)
+	hold("GET", "/api/pkeys", "", nil, nil)
+	hold("GET", "/api/pkeys?local=true", "", nil, nil)
+	etag := w.do("GET", "/api/pkeys", "", nil).header.Get("ETag")
+	for _, path := range []string{"/api/pkeys", "/.well-known/jwks.json"} {
+		hold("GET", path, "", nil, http.Header{"If-None-Match": {etag}})
+	}
+	for _, before := range []any{nil, time.Now().Add(-time.Hour).Unix(), 1.5, time.Now().Add(-time.Hour).Format(time.RFC3339)} {
+		body := map[string]any{"user": "tester"}
+		if before != nil {
+			body["issued_before"] = before
+		}
+		hold("POST", "/api/revocations", token, body, nil)
+	}
+	hold("GET", "/api/revocations", "", nil, nil)
+	hold("GET", "/api/revocations?limit=0", "", nil, nil)
+	for _, path := range []string{
+		"/api/users", "/api/users/tester", "/api/users/tester/groups", "/api/users/tester/sessions", "/api/sessions",
+		"/api/groups", "/api/groups/of%20tester", "/api/groups/of%20tester/claims", "/api/groups/of%20tester/members",
+		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
+	} {
+		hold("GET", path, token, nil, nil)
+	}
+	hold("GET", "/api/users/tester", "", nil, nil)
+	hold("POST", "/api/groups", token, map[string]any{"name": "new"}, nil)
+	hold("POST", "/api/claims", token, map[string]any{"name": "x", "short_name": "x", "value": "y"}, nil)
+	hold("POST", "/api/users", token, map[string]any{"username": "third", "password": password}, nil)
+	hold("PATCH", "/api/users/tester", token, map[string]any{"first_name": "T"}, nil)
+	hold("PATCH", "/api/groups/of%20tester", token, map[string]any{}, nil)
+	hold("PATCH", "/api/claims/tester%20log=r", token, map[string]any{}, nil)
+	hold("POST", "/api/groups", token, map[string]any{"name": ""}, nil)
+	hold("DELETE", "/api/users/tester", token, nil, nil)
+	hold("POST", "/api/logout", token, nil, nil)
+
+	w.node.Drain() // the stream ends as soon as it has begun
+	hold("GET", "/api/revocations", "", nil, http.Header{"Accept": {"text/event-stream"}, "Last-Event-Id": {"x:1"}})
+	hold("GET", "/readyz", "", nil, nil)
+	if err := w.node.parts.DB.Close(); err != nil {
+		t.Fatal(err)
+	}
+	hold("GET", "/health", "", nil, nil)
+	for _, one := range []string{"GET /readyz 503", "GET /health 503", "GET /api/pkeys 304", "GET /api/revocations 200", "GET /api/revocations default", "POST /api/revocations 200"} {
+		if !held[one] {
+			t.Errorf("%s was not seen", one)
+		}
+	}
+}
