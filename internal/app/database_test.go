@@ -288,10 +288,19 @@ func other(t *testing.T, url string) *sqldb.DB {
 }
 
 // metric is the sum over all labels.
-func (w *world) metric(name string) (sum float64) {
+func (w *world) metric(name string) float64 {
 	w.t.Helper()
-	found := false
-	for line := range strings.Lines(string(w.do("GET", "/metrics", "", nil).body)) {
+	n, found := sum(w.t, string(w.do("GET", "/metrics", "", nil).body), name)
+	if !found {
+		w.t.Fatalf("no metric %s", name)
+	}
+	return n
+}
+
+// sum is metric for one scrape.
+func sum(t testing.TB, scrape, name string) (sum float64, found bool) {
+	t.Helper()
+	for line := range strings.Lines(scrape) {
 		rest, ok := strings.CutPrefix(line, name)
 		if !ok || rest[0] != '{' && rest[0] != ' ' {
 			continue
@@ -299,12 +308,9 @@ func (w *world) metric(name string) (sum float64) {
 		fields := strings.Fields(rest)
 		n, err := strconv.ParseFloat(fields[len(fields)-1], 64)
 		if err != nil {
-			w.t.Fatal(err)
+			t.Fatal(err)
 		}
 		sum, found = sum+n, true
 	}
-	if !found {
-		w.t.Fatalf("no metric %s", name)
-	}
-	return sum
+	return sum, found
 }
