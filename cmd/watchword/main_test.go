@@ -95,7 +95,7 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 		want = http.StatusUnauthorized
 	}
 	token := strings.TrimSpace(ts.ReadFile(args[0]))
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		status, answer := ask(ts, http.MethodGet, "/api/verify", token, nil)
 		if status == want {
 			return
@@ -111,7 +111,7 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	pattern, err := regexp.Compile(args[0])
 	ts.Check(err)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		ts.Check(ts.Exec(args[1], args[2:]...))
 		if out := ts.ReadFile("stdout"); pattern.MatchString(out) != neg {
 			return
@@ -123,7 +123,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 
 // ask sends one request, as soon as somebody listens.
 func ask(ts *testscript.TestScript, method, path, bearer string, body []byte) (int, []byte) {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		req, err := http.NewRequest(method, "http://"+ts.Getenv("WATCHWORD_SERVER_ADDRESS")+path, bytes.NewReader(body))
 		ts.Check(err)
 		req.Header.Set("Content-Type", "application/json")

@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -29,25 +30,19 @@ func TestCanary(t *testing.T) {
 	go server.ServeTLS(listener, certFile, keyFile)
 	t.Cleanup(func() { server.Close() })
 
-	measured := func(by string) float64 {
-		return one.metric(`watchword_revocation_propagation_seconds_count{by="` + by + `"}`)
-	}
-	eventually(t, 30*time.Second, func() error {
-		text := string(one.do("GET", "/metrics", "", nil).body)
-		if !strings.Contains(text, `watchword_revocation_propagation_seconds_count{by="resource_server"}`) {
-			return errors.New("nothing was measured: " + one.log.tail())
+	eventually(t, time.Minute, func() error {
+		text := string(one.do("GET", "/metrics", "", nil).body) // the next one may be a round later
+		measured := func(by string) float64 {
+			n, _ := sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
+			return n
+		}
+		if replicas, servers := measured("replica"), measured("resource_server"); servers == 0 || replicas != 2*servers {
+			return fmt.Errorf("%v replicas and %v resource servers were measured: %s", replicas, servers, one.log.tail())
 		}
 		return nil
 	})
-	if replicas, servers := measured("replica"), measured("resource_server"); replicas != 2*servers {
-		t.Errorf("%v replicas and %v resource servers were measured", replicas, servers)
-	}
 	if one.metric("watchword_canary_failures_total") != 0 {
 		t.Error("something is wrong: " + one.log.tail())
-	}
-	slow := one.metric(`watchword_revocation_propagation_seconds_bucket{by="replica",le="10"}`) - one.metric(`watchword_revocation_propagation_seconds_bucket{by="replica",le="1"}`)
-	if slow != 0 {
-		t.Errorf("%v replicas took more than a second, with a bell", slow)
 	}
 	lines, _, err := one.node.parts.Store.RevocationsAfter(t.Context(), 0, 100)
 	if err != nil || len(lines) == 0 {
@@ -68,7 +63,7 @@ func TestCanary(t *testing.T) {
 		t.Fatalf("%+v, %v", results, err)
 	}
 	for _, r := range results {
-		if r.Err != nil || r.Refused > time.Second {
+		if r.Err != nil || r.Refused > canaryBound {
 			t.Errorf("%+v", r)
 		}
 		t.Logf("%s: %v", r.Name, r.Refused)
@@ -79,7 +74,7 @@ func TestCanary(t *testing.T) {
 
 	// A replica that is not reached is a failure, and said.
 	leave()
-	eventually(t, 40*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if one.metric("watchword_canary_failures_total") == 0 {
 			return errors.New("no failure is counted")
 		}

@@ -94,7 +94,7 @@ func newWorldOn(t testing.TB, own state.Store, change func(*config.Config)) *wor
 
 func (w *world) start() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	var err error
 	w.node, err = New(ctx, Options{

@@ -54,7 +54,7 @@ func TestLogoutAgainstRenewals(t *testing.T) {
 				var people sync.WaitGroup
 				var mu sync.Mutex
 				last := map[string]bool{g.RefreshToken: true} // tokens that were given
-				began := make(chan struct{}, 100)
+				began, ended := make(chan struct{}, 100), make(chan struct{})
 				for i := range 4 {
 					people.Go(func() {
 						token := g.RefreshToken
@@ -80,8 +80,13 @@ func TestLogoutAgainstRenewals(t *testing.T) {
 						}
 					})
 				}
+				go func() { people.Wait(); close(ended) }()
 				for range 4 * (round % 3) { // in the middle of it
-					<-began
+					select {
+					case <-began:
+					case <-ended:
+						t.Fatal("nobody renews any more, before the logout")
+					}
 				}
 				here := worlds[round%2]
 				here.want(here.do("POST", "/api/logout", g.AccessToken, nil), 204, "")

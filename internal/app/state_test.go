@@ -5,11 +5,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
@@ -336,4 +339,62 @@ func (s *sweeping) Sweep(ctx context.Context, limit int) (int, error) {
 	n, err := s.Store.Sweep(ctx, limit)
 	s.calls, s.n = s.calls+1, s.n+int64(n)
 	return n, err
+}
+
+// Probes and metrics look at no session: they list nothing, and cost Redis as much
+// with a thousand sessions as with ten.
+func TestProbesCostNoSessions(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.State.Backend = redis.URL, "redis" })
+	owner := w.verify(w.login("admin").AccessToken)["sub"].(string)
+	own, err := redisstate.Open(redis.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	c, sessions := redisClient(t, redis.URL), 0
+	cost := func(many int) (commands int) {
+		t.Helper()
+		for ; sessions < many; sessions++ {
+			key := state.Key{Kind: session.Kind, Owner: owner, ID: uuid.NewString()}
+			if _, err := own.Put(t.Context(), key, []byte("{}"), time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Do(t.Context(), c.B().ConfigResetstat().Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		for range 50 {
+			for _, path := range []string{"/health", "/metrics", "/readyz", "/livez"} {
+				w.want(w.do("GET", path, "", nil), 200, "")
+			}
+		}
+		stats, err := c.Do(t.Context(), c.B().Info().Section("commandstats").Build()).ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(stats) {
+			name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+			if !ok {
+				continue
+			}
+			for _, lists := range []string{"keys", "scan", "range", "smembers", "hgetall", "mget"} {
+				if strings.Contains(name, lists) {
+					t.Errorf("with %d sessions Redis was asked for %s", many, name)
+				}
+			}
+			calls, _, _ := strings.Cut(rest, ",")
+			n, err := strconv.Atoi(calls)
+			if err != nil {
+				t.Fatal(err)
+			}
+			commands += n
+		}
+		t.Logf("%d commands with %d sessions", commands, many)
+		return commands
+	}
+	few, many := cost(10), cost(1000)
+	if few == 0 || many > 2*few+100 { // what goes on beside it takes as long as this does
+		t.Errorf("%d commands with 10 sessions, %d with 1,000", few, many)
+	}
 }

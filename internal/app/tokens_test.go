@@ -85,7 +85,7 @@ func TestOneTokenIsNotAnother(t *testing.T) {
 }
 
 func TestReplayedRefreshTokenTakesTheFamilyBack(t *testing.T) {
-	w := newWorld(t, func(c *config.Config) { c.Tokens.RenewGrace = 200 * time.Millisecond })
+	w := newWorld(t, func(c *config.Config) { c.Tokens.RenewGrace = 2 * time.Second })
 	thief := w.login("admin")
 	renew := func(token string) answer {
 		return w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})

@@ -690,7 +690,7 @@ func TestUnknownKeys(t *testing.T) {
 	late := row(t, c.Now(), "auth-1", accesstoken.ES256)
 	create(t, r, late)
 	cl.Ring() // as its maker does
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	for _, ok := cl.Keys().Key(late.ID); !ok; _, ok = cl.Keys().Key(late.ID) {
 		if time.Now().After(deadline) {
 			t.Fatal("a new key was not found under the flood")

@@ -416,6 +416,41 @@ func TestPool(t *testing.T) {
 	})
 }
 
+// As many read at once as there are connections, and not one more. SQLite, which
+// reads in this process, takes no more than it has use for.
+func TestPoolSizes(t *testing.T) {
+	onAll(t, func(t *testing.T, url string) {
+		for _, size := range []int{1, 3, 24} {
+			db := open(t, Config{URL: url, MaxConnections: size, AcquireTimeout: 100 * time.Millisecond})
+			most := size
+			if db.Dialect() == SQLite {
+				most = min(size, sqliteReaders)
+			}
+			var all []*Rows
+			for i := range most {
+				rows, err := db.Query(t.Context(), "SELECT 1")
+				if err != nil {
+					t.Fatalf("%d of %d: %v", i+1, size, err)
+				}
+				all = append(all, rows)
+			}
+			if rows, err := db.Query(t.Context(), "SELECT 1"); !errors.Is(err, ErrBusy) {
+				t.Errorf("one more than %d: %v", most, err)
+				if err == nil {
+					rows.Close()
+				}
+			}
+			for _, rows := range all {
+				rows.Close()
+			}
+			if err := db.Ping(t.Context()); err != nil {
+				t.Errorf("with all of %d free again: %v", size, err)
+			}
+			db.Close()
+		}
+	})
+}
+
 // Statements are prepared once for each connection, not once for each use.
 func TestPreparedOnce(t *testing.T) {
 	db, ctx := migrated(t, Config{URL: testenv.MariaDB(t), MaxConnections: 1}), t.Context()

@@ -101,9 +101,12 @@ func (s *Server) Start(t testing.TB) {
 	}
 	fixed := s.Addr != ""
 	var err error
-	for range 5 { // another process may take the port before the server does
-		if !fixed {
+	for attempt := range 5 { // another process may take the port before the server does
+		switch {
+		case !fixed:
 			s.Addr = freeAddr(t)
+		case attempt > 0:
+			time.Sleep(200 * time.Millisecond) // and lets go of it
 		}
 		if err = s.run(t); err == nil {
 			return

@@ -374,16 +374,21 @@ func TestAMillionEntries(t *testing.T) {
 			reads.Add(1)
 		}
 	})
-	start := time.Now()
+	for reads.Load() == 0 {
+		runtime.Gosched()
+	}
+	first, start := reads.Load(), time.Now()
 	if n := l.Expire(t0.Add(2 * time.Hour)); n != 1_000_000 || l.Len() != 0 {
 		t.Errorf("%d expired, %d are left", n, l.Len())
 	}
-	took := time.Since(start)
+	took, meanwhile := time.Since(start), reads.Load()-first
 	done.Store(true)
 	wg.Wait()
-	t.Logf("expired in %v; %d reads meanwhile, the longest %v", took, reads.Load(), time.Duration(longest.Load()))
-	if got := time.Duration(longest.Load()); got > 250*time.Millisecond {
-		t.Errorf("a reader waited %v while the list was swept", got)
+	t.Logf("expired in %v; %d reads meanwhile, the longest %v", took, meanwhile, time.Duration(longest.Load()))
+	// How long one read takes is up to the machine, too: what a reader is spared is
+	// to wait for the whole sweep.
+	if meanwhile < 1000 {
+		t.Errorf("%d reads in the %v in which the list was swept", meanwhile, took)
 	}
 	runtime.KeepAlive(l)
 }

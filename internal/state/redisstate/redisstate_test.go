@@ -169,7 +169,7 @@ func TestAway(t *testing.T) {
 				if err := call(); !errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrNotFound) {
 					t.Errorf("%s: %s: %v, want ErrUnavailable", what, name, err)
 				}
-				if took := time.Since(begin); took > redisstate.Timeout+time.Second {
+				if took := time.Since(begin); took > redisstate.Timeout+5*time.Second {
 					t.Errorf("%s: %s took %v", what, name, took)
 				}
 			})
@@ -183,7 +183,7 @@ func TestAway(t *testing.T) {
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	if _, err := s.Get(short, key); !errors.Is(err, state.ErrUnavailable) || time.Since(begin) > redisstate.Timeout/2 {
+	if _, err := s.Get(short, key); !errors.Is(err, state.ErrUnavailable) || time.Since(begin) >= redisstate.Timeout {
 		t.Errorf("a caller who has 50 ms: %v after %v", err, time.Since(begin))
 	}
 	srv.Resume(t)
@@ -261,7 +261,7 @@ func must(t testing.TB) func(_ any, err error) {
 
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); pause(t, 2*time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); pause(t, 2*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

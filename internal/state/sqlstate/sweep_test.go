@@ -124,7 +124,7 @@ func fillExpiring(t *testing.T, db *sqldb.DB, live, expired int) {
 // useLive does what a request does with records that have not expired.
 func useLive(t *testing.T, s *Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	key := func(id string) state.Key { return state.Key{Kind: "k", Owner: "o", ID: id} }
 	_, getErr := s.Get(ctx, key("live-00100"))

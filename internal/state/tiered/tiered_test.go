@@ -846,7 +846,7 @@ func untilReads(t *testing.T, s *tiered.Store) {
 
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); pause(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); pause(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

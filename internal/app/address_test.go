@@ -1,0 +1,37 @@
+package app
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// What a client says of its own address is believed of trusted proxies alone, also
+// where it is kept: in the session and in the audit trail.
+func TestWhoseAddressIsKept(t *testing.T) {
+	for want, trusted := range map[string][]string{"127.0.0.1": nil, "198.51.100.7": {"127.0.0.0/8"}} {
+		t.Run(want, func(t *testing.T) {
+			w := newWorld(t, func(cfg *config.Config) { cfg.Server.TrustedProxies = trusted })
+			body := strings.NewReader(fmt.Sprintf(`{"username":"admin","password":%q}`, password))
+			r, err := http.NewRequestWithContext(t.Context(), "POST", w.http.URL+"/api/login", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {"198.51.100.7"}}
+			g := decode[httpapi.Grant](t, w.want(w.send(r), 200, ""))
+			list := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", g.AccessToken, nil), 200, "")).Sessions
+			if len(list) != 1 || list[0].Address != want {
+				t.Errorf("the sessions are %+v", list)
+			}
+			events, err := w.node.parts.Audit.Events(t.Context(), store.AuditQuery{Limit: 1})
+			if err != nil || len(events) != 1 || events[0].Action != "login" || events[0].Address != want {
+				t.Errorf("the audit trail has %+v, %v", events, err)
+			}
+		})
+	}
+}
