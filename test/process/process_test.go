@@ -303,6 +303,13 @@ func TestFirstStartOnATerminal(t *testing.T) {
 	if strings.Contains(n.log.String(), shown[1]) {
 		t.Error("the password is in the log")
 	}
+	// The README shows all of it, with another password and the usual port.
+	want := strings.NewReplacer("http://127.0.0.1:8080", n.url, readmePassword(t), shown[1]).Replace(readmeStart(t))
+	for deadline := time.Now().Add(30 * time.Second); strings.ReplaceAll(n.out.String(), "\r\n", "\n") != want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the terminal shows\n%s\nand not, as the README says,\n%s", n.out, want)
+		}
+	}
 	if files, err := filepath.Glob(filepath.Join(dir, "data", "*password*")); err != nil || len(files) > 0 {
 		t.Errorf("there is %v, %v", files, err)
 	}
