@@ -33,7 +33,7 @@ const limitCalls = 100 * callers
 // returns the same store again), and leaves the closing to t.Cleanup. Tests use
 // owners of their own, so the backend need not be empty.
 func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
-	t.Run(name, func(t *testing.T) {
+	kept := t.Run(name, func(t *testing.T) {
 		for _, test := range []struct {
 			name string
 			run  func(t *testing.T, a, b state.Store)
@@ -72,6 +72,9 @@ func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 			})
 		}
 	})
+	if kept {
+		t.Logf("summary: state on %s keeps its promises", name)
+	}
 }
 
 func putAndGet(t *testing.T, a, b state.Store) {

@@ -19,7 +19,7 @@ type RegistryStore interface {
 
 // RunRegistry is Run for stores that have a registry.
 func RunRegistry(t *testing.T, name string, open func(t *testing.T) (a, b RegistryStore)) {
-	t.Run(name, func(t *testing.T) {
+	kept := t.Run(name, func(t *testing.T) {
 		for _, test := range []struct {
 			name string
 			run  func(t *testing.T, a, b RegistryStore)
@@ -36,6 +36,9 @@ func RunRegistry(t *testing.T, name string, open func(t *testing.T) (a, b Regist
 			})
 		}
 	})
+	if kept {
+		t.Logf("summary: registry on %s keeps its promises", name)
+	}
 }
 
 func replica(instance, incarnation string) store.Replica {

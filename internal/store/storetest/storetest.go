@@ -27,7 +27,7 @@ const callers = 32
 // empty store and opens it twice, as two replicas would; it leaves the closing to
 // t.Cleanup.
 func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) {
-	t.Run(name, func(t *testing.T) {
+	kept := t.Run(name, func(t *testing.T) {
 		for _, test := range []struct {
 			name string
 			run  func(t *testing.T, a, b store.Store)
@@ -70,6 +70,9 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			})
 		}
 	})
+	if kept {
+		t.Logf("summary: store on %s keeps its promises", name)
+	}
 }
 
 // now is a time as a database keeps it.
