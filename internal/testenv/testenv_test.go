@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,27 @@ func TestDatabasesAreEmpty(t *testing.T) {
 	execSQL(t, "pgx", Postgres(t), "CREATE TABLE x (y int)")
 	if one, two := MariaDB(t), MariaDB(t); one == two {
 		t.Error("the same database twice")
+	}
+}
+
+// A server that starts takes no temporary table of one that is being set up beside it.
+func TestMariaDBsShareNoTemporaryDirectory(t *testing.T) {
+	dir, err := os.MkdirTemp("", "watchword-shared-") // others must reach it, unlike t.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", dir)
+	table := filepath.Join(dir, "#sql-temptable-1-2-3.MAI")
+	if err := os.WriteFile(table, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	StartMariaDB(t)
+	if _, err := os.Stat(table); err != nil {
+		t.Error(err)
 	}
 }
 
