@@ -60,7 +60,9 @@ func (c *client) accepted(t *issued, by ...*replica) {
 // recognised everywhere at once.
 func TestPeerIsDownDuringTheMerge(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, brief(3))
+	p := brief(3)
+	p.tokens, p.keys = 3*time.Minute, 3*time.Minute // longer than a peer is away on any machine
+	w := newWorld(t, p)
 	w.start(3)
 	me := w.client("me")
 	a, b, c := w.replicas[0], w.replicas[1], w.replicas[2]
@@ -134,7 +136,7 @@ func (r *replica) betweenPeers() []*testenv.Link {
 func TestIssuerIsKilled(t *testing.T) {
 	t.Parallel()
 	p := brief(4)
-	p.redis, p.tokens, p.keys = true, time.Minute, time.Minute
+	p.redis, p.tokens, p.keys = true, 100*time.Second, 100*time.Second
 	p.env = []string{"WATCHWORD_REVOCATION_ON_OUTAGE=allow"} // or nothing is accepted without the database
 	w := newWorld(t, p)
 	w.start(3)
@@ -187,7 +189,7 @@ func TestJoiningReplicaAnswers(t *testing.T) {
 		t.Errorf("the first answer: %s", first)
 	}
 	for path, want := range map[string]int{"/livez": 200, "/readyz": 503} {
-		if e, answer, _ := me.ask("probe", r, http.MethodGet, path, "", nil, nil); e.status != want || e.until.Sub(e.at) > time.Second {
+		if e, answer, _ := me.ask("probe", r, http.MethodGet, path, "", nil, nil); e.status != want || e.until.Sub(e.at) > 5*time.Second {
 			t.Errorf("%s %s", e, answer)
 		}
 	}
