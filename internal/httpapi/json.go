@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -69,8 +71,9 @@ func trimJSON(err error) string {
 	return string(bytes.TrimPrefix([]byte(err.Error()), []byte("json: ")))
 }
 
-// wellFormed says whether body is one JSON value of valid UTF-8 in which no
-// object has a name twice: two readers of such a body could see two values.
+// wellFormed says whether body is one JSON value of valid UTF-8, also in its
+// escapes, in which no object has a name twice: two readers of such a body could
+// see two values.
 func wellFormed(body []byte) error {
 	if !utf8.Valid(body) {
 		return errors.New("it is not valid UTF-8")
@@ -86,7 +89,43 @@ func wellFormed(body []byte) error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows it")
 	}
+	if halfCharacter(body) {
+		return errors.New("an escape stands for half a character")
+	}
 	return nil
+}
+
+// halfCharacter says whether well-formed JSON escapes a surrogate without the other
+// of its pair (RFC 8259 §8.2). encoding/json reads each as U+FFFD, so that many
+// passwords would be one.
+func halfCharacter(body []byte) bool {
+	for i := bytes.IndexByte(body, '\\'); i >= 0; i = bytes.IndexByte(body, '\\') {
+		body = body[i:]
+		first, ok := escaped(body)
+		if !ok { // another escape, such as \n
+			body = body[2:]
+			continue
+		}
+		body = body[6:]
+		if !utf16.IsSurrogate(first) {
+			continue
+		}
+		second, _ := escaped(body)
+		if utf16.DecodeRune(first, second) == utf8.RuneError {
+			return true
+		}
+		body = body[6:]
+	}
+	return false
+}
+
+// escaped is what the escape \uXXXX stands for with which b begins, if it does.
+func escaped(b []byte) (unit rune, ok bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	u, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(u), err == nil
 }
 
 // maxDepth bounds how deep a request may nest; none of ours needs more than 3.
