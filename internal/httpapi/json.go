@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -50,9 +51,7 @@ func decodeStrict(body []byte, v any) error {
 		e.Detail += ": " + err.Error()
 		return e
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := unmarshal(body, v); err != nil {
 		e := problem.New(problem.Invalid, "invalid_request", "the body does not fit").Because(err)
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			e.Detail = "the body must be one JSON object"
@@ -65,6 +64,61 @@ func decodeStrict(body []byte, v any) error {
 		return e
 	}
 	return nil
+}
+
+// unmarshal reads well-formed JSON into v, which must know every name as it is spelled.
+func unmarshal(body []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	var plain any
+	if err := json.Unmarshal(body, &plain); err != nil {
+		return err
+	}
+	if name, found := misspelled(plain, reflect.TypeOf(v)); found {
+		return fmt.Errorf("unknown field %q", name)
+	}
+	return nil
+}
+
+// misspelled finds a name in value that no field of t has, but that encoding/json
+// takes for one: "Username" and "uſername" for "username".
+func misspelled(value any, t reflect.Type) (name string, found bool) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch value := value.(type) {
+	case []any:
+		if t.Kind() != reflect.Slice {
+			break
+		}
+		for _, item := range value {
+			if name, found := misspelled(item, t.Elem()); found {
+				return name, true
+			}
+		}
+	case map[string]any:
+		if t.Kind() != reflect.Struct {
+			break
+		}
+		fields := map[string]reflect.Type{}
+		for _, f := range reflect.VisibleFields(t) {
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			fields[tag] = f.Type
+		}
+		for name, member := range value {
+			field, known := fields[name]
+			if !known {
+				return name, true
+			}
+			if name, found := misspelled(member, field); found {
+				return name, true
+			}
+		}
+	}
+	return "", false
 }
 
 func trimJSON(err error) string {
@@ -151,10 +205,10 @@ func uniqueNames(d *json.Decoder, depth int) error {
 				return err
 			}
 			s, _ := name.(string)
-			if names[fold(s)] {
+			if names[s] {
 				return fmt.Errorf("the name %q stands twice", s)
 			}
-			names[fold(s)] = true
+			names[s] = true
 		}
 		if err := uniqueNames(d, depth+1); err != nil {
 			return err
@@ -163,10 +217,6 @@ func uniqueNames(d *json.Decoder, depth int) error {
 	_, err = d.Token()
 	return err
 }
-
-// fold makes the same of what encoding/json takes for the same name: "Username"
-// and "uſername" for "username".
-func fold(name string) string { return strings.ToUpper(strings.ToLower(name)) }
 
 // writeJSON answers with a body that nobody may keep.
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -60,7 +60,7 @@ var strictFormat = huma.Format{
 		if err := wellFormed(data); err != nil {
 			return err
 		}
-		return json.Unmarshal(data, v)
+		return unmarshal(data, v)
 	},
 }
 
