@@ -84,6 +84,28 @@ func TestBadInput(t *testing.T) {
 	w.verify(admin) // nothing of that has hurt it
 }
 
+// A body's type matters to administration alone.
+func TestMediaTypes(t *testing.T) {
+	w := newWorld(t, nil)
+	admin := w.login("admin").AccessToken
+	post := func(path, body, mediaType string) answer {
+		r := w.request("POST", path, admin, body)
+		r.Header.Set("Content-Type", mediaType)
+		return w.send(r)
+	}
+	const form = "application/x-www-form-urlencoded" // curl -d
+	credentials := `{"username":"admin","password":"` + password + `"}`
+	for _, mediaType := range []string{"application/json; charset=utf-8", form, "text/plain"} {
+		w.want(post("/api/login", credentials, mediaType), 200, "")
+	}
+	w.want(post("/api/groups", `{"name":"a"}`, "application/json; charset=utf-8"), 201, "")
+	w.want(post("/api/groups", `{"name":"b"}`, form), 201, "")
+	refused := w.want(post("/api/groups", `{"name":"c"}`, "text/plain"), 415, "unsupported_media_type")
+	if p := decode[httpapi.Problem](t, refused); p.Detail != "the body must be of type application/json" {
+		t.Errorf("%s", refused.body)
+	}
+}
+
 func TestNoSuchRoute(t *testing.T) {
 	w := newWorld(t, nil)
 	w.want(w.do("GET", "/nothing", "", nil), 404, "no_such_path")

@@ -28,8 +28,10 @@ var (
 
 // readJSON reads a small object into v, strictly: one object, valid UTF-8, no
 // name twice, no name that v does not know. It is read as JSON whatever type it
-// is said to be: no browser sends a credential along by itself, so there is
-// nothing that a type could protect.
+// is said to be (curl -d says that it is a form): no browser sends a credential along
+// by itself, so there is nothing that a type could protect. A page of somebody else's
+// can have its visitors post a login as text/plain, but no cookie is set by it and,
+// without CORS, the page cannot read the answer.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {

@@ -80,6 +80,8 @@ func asProblem(_ huma.Context, _ string, v any) (any, error) {
 		body.Code, body.Detail = errTooSlow.Code, errTooSlow.Detail
 	case http.StatusRequestEntityTooLarge:
 		body.Code, body.Detail = errTooLarge.Code, errTooLarge.Detail
+	case http.StatusUnsupportedMediaType:
+		body.Code, body.Detail = "unsupported_media_type", "the body must be of type application/json"
 	}
 	for _, d := range m.Errors {
 		text := d.Message
@@ -108,6 +110,12 @@ func register[I, O any](o *Operations, op huma.Operation, f func(context.Context
 	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body of this size, too
 	op.Security = []map[string][]string{{"bearer": {}}}
 	op.Middlewares = huma.Middlewares{o.authenticate}
+	if op.Method == http.MethodPost || op.Method == http.MethodPatch { // it has a body
+		op.Responses = map[string]*huma.Response{
+			"415":     {Description: "The body is of a type that is not read: unsupported_media_type"},
+			"default": {Description: "Error"}, // huma adds it only where no other error is described
+		}
+	}
 	huma.Register(o.api, op, func(ctx context.Context, in *I) (*O, error) {
 		who := ctx.Value(callerKey{}).(*request)
 		out, err := f(ctx, who.caller, in)
