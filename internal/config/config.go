@@ -256,7 +256,8 @@ const (
 
 // Password is the price of a password hash (Argon2id, RFC 9106), and how many are
 // computed at once. Stored hashes keep the price they were made with until their
-// user logs in.
+// user logs in. After the price was lowered, and with dearer hashes of the init file,
+// the time of an answer tells until then that there is such a user.
 type Password struct {
 	// Memory of one hash, such as 19MiB; a number alone is KiB. At least 8KiB for each
 	// lane, at most 256MiB, and memory × iterations at most 1GiB.

@@ -150,7 +150,9 @@ func (h *Hasher) compute(ctx context.Context, password string, e encoded, size i
 	defer h.collect(weight)
 	hash := e.cost.compute(password, e.salt, size)
 	// A hash of a former, cheaper cost takes as long as one of today's, or a wrong
-	// password would tell that there is such a user.
+	// password would tell that there is such a user. A dearer one does tell it, until
+	// its user logs in: to hide it, every login would have to cost as much as the
+	// dearest hash that is stored, and lowering the cost would help nobody.
 	if rest, any := h.cost.beyond(e.cost); any {
 		rest.compute(password, e.salt, size)
 	}
