@@ -34,6 +34,8 @@ const (
 	rememberFor = 10 * time.Minute
 	// roundTimeout bounds one look at the registry.
 	roundTimeout = 3 * time.Second
+	// maxClockOffset is by how much the clocks of replicas may differ.
+	maxClockOffset = 5 * time.Second
 )
 
 // Registry is what a Cluster needs of package store.
@@ -96,6 +98,7 @@ type Cluster struct {
 	joined    int64             // in that one
 	asOf      time.Time         // at this time, by the database's clock
 	maxAge    time.Duration     // the longest of all replicas'
+	clockOff  bool              // this replica's clock is off by more than it may
 	problem   error             // why this replica may take no traffic
 	next      chan struct{}     // closed and replaced when a round ends
 	begun     int64             // rounds
@@ -322,10 +325,12 @@ func (c *Cluster) look(ctx context.Context) error {
 	if !beat && !news {
 		return nil
 	}
+	asked := c.cfg.Now()
 	all, err := c.cfg.Registry.Registered(ctx)
 	if err != nil {
 		return err
 	}
+	c.compareClocks(ctx, asked, c.cfg.Now(), all.Now)
 	seen := c.apply(ctx, all)
 	for _, r := range c.forgotten() {
 		if err := c.cfg.Registry.LeaveRegistry(ctx, r.Instance, r.Incarnation); err != nil {
@@ -336,6 +341,25 @@ func (c *Cluster) look(ctx context.Context) error {
 		return nil
 	}
 	return c.beat(ctx, seen)
+}
+
+// compareClocks takes in what the database's clock said between two moments of this
+// replica's. It says once when they certainly differ by too much, and once when they
+// certainly no longer do.
+func (c *Cluster) compareClocks(ctx context.Context, asked, answered, database time.Time) {
+	half := answered.Sub(asked) / 2
+	offset := answered.Add(-half).Sub(database)
+	c.metrics.clock.Set(offset.Seconds())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.clockOff && offset.Abs()-half >= maxClockOffset:
+		c.clockOff = true
+		c.cfg.Logger.WarnContext(ctx, "the clocks of this replica and of the database differ by too much; set the wrong one right", "offset", offset, "allowed", maxClockOffset)
+	case c.clockOff && offset.Abs()+half < maxClockOffset:
+		c.clockOff = false
+		c.cfg.Logger.InfoContext(ctx, "the clocks of this replica and of the database agree again", "offset", offset)
+	}
 }
 
 // forgotten are the replicas that have been silent for so long that they are gone.

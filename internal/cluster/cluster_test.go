@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -893,4 +894,71 @@ func TestSlept(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("1,000 answers took %v while the registry was away", took)
 	}
+}
+
+// A clock that is off by more than replicas may differ is said once, and once more
+// when it is right again.
+func TestClockOffset(t *testing.T) {
+	c, log := &clock{}, &logBuffer{}
+	c.Move(-maxClockOffset - 2*time.Second)
+	cfg := config(newRegistry(t), c, "auth-0")
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	cl := join(t, cfg)
+	for step, want := range []struct {
+		move          time.Duration
+		differ, agree int
+	}{
+		{0, 1, 0},
+		{beatEvery / 10, 1, 0},
+		{maxClockOffset + 2*time.Second - beatEvery/10, 1, 1},
+		{2 * beatEvery, 1, 1},
+		{maxClockOffset, 2, 1},
+	} {
+		c.Move(want.move)
+		look(t, cl)
+		if got := log.String(); strings.Count(got, "differ by too much") != want.differ || strings.Count(got, "agree again") != want.agree {
+			t.Fatalf("step %d: the log says %s", step, got)
+		}
+	}
+	ahead := 2*beatEvery + maxClockOffset
+	if got := gauge(t, cl.metrics.clock); math.Abs(got-ahead.Seconds()) > 4 {
+		t.Errorf("the clock is ahead by %v, and the metric says %v s", ahead, got)
+	}
+}
+
+// What lies within the time that the question was under way is not held against a
+// clock.
+func TestClockOffsetOfASlowAnswer(t *testing.T) {
+	c, log := &clock{}, &logBuffer{}
+	cfg := config(newRegistry(t), c, "auth-0")
+	cl := join(t, cfg)
+	cl.cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	database := time.Now().UTC()
+	ask := func(offset, took time.Duration) {
+		cl.compareClocks(t.Context(), database.Add(offset-took/2), database.Add(offset+took/2), database)
+	}
+	ask(maxClockOffset+time.Second, 3*time.Second)
+	if log.String() != "" {
+		t.Errorf("the log says %s", log)
+	}
+	ask(-maxClockOffset-time.Second, time.Second)
+	ask(-maxClockOffset+time.Second, 3*time.Second) // may still be so
+	if got := log.String(); strings.Count(got, "differ by too much") != 1 || strings.Contains(got, "agree again") {
+		t.Errorf("the log says %s", got)
+	}
+	if got := gauge(t, cl.metrics.clock); got != -4 {
+		t.Errorf("the metric says %v", got)
+	}
+}
+
+// gauge reads a gauge without labels.
+func gauge(t testing.TB, g prometheus.Gauge) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(g)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families[0].GetMetric()[0].GetGauge().GetValue()
 }

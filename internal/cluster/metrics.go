@@ -17,6 +17,7 @@ const (
 type metrics struct {
 	replicas *prometheus.GaugeVec
 	keys     prometheus.Gauge
+	clock    prometheus.Gauge
 	rejected *prometheus.CounterVec
 	lookups  *prometheus.CounterVec
 	failures prometheus.Counter
@@ -35,6 +36,10 @@ func newMetrics() *metrics {
 		keys: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "watchword_cluster_keys",
 			Help: "Public keys in the merged key set.",
+		}),
+		clock: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "watchword_cluster_clock_offset_seconds",
+			Help: "By how much this replica's clock was ahead of the database's when the registry was read last.",
 		}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "watchword_cluster_rejected_total",
@@ -82,7 +87,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.rejected, m.lookups, m.failures, m.known, m.heldUp, m.fetches, m.feeds} {
+	for _, c := range []prometheus.Collector{m.replicas, m.keys, m.clock, m.rejected, m.lookups, m.failures, m.known, m.heldUp, m.fetches, m.feeds} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}
