@@ -54,9 +54,10 @@ const (
 type peers struct {
 	now chan struct{} // holds a wish to ask them now
 
-	mu    sync.Mutex
-	known map[string]*peer // by base URL
-	next  chan struct{}    // closed and replaced when a question has ended
+	mu      sync.Mutex
+	known   map[string]*peer // by base URL
+	next    chan struct{}    // closed and replaced when a question has ended
+	tooMany int              // those beyond maxPeers, as it was logged last
 }
 
 // A peer is what became of asking it.
@@ -131,7 +132,7 @@ func (c *Cluster) Others() []discovery.Peer {
 		}
 		c.mu.Unlock()
 	}
-	list = list[:min(len(list), maxPeers)]
+	list = c.few(list)
 	now := c.cfg.Now()
 	c.peers.mu.Lock()
 	defer c.peers.mu.Unlock()
@@ -144,6 +145,19 @@ func (c *Cluster) Others() []discovery.Peer {
 		p := c.peers.known[at.URL]
 		return p != nil && !p.self.IsZero() && now.Sub(p.self) < selfFor
 	})
+}
+
+// few are as many as are asked. It says once that there are more, and of each other
+// number of them.
+func (c *Cluster) few(list []discovery.Peer) []discovery.Peer {
+	tooMany := max(len(list)-maxPeers, 0)
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	if tooMany != c.peers.tooMany && tooMany > 0 {
+		c.cfg.Logger.Warn("there are more peers than are asked for their keys, which the registry alone brings", "peers", len(list), "asked", maxPeers)
+	}
+	c.peers.tooMany = tooMany
+	return list[:len(list)-tooMany]
 }
 
 // ask takes in the keys of a peer. Who asks while a question is under way waits

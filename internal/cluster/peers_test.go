@@ -394,6 +394,33 @@ func TestPeersFromTheRegistry(t *testing.T) {
 	}
 }
 
+// Peers that are too many are not passed over without a word.
+func TestTooManyPeers(t *testing.T) {
+	log := &logBuffer{}
+	cfg := config(newRegistry(t), &clock{}, "auth-0")
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	var urls []string
+	for i := range maxPeers + 2 {
+		urls = append(urls, fmt.Sprintf("http://auth-%d", i+1))
+	}
+	var listed int
+	cfg.Peers = func() []discovery.Peer { return at(urls[:listed]...)() }
+	cl := join(t, cfg)
+	said := 0
+	for _, tt := range []struct{ listed, lines int }{
+		{maxPeers, 0}, {maxPeers + 1, 1}, {maxPeers + 1, 0}, {maxPeers + 2, 1}, {maxPeers, 0}, {maxPeers + 2, 1},
+	} {
+		listed = tt.listed
+		if n := len(cl.Others()); n != maxPeers {
+			t.Errorf("of %d peers, %d are asked", listed, n)
+		}
+		said += tt.lines
+		if got := strings.Count(log.String(), "more peers than are asked"); got != said {
+			t.Fatalf("with %d peers the log says %s", listed, log)
+		}
+	}
+}
+
 // A request that ends does not make a peer look ill.
 func TestAskedByWhoLeaves(t *testing.T) {
 	c := &clock{}
