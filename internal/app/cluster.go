@@ -52,6 +52,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
 		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
+		Own:     func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.get,
 		Tell: func() { n.bell.Ring(bell.Registry) },
 		Now:  o.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },

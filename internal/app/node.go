@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -46,6 +47,9 @@ type Options struct {
 	// node ends. Nil: those that the configuration names.
 	Store store.Store
 	State state.Store
+	// Listener is the address on which the program serves the node's handler. Nil: it
+	// is not known, and the node finds out by asking which of the peers it is itself.
+	Listener net.Addr
 	// Now tells the time, with a monotonic reading. Nil: time.Now.
 	Now func() time.Time
 }

@@ -58,7 +58,10 @@ type Config struct {
 	Algorithms []string      // accepted of keys; see accesstoken.Algorithms
 	URL        string        // where the others reach this replica; may be empty
 	// Peers returns where replicas are reached; nil: as they say in the registry.
-	Peers   func() []discovery.Peer
+	Peers func() []discovery.Peer
+	// Own returns at which of the peers' URLs this replica answers itself, as far as it
+	// knows without asking; nil: at none.
+	Own     func() []string
 	Refresh time.Duration // how often they are asked for their keys
 	// CutOff is for how long a replica that cannot reach the registry may go on
 	// serving key sets, beyond LiveFor, before it knows a key from its maker.

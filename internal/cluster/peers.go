@@ -118,7 +118,7 @@ func (c *Cluster) runPeers(ctx context.Context) {
 }
 
 // Others are where the other replicas are reached; this one may be among them as long
-// as it has not recognised itself.
+// as it does not know a URL for its own and has not recognised itself.
 func (c *Cluster) Others() []discovery.Peer {
 	var list []discovery.Peer
 	if c.cfg.Peers != nil {
@@ -131,6 +131,10 @@ func (c *Cluster) Others() []discovery.Peer {
 			}
 		}
 		c.mu.Unlock()
+	}
+	if c.cfg.Own != nil {
+		own := c.cfg.Own()
+		list = slices.DeleteFunc(list, func(at discovery.Peer) bool { return slices.Contains(own, at.URL) })
 	}
 	list = c.few(list)
 	now := c.cfg.Now()

@@ -296,6 +296,19 @@ func TestOwnURL(t *testing.T) {
 	}
 }
 
+// A URL that is known to be the own one is not asked at all.
+func TestKnownOwnURL(t *testing.T) {
+	c := &clock{}
+	self, other := serve(t, http.NotFound), serve(t, http.NotFound)
+	cfg := config(newRegistry(t), c, "auth-0")
+	cfg.Peers = at(self.URL, other.URL)
+	cfg.Own = func() []string { return []string{"http://auth-0", self.URL} }
+	askAll(t, join(t, cfg))
+	if self.asked.Load() != 0 || other.asked.Load() != 1 {
+		t.Errorf("it asked itself %d times, and another one %d times", self.asked.Load(), other.asked.Load())
+	}
+}
+
 // Without the registry, a key that a token names is looked for at the peers; a
 // look covers all who wait.
 func TestPeersWhenTheRegistryIsAway(t *testing.T) {

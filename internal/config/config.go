@@ -139,9 +139,9 @@ type Cluster struct {
 	ServiceURL string `yaml:"service_url"`
 	// How often the other nodes are asked for their keys, in seconds.
 	RefreshSec int `yaml:"refresh_sec"`
-	// The base URL at which the other nodes reach this one, with discovery
-	// database. Empty: they do not ask it, and know its keys from the database
-	// alone.
+	// The base URL at which the other nodes reach this one. With discovery database,
+	// they find it there; if it is empty, they do not ask it, and know its keys from
+	// the database alone. With any other, it spares the node asking itself.
 	AdvertiseURL string `yaml:"advertise_url"`
 	// File with the certificates, PEM, of those who may vouch for other nodes'
 	// https URLs, and with cert_file for nodes that ask. Read at the start. Default:
