@@ -3,11 +3,16 @@ package app
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -111,40 +116,84 @@ func peerRow(b *testing.B, n *Node) store.Key {
 	return row
 }
 
-// GET /api/pkeys with the database and Redis there, and after they were killed.
+// GET /api/pkeys over HTTP with the database and Redis there, and after they were
+// killed: when the replica has noticed, and whatever it tries then is under way.
 func BenchmarkKeySetWithoutServers(b *testing.B) {
+	const settled = 10 * time.Second // longer than all that bounds an attempt to reach them
 	database, redis := testenv.StartPostgres(b), testenv.StartRedis(b)
 	n := benchReplica(b, func(cfg *config.Config) { cfg.Database.URL, cfg.Redis.URL = database.URL, redis.URL })
-	ask := func() float64 {
-		const requests = 20_000
-		r := httptest.NewRequest("GET", "/api/pkeys", nil)
-		began := time.Now()
-		for range requests {
-			w := httptest.NewRecorder()
-			n.Handler().ServeHTTP(w, r)
-			if w.Code != http.StatusOK {
-				b.Fatalf("answers %d", w.Code)
-			}
-		}
-		return float64(time.Since(began).Nanoseconds()) / requests
-	}
-	rounds := func() float64 {
-		var all []float64
-		for range 7 {
-			all = append(all, ask())
-		}
-		slices.Sort(all)
-		return all[len(all)/2]
-	}
+	server := httptest.NewServer(n.Handler())
+	defer server.Close()
+	var with, without []time.Duration
 	for range b.N {
-		with := rounds()
+		untilHealth(b, server, http.StatusOK)
+		with = append(with, askKeySet(b, server)...)
 		database.Stop()
 		redis.Stop()
-		without := rounds()
-		b.ReportMetric(with, "with-ns")
-		b.ReportMetric(without, "without-ns")
-		b.ReportMetric(without/with, "ratio")
+		stopped := time.Now()
+		untilHealth(b, server, http.StatusServiceUnavailable)
+		time.Sleep(time.Until(stopped.Add(settled)))
+		without = append(without, askKeySet(b, server)...)
+		untilHealth(b, server, http.StatusServiceUnavailable)
 		database.Start(b)
 		redis.Start(b)
 	}
+	for name, took := range map[string][]time.Duration{"with": with, "without": without} {
+		slices.Sort(took)
+		b.ReportMetric(milliseconds(took[len(took)/2]), name+"-p50-ms")
+		b.ReportMetric(milliseconds(took[len(took)*99/100]), name+"-p99-ms")
+		b.ReportMetric(milliseconds(took[len(took)-1]), name+"-max-ms")
+	}
+	b.ReportMetric(0, "ns/op") // it has no meaning here
+}
+
+// untilHealth waits until the replica's health is that.
+func untilHealth(b *testing.B, server *httptest.Server, status int) {
+	b.Helper()
+	eventually(b, time.Minute, func() error {
+		answer, err := server.Client().Get(server.URL + "/health")
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != status {
+			return fmt.Errorf("the health is %d", answer.StatusCode)
+		}
+		return nil
+	})
+}
+
+// askKeySet has several clients, each with a connection of its own, ask for the key
+// set, and returns how long each answer took.
+func askKeySet(b *testing.B, server *httptest.Server) []time.Duration {
+	b.Helper()
+	const clients, each = 8, 5_000
+	took := make([]time.Duration, clients*each)
+	var asking errgroup.Group
+	for i := range clients {
+		asking.Go(func() error {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for j := range each {
+				began := time.Now()
+				answer, err := client.Get(server.URL + "/api/pkeys")
+				if err != nil {
+					return err
+				}
+				_, err = io.Copy(io.Discard, answer.Body)
+				if err = errors.Join(err, answer.Body.Close()); err != nil {
+					return err
+				}
+				if answer.StatusCode != http.StatusOK {
+					return fmt.Errorf("answers %d", answer.StatusCode)
+				}
+				took[i*each+j] = time.Since(began)
+			}
+			return nil
+		})
+	}
+	if err := asking.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return took
 }
