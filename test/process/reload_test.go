@@ -63,11 +63,11 @@ func TestReload(t *testing.T) {
 	write(hidden, "'http://127.0.0.1:2', 'http://127.0.0.1:3'")
 	hangUp(n)
 	waitUntil(t, "it asks those of the file on SIGHUP", asks("http://127.0.0.1:2", "http://127.0.0.1:3"))
-	write(filepath.Join(dir, "next.yaml"), "'http://127.0.0.1:4'")
+	write(filepath.Join(dir, "next.yaml"), "'http://127.0.0.1:4', '"+n.url+"'")
 	if err := os.Rename(filepath.Join(dir, "next.yaml"), file); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "it asks the one of the new file", asks("http://127.0.0.1:4"))
+	waitUntil(t, "it asks the one of the new file, and not itself", asks("http://127.0.0.1:4"))
 	if err := n.stop(); err != nil {
 		t.Error(err)
 	}
