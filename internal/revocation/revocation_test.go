@@ -398,6 +398,60 @@ func TestALogThatForkedIsReadAnew(t *testing.T) {
 	})
 }
 
+// While a replica reads another log it tells nobody what is in it: who asked then
+// would take the part that it has for the whole.
+func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r := start(t, m, Outage{})
+		synctest.Wait()
+		for i := range 3 {
+			if _, err := r.log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.set(func(m *memLog) { m.id, m.readable = "log-2", 1 }) // it learns of it, and no more
+		time.Sleep(2 * time.Second)
+		for _, log := range []string{"", "log-1", "log-2"} {
+			if p, err := r.Page(log, 0, 10); !errors.Is(err, ErrStale) {
+				t.Errorf("who follows %q is told %+v, %v", log, p, err)
+			}
+		}
+		r.expect(t, token("1"), ErrRevoked)
+		m.set(func(m *memLog) { m.readable = -1 })
+		time.Sleep(2 * time.Second)
+		if p, err := r.Page("log-1", 3, 10); err != nil || p.Log != "log-2" || !p.Snapshot || len(p.Entries) != 3 {
+			t.Errorf("and then %+v, %v", p, err)
+		}
+	})
+}
+
+// An answer of the database that comes late knows less than a peer has told meanwhile;
+// nothing is lost for that.
+func TestALateAnswerIsNoFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		r, _, peers := island(t, m)
+		if _, err := r.log.TakeBack(t.Context(), line("0")); err != nil {
+			t.Fatal(err)
+		}
+		other := start(t, m, Outage{})
+		peers.are(nil, other)
+		m.set(func(m *memLog) { m.latency = 4 * time.Second }) // found, and under way
+		time.Sleep(1500 * time.Millisecond)
+		m.set(func(m *memLog) { m.latency = 0 })
+		if _, err := m.AppendRevocation(t.Context(), line("1")); err != nil {
+			t.Fatal(err)
+		}
+		other.Ring()
+		time.Sleep(10 * time.Second)
+		r.expect(t, token("1"), ErrRevoked)
+		if m.id != "log-1" {
+			t.Error("the log was renewed")
+		}
+	})
+}
+
 // The line up to which a replica had read has expired while it was cut off.
 func TestALineThatExpiredIsNoFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

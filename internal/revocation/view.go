@@ -63,6 +63,7 @@ type View struct {
 	confirmed atomic.Pointer[confirmation]
 	round     atomic.Int64 // counts readings of the log as they begin
 	failed    atomic.Int64 // the last of them that failed
+	anew      atomic.Bool  // the log is another one, which has not been read to its end yet
 	stale     atomic.Bool  // the present outage has been logged
 	denying   atomic.Bool  // and that it lasts for longer than OnOutage allows
 	answers   *prometheus.CounterVec
@@ -254,7 +255,8 @@ func (v *View) Next() <-chan struct{} {
 
 // Page returns the part of the log after a number, at most limit entries; the
 // beginning of the log, if the reader's log is another one (and named) or he has
-// seen more of it than there is. ErrStale while the log has never been read.
+// seen more of it than there is. ErrStale while the log has never been read, or is
+// read anew.
 //
 // A page may hold entries above its head, which this view has read but not
 // confirmed: an earlier entry for the same user may have been merged into one.
@@ -270,6 +272,10 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 		p.Snapshot, after = true, 0
 	}
 	p.Entries = v.list.After(after, limit)
+	// Entries are in the order of the log that is being read.
+	if v.anew.Load() || v.confirmed.Load().head.ID != p.Log {
+		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
+	}
 	p.More = len(p.Entries) == limit && p.Entries[limit-1].Seq < p.Head
 	return p, nil
 }
@@ -293,7 +299,7 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 	for {
 		asked := v.cfg.Now()
 		v.reading.Lock()
-		log, after := v.log, v.read
+		log, after, known := v.log, v.read, max(v.read, v.heard) // peers may tell more while the answer is on its way
 		v.reading.Unlock()
 		// With the last line that is known, to compare it.
 		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, max(after-1, 0), pageSize)
@@ -303,7 +309,7 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 		if !head.Now.IsZero() {
 			v.clock.Store(&clockReading{head.Now, v.cfg.Now()})
 		}
-		to, err := v.take(lines, confirmation{head, asked, round})
+		to, err := v.take(lines, confirmation{head, asked, round}, known)
 		switch {
 		case errors.Is(err, errOtherPast):
 			v.cfg.Logger.Error("the revocation log lacks lines that were read before, or has others in their place, "+
@@ -332,8 +338,9 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 var errOtherPast = errors.New("revocation: the log has another past")
 
 // take adds what was read from the last line on that was read before, and says up to
-// where it reaches; -1 if it has to be read again, from another position.
-func (v *View) take(lines []store.Revocation, c confirmation) (to int64, err error) {
+// where it reaches; -1 if it has to be read again, from another position. Before the
+// database was asked, everything up to the number known was.
+func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to int64, err error) {
 	v.reading.Lock()
 	defer v.reading.Unlock()
 	there := len(lines) > 0 && lines[0].Seq == v.read
@@ -343,7 +350,7 @@ func (v *View) take(lines []store.Revocation, c confirmation) (to int64, err err
 	case c.head.ID != v.log:
 		v.startAnew(c.head)
 		return -1, nil
-	case c.head.Seq < max(v.read, v.heard), there && v.last.Seq == v.read && entryOf(lines[0]) != v.last:
+	case c.head.Seq < known, there && v.last.Seq == v.read && entryOf(lines[0]) != v.last:
 		return -1, errOtherPast
 	case !there && v.last.Seq == v.read && v.read > 0:
 		// It has expired since it was read, which is long ago, and nobody can say any
@@ -373,6 +380,7 @@ func (v *View) startAnew(head store.LogHead) {
 	v.cfg.Logger.Error("the revocation log is not the one that was read before: it was replaced, or restored from a backup; "+
 		"what this replica knows to be revoked stays revoked until it expires, other replicas may not know it",
 		"log", v.log, "read_to", v.read, "new_log", head.ID, "new_head", head.Seq)
+	v.anew.Store(true)
 	v.list.Detach()
 	v.log, v.read, v.heard, v.last = head.ID, 0, 0, revoked.Entry{}
 	v.shared.told.Store(-1)
@@ -414,6 +422,7 @@ func (v *View) confirm(c confirmation) {
 		c.asOf, c.head.Seq = was.asOf, max(was.head.Seq, c.head.Seq)
 	}
 	v.confirmed.Store(&c)
+	v.anew.Store(false)
 	v.denying.Store(false)
 	if v.stale.Swap(false) {
 		v.cfg.Logger.Info("the view of the revocation log is fresh again", "head", c.head.Seq)
