@@ -57,11 +57,14 @@ type follower struct {
 	stale     atomic.Bool               // the present outage has been logged
 
 	// What follows is run's alone.
-	log     string // which log this is; empty: none has been read
-	next    int64  // everything up to here has been applied
-	feed    outage
-	streams outage
-	swept   time.Time
+	log  string // which log this is; empty: none has been read
+	next int64  // everything up to here has been applied
+	// elsewhere: the last answer was of no use, so the next one should come from
+	// another replica.
+	elsewhere bool
+	feed      outage
+	streams   outage
+	swept     time.Time
 }
 
 func newFollower(cfg Config) *follower {
@@ -154,7 +157,8 @@ func (f *follower) run(ctx context.Context) {
 		f.feed.note(err)
 		switch {
 		case err != nil:
-			f.cfg.closeIdle() // they may all lead to the same replica
+			f.elsewhere = true // connections that are kept may all lead to the same replica
+			f.cfg.closeIdle()
 			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
 			failures++
 			continue
@@ -179,7 +183,7 @@ func (f *follower) run(ctx context.Context) {
 				pause.Reset(jitter(pollEvery/10, pollEvery/2))
 			}
 		}
-		failures = 0
+		failures, f.elsewhere = 0, false
 	}
 }
 
@@ -312,6 +316,7 @@ func (f *follower) get(ctx context.Context, address, accept, lastEventID string)
 		return nil, err
 	}
 	req.Header.Set("Accept", accept)
+	req.Close = f.elsewhere // not kept for the next one
 	if lastEventID != "" {
 		req.Header.Set("Last-Event-ID", lastEventID)
 	}

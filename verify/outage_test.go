@@ -1,6 +1,8 @@
 package verify_test
 
 import (
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -9,7 +11,8 @@ import (
 	"github.com/watchword-auth/watchword/verify"
 )
 
-// A client that the Verifier was given has connections of others, too.
+// A client that the Verifier was given has connections of others, too. They are left;
+// the Verifier's own requests do not stay with a replica that was of no use.
 func TestAGivenClientKeepsItsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)
@@ -23,13 +26,28 @@ func TestAGivenClientKeepsItsConnections(t *testing.T) {
 		if n := closing.times.Load(); n != 0 {
 			t.Errorf("its idle connections were closed %d times", n)
 		}
+		if kept, ended := closing.kept.Load(), closing.ended.Load(); kept > 3 || ended < 3 {
+			t.Errorf("%d connections were kept for the next request and %d ended, most of them after a failure", kept, ended)
+		}
 	})
 }
 
-// closing counts how often it is told to close idle connections.
+// closing counts how often it is told to close idle connections, and what becomes of
+// the connections on which the feed is asked for.
 type closing struct {
 	*front
-	times atomic.Int64
+	times, kept, ended atomic.Int64
+}
+
+func (c *closing) RoundTrip(r *http.Request) (*http.Response, error) {
+	switch {
+	case !strings.HasSuffix(r.URL.Path, "/revocations"):
+	case r.Close:
+		c.ended.Add(1)
+	default:
+		c.kept.Add(1)
+	}
+	return c.front.RoundTrip(r)
 }
 
 func (c *closing) CloseIdleConnections() { c.times.Add(1) }
