@@ -102,9 +102,8 @@ func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamSe
 	if err != nil {
 		return err
 	}
-	stop := call.watch()
+	defer call.watch()()
 	err = handler(server, &guardedStream{ServerStream: stream, call: call})
-	stop()
 	if refused := call.refused.Load(); refused != nil {
 		return *refused // whatever the handler made of it
 	}
