@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,15 +98,24 @@ func (d *door) close(ctx context.Context) error {
 // A gate is a listener that can be shut without dropping those who have connected
 // and not been accepted yet: closing a listener resets them.
 type gate struct {
-	net.Listener // the one below, or TLS on it
+	net.Listener // of visitors, or TLS on them
 	tcp          *net.TCPListener
 	until        time.Time   // the latest end of shutting; set before shutting is
-	shutting     atomic.Bool // no new ones come, those that are there are let in
+	refusing     atomic.Bool // no new ones come; see refuse
+	shutting     atomic.Bool // those that are there are let in
+}
+
+// newGate makes a gate. Whoever puts TLS on it puts that into Listener.
+func newGate(tcp *net.TCPListener) *gate {
+	g := &gate{tcp: tcp}
+	g.Listener = &entrance{tcp, g}
+	return g
 }
 
 // shut makes Accept let in whoever has connected already and then end with
 // http.ErrServerClosed, on which http.Server closes the listener.
 func (g *gate) shut() {
+	g.refusing.Store(true)
 	refuse(g.tcp)
 	g.until = time.Now().Add(4 * lastCall)
 	// Accept wakes up. From shutting on the deadline is Accept's own.
@@ -131,6 +141,45 @@ func (g *gate) Accept() (net.Conn, error) {
 			return nil, http.ErrServerClosed
 		}
 	}
+}
+
+// An entrance makes visitors of those who connect.
+type entrance struct {
+	*net.TCPListener
+	gate *gate
+}
+
+func (e *entrance) Accept() (net.Conn, error) {
+	conn, err := e.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	if e.gate.refusing.Load() {
+		admit(conn)
+	}
+	return &visitor{Conn: conn}, nil
+}
+
+// A visitor is a connection of which is known when something last came.
+type visitor struct {
+	net.Conn
+	heard atomic.Int64 // Unix time, ns; 0: nothing yet
+}
+
+func (v *visitor) Read(p []byte) (int, error) {
+	n, err := v.Conn.Read(p)
+	if n > 0 {
+		v.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// lastHeard is when something last came on a connection that a gate has let in.
+func lastHeard(conn net.Conn) time.Time {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	return time.Unix(0, conn.(*visitor).heard.Load())
 }
 
 // A census knows every connection and what it has been doing since when.
@@ -180,8 +229,9 @@ func (c *census) wait(ctx context.Context) {
 func (c *census) quiet() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range c.conns {
-		if p.state == http.StateActive || time.Since(p.since) < quietTime {
+	for conn, p := range c.conns {
+		// Part of a request changes no state yet.
+		if p.state == http.StateActive || time.Since(p.since) < quietTime || time.Since(lastHeard(conn)) < quietTime {
 			return false
 		}
 	}

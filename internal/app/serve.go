@@ -93,9 +93,9 @@ func listen(cfg *config.Config, logger *slog.Logger) (*gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server.address: %w", err)
 	}
-	tcp := l.(*net.TCPListener) // as it is for "tcp"
+	g := newGate(l.(*net.TCPListener)) // as it is for "tcp"
 	if s.TLS.CertFile == "" {
-		return &gate{Listener: l, tcp: tcp}, nil
+		return g, nil
 	}
 	cert, err := newListenerCertificate(s.TLS.CertFile, s.TLS.KeyFile, logger)
 	if err != nil {
@@ -113,7 +113,8 @@ func listen(cfg *config.Config, logger *slog.Logger) (*gate, error) {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
-	return &gate{Listener: tls.NewListener(l, t), tcp: tcp}, nil
+	g.Listener = tls.NewListener(g.Listener, t)
+	return g, nil
 }
 
 // NewLogger makes the node's log.

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // nobody runs it, too
+		panic(err)
+	}
 	plain = build(filepath.Join(dir, "watchword"))
 	binary = plain
 	if raceEnabled {
@@ -463,14 +466,57 @@ func TestTermDropsNoRequest(t *testing.T) {
 	}
 }
 
+// A request of which a part has come is answered, also on a connection that was
+// quiet for long before.
+func TestTermWaitsForAHeader(t *testing.T) {
+	n := start(t, t.TempDir())
+	conn, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	time.Sleep(1500 * time.Millisecond) // longer than a client is given that has just come
+	if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // it is there
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	if _, err := io.WriteString(conn, "\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
+		t.Errorf("answered %q, %v", answer, err)
+	}
+	<-n.ended
+}
+
+// nobody is a user and a group with no rights at all.
+const nobody = 65534
+
 // However busy the clients are, and whether they keep their connections or not, the
 // only thing that happens to them when the process is told to end is that they can
 // connect no more.
 func TestTermUnderLoad(t *testing.T) {
 	const rounds, callers = 4, 16
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "watchword-term")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chown(dir, nobody, nobody); err != nil && os.Geteuid() == 0 {
+		t.Fatal(err)
+	}
 	for round := range rounds {
-		n := start(t, dir)
+		n := prepare(t, binary, dir)
+		if os.Geteuid() == 0 { // as in a container, and without what only root may do
+			n.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		}
+		n.begin()
+		n.ready()
 		var answered atomic.Int64
 		var wg sync.WaitGroup
 		for i := range callers {
