@@ -160,8 +160,7 @@ func frontClient(caFile string) (*http.Client, error) {
 		return nil, fmt.Errorf("app: %w", err)
 	}
 	roots.AppendCertsFromPEM(pem)
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}
 	transport.Protocols = new(http.Protocols) // as package verify does: a dead connection goes with the request that times out
 	transport.Protocols.SetHTTP1(true)
 	return &http.Client{Transport: transport}, nil

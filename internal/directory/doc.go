@@ -4,5 +4,5 @@
 // Its promise to an operator: nobody gives a right, to himself or to anybody,
 // that he does not hold.
 //
-// Who calls it: login, httpapi, adminui, the command line.
+// Who calls it: login, httpapi, the command line.
 package directory

@@ -201,6 +201,11 @@ func (f *Feed) first(ctx context.Context, q feedQuery) (revoked.Page, error) {
 // reader has waited long enough. Then the page says as of when that is true. Where
 // too many wait already, nobody is held back.
 func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.Page, error) {
+	select {
+	case <-f.Done: // who is told that he has waited asks again at once
+		return page, nil
+	default:
+	}
 	leave, ok := f.enter(r)
 	if !ok {
 		return page, nil

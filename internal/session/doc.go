@@ -2,5 +2,5 @@
 // refresh tokens are one record of package state, so that renewing and ending it
 // cannot overtake each other.
 //
-// Who calls it: login.
+// Who calls it: login; httpapi shows what it knows.
 package session

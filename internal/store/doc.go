@@ -3,5 +3,5 @@
 // the records they carry; sqlstore implements them on package sqldb, and
 // storetest holds an implementation to what the interfaces say.
 //
-// Who calls it: directory, keyring, revocation, audit.
+// Who calls it: directory, login, keyring, cluster, revocation, audit.
 package store
