@@ -220,7 +220,8 @@ type Sessions struct {
 	// A session that is not renewed for so long ends. 0s: it never ends by being
 	// idle. Not shorter than tokens.token_duration.
 	Idle time.Duration `yaml:"idle"`
-	// How many sessions a user may have at once; one more ends the oldest.
+	// How many sessions a user may have at once; one more ends the oldest, up to 100
+	// with each sign-in, so that a lower number than before takes effect in steps.
 	// 0: no bound but 10000, beyond which the oldest end now and then.
 	MaxPerUser int `yaml:"max_per_user"`
 }

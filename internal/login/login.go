@@ -148,9 +148,7 @@ func (s *Service) start(ctx context.Context, user store.User, client Client) (se
 		return sess, refresh, nil
 	}
 	if _, err := s.takeBackStopped(ctx, "max_per_user", ended); err != nil {
-		if err := s.Sessions.End(ctx, user.ID, sess.ID); err != nil {
-			s.Logger.Warn("a session that nobody was given could not be deleted", "session", sess.ID, "err", err)
-		}
+		s.Sessions.Undo(ctx, user.ID, sess.ID)
 		return session.Session{}, "", err
 	}
 	return sess, refresh, nil

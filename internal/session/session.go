@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,11 +47,14 @@ const (
 	minLife = time.Second
 	// MaxSessions is how many sessions a user may have where there is no other bound,
 	// so that nobody makes work without end of his own sessions. It is looked at in
-	// one of boundEvery sign-ins, because that costs a list, and then up to boundStep
-	// are ended.
+	// one of boundEvery sign-ins, because that costs a list.
 	MaxSessions = 10000
 	boundEvery  = 64
-	boundStep   = 256
+	// boundStep is how many sessions one sign-in ends at most: of many, such as after
+	// the bound was lowered, later ones end the rest.
+	boundStep = 100
+	// cleanUpTimeout is how long undoing a sign-in may take, whatever time is left.
+	cleanUpTimeout = 5 * time.Second
 	// maxUserAgent bounds what is kept of a client's description, in bytes.
 	maxUserAgent = 256
 )
@@ -156,10 +158,19 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	}
 	ended, err := s.stopOldest(ctx, userID, id)
 	if err != nil {
-		_ = s.End(ctx, userID, rec.ID) // nobody has its refresh token
+		s.Undo(ctx, userID, rec.ID)
 		return Session{}, "", nil, err
 	}
 	return rec.Session, refresh.String(), ended, nil
+}
+
+// Undo deletes a session that was begun and that nobody was told of, even if the time
+// for beginning it is over. If that fails it counts until it expires; nobody has its
+// refresh token.
+func (s *Store) Undo(ctx context.Context, userID, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+	defer cancel()
+	_ = s.End(ctx, userID, id)
 }
 
 // Renew spends a refresh token and returns its session and its successor. The
@@ -319,9 +330,9 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 		if err != nil {
 			return fmt.Errorf("session: stop: %w", err)
 		}
-		var rec record
-		if err := json.Unmarshal(stored.Value, &rec); err != nil {
-			return fmt.Errorf("session: decode: %w", err)
+		rec, err := read(stored)
+		if err != nil { // nobody can renew by it either
+			return s.End(ctx, userID, id)
 		}
 		if rec.Ended {
 			return nil
@@ -379,12 +390,12 @@ func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err er
 // stopOldest looks after the new session was written, so that of two sign-ins at
 // the same moment at least one sees both. All agree on which are the oldest.
 func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
-	limit, most := s.MaxPerUser, math.MaxInt
+	limit := s.MaxPerUser
 	if limit == 0 {
 		if started[0]%boundEvery != 0 { // a random byte
 			return nil, nil
 		}
-		limit, most = MaxSessions, boundStep
+		limit = MaxSessions
 	}
 	sessions, err := s.List(ctx, userID)
 	if err != nil {
@@ -399,8 +410,11 @@ func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID
 		live++
 		return live <= limit
 	})
-	beyond = beyond[max(0, len(beyond)-most):]
+	beyond = beyond[max(0, len(beyond)-boundStep):]
 	for _, old := range beyond {
+		if old.Ended { // by a sign-in that could not finish it
+			continue
+		}
 		if err := s.Stop(ctx, userID, old.ID); err != nil {
 			return nil, err
 		}

@@ -285,6 +285,69 @@ func TestMaxPerUserEndsTheOldest(t *testing.T) {
 	}
 }
 
+// Who has many more sessions than he may have from now on can sign in, and each time
+// some end. A sign-in that fails leaves none.
+func TestALowerMaxPerUserTakesEffectInSteps(t *testing.T) {
+	const many = 3*boundStep - 10
+	b := newBench(t, nil)
+	for range many {
+		b.start(t)
+	}
+	config := b.Config
+	config.MaxPerUser = 2
+	lower := New(config)
+	left := many
+	for left > 2 {
+		_, _, ended, err := lower.Start(t.Context(), b.user, 0, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ended) != min(boundStep, left+1-2) {
+			t.Fatalf("of %d sessions %d ended", left+1, len(ended))
+		}
+		for _, old := range ended {
+			if err := lower.End(t.Context(), b.user, old.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left += 1 - len(ended)
+	}
+	// The time is over in the middle.
+	ctx, cancel := context.WithCancel(t.Context())
+	config.State = &cancelling{Store: b.State, cancel: cancel}
+	if _, _, _, err := New(config).Start(ctx, b.user, 0, "", ""); err == nil {
+		t.Fatal("the sign-in succeeded")
+	}
+	if now := len(b.live(t)); now > left {
+		t.Errorf("%d sessions where there were %d", now, left)
+	}
+}
+
+// cancelling is a state whose caller's time is over once he has begun a session.
+type cancelling struct {
+	state.Store
+	cancel context.CancelFunc
+}
+
+func (c *cancelling) Create(ctx context.Context, k state.Key, value []byte, ttl time.Duration) (int64, error) {
+	defer c.cancel()
+	return c.Store.Create(ctx, k, value, ttl)
+}
+
+func (c *cancelling) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return c.Store.List(ctx, kind, owner)
+}
+
+func (c *cancelling) Delete(ctx context.Context, k state.Key) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.Store.Delete(ctx, k)
+}
+
 // The clocks of two replicas differ by more than lies between two sign-ins.
 func TestMaxPerUserDoesNotEndTheNewest(t *testing.T) {
 	for _, ahead := range []time.Duration{5 * time.Second, 0} {
