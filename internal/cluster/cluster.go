@@ -90,26 +90,29 @@ type Cluster struct {
 	unknown negatives
 	peers   peers
 
-	mu        sync.Mutex // guards what follows; not held while anything is waited for
-	self      store.Replica
-	entries   map[string]*entry // by kid
-	rejected  map[string]bool
-	differs   map[string]string // configuration digests that were logged, by instance
-	heard     map[string]heard  // by instance
-	replicas  []store.Replica   // those that are believed, as they were
-	version   int64             // in this version of the registry
-	joined    int64             // in that one
-	asOf      time.Time         // at this time, by the database's clock
-	maxAge    time.Duration     // the longest of all replicas'
-	clockOff  bool              // this replica's clock is off by more than it may
-	problem   error             // why this replica may take no traffic
-	next      chan struct{}     // closed and replaced when a round ends
-	begun     int64             // rounds
-	ended     int64             // the last of them that has ended
-	endedAt   time.Time         // when, whether or not it succeeded
-	failed    bool              // it did not
-	succeeded int64             // the last of them that has
-	beatDue   time.Time
+	mu       sync.Mutex // guards what follows; not held while anything is waited for
+	self     store.Replica
+	entries  map[string]*entry // by kid
+	rejected map[string]bool
+	differs  map[string]string // configuration digests that were logged, by instance
+	heard    map[string]heard  // by instance
+	replicas []store.Replica   // those that are believed, as they were
+	version  int64             // in this version of the registry
+	joined   int64             // in that one
+	// unaccepted is since when a key is known that is not accepted here; zero: so long
+	// that nobody is kept from using it any more.
+	unaccepted map[string]time.Time
+	asOf       time.Time     // at this time, by the database's clock
+	maxAge     time.Duration // the longest of all replicas'
+	clockOff   bool          // this replica's clock is off by more than it may
+	problem    error         // why this replica may take no traffic
+	next       chan struct{} // closed and replaced when a round ends
+	begun      int64         // rounds
+	ended      int64         // the last of them that has ended
+	endedAt    time.Time     // when, whether or not it succeeded
+	failed     bool          // it did not
+	succeeded  int64         // the last of them that has
+	beatDue    time.Time
 }
 
 // errTwice: see Ready.
@@ -135,7 +138,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
 		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
-		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, heard: map[string]heard{}, maxAge: cfg.MaxAge, joined: math.MaxInt64,
+		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, unaccepted: map[string]time.Time{}, heard: map[string]heard{}, maxAge: cfg.MaxAge, joined: math.MaxInt64,
 		self: store.Replica{
 			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
 			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
@@ -433,6 +436,9 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 	maps.DeleteFunc(c.heard, func(instance string, _ heard) bool {
 		return !slices.ContainsFunc(c.replicas, func(r store.Replica) bool { return r.Instance == instance })
 	})
+	maps.DeleteFunc(c.unaccepted, func(kid string, _ time.Time) bool {
+		return !slices.ContainsFunc(unaccepted, func(k store.RegisteredKey) bool { return k.ID == kid })
+	})
 	c.merge()
 	for _, e := range c.entries {
 		if c.waitsFor(e) && c.everybodyHas(e) {
@@ -445,7 +451,7 @@ func (c *Cluster) apply(ctx context.Context, all store.Registered) bool {
 	}
 	upTo := all.Version
 	for _, k := range unaccepted {
-		if c.mayStillWait(k) {
+		if c.mayStillWait(k) && c.holdsBack(ctx, k) {
 			upTo = min(upTo, k.Version-1)
 		}
 	}
@@ -461,6 +467,27 @@ func (c *Cluster) mayStillWait(k store.RegisteredKey) bool {
 	return k.Version > c.joined && k.RevokedAt.IsZero() && slices.ContainsFunc(c.replicas, func(r store.Replica) bool {
 		return r.Instance == k.Instance && !r.StartedAt.After(k.CreatedAt) && c.silent(r) < LiveFor
 	})
+}
+
+// holdsBack says whether this replica still keeps a key that it does not accept from
+// being used. What it says that it has seen is one number, so everybody's later keys
+// wait as well: it gives in before they are needed, and says so. c.mu is held.
+func (c *Cluster) holdsBack(ctx context.Context, k store.RegisteredKey) bool {
+	since, known := c.unaccepted[k.ID]
+	if !known {
+		since = c.cfg.Now()
+		c.unaccepted[k.ID] = since
+	}
+	if since.IsZero() {
+		return false
+	}
+	if c.cfg.Now().Sub(since) < c.Patience()+c.maxAge {
+		return true
+	}
+	c.unaccepted[k.ID] = time.Time{}
+	c.cfg.Logger.ErrorContext(ctx, "a replica signs with an algorithm that cluster.algorithms does not accept here: this one refuses its tokens; give all replicas the same settings",
+		"replica", k.Instance, "kid", k.ID, "algorithm", k.Algorithm)
+	return false
 }
 
 // silent is for how long a replica had not written when the registry was read last. A

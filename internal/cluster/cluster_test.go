@@ -404,6 +404,18 @@ func TestAlgorithmThatIsNotAccepted(t *testing.T) {
 	if !strings.Contains(mine.Waiting(), "auth-1") {
 		t.Errorf("it waits for %q", mine.Waiting())
 	}
+	later := row(t, c.Now(), "auth-2", accesstoken.ES256)
+	create(t, r, later)
+	for rounds := 0; !known(later); rounds++ {
+		if rounds == 10 {
+			t.Fatal("a key that everybody accepts is held up for good by one that somebody does not")
+		}
+	}
+	held := row(t, c.Now(), "auth-0", accesstoken.EdDSA)
+	create(t, r, held)
+	if known(held) {
+		t.Error("auth-1 would refuse the tokens of the next one, too")
+	}
 	if err := mine.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
