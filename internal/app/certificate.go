@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 )
 
 // A listenerCertificate is the listener's, read again when one of its files is another, since
@@ -16,19 +15,13 @@ type listenerCertificate struct {
 	logger            *slog.Logger
 
 	mu    sync.Mutex
-	read  [2]stamp // of the files that were read last
+	read  [2]os.FileInfo // the files that were read last; nil: there was none
 	valid *tls.Certificate
-}
-
-// A stamp tells one file from the one that takes its place.
-type stamp struct {
-	modified time.Time
-	size     int64
 }
 
 func newListenerCertificate(certFile, keyFile string, logger *slog.Logger) (*listenerCertificate, error) {
 	c := &listenerCertificate{certFile: certFile, keyFile: keyFile, logger: logger}
-	return c, c.load(c.stamps())
+	return c, c.load(c.files())
 }
 
 // get is for tls.Config.GetCertificate. What cannot be used, a certificate whose key
@@ -36,7 +29,7 @@ func newListenerCertificate(certFile, keyFile string, logger *slog.Logger) (*lis
 func (c *listenerCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.stamps(); now != c.read {
+	if now := c.files(); !sameFile(now[0], c.read[0]) || !sameFile(now[1], c.read[1]) {
 		if err := c.load(now); err != nil {
 			c.logger.Warn("the renewed certificate cannot be used; going on with the one before", "err", err)
 		}
@@ -44,7 +37,7 @@ func (c *listenerCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error
 	return c.valid, nil
 }
 
-func (c *listenerCertificate) load(now [2]stamp) error {
+func (c *listenerCertificate) load(now [2]os.FileInfo) error {
 	c.read = now // before the files, so that a later change shows
 	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
@@ -54,11 +47,21 @@ func (c *listenerCertificate) load(now [2]stamp) error {
 	return nil
 }
 
-func (c *listenerCertificate) stamps() (s [2]stamp) {
-	for i, file := range []string{c.certFile, c.keyFile} {
-		if info, err := os.Stat(file); err == nil {
-			s[i] = stamp{info.ModTime(), info.Size()}
+func (c *listenerCertificate) files() (files [2]os.FileInfo) {
+	for i, name := range []string{c.certFile, c.keyFile} {
+		if info, err := os.Stat(name); err == nil {
+			files[i] = info
 		}
 	}
-	return s
+	return files
+}
+
+// sameFile says whether a file is the one that it was and has not been written since.
+// Its time alone does not say so: two files that are made one after the other may
+// have the same.
+func sameFile(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
