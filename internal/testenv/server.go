@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -181,13 +183,20 @@ func (s *Server) end() {
 }
 
 // Pause lets the server hang: connections stay, and nothing is answered.
-func (s *Server) Pause(t testing.TB) { s.send(t, syscall.SIGSTOP) }
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	s.send(t, syscall.SIGSTOP)
+}
 
 // Resume ends Pause.
-func (s *Server) Resume(t testing.TB) { s.send(t, syscall.SIGCONT) }
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
+	s.send(t, syscall.SIGCONT)
+}
 
-// send signals the server and its children. The process is not waited for before
-// its supervisor has seen it end, so the id is still its own.
+// send signals the server and then its children, of which a stopped server makes no
+// more. The process is not waited for before its supervisor has seen it end, so the id
+// is still its own.
 func (s *Server) send(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	s.mu.Lock()
@@ -195,16 +204,44 @@ func (s *Server) send(t testing.TB, sig syscall.Signal) {
 	if s.process == nil {
 		t.Fatalf("testenv: %s does not run", s.name)
 	}
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.process.pid, s.process.pid))
-	for _, pid := range append(strings.Fields(string(children)), strconv.Itoa(s.process.pid)) {
-		n, err := strconv.Atoi(pid)
-		if err == nil {
-			err = syscall.Kill(n, sig)
+	signal := func(pid int) {
+		err := syscall.Kill(pid, sig)
+		if err == nil && sig == syscall.SIGSTOP {
+			err = awaitStopped(pid)
 		}
 		if err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Fatalf("testenv: %s: %v", s.name, err)
 		}
 	}
+	signal(s.process.pid)
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.process.pid, s.process.pid))
+	for pid := range strings.FieldsSeq(string(children)) {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signal(n)
+	}
+}
+
+// awaitStopped returns when no thread of a process runs any more that SIGSTOP was sent
+// to: the signal is under way to those on other processors, which may yet answer.
+func awaitStopped(pid int) error {
+	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if !slices.ContainsFunc(threads, runs) {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not stop", pid)
+}
+
+// runs says whether a thread is neither stopped nor gone, by its file in /proc; see
+// proc_pid_stat(5).
+func runs(stat string) bool {
+	b, _ := os.ReadFile(stat) // it may have ended
+	_, state, there := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
+	return there && !bytes.ContainsAny(state[:1], "TtZX")
 }
 
 func (s *Server) log() string { return filepath.Join(s.dir, "log") }

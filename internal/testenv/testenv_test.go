@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,17 @@ func TestServers(t *testing.T) {
 			s.Resume(t)
 			if err := s.answers(t.Context()); err != nil {
 				t.Errorf("after Resume: %v", err)
+			}
+			for range 100 { // while its threads start up, to stop them as they run
+				s.Pause(t)
+				threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.process.pid))
+				if err != nil || len(threads) == 0 {
+					t.Fatalf("%d threads: %v", len(threads), err)
+				}
+				if slices.ContainsFunc(threads, runs) {
+					t.Fatal("a thread of it runs on while it is paused")
+				}
+				s.Resume(t)
 			}
 		})
 	}
