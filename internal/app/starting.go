@@ -1,15 +1,48 @@
 package app
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 var errStarting = problem.New(problem.Unavailable, "starting", "this server is starting").After(time.Second)
+
+// A node that starts before what it needs, as when a whole cluster is switched on, tries
+// again for startPatience. Then it ends with the reason, for whoever looks after it.
+const (
+	startPatience = time.Minute
+	startAgain    = time.Second
+)
+
+// start is New, tried again while the database or Redis is busy or away.
+func start(ctx context.Context, o Options) (*Node, error) {
+	giveUp := time.Now().Add(startPatience)
+	for {
+		n, err := New(ctx, o)
+		if !away(err) || ctx.Err() != nil || time.Now().After(giveUp) {
+			return n, err
+		}
+		o.Logger.Warn("this server cannot start yet; trying again", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(startAgain):
+		}
+	}
+}
+
+// away says whether something that a node needs may be there a little later.
+func away(err error) bool {
+	return errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
+}
 
 // A front has requests answered by the node, and says until there is one that it
 // is not ready. A replica that takes the place of one that died waits for seconds,

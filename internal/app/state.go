@@ -73,23 +73,12 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 		return s, nil
 	}
 	if err := redis.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("redis.url: Redis does not answer; start it, or set state.backend to tiered, which does without while it is away: %w", cause(err)), redis.Close())
+		return nil, errors.Join(fmt.Errorf("redis.url: Redis does not answer; start it, or set state.backend to tiered, which does without while it is away: %w", err), redis.Close())
 	}
 	if err := redis.Check(ctx); err != nil {
 		logger.Warn("Redis may forget sessions", "err", err)
 	}
 	return s, nil
-}
-
-// cause is what is behind an error, for an operator.
-func cause(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
 }
 
 // A replica looks every sweepEvery whether there is something to sweep, and sweeps

@@ -58,10 +58,13 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections, !cfg.InterpolateParams)
 	db.writer, db.reader = p, p
-	if err := p.db.PingContext(ctx); err != nil {
-		return errors.Join(err, p.close())
-	}
-	return nil
+	return p.greet(ctx, mysqlAway)
+}
+
+// mysqlAway says whether a server that took no connection may take one later.
+func mysqlAway(err error) bool {
+	_, said := errors.AsType[*mysql.MySQLError](err)
+	return !said || mysqlKind(err) != other
 }
 
 // https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html

@@ -67,7 +67,8 @@ type DB struct {
 }
 
 // Open connects to the database and makes sure that it answers. It does not
-// touch the schema: that is Migrate.
+// touch the schema: that is Migrate. The error is an ErrBusy if the database may
+// answer later.
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.MaxConnections == 0 {
 		cfg.MaxConnections = DefaultMaxConnections
@@ -106,6 +107,19 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		}
 	}
 	return db, nil
+}
+
+// greet asks for the first answer. What the server itself says against it, such as that
+// it does not know the user, is for good, unless away knows better.
+func (p *pool) greet(ctx context.Context, away func(error) bool) error {
+	err := p.db.PingContext(ctx)
+	if err == nil {
+		return nil
+	}
+	if away(err) {
+		err = fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return errors.Join(err, p.close())
 }
 
 // Dialect says which SQL the database speaks.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,10 +39,14 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	}
 	p := db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections, false)
 	db.writer, db.reader = p, p
-	if err := p.db.PingContext(ctx); err != nil {
-		return errors.Join(err, p.close())
-	}
-	return nil
+	return p.greet(ctx, postgresAway)
+}
+
+// postgresAway says whether a server that took no connection may take one later:
+// nobody was there, or it starts, ends, has too many, or is PgBouncer before one.
+func postgresAway(err error) bool {
+	e, said := errors.AsType[*pgconn.PgError](err)
+	return !said || slices.Contains([]string{"08", "53", "57"}, e.Code[:min(2, len(e.Code))])
 }
 
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
