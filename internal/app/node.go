@@ -152,7 +152,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	service := login.New(login.Config{
 		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys, Key: find,
 		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
-		Rules: rules(cfg), Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
+		Rules: rules(cfg), ClockSkew: Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}

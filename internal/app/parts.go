@@ -24,7 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// Leeway is how far the clocks of replicas and resource servers may differ.
+// Leeway is by how much the clocks of replicas and resource servers may differ.
 const Leeway = 5 * time.Second
 
 // Parts is what works without a running node: the command line's half.
@@ -124,9 +124,14 @@ func lives(cfg *config.Config) revocation.Lives {
 	return revocation.Lives{Token: cfg.Tokens.TokenDuration + Leeway, Session: cfg.Sessions.TTL}
 }
 
-// rules are what a token of this deployment is held to.
+// rules are what a token of this deployment is held to. A node that is alone has one
+// clock, and needs no leeway.
 func rules(cfg *config.Config) accesstoken.Rules {
-	return accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: Leeway}
+	r := accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience}
+	if cfg.Cluster.Enabled {
+		r.Leeway = Leeway
+	}
+	return r
 }
 
 // makeDataDirectory makes the directory of the default database, so that a first

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -136,11 +138,17 @@ its database is %[2]s
 Try, in another terminal (PASSWORD is the administrator's):
 
   curl -s %[1]s/api/pkeys
-  TOKEN=$(curl -s %[1]s/api/login -d '{"username":"admin","password":"PASSWORD"}' | grep -o 'eyJ[^"]*')
+  TOKEN=$(curl -s %[1]s/api/login -d '{"username":"%[3]s","password":"PASSWORD"}' | grep -o 'eyJ[^"]*')
   curl -s %[1]s/api/verify -H "Authorization: Bearer $TOKEN"
 
 Ctrl-C stops it.
-`, cfg.Server.PublicURL, maskURL(cfg.Database.URL))
+`, cfg.Server.PublicURL, maskURL(cfg.Database.URL), forShell(cmp.Or(cfg.Admin.Username, firstAdministrator)))
+}
+
+// forShell is a text as it stands in JSON between the quotes of a shell.
+func forShell(s string) string {
+	b, _ := json.Marshal(s) // a string always can be
+	return strings.ReplaceAll(string(b[1:len(b)-1]), "'", `'\''`)
 }
 
 // maskURL leaves out what follows the scheme of a database that needs a password.

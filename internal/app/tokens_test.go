@@ -16,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 func TestLoginVerifyRenewLogout(t *testing.T) {
@@ -82,6 +83,40 @@ func TestOneTokenIsNotAnother(t *testing.T) {
 	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.AccessToken}), 401, "invalid_refresh_token")
 	w.want(w.do("GET", "/api/verify", "", nil), 401, "token_missing")
 	w.want(w.do("GET", "/api/verify?access_token="+grant.AccessToken, "", nil), 401, "token_missing")
+}
+
+// A token ends with its exp, and in a cluster, whose clocks may differ, that much later.
+func TestTokenEndsInTime(t *testing.T) {
+	for name, test := range map[string]struct {
+		node    func(t *testing.T, change func(*config.Config)) *world
+		forgive time.Duration
+	}{
+		"alone": {func(t *testing.T, change func(*config.Config)) *world { return newWorld(t, change) }, 0},
+		"in a cluster": {func(t *testing.T, change func(*config.Config)) *world {
+			return join(t, testenv.Postgres(t), change)
+		}, Leeway},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := test.node(t, func(c *config.Config) { c.Tokens.TokenDuration = 3 * time.Second })
+			token := w.login("admin").AccessToken
+			end := w.expiry(token).Add(test.forgive)
+			for {
+				asked := time.Now()
+				a := w.do("GET", "/api/verify", token, nil)
+				if a.status != 200 {
+					w.want(a, 401, "token_expired")
+					break
+				}
+				if !asked.Before(end) {
+					t.Fatalf("it is accepted %v after its end", asked.Sub(end))
+				}
+			}
+			if early := time.Until(end); early > 0 {
+				t.Errorf("it is refused %v before its end", early)
+			}
+		})
+	}
 }
 
 func TestReplayedRefreshTokenTakesTheFamilyBack(t *testing.T) {

@@ -55,6 +55,8 @@ type Config struct {
 
 	// Rules are what Verify holds a token to.
 	Rules accesstoken.Rules
+	// ClockSkew is by how much the clock of whoever checks a token may run behind.
+	ClockSkew time.Duration
 	// Issuer and Audience go into every token.
 	Issuer   string
 	Audience []string
@@ -260,7 +262,7 @@ func (s *Service) claims(user store.User, claims map[string]string, id, sessionI
 		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID,
 		ID: id, SessionID: sessionID, Epoch: user.Epoch,
 		// A resource server whose clock runs behind must take the token at once.
-		IssuedAt: now, NotBefore: now.Add(-s.Rules.Leeway), ExpiresAt: expires,
+		IssuedAt: now, NotBefore: now.Add(-s.ClockSkew), ExpiresAt: expires,
 		User: s.userInfo(user, claims),
 	}
 }

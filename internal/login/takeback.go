@@ -305,7 +305,7 @@ func (s *Service) outliveSessions(ctx context.Context, lines []store.Revocation)
 func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before time.Time) (int64, error) {
 	now := s.Now()
 	untilNow := before.IsZero() || before.After(now.Add(-time.Second))
-	if before.After(now.Add(s.Rules.Leeway + time.Second)) {
+	if before.After(now.Add(s.ClockSkew + time.Second)) {
 		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be taken back")
 	}
 	line := s.line(revoked.User, userID, actor, "user_revoked")

@@ -32,6 +32,25 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// The lines that a start shows work as they stand there, for whatever administrator was
+// named.
+func TestTryLines(t *testing.T) {
+	n := start(t, t.TempDir(), "ADMIN_GUI_USERNAME=o'neil", "ADMIN_GUI_PASSWORD=correct horse battery staple")
+	waitUntil(t, "it says what to try", func() bool { return strings.Contains(n.out.String(), "Ctrl-C") })
+	_, shown, _ := strings.Cut(n.out.String(), "Try, in another terminal")
+	var script strings.Builder
+	for line := range strings.Lines(shown) {
+		if strings.Contains(line, "curl") {
+			script.WriteString(line)
+		}
+	}
+	lines := strings.ReplaceAll(script.String(), "PASSWORD", "correct horse battery staple")
+	out, err := exec.Command("bash", "-euxc", lines).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"kty":"EC"`) || !strings.Contains(string(out), `"preferred_username":"o'neil"`) {
+		t.Errorf("%v\n%s\n%s", err, lines, out)
+	}
+}
+
 func readReadme(t *testing.T) string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
