@@ -535,6 +535,20 @@ func TestServerGoesAndComesBack(t *testing.T) {
 	}
 }
 
+// Who would wait longer for a free connection waits as long for one to be made.
+func TestSlowToConnect(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(testenv.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := testenv.NewLink(t, u.Host)
+	link.Set(testenv.Fault{HoldDown: true})
+	time.AfterFunc(dialTimeout+time.Second, func() { link.Set(testenv.Fault{}) })
+	u.Host = link.Addr
+	open(t, Config{URL: u.String()})
+}
+
 // The first of several hosts is down, the second is the primary.
 func TestSeveralHosts(t *testing.T) {
 	u, err := url.Parse(testenv.Postgres(t))
