@@ -376,8 +376,9 @@ func TestInTxGivesUp(t *testing.T) {
 func TestPool(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
 		reg := prometheus.NewRegistry()
-		db := migrated(t, Config{URL: url, MaxConnections: 1, AcquireTimeout: 100 * time.Millisecond, Registerer: reg})
+		db := migrated(t, Config{URL: url, MaxConnections: 1, Registerer: reg})
 		ctx, pool := t.Context(), db.reader
+		pool.patience = 100 * time.Millisecond
 		rows, err := db.Query(ctx, "SELECT 1")
 		if err != nil {
 			t.Fatal(err)
@@ -429,7 +430,7 @@ func TestPool(t *testing.T) {
 func TestPoolSizes(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
 		for _, size := range []int{1, 3, 24} {
-			db := open(t, Config{URL: url, MaxConnections: size, AcquireTimeout: 100 * time.Millisecond})
+			db := open(t, Config{URL: url, MaxConnections: size})
 			most := size
 			if db.Dialect() == SQLite {
 				most = min(size, sqliteReaders)
@@ -442,6 +443,7 @@ func TestPoolSizes(t *testing.T) {
 				}
 				all = append(all, rows)
 			}
+			db.reader.patience = 100 * time.Millisecond
 			if rows, err := db.Query(t.Context(), "SELECT 1"); !errors.Is(err, ErrBusy) {
 				t.Errorf("one more than %d: %v", most, err)
 				if err == nil {

@@ -100,7 +100,7 @@ func redisCluster(t testing.TB, ca *CA, options ...string) []*Server {
 // A Sentinel is a primary of Redis with one replica, and the Redis Sentinel that
 // replaces the one by the other three seconds after it has lost it: when the whole
 // machine stands still for longer than two, the Sentinel notices and does nothing for
-// half a minute. They keep what they acknowledge on disk. The Sentinel has a password
+// five. They keep what they acknowledge on disk. The Sentinel has a password
 // of its own.
 type Sentinel struct {
 	URL              string
@@ -148,7 +148,7 @@ sentinel failover-timeout main 5000
 		return nil
 	}
 	start(s)
-	redisDo(t, s, "SENTINEL", "DEBUG", "info-period", "500", "publish-period", "250") // for 10 s and 2 s
+	redisDo(t, s, "SENTINEL", "DEBUG", "info-period", "500", "publish-period", "250", "tilt-period", "5000") // for 10, 2 and 30 s
 	return &Sentinel{
 		URL:     fmt.Sprintf("redis://:%s@%s/0?master_set=main&sentinel_password=%s", secret, s.Addr, s.secret),
 		Primary: primary, Replica: replica, Sentinel: s,
