@@ -11,12 +11,12 @@ trap 'rm -f "$log"' EXIT
 
 # fuzz runs one target for a time. On a busy machine Go calls the end of the time
 # itself a failure (golang/go#75804), and only once in a while: who found nothing but
-# that may run once more.
+# that may run again.
 fuzz() {
-	for attempt in 1 2; do
+	for attempt in 1 2 3 4 5; do
 		"${GO:-go}" test -run '^$' -fuzz "^$2\$" -fuzztime "$3s" "$1" >"$log" 2>&1 && return
-		[ $attempt = 1 ] && only_late || break
-		echo "the time ended late, once more"
+		[ $attempt != 5 ] && only_late || break
+		echo "the time ended late, again"
 	done
 	cat "$log"
 	return 1

@@ -21,15 +21,19 @@ if [[ ! -e $policy ]]; then
 	"${as_root[@]}" chmod +x $policy
 	trap '"${as_root[@]}" rm -f $policy' EXIT
 fi
-export DEBIAN_FRONTEND=noninteractive
-for attempt in 1 2 3; do
-	if "${as_root[@]}" apt-get update -qq &&
-		"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/tmp/watchword-apt.log 2>&1; then
+log=$(mktemp)
+apt() { # somebody else may be installing
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >>"$log" 2>&1
+}
+for pause in 5 10 20 40 0; do
+	apt update || true # what is known already may be enough
+	if apt install -y --no-install-recommends "${missing[@]}"; then
+		rm -f "$log"
 		exit 0
 	fi
-	echo "attempt $attempt failed:"
-	tail -5 /tmp/watchword-apt.log || true
-	sleep 5
+	echo "an attempt failed:"
+	tail -5 "$log"
+	sleep $pause
 done
 echo "could not install: ${missing[*]}" >&2
 exit 1

@@ -46,7 +46,7 @@ func box(t testing.TB, b byte, previous ...byte) *seal.Box {
 
 func open(t testing.TB, url string) *sqldb.DB {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, Timeout: 5 * time.Minute})
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

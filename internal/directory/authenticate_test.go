@@ -68,23 +68,27 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 		}
 	}
 	names := []string{"known", "unknown", "disabled", "machine", "not a username", "outdated"}
-	took := make(map[string][]time.Duration)
-	for range 31 {
+	// The fastest of each: whatever else runs on the machine only adds to it, and more
+	// of it takes more attempts.
+	fastest := make(map[string]time.Duration)
+	differs := func(name string) bool {
+		return fastest[name] < fastest["known"]/2 || fastest[name] > fastest["known"]*2
+	}
+	for round := 0; round < 31 || round < 310 && slices.ContainsFunc(names, differs); round++ {
 		for _, name := range names {
 			start := time.Now()
 			if _, err := w.Authenticate(t.Context(), name, "wrong password"); !errors.Is(err, ErrInvalidCredentials) {
 				t.Fatalf("%s: %v", name, err)
 			}
-			took[name] = append(took[name], time.Since(start))
+			if took := time.Since(start); round == 0 || took < fastest[name] {
+				fastest[name] = took
+			}
 		}
 	}
-	// The fastest of each: whatever else runs on the machine only adds to it.
-	known := slices.Min(took["known"])
 	for _, name := range names {
-		fastest := slices.Min(took[name])
-		t.Logf("%-15s %v", name, fastest)
-		if fastest < known/2 || fastest > known*2 {
-			t.Errorf("%s: %v, a wrong password: %v", name, fastest, known)
+		t.Logf("%-15s %v", name, fastest[name])
+		if differs(name) {
+			t.Errorf("%s: %v, a wrong password: %v", name, fastest[name], fastest["known"])
 		}
 	}
 }

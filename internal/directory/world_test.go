@@ -53,7 +53,7 @@ func onEach(t *testing.T, test func(t *testing.T, w *world)) {
 // replica makes one more service, with connections of its own, over a database.
 func replica(t testing.TB, url string) *world {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, MaxConnections: 4})
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, MaxConnections: 4, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func TestFamilyOnTwoReplicas(t *testing.T) {
 
 func inSQL(t *testing.T, url string) state.Store {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute}) // 32 callers on a busy machine
 	if err != nil {
 		t.Fatal(err)
 	}

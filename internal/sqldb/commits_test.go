@@ -22,7 +22,7 @@ func queued(t *testing.T, db *DB, meanwhile func(), writers ...func()) {
 	var wg sync.WaitGroup
 	for i, w := range writers {
 		wg.Go(w)
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			db.commits.mu.Lock()
 			n := len(db.commits.queue)
 			db.commits.mu.Unlock()

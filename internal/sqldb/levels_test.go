@@ -156,6 +156,7 @@ func migrations(t *testing.T) []string {
 
 func openLevel(t *testing.T, cfg sqldb.Config, files fs.FS) *sqldb.DB {
 	t.Helper()
+	cfg.AcquireTimeout, cfg.Timeout = time.Minute, 2*time.Minute // on a busy machine
 	db, err := sqldb.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

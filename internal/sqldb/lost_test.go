@@ -121,7 +121,7 @@ func TestCommitLost(t *testing.T) {
 				if test.before && has(test.name) {
 					t.Errorf("%s: it is there", test.name)
 				}
-				for deadline := time.Now().Add(10 * time.Second); !test.before && !has(test.name); time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(patience); !test.before && !has(test.name); time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%s: it is not there", test.name)
 					}

@@ -40,7 +40,7 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	cfg.RejectReadOnly = true  // a primary that became a replica: connect anew
 	cfg.Logger = &mysql.NopLogger{}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = dialTimeout
+		cfg.Timeout = max(dialTimeout, db.cfg.AcquireTimeout)
 	}
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}

@@ -38,7 +38,8 @@ type Config struct {
 	// MaxConnections bounds the pool. Zero: DefaultMaxConnections.
 	MaxConnections int
 	// AcquireTimeout is how long a caller waits for a free connection, and how
-	// long a transaction is tried again. Zero: DefaultAcquireTimeout.
+	// long a transaction is tried again. Making a connection may take as long, and
+	// 5 s in any case. Zero: DefaultAcquireTimeout.
 	AcquireTimeout time.Duration
 	// Timeout bounds one statement or one transaction, everything included, so
 	// that a database that hangs does not hang its callers. It does not bound

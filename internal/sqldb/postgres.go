@@ -14,7 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// dialTimeout bounds making one connection, unless the URL says otherwise.
+// dialTimeout bounds making one connection, unless the URL says otherwise, or callers
+// wait longer for one (Config.AcquireTimeout).
 const dialTimeout = 5 * time.Second
 
 // openPostgres leaves statements to pgx, which prepares and keeps them per
@@ -32,7 +33,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		return fmt.Errorf("it cannot be read: %w", cmp.Or(errors.Unwrap(err), errors.New("see the PostgreSQL manual on connection URIs")))
 	}
 	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = dialTimeout
+		cfg.ConnectTimeout = max(dialTimeout, db.cfg.AcquireTimeout)
 	}
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "watchword"

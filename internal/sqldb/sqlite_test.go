@@ -20,7 +20,7 @@ import (
 // parts are what tests run in other processes: part(url).
 var parts = map[string]func(url string) error{
 	"open": func(url string) error {
-		db, err := Open(context.Background(), Config{URL: url})
+		db, err := openPart(url)
 		if err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ var parts = map[string]func(url string) error{
 	// write commits one row after the other in several writers, and says so, until it
 	// is killed.
 	"write": func(url string) error {
-		db, err := Open(context.Background(), Config{URL: url})
+		db, err := openPart(url)
 		if err != nil {
 			return err
 		}
@@ -48,7 +48,7 @@ var parts = map[string]func(url string) error{
 		return <-failed
 	},
 	"migrate": func(url string) error {
-		db, err := Open(context.Background(), Config{URL: url})
+		db, err := openPart(url)
 		if err != nil {
 			return err
 		}
@@ -56,6 +56,11 @@ var parts = map[string]func(url string) error{
 		fmt.Println("applied", len(applied))
 		return errors.Join(err, db.Close())
 	},
+}
+
+// openPart opens the database for a part.
+func openPart(url string) (*DB, error) {
+	return Open(context.Background(), Config{URL: url, AcquireTimeout: patience, Timeout: 2 * patience})
 }
 
 // process prepares a part of this test to run in a process of its own.

@@ -127,7 +127,7 @@ func (l *Link) serve(client net.Conn) {
 	l.mu.Lock()
 	target := l.target
 	l.mu.Unlock()
-	server, err := net.DialTimeout("tcp", target, 5*time.Second)
+	server, err := net.DialTimeout("tcp", target, startTime)
 	if err != nil {
 		_ = client.(*net.TCPConn).SetLinger(0) // refused
 		return

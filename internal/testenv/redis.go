@@ -14,6 +14,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// askTime is how long a server may take that is asked again and again whether it is up.
+const askTime = time.Second
+
 // Redis returns the URL of an empty Redis server for this test. It takes
 // milliseconds to start, so none is shared.
 func Redis(t testing.TB) string {
@@ -68,7 +71,7 @@ func redisCluster(t testing.TB, ca *CA, options ...string) []*Server {
 	var nodes []*Server
 	for range 3 {
 		_, bus, _ := net.SplitHostPort(freeAddr(t))
-		s := newRedis(t, secret, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", bus}, options...)...)
+		s := newRedis(t, secret, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--cluster-port", bus}, options...)...)
 		switch {
 		case ca != nil && len(nodes) == 0:
 			s.useTLS(t, ca, "127.0.0.1", "localhost")
@@ -95,8 +98,10 @@ func redisCluster(t testing.TB, ca *CA, options ...string) []*Server {
 }
 
 // A Sentinel is a primary of Redis with one replica, and the Redis Sentinel that
-// replaces the one by the other a second after it has lost it. They keep what
-// they acknowledge on disk. The Sentinel has a password of its own.
+// replaces the one by the other three seconds after it has lost it: when the whole
+// machine stands still for longer than two, the Sentinel notices and does nothing for
+// five. They keep what they acknowledge on disk. The Sentinel has a password
+// of its own.
 type Sentinel struct {
 	URL              string
 	Primary, Replica *Server // at the beginning
@@ -121,7 +126,7 @@ dir %s
 requirepass %s
 sentinel monitor main 127.0.0.1 %s 1
 sentinel auth-pass main %s
-sentinel down-after-milliseconds main 1000
+sentinel down-after-milliseconds main 3000
 sentinel failover-timeout main 5000
 `, s.dir, s.secret, primary.port(), secret))
 	s.command = func() []string {
@@ -129,7 +134,7 @@ sentinel failover-timeout main 5000
 	}
 	s.answers = func(ctx context.Context) error {
 		s.URL = fmt.Sprintf("redis://:%s@%s", s.secret, s.Addr)
-		info, err := redisAsk(ctx, s.URL, "INFO")
+		info, err := redisAsk(ctx, askTime, s.URL, "INFO")
 		if err != nil {
 			return err
 		}
@@ -143,7 +148,7 @@ sentinel failover-timeout main 5000
 		return nil
 	}
 	start(s)
-	redisDo(t, s, "SENTINEL", "DEBUG", "info-period", "500", "publish-period", "250") // for 10 s and 2 s
+	redisDo(t, s, "SENTINEL", "DEBUG", "info-period", "500", "publish-period", "250", "tilt-period", "5000") // for 10, 2 and 30 s
 	return &Sentinel{
 		URL:     fmt.Sprintf("redis://:%s@%s/0?master_set=main&sentinel_password=%s", secret, s.Addr, s.secret),
 		Primary: primary, Replica: replica, Sentinel: s,
@@ -170,11 +175,11 @@ func newRedis(t testing.TB, secret string, options ...string) *Server {
 		if s.tls != nil { // ours is known by its password and directory
 			s.URL = fmt.Sprintf("rediss://:%s@%s/0?skip_verify=true", s.secret, s.Addr)
 		}
-		info, err := redisAsk(ctx, s.URL, "INFO", "persistence")
+		info, err := redisAsk(ctx, askTime, s.URL, "INFO", "persistence")
 		if err != nil {
 			return err
 		}
-		dir, err := redisAsk(ctx, s.URL, "CONFIG", "GET", "dir")
+		dir, err := redisAsk(ctx, askTime, s.URL, "CONFIG", "GET", "dir")
 		if err != nil {
 			return err
 		}
@@ -200,14 +205,14 @@ func (s *Server) useTLS(t testing.TB, ca *CA, names ...string) {
 	}
 }
 
-// redisAsk asks one server one thing.
-func redisAsk(ctx context.Context, url string, words ...string) (string, error) {
+// redisAsk asks one server one thing, and waits so long for it to connect and to answer.
+func redisAsk(ctx context.Context, patience time.Duration, url string, words ...string) (string, error) {
 	option, err := rueidis.ParseURL(url)
 	if err != nil {
 		return "", err
 	}
 	option.DisableCache, option.ForceSingleClient, option.DisableRetry = true, true, true
-	option.Dialer.Timeout, option.ConnWriteTimeout = time.Second, time.Second
+	option.Dialer.Timeout, option.ConnWriteTimeout = patience, patience
 	client, err := rueidis.NewClient(option)
 	if err != nil {
 		return "", err
@@ -222,7 +227,7 @@ func redisAsk(ctx context.Context, url string, words ...string) (string, error) 
 
 func redisDo(t testing.TB, s *Server, words ...string) string {
 	t.Helper()
-	answer, err := redisAsk(t.Context(), s.URL, words...)
+	answer, err := redisAsk(t.Context(), startTime, s.URL, words...)
 	if err != nil {
 		t.Fatalf("testenv: %s: %v", strings.Join(words, " "), err)
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // startTime is how long a server may take until it answers.
-const startTime = 60 * time.Second
+const startTime = 2 * time.Minute
 
 // A Server is one server process that belongs to the test.
 type Server struct {
@@ -66,7 +66,7 @@ wait $server
 kill $watcher`
 
 // reaper removes the directory when the test process is gone.
-const reaper = `read _; cd /; n=0; while [ -e "$1" ] && [ $n -lt 100 ]; do rm -rf "$1"; sleep 0.1; n=$((n+1)); done 2>/dev/null`
+const reaper = `read _; cd /; n=0; while [ -e "$1" ] && [ $n -lt 600 ]; do rm -rf "$1"; sleep 0.1; n=$((n+1)); done 2>/dev/null`
 
 // newServer prepares a server's directory, which is removed when this process
 // ends.
@@ -92,8 +92,10 @@ func newServer(t testing.TB, name, signal string) *Server {
 	return &Server{name: name, dir: dir, signal: signal, secret: rand.Text()}
 }
 
+var errEnded = errors.New("it ended by itself")
+
 // Start starts the server and waits until it answers. The first time it takes a
-// free port, which it keeps.
+// free port, which it keeps, also while it is stopped.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -101,18 +103,16 @@ func (s *Server) Start(t testing.TB) {
 	if s.process != nil {
 		t.Fatalf("testenv: %s runs already", s.name)
 	}
-	fixed := s.Addr != ""
-	var err error
-	for attempt := range 5 { // another process may take the port before the server does
-		switch {
-		case !fixed:
-			s.Addr = freeAddr(t)
-		case attempt > 0:
-			time.Sleep(200 * time.Millisecond) // and lets go of it
-		}
-		if err = s.run(t); err == nil {
-			return
-		}
+	if s.Addr == "" {
+		s.Addr = freeAddr(t)
+	}
+	err := s.run(t)
+	for attempt := 0; errors.Is(err, errEnded) && attempt < 4; attempt++ {
+		time.Sleep(200 * time.Millisecond) // what is left of one that was killed may be in its way
+		err = s.run(t)
+	}
+	if err == nil {
+		return
 	}
 	log, _ := os.ReadFile(s.log())
 	t.Fatalf("testenv: %s did not start: %v\n%s", s.name, err, tail(log))
@@ -157,7 +157,7 @@ func (s *Server) run(t testing.TB) error {
 		case <-time.After(10 * time.Millisecond):
 		case <-p.exited:
 			s.process = nil
-			return errors.New("it ended by itself")
+			return errEnded
 		case <-ctx.Done():
 			s.end()
 			return err
@@ -322,15 +322,31 @@ func program(t testing.TB, name string) string {
 	return ""
 }
 
-// freeAddr is an address that was free a moment ago.
+// freeAddr is an address on which nobody listens. It is kept for this process: as long
+// as that lives, who asks for any free port gets another, and who asks for this one, with
+// SO_REUSEADDR, as servers do, gets it.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	syscall.ForkLock.RLock() // no child is to inherit it
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	err = errors.Join(
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 func tail(log []byte) []byte { return log[max(0, len(log)-4000):] }

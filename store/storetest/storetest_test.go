@@ -3,6 +3,7 @@ package storetest_test
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
@@ -20,7 +21,7 @@ type ours interface {
 func open(t *testing.T) (a, b ours) {
 	url := "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
 	one := func() ours {
-		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute}) // 32 callers on a busy machine
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -89,6 +89,7 @@ func duelists(tb testing.TB) (*Store, rueidis.Client) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { s.Close() })
+	s.Wait(time.Minute)
 	c, err := s.Client(tb.Context())
 	if err != nil {
 		tb.Fatal(err)

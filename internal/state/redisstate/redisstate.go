@@ -57,7 +57,7 @@ func OpenTrusting(url string, roots *x509.CertPool) (*Store, error) {
 	if options.TLSConfig != nil {
 		options.TLSConfig.RootCAs = roots // the Sentinels' as well: it is the same
 	}
-	return &Store{options: options}, nil
+	return &Store{options: options, deadlines: deadlines{timeout: Timeout}}, nil
 }
 
 // ClientOption reads a URL: redis:// or, with TLS, rediss://, then

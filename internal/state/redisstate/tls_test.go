@@ -24,6 +24,7 @@ func TestTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
+			s.Wait(time.Minute)
 			for i := range 30 { // users on every node
 				key := state.Key{Kind: "test", Owner: fmt.Sprint("user", i), ID: "id"}
 				if _, err := s.Put(t.Context(), key, []byte("value"), time.Hour); err != nil {

@@ -36,7 +36,7 @@ func TestGivenUp(t *testing.T) {
 			}
 			link := testenv.NewLink(t, u.Host)
 			u.Host = link.Addr
-			truth, other := open(t, server.direct), connect(t, sqldb.Config{URL: server.direct, Timeout: 2 * time.Minute})
+			truth, other := open(t, server.direct), connect(t, sqldb.Config{URL: server.direct, Timeout: 5 * time.Minute})
 			watch := connect(t, sqldb.Config{URL: server.direct}) // a transaction would see the same answer again and again
 			s := sqlstate.New(connect(t, sqldb.Config{URL: u.String(), Timeout: 3 * time.Second}), time.Now)
 			for op, write := range map[string]func(key state.Key, version int64) error{
@@ -61,10 +61,11 @@ func TestGivenUp(t *testing.T) {
 					if _, err := q.Exec(ctx, "UPDATE state_records SET expires_at = expires_at + 0 WHERE kind = 'test' AND owner = 'o' AND id = ?", op); err != nil {
 						return err
 					}
-					go func() { failed <- write(key, version) }()
-					waits := func(want int) {
+					begin := func() { go func() { failed <- write(key, version) }() }
+					begin()
+					waits := func(want int, meanwhile func()) {
 						t.Helper()
-						for deadline := time.Now().Add(20 * time.Second); ; <-time.After(200 * time.Millisecond) { // MariaDB's answer is kept for 100 ms
+						for deadline := time.Now().Add(time.Minute); ; <-time.After(200 * time.Millisecond) { // MariaDB's answer is kept for 100 ms
 							var n int
 							if err := watch.QueryRow(ctx, server.waits).Scan(&n); err != nil {
 								t.Fatal(err)
@@ -75,11 +76,21 @@ func TestGivenUp(t *testing.T) {
 							if time.Now().After(deadline) {
 								t.Fatalf("%s: %d statements wait for a lock, want %d", op, n, want)
 							}
+							meanwhile()
 						}
 					}
-					waits(1)
+					waits(1, func() {
+						select {
+						case err := <-failed: // the machine stood still for longer than it waits
+							if !errors.Is(err, state.ErrUnavailable) {
+								t.Fatalf("%s: %v", op, err)
+							}
+							begin()
+						default:
+						}
+					})
 					link.Set(testenv.Fault{HoldUp: true, HoldDown: true})
-					waits(0)
+					waits(0, func() {})
 					return nil
 				})
 				if err != nil {

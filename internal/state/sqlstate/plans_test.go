@@ -30,7 +30,7 @@ func TestNoOperationWalksAllRecords(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: tt.url})
+			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: tt.url, Timeout: 2 * time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -45,7 +45,7 @@ func shared(url string) func(t *testing.T) state.Store {
 }
 
 func open(t *testing.T, url string) *sqlstate.Store {
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute}) // 32 callers on a busy machine
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestSweepIsLight(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: tt.url})
+			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: tt.url, Timeout: 5 * time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func fillExpiring(t *testing.T, db *sqldb.DB, live, expired int) {
 // useLive does what a request does with records that have not expired.
 func useLive(t *testing.T, s *Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	key := func(id string) state.Key { return state.Key{Kind: "k", Owner: "o", ID: id} }
 	_, getErr := s.Get(ctx, key("live-00100"))

@@ -24,6 +24,9 @@ import (
 // on each of two stores.
 const callers = 32
 
+// patience is how long is waited for what should come at once.
+const patience = time.Minute
+
 // limitCalls is how many events meet a limit of 100. Those that come after the
 // hundredth only ask.
 const limitCalls = 100 * callers
@@ -277,8 +280,11 @@ func listCost(t *testing.T, a, _ state.Store) {
 			}
 		}
 	})
-	if after := fastest(); after > 10*before+2*time.Millisecond {
-		t.Errorf("List took %v, and %v once others had 1,600 records", before, after)
+	after := fastest()
+	for deadline := time.Now().Add(patience); after > 10*before+2*time.Millisecond; after = fastest() { // a busy machine
+		if time.Now().After(deadline) {
+			t.Fatalf("List took %v, and %v once others had 1,600 records", before, after)
+		}
 	}
 }
 
@@ -419,15 +425,15 @@ func renewedExpiry(t *testing.T, a, b state.Store) {
 		func(k state.Key, v int64) (int64, error) { return a.Swap(ctx, k, v, []byte("long"), time.Hour) },
 	} {
 		key := newKey()
-		v := must(a.Put(ctx, key, []byte("short"), 10*time.Second))(t)
+		v := must(a.Put(ctx, key, []byte("short"), time.Minute))(t)
 		early := must(b.Get(ctx, key))(t).Expires
 		v = must(write(key, v))(t)
 		must(a.Put(ctx, probe, nil, short))(t)
 		gone(t, b, probe)
 		got := must(b.Get(ctx, key))(t)
 		wantRecord(t, got, key, "long", v)
-		if d := got.Expires.Sub(early); d < 59*time.Minute || d > 61*time.Minute {
-			t.Errorf("an hour instead of 10 s moved the expiry by %v", d)
+		if d := got.Expires.Sub(early); d < 58*time.Minute || d > 61*time.Minute {
+			t.Errorf("an hour instead of a minute moved the expiry by %v", d)
 		}
 		// And back: the shorter life counts, also for List.
 		must(a.Swap(ctx, key, v, []byte("short"), short))(t)
@@ -476,7 +482,7 @@ func sweep(t *testing.T, a, b state.Store) {
 	if n := must(a.Sweep(ctx, 3))(t); n > 3 {
 		t.Errorf("Sweep of at most 3 says %d", n)
 	}
-	for deadline := time.Now().Add(10 * time.Second); must(a.Sweep(ctx, 100))(t) > 0; {
+	for deadline := time.Now().Add(patience); must(a.Sweep(ctx, 100))(t) > 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("Sweep finds no end")
 		}
@@ -543,7 +549,7 @@ func limitFractions(t *testing.T, a, b state.Store) {
 	rate := state.Rate{Burst: 2, Period: 500 * time.Millisecond}
 	interval := rate.Period / time.Duration(rate.Burst)
 	begin, allowed := time.Now(), 0
-	for time.Since(begin) < 1200*time.Millisecond {
+	for time.Since(begin) < 1200*time.Millisecond || allowed <= rate.Burst && time.Since(begin) < patience {
 		d := must(a.Limit(ctx, key, rate))(t)
 		if d.Allowed {
 			allowed++
@@ -918,7 +924,7 @@ func gone(t *testing.T, s state.Store, key state.Key) {
 // until polls the condition.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); {
+	for deadline := time.Now().Add(patience); !condition(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

@@ -85,7 +85,7 @@ func newSite(t *testing.T, redis string, connections int, open func(tiered.Fast,
 
 func openSQL(t *testing.T, url string, connections int) *sqlstate.Store {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, MaxConnections: connections})
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, MaxConnections: connections, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute})
 	check(t, err)
 	t.Cleanup(func() { db.Close() })
 	_, err = db.Migrate(t.Context())
@@ -398,30 +398,41 @@ func TestSlowRedis(t *testing.T) {
 		}
 		return lists
 	}
-	before := phase("well", time.Second)
-	for _, p := range s.redis {
-		p.mode.Store(slow)
-	}
-	meanwhile := phase("slow", 4*time.Second)
-	for _, p := range s.redis {
-		p.mode.Store(pass)
-	}
-	for _, store := range s.stores {
-		until(t, "reading from redis", store.Reads)
-	}
-	after := phase("well again", time.Second)
-
-	// Beyond what is allowed to last, calls may be as late as the machine makes them.
-	var noise time.Duration
-	for _, what := range kinds {
-		noise = max(noise, slices.Max(before[what]), slices.Max(after[what]))
-	}
-	for _, what := range kinds {
-		list := meanwhile[what]
-		late := len(list) - sort.Search(len(list), func(i int) bool { return list[i] > 200*time.Millisecond+noise })
-		if slices.Max(list) > 1400*time.Millisecond+5*noise || late > len(list)/10 {
-			t.Errorf("%s waits for Redis: %d of %d calls are late, the longest takes %v; %v is what the machine may take",
-				what, late, len(list), slices.Max(list), noise)
+	// wrong says what is wrong with what was measured. Beyond what is allowed to last,
+	// calls may be as late as the machine makes them.
+	wrong := func(before, meanwhile, after map[string][]time.Duration) (all []string) {
+		var noise time.Duration
+		for _, what := range kinds {
+			noise = max(noise, slices.Max(before[what]), slices.Max(after[what]))
 		}
+		for _, what := range kinds {
+			list := meanwhile[what]
+			late := len(list) - sort.Search(len(list), func(i int) bool { return list[i] > 200*time.Millisecond+noise })
+			if slices.Max(list) > 1400*time.Millisecond+5*noise || late > len(list)/10 {
+				all = append(all, fmt.Sprintf("%s waits for Redis: %d of %d calls are late, the longest takes %v; %v is what the machine may take",
+					what, late, len(list), slices.Max(list), noise))
+			}
+		}
+		return all
+	}
+	var found []string
+	for range 4 { // the machine may stand still, but not each time
+		before := phase("well", time.Second)
+		for _, p := range s.redis {
+			p.mode.Store(slow)
+		}
+		meanwhile := phase("slow", 4*time.Second)
+		for _, p := range s.redis {
+			p.mode.Store(pass)
+		}
+		for _, store := range s.stores {
+			until(t, "reading from redis", store.Reads)
+		}
+		if found = wrong(before, meanwhile, phase("well again", time.Second)); found == nil {
+			return
+		}
+	}
+	for _, complaint := range found {
+		t.Error(complaint)
 	}
 }

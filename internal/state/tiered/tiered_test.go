@@ -274,7 +274,7 @@ func TestSQLFails(t *testing.T) {
 func TestLateWrite(t *testing.T) {
 	h := newHouse(t)
 	for _, s := range h.stores {
-		s.Late(5 * time.Second)
+		s.Late(time.Hour)
 	}
 	h.links[0].cut()
 	_, err := h.stores[0].Put(t.Context(), h.key, []byte("older"), time.Hour)
@@ -298,6 +298,7 @@ func TestLateWrite(t *testing.T) {
 	h.durable.finish()
 	h.want(t, "new")
 	for i, s := range h.stores {
+		s.Late(0)
 		untilReads(t, s)
 		hits := h.links[i].hits.Load()
 		until(t, "a read from the copy", func() bool {
@@ -622,11 +623,13 @@ func TestReadsFromRedis(t *testing.T) {
 		}
 		return h.durable.gets.Load() == gets
 	})
-	_, err := h.stores[0].Put(t.Context(), h.key, []byte("short"), time.Second)
-	check(t, err)
-	hits := h.links[1].hits.Load()
+	hits := int64(0)
 	until(t, "a copy of the short record", func() bool {
-		h.want(t, "short")
+		if h.read(t, 1) != "short" { // it has ended, while the machine stood still
+			_, err := h.stores[0].Put(t.Context(), h.key, []byte("short"), time.Second)
+			check(t, err)
+			hits = h.links[1].hits.Load()
+		}
 		return h.links[1].hits.Load() > hits
 	})
 	until(t, "the end of the record", func() bool {
@@ -714,7 +717,14 @@ func TestEverythingFails(t *testing.T) {
 			})
 		}
 	}
-	for i := range 30 {
+	hits := func() (n int64) {
+		for _, l := range links {
+			n += l.hits.Load()
+		}
+		return n
+	}
+	begin := time.Now()
+	for i := 0; i < 30 || time.Since(begin) < time.Minute && (answers.Load() < 100 || hits() < 100); i++ {
 		pause(100 * time.Millisecond)
 		l := links[rand.N(3)]
 		switch i % 6 {
@@ -740,12 +750,8 @@ func TestEverythingFails(t *testing.T) {
 	}
 	close(done)
 	work.Wait()
-	var hits int64
-	for _, l := range links {
-		hits += l.hits.Load()
-	}
-	t.Logf("%d writes answered, %d reads, %d of them from copies", answers.Load(), reads.Load(), hits)
-	if answers.Load() < 100 || hits < 100 {
+	t.Logf("%d writes answered, %d reads, %d of them from copies", answers.Load(), reads.Load(), hits())
+	if answers.Load() < 100 || hits() < 100 {
 		t.Error("too little happened to say anything")
 	}
 }
@@ -760,8 +766,10 @@ func TestRealRedis(t *testing.T) {
 	key, n := state.Key{Kind: "test", Owner: "owner", ID: "id"}, 0
 	rate := state.Rate{Burst: 50, Period: 24 * time.Hour} // of which none comes back meanwhile
 	counted := 0
-	rounds := func(what string) {
+	var longest time.Duration
+	rounds := func(what string) (took time.Duration) {
 		t.Helper()
+		slow := 0 // not more than one or two, for which the machine may be the reason
 		for range 10 {
 			n++
 			begin := time.Now()
@@ -781,12 +789,16 @@ func TestRealRedis(t *testing.T) {
 			if d.Allowed {
 				counted++
 			}
-			if took := time.Since(begin); took > 5*time.Second {
-				t.Errorf("%s: a round took %v", what, took)
+			took = max(took, time.Since(begin))
+			if longest > 0 && time.Since(begin) > 5*time.Second+longest {
+				if slow++; slow > 2 || took > 30*time.Second+longest {
+					t.Errorf("%s: a round took %v, and %v when all was well", what, time.Since(begin), longest)
+				}
 			}
 		}
+		return took
 	}
-	rounds("well")
+	longest = rounds("well")
 	srv.Pause(t)
 	rounds("hangs")
 	srv.Resume(t)
@@ -846,7 +858,7 @@ func untilReads(t *testing.T, s *tiered.Store) {
 
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); pause(time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !condition(); pause(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

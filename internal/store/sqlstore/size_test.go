@@ -66,7 +66,7 @@ func TestMillion(t *testing.T) {
 
 func migrated(t *testing.T, url string) *sqldb.DB {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, Timeout: time.Minute})
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

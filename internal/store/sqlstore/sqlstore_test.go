@@ -37,7 +37,7 @@ func TestMariaDB(t *testing.T) {
 func conform(t *testing.T, name string, fresh func(t *testing.T) (url string)) {
 	url := fresh(t)
 	open := func() *sqldb.DB {
-		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute}) // 32 callers on a busy machine
+		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute}) // 32 callers on a busy machine
 		if err != nil {
 			t.Fatal(err)
 		}
