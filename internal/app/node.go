@@ -124,7 +124,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	sessions = session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
-		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader,
+		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	if err := n.openKeys(ctx, o, registry); err != nil {
 		return nil, err
