@@ -68,9 +68,9 @@ type Database struct {
 	// (MySQL and MariaDB), with user and password in the URL, percent-encoded.
 	// The schema is created and kept up to date by the node itself.
 	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
-	// The most connections this node opens; in a cluster on PostgreSQL it has one
-	// more, on which it hears of news. All nodes together must stay below what the
-	// database allows.
+	// The most connections this node opens, of which one is kept for its own look at
+	// what was taken back; in a cluster on PostgreSQL it has one more, on which it
+	// hears of news. All nodes together must stay below what the database allows.
 	MaxConnections int `yaml:"max_connections"`
 	// How long a request waits for a connection before it is answered 503.
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
