@@ -325,8 +325,11 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 			return err
 		}
 	}
-	if terminal == nil || len(anybody) > 0 || !cfg.Database.IsSQLite() {
+	switch {
+	case terminal == nil || !cfg.Database.IsSQLite():
 		return nil
+	case len(anybody) > 0:
+		return removePartialPasswords(cfg)
 	}
 	return n.firstAdministrator(ctx, cfg, terminal)
 }
