@@ -28,6 +28,8 @@ var (
 	ErrNotFound = state.ErrNotFound
 	ErrExists   = state.ErrExists
 	ErrChanged  = state.ErrChanged
+	// ErrUnreadable: something else has written to the backend.
+	ErrUnreadable = state.ErrUnreadable
 	// ErrInvalid: an argument is not one; Key.Check, CheckOwned, CheckWrite and
 	// Rate.Check return it.
 	ErrInvalid = state.ErrInvalid

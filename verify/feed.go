@@ -125,7 +125,7 @@ func (f *follower) lastConfirmed() time.Time {
 
 // within says whether what was confirmed at a time is recent enough.
 func (f *follower) within(confirmed time.Time, enough time.Duration) bool {
-	return !confirmed.IsZero() && since(f.cfg.Now(), confirmed) <= enough
+	return !confirmed.IsZero() && revoked.Age(confirmed, f.cfg.Now()) <= enough
 }
 
 // run follows the feed until ctx ends. It catches up by pages, then follows the

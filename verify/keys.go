@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 const (
@@ -103,7 +104,7 @@ func (k *keySource) run(ctx context.Context) {
 
 // current is the set that may be used; nil: there is none.
 func (k *keySource) current() *accesstoken.KeySet {
-	if asOf := k.asOf.Load(); asOf == nil || since(k.cfg.Now(), *asOf) > keyOutage {
+	if asOf := k.asOf.Load(); asOf == nil || revoked.Age(*asOf, k.cfg.Now()) > keyOutage {
 		return nil
 	}
 	return k.set.Load()
@@ -276,12 +277,6 @@ func age(h http.Header) time.Duration {
 		return 0
 	}
 	return time.Duration(min(n, 1<<30)) * time.Second
-}
-
-// since is how much time has passed by the clock that says more: the monotonic one
-// may have stood still with the machine.
-func since(now, then time.Time) time.Duration {
-	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
 // jitter is a time between two, so that many clients do not ask in step.

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,19 +13,19 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 // With all connections held up, who waits longer than acquire_timeout is told to
 // come back; the metrics say why; and those who hold them end well.
 func TestPoolExhausted(t *testing.T) {
-	const connections = 3
+	const connections = 3 // and one more, which is kept for what the node looks at
 	for name, url := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(c *config.Config) {
 				c.Database.URL, c.Storage.Key = url, strings.Repeat("00", 32)
-				c.Database.MaxConnections, c.Database.AcquireTimeout = connections, 300*time.Millisecond
-				c.Revocation.MaxStaleness = time.Minute // whose poll waits as everybody does
+				c.Database.MaxConnections, c.Database.AcquireTimeout = connections+1, 300*time.Millisecond
 			})
 			grant := w.login("admin")
 			login := func() answer {
@@ -79,6 +80,75 @@ func TestPoolExhausted(t *testing.T) {
 				}
 			}
 			w.want(login(), 200, "")
+		})
+	}
+}
+
+// While all connections work at statements that take long, for longer than a view may
+// be stale, tokens are verified, what another replica takes back is seen, and the node
+// is not taken for silent.
+func TestVerifyingWhileThePoolIsExhausted(t *testing.T) {
+	const connections = 3
+	for name, start := range map[string]func(testing.TB) (url, long string){
+		"postgres": func(t testing.TB) (string, string) { return testenv.Postgres(t), "SELECT 1 FROM pg_sleep(3)" },
+		"mariadb":  func(t testing.TB) (string, string) { return testenv.MariaDB(t), "SELECT 1 + SLEEP(3)" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, long := start(t)
+			patient := func(c *config.Config) {
+				c.Database.MaxConnections, c.Database.AcquireTimeout = connections, time.Minute
+				c.Revocation.MaxStaleness = 10 * time.Second
+			}
+			w, elsewhere := join(t, url, patient), join(t, url, patient)
+			kept, ended := w.login("admin"), w.login("admin")
+
+			ctx, cancel := context.WithCancel(t.Context())
+			var busy sync.WaitGroup
+			defer busy.Wait()
+			defer cancel()
+			for range 8 * connections { // who comes last waits for longer than a view may be stale
+				busy.Go(func() {
+					for ctx.Err() == nil {
+						var one int
+						if err := w.node.parts.DB.QueryRow(ctx, long).Scan(&one); err != nil && ctx.Err() == nil {
+							t.Errorf("a statement that takes long: %v", err)
+						}
+					}
+				})
+			}
+			exhausted := func() bool { return w.metric("watchword_database_connections_waiting") >= 6*connections }
+			w.await("the pool is exhausted", exhausted)
+			registry := elsewhere.node.parts.Store.(store.Registry)
+			before, err := registry.Registered(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for begin := time.Now(); time.Since(begin) < w.cfg.Revocation.MaxStaleness+2*time.Second; <-tick.C {
+				w.verify(kept.AccessToken)
+			}
+			elsewhere.want(elsewhere.do("POST", "/api/logout", ended.AccessToken, nil), 204, "")
+			eventually(t, w.cfg.Revocation.MaxStaleness, func() error {
+				if a := w.do("GET", "/api/verify", ended.AccessToken, nil); a.code() != "token_revoked" {
+					return fmt.Errorf("%d %s", a.status, a.body)
+				}
+				return nil
+			})
+			w.verify(kept.AccessToken)
+			after, err := registry.Registered(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range after.Replicas {
+				if !r.BeatAt.After(before.Now) {
+					t.Errorf("%s has not been heard of since the pool was exhausted", r.Instance)
+				}
+			}
+			if !exhausted() {
+				t.Error("the pool is not exhausted any more")
+			}
 		})
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/term"
 
@@ -18,27 +20,39 @@ import (
 
 const firstAdministrator = "admin"
 
-// firstAdministrator makes an administrator whose password the node makes up. It is
-// shown on the terminal. Where out is none, it may end in a log that many read, so
-// the password goes into a file beside the database, and out is told which.
+// firstAdministrator makes an administrator whose password the node makes up, unless
+// there is one. It is shown on the terminal. Where out is none, it may end in a log that
+// many read, so the password goes into a file beside the database, and out is told which.
 func (n *Node) firstAdministrator(ctx context.Context, cfg *config.Config, out io.Writer) error {
-	password, err := directory.GeneratePassword(rand.Reader)
-	if err != nil {
+	d := n.parts.Directory
+	if has, err := d.HasAdministrator(ctx); err != nil || has {
 		return err
 	}
-	create := func() (bool, error) {
-		return n.parts.Directory.EnsureAdministrator(ctx, directory.Bootstrap{Username: firstAdministrator, Password: password})
+	create := func(password string) (bool, error) {
+		return d.EnsureAdministrator(ctx, directory.Bootstrap{Username: firstAdministrator, Password: password})
 	}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		if created, err := create(); err != nil || !created {
+		password, err := directory.GeneratePassword(rand.Reader)
+		if err != nil {
+			return err
+		}
+		if created, err := create(password); err != nil || !created {
 			return err
 		}
 		_, err = fmt.Fprintf(out, "\nThis database was empty, so an administrator was made. The password is shown only now:\n\n    username: %s\n    password: %s\n\n", firstAdministrator, password)
 		return err
 	}
 	path := adminPasswordFile(cfg)
-	if created, err := withPasswordFile(path, password, create); err != nil || !created {
-		return err
+	password, err := passwordFile(path)
+	if err != nil {
+		return fmt.Errorf("the first administrator's password: %w", err)
+	}
+	created, err := create(password)
+	if err != nil {
+		return fmt.Errorf("the first administrator, with the password in the file %s: %w", path, err)
+	}
+	if !created {
+		return nil
 	}
 	_, err = fmt.Fprintf(out, "\nThis database was empty, so an administrator was made. Read the password and delete its file:\n\n    username: %s\n    password in the file: %s\n\n", firstAdministrator, path)
 	return err
@@ -50,25 +64,48 @@ func adminPasswordFile(cfg *config.Config) string {
 	return file + ".admin-password"
 }
 
-// withPasswordFile writes the password to disk, where nobody else may read it, before
-// the administrator is made: after that nobody else knows it. The file has its name
-// only once the administrator is there.
-func withPasswordFile(path, password string, create func() (bool, error)) (created bool, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.partial") // mode 0600
+// partial ends the name of a file with a password that is not a whole one yet.
+const partial = ".partial"
+
+// passwordFile returns the password in the file, which is written to disk, where nobody
+// else may read it, before there is an administrator: after that nobody else knows it. So
+// whenever the process is killed, the file has its name when there is one. What another
+// process has written, or a former life of this one, is taken.
+func passwordFile(path string) (string, error) {
+	password, err := directory.GeneratePassword(rand.Reader)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	defer func() {
-		if !created {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+partial) // mode 0600
+	if err != nil {
+		return "", err
+	}
 	_, err = fmt.Fprintln(f, password)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return false, err
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Link(f.Name(), path)
 	}
-	if created, err = create(); err != nil || !created {
-		return created, err
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
 	}
-	return true, os.Rename(f.Name(), path)
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return "", err
+	}
+	written, err := os.ReadFile(path)
+	return strings.TrimSpace(string(written)), err
+}
+
+// removePartialPasswords removes what a process left that was killed while it wrote the
+// file. To be called when there is somebody in the database, so that none is written.
+func removePartialPasswords(cfg *config.Config) error {
+	dir, name := filepath.Split(adminPasswordFile(cfg))
+	files, err := os.ReadDir(filepath.Clean(dir))
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name(), name+".") || !strings.HasSuffix(f.Name(), partial) {
+			continue
+		}
+		if gone := os.Remove(filepath.Join(dir, f.Name())); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
 }

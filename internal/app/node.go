@@ -124,7 +124,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	sessions = session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
-		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader,
+		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	if err := n.openKeys(ctx, o, registry); err != nil {
 		return nil, err
@@ -325,8 +325,11 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 			return err
 		}
 	}
-	if terminal == nil || len(anybody) > 0 || !cfg.Database.IsSQLite() {
+	switch {
+	case terminal == nil || !cfg.Database.IsSQLite():
 		return nil
+	case len(anybody) > 0:
+		return removePartialPasswords(cfg)
 	}
 	return n.firstAdministrator(ctx, cfg, terminal)
 }

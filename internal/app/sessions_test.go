@@ -1,14 +1,18 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
@@ -260,4 +264,50 @@ func TestASessionTakenBackByItsIDDoesNotCount(t *testing.T) {
 		t.Errorf("listed are %+v", list)
 	}
 	w.want(w.do("GET", "/api/verify", taken.AccessToken, nil), 401, "token_revoked")
+}
+
+// A record that cannot be read counts as a session, is not shown, and ends like the
+// others: one, all others, all.
+func TestASessionThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, func(cfg *config.Config) { cfg.Sessions.MaxPerUser = 2 })
+	user := w.user("tester")
+	spoil := func(g httpapi.Grant) {
+		t.Helper()
+		k := state.Key{Kind: session.Kind, Owner: user, ID: g.SessionID}
+		if _, err := w.node.state.Put(t.Context(), k, []byte(`{"id":{}}`), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, end := range map[string]func(own, spoilt httpapi.Grant){
+		"by signing in": func(httpapi.Grant, httpapi.Grant) { w.login("tester") },
+		"alone": func(own, spoilt httpapi.Grant) {
+			w.want(w.do("DELETE", "/api/sessions/"+spoilt.SessionID, own.AccessToken, nil), 204, "")
+		},
+		"with the others": func(own, _ httpapi.Grant) {
+			w.want(w.do("DELETE", "/api/sessions", own.AccessToken, nil), 204, "")
+		},
+		"with all": func(httpapi.Grant, httpapi.Grant) {
+			w.want(w.do("DELETE", "/api/users/"+user+"/sessions", w.login("admin").AccessToken, nil), 204, "")
+		},
+		"with what is earlier": func(own, _ httpapi.Grant) {
+			w.revoke(own.AccessToken, map[string]any{"user": "tester", "issued_before": time.Now().Add(-time.Hour)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spoilt := w.login("tester")
+			spoil(spoilt)
+			own := w.login("tester")
+			list := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", own.AccessToken, nil), 200, "")).Sessions
+			if len(list) != 1 || list[0].ID != own.SessionID {
+				t.Errorf("listed are %+v", list)
+			}
+			w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: spoilt.RefreshToken}), 401, "invalid_refresh_token")
+			end(own, spoilt)
+			w.want(w.do("GET", "/api/verify", spoilt.AccessToken, nil), 401, "token_revoked")
+			if _, err := w.node.state.Get(t.Context(), state.Key{Kind: session.Kind, Owner: user, ID: spoilt.SessionID}); !errors.Is(err, state.ErrNotFound) {
+				t.Errorf("its record: %v", err)
+			}
+			w.want(w.do("DELETE", "/api/users/"+user+"/sessions", w.login("admin").AccessToken, nil), 204, "")
+		})
+	}
 }

@@ -68,9 +68,9 @@ type Database struct {
 	// (MySQL and MariaDB), with user and password in the URL, percent-encoded.
 	// The schema is created and kept up to date by the node itself.
 	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
-	// The most connections this node opens; in a cluster on PostgreSQL it has one
-	// more, on which it hears of news. All nodes together must stay below what the
-	// database allows.
+	// The most connections this node opens, of which one is kept for its own look at
+	// what was taken back; in a cluster on PostgreSQL it has one more, on which it
+	// hears of news. All nodes together must stay below what the database allows.
 	MaxConnections int `yaml:"max_connections"`
 	// How long a request waits for a connection before it is answered 503.
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
@@ -287,8 +287,12 @@ type Admin struct {
 type Users struct {
 	// YAML file of claims, groups and users that are created at start if they are
 	// not there. It may grow; what it has asked for once is not done again, so that
-	// what was changed or removed in the database since stays so. It never removes
-	// anything and never overwrites a password.
+	// what was changed or removed in the database since stays so. That is remembered
+	// also of entries that have left the file: replicas of one cluster may start with
+	// different files for a while, or with an empty one by mistake, and must not bring
+	// back by that what was removed. What the file asked for before is made again with
+	// the command line or the API. It never removes anything and never overwrites a
+	// password.
 	InitFile string `yaml:"init_file"`
 }
 

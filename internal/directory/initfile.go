@@ -45,7 +45,9 @@ type InitResult struct {
 // applied as a whole. It may be applied again, by any number of replicas at once.
 // What it has asked for once is remembered and is not done again, so what somebody
 // changed or removed in the database since stays as it is; what the file asks for
-// anew is added. It changes no user who is there, least of all his password, and
+// anew is added. What has left the file is not forgotten: of replicas that start with
+// different files, the one whose file lacks an entry would have the other one bring back
+// what was removed in the meantime. It changes no user who is there, least of all his password, and
 // removes nothing. A claim that the file newly says, or says otherwise than before,
 // is an error if the database has it with another right.
 func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, error) {

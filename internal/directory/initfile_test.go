@@ -146,6 +146,30 @@ users:
 	gone("a file with more links of what was removed")
 }
 
+// Two replicas start with different files, in turn, while one is replaced by the other;
+// a third one's is empty by mistake. What was removed meanwhile stays removed.
+func TestInitFilesThatDifferBringNothingBack(t *testing.T) {
+	w := newWorld(t)
+	const file = `claims: [{name: Log reader, short_name: log, value: r}]
+groups: [{name: Support, claims: [Log reader]}]
+users:
+  - {username: alice, password: 0123456789}
+`
+	const newer = file + "  - {username: bob, password: 0123456789, groups: [Support]}\n"
+	w.mustApply(file, InitResult{Claims: 1, Groups: 1, Users: 1, Links: 1})
+	w.mustApply(newer, InitResult{Users: 1, Links: 1})
+	if err := w.DeleteUser(t.Context(), System(), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	for _, before := range []string{file, ""} {
+		w.mustApply(before, InitResult{})
+		w.mustApply(newer, InitResult{})
+		if _, err := w.User(t.Context(), System(), "bob"); code(err) != "user_not_found" {
+			t.Errorf("bob is back: %v", err)
+		}
+	}
+}
+
 // Who makes a user or a group of a removed one's name must not get by a restart
 // what the file once gave it.
 func TestInitFileGivesNothingToANamesake(t *testing.T) {

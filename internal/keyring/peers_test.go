@@ -2,9 +2,13 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -242,6 +246,98 @@ func TestLostRows(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Of the processes that share their keys, one writes a lost row again, and none takes
+// the key for lost because another was faster.
+func TestLostRowThatSeveralShare(t *testing.T) {
+	db := newDatabase(t)
+	c, s, log := &clock{now: start}, sqlstore.New(db), &bytes.Buffer{}
+	cfg := testConfig(t, s, c)
+	first := open(t, cfg)
+	kid := signing(t, first)
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	// The second one has looked when the first has yet to write the row.
+	between := &betweenLooks{Store: s}
+	cfg.Store = between
+	second := open(t, cfg)
+	if got := signing(t, second); got != kid {
+		t.Fatalf("%q signs", got)
+	}
+	was := row(t, s, kid)
+	for _, table := range []string{"signing_keys", "registered_keys", "used_kids"} {
+		if _, err := db.Exec(t.Context(), "DELETE FROM "+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	between.next = func() { refresh(t, first) }
+	refresh(t, second)
+	if between.next != nil {
+		t.Fatal("the first was not faster")
+	}
+	if got := rows(t, s); len(got) != 1 || !reflect.DeepEqual(got[0], was) {
+		t.Errorf("was %+v\nare %+v", was, got)
+	}
+	if h := second.held[kid]; h == nil || h.lost || h.barred || second.fresh != nil {
+		t.Errorf("the second has %+v, and makes %+v", h, second.fresh)
+	}
+	if strings.Contains(log.String(), "lost a signing key") {
+		t.Errorf("the second said: %s", log)
+	}
+}
+
+// betweenLooks lets something happen, once, after the keys were read.
+type betweenLooks struct {
+	store.Store
+	next func()
+}
+
+func (b *betweenLooks) Keys(ctx context.Context) ([]store.Key, error) {
+	keys, err := b.Store.Keys(ctx)
+	if next := b.next; next != nil {
+		b.next = nil
+		next()
+	}
+	return keys, err
+}
+
+// The same with luck alone: many rounds of both at once.
+func TestLostRowsUnderTwoAtOnce(t *testing.T) {
+	db := newDatabase(t)
+	c, s := &clock{now: start}, sqlstore.New(db)
+	cfg := testConfig(t, s, c)
+	log := &bytes.Buffer{}
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil)) // its handler locks
+	rings := []*Ring{open(t, cfg), open(t, cfg)}
+	kid := signing(t, rings[0])
+	for range 100 {
+		for _, table := range []string{"signing_keys", "registered_keys", "used_kids"} {
+			if _, err := db.Exec(t.Context(), "DELETE FROM "+table); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var both sync.WaitGroup
+		for _, r := range rings {
+			both.Go(func() {
+				if err := r.Refresh(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		for _, r := range rings {
+			refresh(t, r)
+			if h := r.held[kid]; signing(t, r) != kid || h.lost || h.barred {
+				t.Fatalf("%q signs, held is %+v", signing(t, r), h)
+			}
+		}
+		if got := rows(t, s); len(got) != 1 || got[0].ID != kid {
+			t.Fatalf("rows %+v", got)
+		}
+	}
+	if n := strings.Count(log.String(), "written_again=false"); n > 0 {
+		t.Errorf("%d times one of them said that the key is not written again", n)
 	}
 }
 

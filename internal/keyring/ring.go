@@ -426,9 +426,9 @@ func (r *Ring) adopt(rows []store.Key) error {
 	return first
 }
 
-// restore writes the rows again that the store has lost, and says whether it wrote
-// any. One whose name the store knows as used is barred: its key signs on until
-// another is ripe.
+// restore writes the rows again that the store has lost, and says whether they are
+// there now, written by this process or by another one that shares the keys. One whose
+// name the store knows as used is barred: its key signs on until another is ripe.
 func (r *Ring) restore(ctx context.Context) (bool, error) {
 	restored := false
 	for _, h := range r.inOrder() {
@@ -436,14 +436,19 @@ func (r *Ring) restore(ctx context.Context) (bool, error) {
 			continue
 		}
 		err := r.cfg.Store.CreateKey(ctx, r.authenticate(h.row))
-		switch {
-		case errors.Is(err, store.ErrConflict):
-			h.barred = true
-		case err != nil:
-			return restored, fmt.Errorf("signing keys: %w", err)
-		default:
-			restored = true
+		if errors.Is(err, store.ErrConflict) {
+			var rows []store.Key
+			rows, err = r.cfg.Store.Keys(ctx)
+			if slices.ContainsFunc(rows, func(k store.Key) bool { return k.ID == h.row.ID }) {
+				restored = true // another process was faster
+				continue
+			}
+			h.barred = err == nil
 		}
+		if err != nil {
+			return restored, fmt.Errorf("signing keys: %w", err)
+		}
+		restored = restored || !h.barred
 		r.cfg.Logger.WarnContext(ctx, "the store has lost a signing key that is in use (an older state of it was restored?)", "kid", h.row.ID, "written_again", !h.barred)
 	}
 	return restored, nil

@@ -135,15 +135,15 @@ func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, err
 	return user.NameKey == key, nil
 }
 
-// ListSessions returns a user's sessions, the newest first. One that was taken back
-// by its id alone may still have its record.
+// ListSessions returns a user's sessions, the newest first, as far as anything is known
+// of them. One that was taken back by its id alone may still have its record.
 func (s *Service) ListSessions(ctx context.Context, userID string) ([]session.Session, error) {
 	sessions, err := s.Sessions.List(ctx, userID)
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	return slices.DeleteFunc(sessions, func(one session.Session) bool {
-		return one.Ended || s.View.SessionRevoked(one.ID)
+		return one.Ended || one.Unreadable || s.View.SessionRevoked(one.ID)
 	}), nil
 }
 

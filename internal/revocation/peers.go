@@ -35,7 +35,7 @@ func (v *View) follow(ctx context.Context) {
 		case <-poll.C:
 		}
 		before := v.confirmed.Load()
-		if before == nil || since(v.cfg.Now(), before.asOf) <= v.cfg.Poll*3/2 {
+		if before == nil || revoked.Age(before.asOf, v.cfg.Now()) <= v.cfg.Poll*3/2 {
 			continue
 		}
 		v.askPeers(ctx)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // A Shared is a memory of all replicas, faster than the database, that may lose
@@ -73,7 +74,7 @@ func (v *View) checkShared(ctx context.Context, t *accesstoken.Token, had *confi
 		case known.Revoked:
 			v.checks.WithLabelValues(byShared).Inc()
 			return ErrRevoked
-		case had != nil && since(v.cfg.Now(), had.asOf) <= v.Trust() && known.covers(had.head):
+		case had != nil && revoked.Age(had.asOf, v.cfg.Now()) <= v.Trust() && known.covers(had.head):
 			v.checks.WithLabelValues(byShared).Inc()
 			return nil
 		}

@@ -200,17 +200,11 @@ func (v *View) judge(c *confirmation) (stale time.Duration, err error) {
 	if c == nil { // whatever OnOutage says: a view that never saw the log would bring everything back
 		return 0, ErrStale.After(v.cfg.Poll)
 	}
-	stale = since(v.cfg.Now(), c.asOf) - v.cfg.MaxStaleness
+	stale = revoked.Age(c.asOf, v.cfg.Now()) - v.cfg.MaxStaleness
 	if stale <= 0 || v.cfg.OnOutage.Allow && (v.cfg.OnOutage.For == 0 || stale <= v.cfg.OnOutage.For) {
 		return stale, nil
 	}
 	return stale, ErrStale.After(v.cfg.Poll)
-}
-
-// since is how much time has passed by the clock that says more: the monotonic one
-// may have stood still with the machine.
-func since(now, then time.Time) time.Duration {
-	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
 // Confirmed returns up to which number the view knew everything, and when. The
@@ -266,7 +260,7 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
 	}
 	p := revoked.Page{Log: c.head.ID, Head: c.head.Seq, AsOf: c.asOf.UTC().Truncate(time.Millisecond)}
-	age := since(v.cfg.Now(), c.asOf) + c.asOf.Sub(p.AsOf)
+	age := revoked.Age(c.asOf, v.cfg.Now()) + c.asOf.Sub(p.AsOf)
 	p.Age = (age + time.Millisecond - 1).Milliseconds()
 	if after > max(p.Head, v.list.Last()) || log != "" && log != p.Log {
 		p.Snapshot, after = true, 0
@@ -539,5 +533,5 @@ func (v *View) staleness() float64 {
 	if asOf.IsZero() {
 		return -1
 	}
-	return since(v.cfg.Now(), asOf).Seconds()
+	return revoked.Age(asOf, v.cfg.Now()).Seconds()
 }

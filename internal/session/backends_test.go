@@ -1,10 +1,16 @@
 package session_test
 
 import (
+	"crypto/rand"
+	"errors"
+	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/session/sessiontest"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -32,6 +38,51 @@ func TestFamilyOnTwoReplicas(t *testing.T) {
 	})
 }
 
+// What somebody else has written over a session in Redis is no record of ours at all.
+func TestGarbageInRedis(t *testing.T) {
+	s := inRedis(t, testenv.Redis(t))
+	user := uuid.NewString()
+	sessions := session.New(session.Config{
+		State: s, TTL: time.Hour, RefreshDuration: time.Hour, MaxPerUser: 2, Now: time.Now, Rand: rand.Reader,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	start := func() (session.Session, string, []session.Session) {
+		t.Helper()
+		began, refresh, ended, err := sessions.Start(t.Context(), user, 0, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return began, refresh, ended
+	}
+	spoilt, refresh, _ := start()
+	c, err := s.Client(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Do(t.Context(), c.B().Set().Key("session:{"+user+"}:"+spoilt.ID).Value("garbage").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sessions.Renew(t.Context(), refresh, nil); !errors.Is(err, session.ErrInvalid) {
+		t.Errorf("it renews: %v", err)
+	}
+	start()
+	if got, err := sessions.Get(t.Context(), user, spoilt.ID); err != nil || !got.Unreadable {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, _, ended := start(); len(ended) != 1 || ended[0].ID != spoilt.ID || ended[0].UserID != user {
+		t.Fatalf("the third sign-in ended %+v", ended)
+	}
+	if got, err := sessions.Get(t.Context(), user, spoilt.ID); err != nil || !got.Ended {
+		t.Errorf("it is %+v, %v", got, err)
+	}
+	if err := sessions.End(t.Context(), user, spoilt.ID); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := sessions.List(t.Context(), user); err != nil || len(all) != 2 {
+		t.Errorf("left are %+v, %v", all, err)
+	}
+}
+
 func inSQL(t *testing.T, url string) state.Store {
 	t.Helper()
 	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute}) // 32 callers on a busy machine
@@ -45,7 +96,7 @@ func inSQL(t *testing.T, url string) state.Store {
 	return sqlstate.New(db, time.Now)
 }
 
-func inRedis(t *testing.T, url string) state.Store {
+func inRedis(t *testing.T, url string) *redisstate.Store {
 	t.Helper()
 	s, err := redisstate.Open(url)
 	if err != nil {

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -78,6 +80,10 @@ type Session struct {
 	// Ended: it cannot be renewed any more. The record is there until it is certain
 	// that its access tokens are taken back.
 	Ended bool `json:"ended,omitempty"`
+	// Unreadable: there is a record, which another version may have written, or
+	// somebody else. Nothing is known of the session but ID and UserID: it may be live,
+	// and counts as the oldest.
+	Unreadable bool `json:"-"`
 }
 
 // record is what package state keeps: the session and its family of refresh
@@ -114,16 +120,22 @@ type Config struct {
 	MaxPerUser int
 	// Revoked says whether a session is known to be taken back, though its record
 	// may still be there; nil: of none.
-	Revoked func(id string) bool
-	Now     func() time.Time
-	Rand    io.Reader
+	Revoked    func(id string) bool
+	Now        func() time.Time
+	Rand       io.Reader
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // nil: no metrics
 }
 
 // Store starts, renews, lists and ends sessions.
-type Store struct{ Config }
+type Store struct {
+	Config
+	metrics metrics
+	told    told
+}
 
 // New makes a Store.
-func New(c Config) *Store { return &Store{c} }
+func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Registerer)} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
 // of the user beyond MaxPerUser or MaxSessions are stopped, the oldest first. They
@@ -190,12 +202,12 @@ func (s *Store) Renew(ctx context.Context, presented string, may func(context.Co
 		if errors.Is(err, state.ErrNotFound) {
 			return Session{}, "", ErrInvalid
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, state.ErrUnreadable) {
 			return Session{}, "", fmt.Errorf("session: renew: %w", err)
 		}
-		rec, err := read(stored)
-		if err != nil {
-			return Session{}, "", err
+		rec, ok := s.read(ctx, k, stored, err)
+		if !ok {
+			return Session{}, "", ErrInvalid
 		}
 		now := s.Now()
 		next, changed, err := s.rotate(&rec, token, now)
@@ -259,21 +271,24 @@ func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next ref
 	return refreshToken{}, false, ErrReplayed
 }
 
-// Get returns one session of a user, ended or not, or state.ErrNotFound.
+// Get returns one session of a user, ended or not, unreadable or not, or
+// state.ErrNotFound.
 func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	parsed, err := uuid.Parse(id)
 	if err != nil {
 		return Session{}, state.ErrNotFound
 	}
-	stored, err := s.State.Get(ctx, key(userID, parsed.String()))
-	if err != nil {
+	k := key(userID, parsed.String())
+	stored, err := s.State.Get(ctx, k)
+	if err != nil && !errors.Is(err, state.ErrUnreadable) {
 		return Session{}, err
 	}
-	return decode(stored)
+	rec, _ := s.read(ctx, k, stored, err)
+	return rec.Session, nil
 }
 
 // List returns a user's sessions, the newest first, also those that have ended but
-// are not taken back yet.
+// are not taken back yet, and as the last those whose records cannot be read.
 func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	stored, err := s.State.List(ctx, Kind, userID)
 	if err != nil {
@@ -281,11 +296,8 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	}
 	sessions := make([]Session, 0, len(stored))
 	for _, r := range stored {
-		one, err := decode(r)
-		if err != nil {
-			return nil, err
-		}
-		sessions = append(sessions, one)
+		rec, _ := s.read(ctx, r.Key, r, nil)
+		sessions = append(sessions, rec.Session)
 	}
 	slices.SortFunc(sessions, newestFirst)
 	return sessions, nil
@@ -327,15 +339,15 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 		if errors.Is(err, state.ErrNotFound) {
 			return nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, state.ErrUnreadable) {
 			return fmt.Errorf("session: stop: %w", err)
 		}
-		rec, err := read(stored)
-		if err != nil { // nobody can renew by it either
-			return s.End(ctx, userID, id)
-		}
+		rec, ok := s.read(ctx, k, stored, err)
 		if rec.Ended {
 			return nil
+		}
+		if !ok { // its tokens may live for as long as any
+			rec.ExpiresAt = s.Now().Add(s.TTL)
 		}
 		life := rec.ExpiresAt.Sub(s.Now())
 		if life < state.MinTTL { // it is over, and no token of it lives
@@ -347,7 +359,11 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 		if err != nil {
 			return fmt.Errorf("session: encode: %w", err)
 		}
-		_, err = s.State.Swap(ctx, k, stored.Version, value, life)
+		if ok {
+			_, err = s.State.Swap(ctx, k, stored.Version, value, life)
+		} else { // there may be no version to compare, and nothing of it to lose
+			_, err = s.State.Put(ctx, k, value, life)
+		}
 		if errors.Is(err, state.ErrChanged) {
 			continue
 		}
@@ -434,22 +450,4 @@ func (s *Store) life(rec record, now time.Time) time.Duration {
 
 func key(userID, id string) state.Key {
 	return state.Key{Kind: Kind, Owner: userID, ID: id}
-}
-
-func decode(stored state.Record) (Session, error) {
-	rec, err := read(stored)
-	return rec.Session, err
-}
-
-// read reads a record, and makes sure that it is of the session under whose name
-// it was found.
-func read(stored state.Record) (record, error) {
-	var rec record
-	if err := json.Unmarshal(stored.Value, &rec); err != nil {
-		return record{}, fmt.Errorf("session: decode: %w", err)
-	}
-	if key(rec.UserID, rec.ID) != stored.Key {
-		return record{}, errors.New("session: the record is another session's")
-	}
-	return rec, nil
 }

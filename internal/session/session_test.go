@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
@@ -48,7 +50,7 @@ func newBench(t *testing.T, change func(*Config)) bench {
 	c := &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	config := Config{
 		State: memstate.New(c.Now), TTL: 24 * time.Hour, RefreshDuration: 720 * time.Hour,
-		RenewGrace: 10 * time.Second, Now: c.Now, Rand: rand.Reader,
+		RenewGrace: 10 * time.Second, Now: c.Now, Rand: rand.Reader, Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
 		change(&config)
@@ -643,4 +645,60 @@ func TestRenewalThatMayNotBeSpendsNothing(t *testing.T) {
 	}
 	b.clock.advance(b.RenewGrace)
 	b.renew(t, refresh)
+}
+
+// What a record that cannot be read was, nobody knows here: a later version may have
+// written it. It locks nobody out, renews nothing, and ends like a session.
+func TestARecordThatCannotBeRead(t *testing.T) {
+	for name, garbage := range map[string]string{
+		"garbage":          "\x00\xff",
+		"nothing":          "",
+		"a later version":  `{"id":{"v":2},"turn":"17"}`,
+		"another's record": `{"id":"x","user_id":"y","turn":17}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			b := newBench(t, func(c *Config) { c.MaxPerUser, c.Registerer = 2, registry })
+			spoilt, refresh := b.start(t)
+			k := key(b.user, spoilt.ID)
+			if _, err := b.State.Put(t.Context(), k, []byte(garbage), time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			b.refused(t, refresh, ErrInvalid)
+
+			// It counts as one, and as the oldest.
+			second, _ := b.start(t)
+			unread := Session{ID: spoilt.ID, UserID: b.user, Unreadable: true}
+			if all, err := b.List(t.Context(), b.user); err != nil || len(all) != 2 || all[0] != second || all[1] != unread {
+				t.Fatalf("listed are %+v, %v", all, err)
+			}
+			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || got != unread {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+			_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+			if err != nil || len(ended) != 1 || ended[0] != unread {
+				t.Fatalf("the third sign-in ended %+v, %v", ended, err)
+			}
+			// Until its tokens are taken back it is there to be found, and it has ended for
+			// whoever could read it, too.
+			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || !got.Ended || got.Unreadable {
+				t.Errorf("it is %+v, %v", got, err)
+			}
+			b.refused(t, refresh, ErrInvalid)
+			families, err := registry.Gather()
+			if err != nil || len(families) != 1 || families[0].GetMetric()[0].GetCounter().GetValue() != 1 {
+				t.Errorf("counted was %v, %v, want one", families, err)
+			}
+
+			if _, err := b.State.Put(t.Context(), k, []byte(garbage), time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.EndAll(t.Context(), b.user); err != nil {
+				t.Fatal(err)
+			}
+			if all, err := b.List(t.Context(), b.user); err != nil || len(all) != 0 {
+				t.Errorf("left are %+v, %v", all, err)
+			}
+		})
+	}
 }

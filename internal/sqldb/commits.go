@@ -41,7 +41,7 @@ type write struct {
 // exec runs a statement, alone when nobody else writes.
 func (c *commits) exec(ctx context.Context, query string, args []any) (int64, error) {
 	if c.pool.tryAcquire() {
-		defer c.pool.release()
+		defer c.pool.slots.release()
 		return c.pool.exec(ctx, query, args)
 	}
 	patience, gaveUp, done := c.pool.wait(ctx)
@@ -110,7 +110,7 @@ func (c *commits) take() []*write {
 func (c *commits) run(batch []*write) {
 	finished := false
 	defer func() {
-		c.pool.release()
+		c.pool.slots.release()
 		for _, w := range batch {
 			if !finished { // a panic
 				w.n, w.err = 0, errUnfinished

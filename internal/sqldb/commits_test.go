@@ -35,7 +35,7 @@ func queued(t *testing.T, db *DB, meanwhile func(), writers ...func()) {
 		}
 	}
 	meanwhile()
-	db.writer.release()
+	db.writer.slots.release()
 	wg.Wait()
 	if len(db.writer.slots) != 0 || len(db.commits.queue) != 0 || db.writer.waiting.Load() != 0 {
 		t.Error("something is left over")
@@ -119,7 +119,7 @@ func TestCommitsImpatient(t *testing.T) {
 	if n := db.writer.refused.Load(); n != 3 {
 		t.Errorf("%d refused", n)
 	}
-	db.writer.release()
+	db.writer.slots.release()
 	if n := count(t, db); n != 0 {
 		t.Errorf("%d rows", n)
 	}

@@ -55,8 +55,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, name)
 		}
 		gauge(m.open, float64(p.db.Stats().OpenConnections))
-		gauge(m.inUse, float64(len(p.slots)))
-		gauge(m.limit, float64(cap(p.slots)))
+		gauge(m.inUse, float64(len(p.slots)+len(p.kept)))
+		gauge(m.limit, float64(cap(p.slots)+cap(p.kept)))
 		gauge(m.waiting, float64(p.waiting.Load()))
 		counter(m.waits, float64(p.waits.Load()))
 		counter(m.waited, time.Duration(p.waited.Load()).Seconds())

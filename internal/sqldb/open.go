@@ -35,7 +35,8 @@ type Config struct {
 	// (options are those of go-sql-driver). Behind PgBouncer in transaction mode
 	// add default_query_exec_mode=exec.
 	URL string
-	// MaxConnections bounds the pool. Zero: DefaultMaxConnections.
+	// MaxConnections bounds the pool, with the one that is kept for Prompt. Zero:
+	// DefaultMaxConnections.
 	MaxConnections int
 	// AcquireTimeout is how long a caller waits for a free connection, and how
 	// long a transaction is tried again. Making a connection may take as long, and
@@ -65,6 +66,7 @@ type DB struct {
 	commits *commits // SQLite: of single statements; else nil
 	files   fs.FS    // the migrations
 	metrics *metrics
+	prompt  bool
 }
 
 // Open connects to the database and makes sure that it answers. It does not
@@ -125,6 +127,15 @@ func (p *pool) greet(ctx context.Context, away func(error) bool) error {
 
 // Dialect says which SQL the database speaks.
 func (db *DB) Dialect() Dialect { return db.dialect }
+
+// Prompt is the same database for what must not wait behind others for a connection,
+// is rare, and does not take long: one of MaxConnections is kept for it. Of a single
+// one none is, nor on SQLite, where nobody has one for long.
+func (db *DB) Prompt() *DB {
+	prompt := *db
+	prompt.prompt = true
+	return &prompt
+}
 
 // fullFor is for how long a server that had no space for a write is said to have
 // none, unless another write finds some sooner. In a cluster one comes every second.

@@ -16,7 +16,8 @@ type pool struct {
 	db       *sql.DB
 	dialect  Dialect
 	path     string // SQLite: the file, for error messages
-	slots    chan struct{}
+	slots    slots
+	kept     slots // for Prompt; nil: none
 	patience time.Duration
 	watch    func(query string, args []any, err error)
 
@@ -34,15 +35,26 @@ type pool struct {
 	refused atomic.Int64 // that gave up
 }
 
+// slots bound how many have a connection at once.
+type slots chan struct{}
+
+func (s slots) release() { <-s }
+
 func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
 	sqlDB.SetMaxOpenConns(connections)
 	sqlDB.SetMaxIdleConns(connections)
 	sqlDB.SetConnMaxIdleTime(idleTime)
 	sqlDB.SetConnMaxLifetime(lifeTime)
+	var kept slots
+	if db.dialect != SQLite && connections > 1 {
+		connections--
+		kept = make(slots, 1)
+	}
 	return &pool{
 		db:       sqlDB,
 		dialect:  db.dialect,
-		slots:    make(chan struct{}, connections),
+		slots:    make(slots, connections),
+		kept:     kept,
 		patience: db.cfg.AcquireTimeout,
 		watch:    db.cfg.Watch,
 		prepares: prepares,
@@ -50,18 +62,30 @@ func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
 	}
 }
 
-// acquire waits for a slot; the caller gives it back with release.
-func (p *pool) acquire(ctx context.Context) error {
+// acquire waits for a slot, which the caller releases. Who is prompt may have the kept
+// one, too.
+func (p *pool) acquire(ctx context.Context, prompt bool) (slots, error) {
 	if p.tryAcquire() {
-		return nil
+		return p.slots, nil
+	}
+	var kept slots // nil, so that nothing can be sent
+	if prompt {
+		kept = p.kept
+	}
+	select {
+	case kept <- struct{}{}:
+		return kept, nil
+	default:
 	}
 	ctx, gaveUp, done := p.wait(ctx)
 	defer done()
 	select {
 	case p.slots <- struct{}{}:
-		return nil
+		return p.slots, nil
+	case kept <- struct{}{}:
+		return kept, nil
 	case <-ctx.Done():
-		return gaveUp()
+		return nil, gaveUp()
 	}
 }
 
@@ -95,8 +119,6 @@ func (p *pool) wait(caller context.Context) (ctx context.Context, gaveUp func() 
 		p.waited.Add(int64(time.Since(start)))
 	}
 }
-
-func (p *pool) release() { <-p.slots }
 
 // handDown is the context that a driver gets, or why nothing need be done any more.
 //

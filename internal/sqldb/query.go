@@ -110,10 +110,11 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 			n, err = db.commits.exec(ctx, query, args)
 			return err
 		}
-		if err := p.acquire(ctx); err != nil {
+		slot, err := p.acquire(ctx, db.prompt)
+		if err != nil {
 			return err
 		}
-		defer p.release()
+		defer slot.release()
 		n, err = p.exec(ctx, query, args)
 		return err
 	})
@@ -142,7 +143,8 @@ func (p *pool) exec(ctx context.Context, query string, args []any) (int64, error
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
 	p := db.reader
-	if err := p.acquire(ctx); err != nil {
+	slot, err := p.acquire(ctx, db.prompt)
+	if err != nil {
 		cancel()
 		return nil, err
 	}
@@ -160,7 +162,7 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 		return rows, err
 	}()
 	if err != nil {
-		p.release()
+		slot.release()
 		defer cancel()
 		return nil, p.explain(ctx, err, true)
 	}
@@ -168,7 +170,7 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 		ctx:     ctx,
 		rows:    rows,
 		explain: func(err error) error { return p.explain(ctx, err, true) },
-		release: func() { p.release(); cancel() },
+		release: func() { slot.release(); cancel() },
 	}, nil
 }
 

@@ -11,10 +11,11 @@ import (
 // f is run once and can only read.
 func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) error) error {
 	p := db.reader
-	if err := p.acquire(ctx); err != nil {
+	slot, err := p.acquire(ctx, db.prompt)
+	if err != nil {
 		return err
 	}
-	defer p.release()
+	defer slot.release()
 	options := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	if db.dialect == SQLite {
 		options = nil // WAL: a transaction reads one state; these connections cannot write

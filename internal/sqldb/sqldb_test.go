@@ -425,8 +425,9 @@ func TestPool(t *testing.T) {
 	})
 }
 
-// As many read at once as there are connections, and not one more. SQLite, which
-// reads in this process, takes no more than it has use for.
+// As many read at once as there are connections, and not one more; of several, one is
+// kept for who is prompt. SQLite, which reads in this process, takes no more than it
+// has use for, and keeps none.
 func TestPoolSizes(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
 		for _, size := range []int{1, 3, 24} {
@@ -436,25 +437,49 @@ func TestPoolSizes(t *testing.T) {
 				most = min(size, sqliteReaders)
 			}
 			var all []*Rows
-			for i := range most {
-				rows, err := db.Query(t.Context(), "SELECT 1")
-				if err != nil {
-					t.Fatalf("%d of %d: %v", i+1, size, err)
+			take := func(db *DB, n int) {
+				t.Helper()
+				for i := range n {
+					rows, err := db.Query(t.Context(), "SELECT 1")
+					if err != nil {
+						t.Fatalf("%d of %d: %v", i+1, size, err)
+					}
+					all = append(all, rows)
 				}
-				all = append(all, rows)
-			}
-			db.reader.patience = 100 * time.Millisecond
-			if rows, err := db.Query(t.Context(), "SELECT 1"); !errors.Is(err, ErrBusy) {
-				t.Errorf("one more than %d: %v", most, err)
-				if err == nil {
-					rows.Close()
+				patience := db.reader.patience
+				defer func() { db.reader.patience = patience }()
+				db.reader.patience = 100 * time.Millisecond
+				if rows, err := db.Query(t.Context(), "SELECT 1"); !errors.Is(err, ErrBusy) {
+					t.Errorf("one more than %d: %v", n, err)
+					if err == nil {
+						rows.Close()
+					}
 				}
 			}
+			if db.Dialect() == SQLite || size == 1 {
+				take(db, most)
+				db.reader.patience = 100 * time.Millisecond
+				if err := db.Prompt().Ping(t.Context()); !errors.Is(err, ErrBusy) {
+					t.Errorf("prompt, when none is kept: %v", err)
+				}
+			} else {
+				take(db, most-1)
+				take(db.Prompt(), 1)
+			}
+			if n := db.reader.db.Stats().OpenConnections; n != most {
+				t.Errorf("%d connections are open, want %d", n, most)
+			}
+			db.reader.patience = DefaultAcquireTimeout
 			for _, rows := range all {
 				rows.Close()
 			}
-			if err := db.Ping(t.Context()); err != nil {
-				t.Errorf("with all of %d free again: %v", size, err)
+			for _, db := range []*DB{db, db.Prompt()} {
+				if err := db.Ping(t.Context()); err != nil {
+					t.Errorf("with all of %d free again: %v", size, err)
+				}
+			}
+			if n := len(db.reader.slots) + len(db.reader.kept); n != 0 {
+				t.Errorf("%d slots are taken", n)
 			}
 			db.Close()
 		}

@@ -57,10 +57,11 @@ func (db *DB) again(ctx context.Context, f func(ctx context.Context) error) erro
 // runTx runs the transaction once.
 func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx context.Context, q Q) error) error {
 	p := db.writer
-	if err := p.acquire(ctx); err != nil {
+	slot, err := p.acquire(ctx, db.prompt)
+	if err != nil {
 		return err
 	}
-	defer p.release()
+	defer slot.release()
 	if db.dialect == SQLite {
 		level = sql.LevelDefault // BEGIN IMMEDIATE: one writer at a time
 	}

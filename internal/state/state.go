@@ -15,6 +15,9 @@ var (
 	// ErrChanged: Swap met another version than the caller had read,
 	// or nothing at all.
 	ErrChanged = errors.New("state: changed meanwhile")
+	// ErrUnreadable: there is something under the key that is no record, because
+	// something else has written to the backend.
+	ErrUnreadable = errors.New("state: not a record")
 )
 
 // A Key names a record. Records of one owner can be listed and deleted together;
@@ -69,7 +72,7 @@ type Decision struct {
 // what has expired and on what is counted.
 type Store interface {
 	// Get returns the live record under key, as of the last write that was
-	// answered anywhere: there is no stale read. Or ErrNotFound.
+	// answered anywhere: there is no stale read. Or ErrNotFound, or ErrUnreadable.
 	Get(ctx context.Context, key Key) (Record, error)
 
 	// Put writes the record, whatever was there, and returns its new version.
@@ -91,8 +94,9 @@ type Store interface {
 	// Delete removes the record. That none was there is no error.
 	Delete(ctx context.Context, key Key) error
 
-	// List returns the live records of one kind and owner, in no order. Its cost
-	// depends on how many the owner has, not on how many there are.
+	// List returns the live records of one kind and owner, in no order; of one that
+	// is not readable, the key alone. Its cost depends on how many the owner has, not
+	// on how many there are.
 	List(ctx context.Context, kind, owner string) ([]Record, error)
 
 	// DeleteOwned removes the records of one kind and owner and says how many.

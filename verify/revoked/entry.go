@@ -126,6 +126,12 @@ type Page struct {
 	More bool `json:"more"`
 }
 
+// Age is how old, now, is what was true as of a time, by the clock that says more: the
+// monotonic one may have stood still with the machine.
+func Age(asOf, now time.Time) time.Duration {
+	return max(now.Sub(asOf), now.Round(0).Sub(asOf.Round(0)))
+}
+
 // Next is where to go on reading after this page.
 func (p Page) Next() int64 {
 	last := int64(0)

@@ -195,9 +195,10 @@ func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, e
 	}
 	var list []state.Record
 	for i := 0; i+1 < len(flat); i += 2 {
-		r, err := decode(state.Key{Kind: kind, Owner: owner, ID: flat[i]}, []byte(flat[i+1]))
+		k := state.Key{Kind: kind, Owner: owner, ID: flat[i]}
+		r, err := decode(k, []byte(flat[i+1]))
 		if err != nil {
-			return nil, err
+			r = state.Record{Key: k}
 		}
 		list = append(list, r)
 	}
@@ -326,12 +327,12 @@ func record(key state.Key, answer rueidis.RedisResult) (state.Record, error) {
 // decode makes a record of stored, which is its own then.
 func decode(key state.Key, stored []byte) (state.Record, error) {
 	if len(stored) < headerLength {
-		return state.Record{}, fmt.Errorf("redisstate: what is stored as %s is no record", key.Kind)
+		return state.Record{}, fmt.Errorf("redis: a %s: %w", key.Kind, state.ErrUnreadable)
 	}
 	version, ok1 := number(stored[:versionLength], 16)
 	expires, ok2 := number(stored[versionLength:headerLength], 10)
 	if !ok1 || !ok2 {
-		return state.Record{}, fmt.Errorf("redisstate: what is stored as %s is no record", key.Kind)
+		return state.Record{}, fmt.Errorf("redis: a %s: %w", key.Kind, state.ErrUnreadable)
 	}
 	return state.Record{
 		Key:     key,

@@ -31,14 +31,14 @@ func ring(d sqldb.Dialect, news string) string {
 
 // RegistryVersion implements store.Registry.
 func (s *Store) RegistryVersion(ctx context.Context) (int64, error) {
-	return one(ctx, s.q, readInt, "SELECT version FROM registry_head WHERE id = 1")
+	return one(ctx, s.prompt, readInt, "SELECT version FROM registry_head WHERE id = 1")
 }
 
 // Registered implements store.Registry.
 func (s *Store) Registered(ctx context.Context) (all store.Registered, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sqldb.DefaultTimeout) // a snapshot has no bound of its own
 	defer cancel()
-	err = s.db.Snapshot(ctx, func(ctx context.Context, q sqldb.Q) error {
+	err = s.db.Prompt().Snapshot(ctx, func(ctx context.Context, q sqldb.Q) error {
 		all, err = registered(ctx, q)
 		return err
 	})
@@ -109,14 +109,14 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 
 // Beat implements store.Registry.
 func (s *Store) Beat(ctx context.Context, r store.Replica, news bool) error {
-	rows, err := s.q.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
+	rows, err := s.prompt.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
 		clock_at = ?, seen = ?, mac = ?, beat_at = `+s.q.Dialect().Now()+` WHERE instance = ? AND incarnation = ?`,
 		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt),
 		sqldb.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
 	if err := mustMatch(store.ErrStale, rows, err); err != nil || !news {
 		return translate(err)
 	}
-	_, err = one(ctx, s.q, readInt, "SELECT version FROM registry_head"+ring(s.q.Dialect(), store.BellRegistry)+" WHERE id = 1")
+	_, err = one(ctx, s.prompt, readInt, "SELECT version FROM registry_head"+ring(s.q.Dialect(), store.BellRegistry)+" WHERE id = 1")
 	return err
 }
 

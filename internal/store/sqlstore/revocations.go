@@ -43,7 +43,7 @@ func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (se
 func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
 	var head store.LogHead
 	revs := []store.Revocation{}
-	_, err := list(ctx, r.q, func(scan sqldb.Scan) (struct{}, error) {
+	_, err := list(ctx, r.prompt, func(scan sqldb.Scan) (struct{}, error) {
 		var now int64
 		var seq, epoch, before, expires, created sql.NullInt64
 		var kind, subject, actor, reason sql.NullString

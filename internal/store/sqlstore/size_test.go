@@ -219,9 +219,9 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 				if db.Dialect() == sqldb.MySQL {
 					var plans []func()
 					before := mysqlReads(t, q)
-					err := operation(t, ctx, records{q: watched{q, func(query string, args []any) {
+					err := operation(t, ctx, within(watched{q, func(query string, args []any) {
 						plans = append(plans, func() { mysqlPlan(t, q, query, args) })
-					}}})
+					}}))
 					if err != nil {
 						return err
 					}
@@ -232,7 +232,7 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 					for _, plan := range plans {
 						plan()
 					}
-				} else if err := operation(t, ctx, records{q: watched{q, func(query string, args []any) { plan(t, q, query, args) }}}); err != nil {
+				} else if err := operation(t, ctx, within(watched{q, func(query string, args []any) { plan(t, q, query, args) }})); err != nil {
 					return err
 				}
 				return done

@@ -20,12 +20,12 @@ var _ store.Store = (*Store)(nil)
 
 // New returns the store in a database whose schema is up to date. Closing the
 // store does not close the database.
-func New(db *sqldb.DB) *Store { return &Store{records{db: db, q: db}} }
+func New(db *sqldb.DB) *Store { return &Store{records{db: db, q: db, prompt: db.Prompt()}} }
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, f func(r store.Records) error) error {
 	return translate(s.db.InTx(ctx, func(_ context.Context, q sqldb.Q) error {
-		return f(records{q: q})
+		return f(within(q))
 	}))
 }
 
@@ -39,7 +39,13 @@ func (s *Store) Close() error { return nil }
 type records struct {
 	db *sqldb.DB // nil inside a transaction
 	q  sqldb.Q
+	// prompt is q for what a replica looks at and says of itself again and again: as
+	// long as it can, it is trusted and trusts itself.
+	prompt sqldb.Q
 }
+
+// within are the operations in a transaction.
+func within(q sqldb.Q) records { return records{q: q, prompt: q} }
 
 // write runs f in the transaction, or in a serializable one of its own.
 func (r records) write(ctx context.Context, f func(q sqldb.Q) error) error {
