@@ -39,9 +39,10 @@ func start(ctx context.Context, o Options) (*Node, error) {
 	}
 }
 
-// away says whether something that a node needs may be there a little later.
+// away says whether something that a node needs may be there a little later. Of a commit
+// that took too long nobody knows what became of it; a start begins anew in any case.
 func away(err error) bool {
-	return errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
 }
 
 // A front has requests answered by the node, and says until there is one that it

@@ -238,7 +238,7 @@ func TestRunSweepsAndEnds(t *testing.T) {
 	f := newTrail(t, s, clock)
 	f.Record(t.Context(), store.AuditEvent{Action: "old"})
 	f = newTrail(t, s, at(now.Add(25*time.Hour)))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	done := make(chan struct{})
 	go func() { f.Run(ctx); close(done) }()

@@ -90,6 +90,8 @@ type Cluster struct {
 	unknown negatives
 	peers   peers
 
+	lookTimeout time.Duration
+
 	mu       sync.Mutex // guards what follows; not held while anything is waited for
 	self     store.Replica
 	entries  map[string]*entry // by kid
@@ -135,7 +137,7 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	c := &Cluster{
-		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{},
+		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{}, lookTimeout: lookTimeout,
 		bell: make(chan struct{}, 1), next: make(chan struct{}),
 		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
 		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, unaccepted: map[string]time.Time{}, heard: map[string]heard{}, maxAge: cfg.MaxAge, joined: math.MaxInt64,

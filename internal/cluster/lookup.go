@@ -27,7 +27,7 @@ const (
 	// remember, and have wait.
 	maxNegatives = 1024
 	maxWaiting   = 256
-	// lookTimeout bounds how long a request waits for a look.
+	// lookTimeout bounds how long a request waits for a look, but in some tests.
 	lookTimeout = 1500 * time.Millisecond
 )
 
@@ -110,7 +110,7 @@ func (c *Cluster) lookFor(kid, maker string, now bool) (result string) {
 func (c *Cluster) cutOff() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failed || c.cfg.Now().Sub(c.endedAt) > pollEvery+lookTimeout
+	return c.failed || c.cfg.Now().Sub(c.endedAt) > pollEvery+c.lookTimeout
 }
 
 // awake returns when this replica has looked at the registry, or has tried to,
@@ -143,7 +143,7 @@ func (c *Cluster) wait() {
 // waitUntil returns when done says so, which is asked whenever a round or a question
 // to a peer has ended, or after a while.
 func (c *Cluster) waitUntil(done func() bool) {
-	patience := time.NewTimer(lookTimeout)
+	patience := time.NewTimer(c.lookTimeout)
 	defer patience.Stop()
 	for {
 		c.mu.Lock()

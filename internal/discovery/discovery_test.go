@@ -76,7 +76,7 @@ func newListener() *listener {
 // becomes waits until the list is that.
 func (l *listener) becomes(t *testing.T, want ...Peer) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for fmt.Sprint(l.Peers()) != fmt.Sprint(want) {
 		select {
 		case <-l.changes:

@@ -48,7 +48,7 @@ func startFeed(t *testing.T) *feedNode {
 	n := &feedNode{done: make(chan struct{})}
 	s := sqlstore.New(db)
 	view, err := revocation.NewView(revocation.Config{
-		Store: s, Poll: 200 * time.Millisecond, MaxStaleness: 5 * time.Second, Now: time.Now,
+		Store: s, Poll: 200 * time.Millisecond, MaxStaleness: time.Minute, Now: time.Now,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -143,7 +143,7 @@ func TestFeedPages(t *testing.T) {
 	if len(p.Entries) != 2 || p.Entries[0].Seq != 3 || !p.More || p.Snapshot || p.Entries[0].ID != revoked.Digest(revoked.Token, "2") {
 		t.Errorf("page is %+v", p)
 	}
-	if since := time.Since(p.AsOf); since < 0 || since > 5*time.Second || p.Age < 0 || p.Age > 5000 {
+	if since := time.Since(p.AsOf); since < 0 || since > time.Minute || p.Age < 0 || p.Age > 60_000 {
 		t.Errorf("as of %v ago, age %d ms", since, p.Age)
 	}
 	if p := n.page(t, "?after=9"); !p.Snapshot || len(p.Entries) != 5 {
@@ -204,7 +204,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 
 	began := time.Now()
 	p := n.page(t, "?wait=20")
-	if p.Waited == nil || len(p.Entries) != 1 || time.Since(began) > 10*time.Second {
+	if p.Waited == nil || len(p.Entries) != 1 || time.Since(began) > 18*time.Second {
 		t.Errorf("what is there already is answered after %v: %+v", time.Since(began), p)
 	}
 	if p := n.page(t, "?after=1"); p.Waited != nil {
@@ -212,7 +212,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 	}
 	began = time.Now()
 	p = n.page(t, "?after=1&wait=1")
-	if took := time.Since(began); took < time.Second || p.Waited == nil || *p.Waited < 1000 || *p.Waited > took.Milliseconds() || len(p.Entries) != 0 || p.Age > 5000 {
+	if took := time.Since(began); took < time.Second || p.Waited == nil || *p.Waited < 1000 || *p.Waited > took.Milliseconds() || len(p.Entries) != 0 || p.Age > 60_000 {
 		t.Errorf("after %v, nothing is told by %+v", took, p)
 	}
 
@@ -229,7 +229,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 		if len(p.Entries) != 1 || p.Entries[0].Seq != 2 || p.Head != 2 {
 			t.Errorf("the news is %+v", p)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(18 * time.Second): // of the 20
 		t.Error("the news does not come")
 	}
 
@@ -254,7 +254,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 	close(n.done) // draining lets them go
 	select {
 	case <-pages:
-	case <-time.After(10 * time.Second):
+	case <-time.After(18 * time.Second):
 		t.Error("draining waits for those who wait")
 	}
 }
@@ -262,7 +262,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 // await waits until so many streams and waiting requests are counted.
 func (n *feedNode) await(t *testing.T, want int64) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); n.feed.streams.Load() != want; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); n.feed.streams.Load() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d are counted, want %d", n.feed.streams.Load(), want)
 		}
@@ -347,8 +347,8 @@ func next(t *testing.T, all <-chan sentEvent) sentEvent {
 			t.Fatal("the stream has ended")
 		}
 		return e
-	case <-time.After(10 * time.Second):
-		t.Fatal("no event for 10 s")
+	case <-time.After(time.Minute):
+		t.Fatal("no event for a minute")
 	}
 	return sentEvent{}
 }
@@ -368,7 +368,7 @@ func TestFeedStream(t *testing.T) {
 	for range 3 { // heartbeats, though nothing happens
 		e := next(t, all)
 		var h feedHead
-		if err := json.Unmarshal([]byte(e.data), &h); err != nil || e.name != "head" || e.id != log+":1" || h.Head != 1 || time.Since(h.AsOf) > 5*time.Second {
+		if err := json.Unmarshal([]byte(e.data), &h); err != nil || e.name != "head" || e.id != log+":1" || h.Head != 1 || time.Since(h.AsOf) > time.Minute {
 			t.Errorf("then comes %+v, %v", e, err)
 		}
 	}
@@ -407,7 +407,7 @@ func TestFeedStream(t *testing.T) {
 	}
 
 	close(n.done) // draining ends them all
-	for deadline := time.Now().Add(10 * time.Second); n.feed.streams.Load() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); n.feed.streams.Load() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d streams survive the drain", n.feed.streams.Load())
 		}
@@ -422,7 +422,7 @@ func TestFeedStreamEndsWithItsReader(t *testing.T) {
 		next(t, events(t, res))
 		res.Body.Close()
 	}
-	for deadline := time.Now().Add(10 * time.Second); n.feed.streams.Load() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); n.feed.streams.Load() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d streams survive their readers", n.feed.streams.Load())
 		}
@@ -480,9 +480,10 @@ func TestFeedCutsOffSlowReaders(t *testing.T) {
 	w := &slowReader{ResponseWriter: httptest.NewRecorder()}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/revocations", nil)
 	r.Header.Set("Accept", "text/event-stream")
+	began := time.Now()
 	n.feed.serve(w, r) // returns
-	if until := time.Until(w.deadline); w.writes != 2 || until < feedWriteTimeout-5*time.Second || until > feedWriteTimeout {
-		t.Errorf("after %d writes, with a deadline in %v", w.writes, until)
+	if after := w.deadline.Sub(began); w.writes != 2 || after < feedWriteTimeout || time.Until(w.deadline) > feedWriteTimeout {
+		t.Errorf("after %d writes, with a deadline %v after the beginning", w.writes, after)
 	}
 }
 
@@ -579,12 +580,14 @@ func TestFeedReachesResourceServers(t *testing.T) {
 		n.takeBack(t, jti)
 		answered := time.Now()
 		for {
+			asked := time.Since(answered)
 			_, err := v.Verify(t.Context(), tok)
 			if errors.Is(err, verify.ErrRevoked) {
 				break
 			}
-			if err != nil || time.Since(answered) > 5*time.Second {
-				t.Fatalf("%s, %v after it was taken back: %v", jti, time.Since(answered), err)
+			late := err == nil && asked > verify.DefaultMaxStaleness || asked > time.Minute
+			if late || err != nil && !errors.Is(err, verify.ErrStale) {
+				t.Fatalf("%s, %v after it was taken back: %v", jti, asked, err)
 			}
 		}
 		slowest = max(slowest, time.Since(answered))
@@ -612,7 +615,7 @@ func TestFeedStreamsHoldLittle(t *testing.T) {
 	const entries = 300
 	n.takeBackAll(t, entries)
 	for _, query := range []string{"", "?limit=1000"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		m := &measuring{ResponseRecorder: httptest.NewRecorder()}
 		r := httptest.NewRequestWithContext(ctx, "GET", "/api/revocations"+query, nil)
 		r.Header.Set("Accept", "text/event-stream")

@@ -71,14 +71,14 @@ func TestAViewThatIsCutOffFollowsItsPeers(t *testing.T) {
 		r, way, peers := island(t, log)
 		peers.are(nil, one)
 		way.away.Store(true)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		r.expect(t, token("a"), nil)
 		for i := range 35 { // more than a page
 			if _, err := one.log.TakeBack(t.Context(), line(fmt.Sprint(i))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		for i := range 35 {
 			r.expect(t, token(fmt.Sprint(i)), ErrRevoked)
 		}
@@ -117,15 +117,15 @@ func TestACircleOfPeers(t *testing.T) {
 			all[i].are(nil, rs...)
 			ways[i].away.Store(true)
 		}
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		rs[0].expect(t, token("a"), nil)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		for _, r := range rs {
 			r.expect(t, token("a"), ErrStale)
 		}
 		// One that is back is enough for all.
 		ways[1].away.Store(false)
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		for _, r := range rs {
 			r.expect(t, token("a"), nil)
 		}
@@ -153,13 +153,13 @@ func TestPagesThatDoNotFit(t *testing.T) {
 				if _, err := r.log.TakeBack(t.Context(), line("a")); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(2 * time.Second)
+				pass(2 * time.Second)
 				peers.are(change, one)
 				way.away.Store(true)
-				time.Sleep(6 * time.Second)
+				pass(6 * time.Second)
 				r.expect(t, token("b"), ErrStale)
 				peers.are(nil, one)
-				time.Sleep(2 * time.Second)
+				pass(2 * time.Second)
 				r.expect(t, token("b"), nil)
 			})
 		})
@@ -178,7 +178,7 @@ func TestAViewThatNeverReadTheLogFollowsNobody(t *testing.T) {
 		r := prepare(t, way, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
 		r.Follow(peers)
 		r.run(t)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		r.expect(t, token("a"), ErrStale)
 	})
 }

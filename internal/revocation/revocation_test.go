@@ -80,6 +80,12 @@ func (r *replica) expect(t *testing.T, tok *accesstoken.Token, want error) {
 	}
 }
 
+// pass lets time pass, and whatever is due at its end: a poll falls into the same moment.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func token(id string) *accesstoken.Token {
 	return &accesstoken.Token{KeyID: "k", Subject: "u", SessionID: "s", ID: id, IssuedAt: time.Now()}
 }
@@ -359,7 +365,7 @@ func TestALogThatForkedIsReadAnew(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		followed, err := replicas[1].Page("", 0, 100)
 		if err != nil || followed.Next() != 5 {
 			t.Fatalf("%+v, %v", followed, err)
@@ -371,7 +377,7 @@ func TestALogThatForkedIsReadAnew(t *testing.T) {
 			}
 		}
 		late := start(t, m, Outage{})
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		for _, r := range replicas {
 			for _, id := range []string{"0", "1", "2", "3", "4", "new 4", "new 5", "new 6"} {
 				r.expect(t, token(id), ErrRevoked)
@@ -411,7 +417,7 @@ func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
 			}
 		}
 		m.set(func(m *memLog) { m.id, m.readable = "log-2", 1 }) // it learns of it, and no more
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		for _, log := range []string{"", "log-1", "log-2"} {
 			if p, err := r.Page(log, 0, 10); !errors.Is(err, ErrStale) {
 				t.Errorf("who follows %q is told %+v, %v", log, p, err)
@@ -419,7 +425,7 @@ func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
 		}
 		r.expect(t, token("1"), ErrRevoked)
 		m.set(func(m *memLog) { m.readable = -1 })
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if p, err := r.Page("log-1", 3, 10); err != nil || p.Log != "log-2" || !p.Snapshot || len(p.Entries) != 3 {
 			t.Errorf("and then %+v, %v", p, err)
 		}
@@ -444,7 +450,7 @@ func TestALateAnswerIsNoFork(t *testing.T) {
 			t.Fatal(err)
 		}
 		other.Ring()
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		r.expect(t, token("1"), ErrRevoked)
 		if m.id != "log-1" {
 			t.Error("the log was renewed")
@@ -605,7 +611,7 @@ func TestAnUnknownKindIsNotIgnored(t *testing.T) {
 		if _, err := m.AppendRevocation(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(7 * time.Second)
+		pass(7 * time.Second)
 		r.expect(t, token("good"), ErrStale)
 	})
 }

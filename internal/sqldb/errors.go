@@ -41,6 +41,9 @@ const (
 
 // kindOf classifies an error of the dialect's driver.
 func (d Dialect) kindOf(err error) kind {
+	if errors.Is(err, sql.ErrTxDone) {
+		return refused // its context ended and it was rolled back: a commit is tried once
+	}
 	var k kind
 	switch d {
 	case SQLite:

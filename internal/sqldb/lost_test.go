@@ -3,6 +3,7 @@ package sqldb
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"io"
 	"net"
@@ -140,5 +141,17 @@ func TestCommitLost(t *testing.T) {
 				t.Errorf("lost before the commit: %v", err)
 			}
 		})
+	}
+}
+
+// A transaction whose context ended right before its commit was rolled back: that is
+// known, unlike what became of a commit that was sent.
+func TestACommitThatCameTooLate(t *testing.T) {
+	p := &pool{dialect: Postgres}
+	if err := p.explain(t.Context(), sql.ErrTxDone, false); !errors.Is(err, ErrBusy) {
+		t.Errorf("rolled back: %v", err)
+	}
+	if err := p.explain(t.Context(), context.DeadlineExceeded, false); errors.Is(err, ErrBusy) {
+		t.Errorf("sent, and not answered: %v", err)
 	}
 }

@@ -141,6 +141,11 @@ func (db *DB) Prompt() *DB {
 // none, unless another write finds some sooner. In a cluster one comes every second.
 const fullFor = time.Minute
 
+// abandonedAfter is for how long a server keeps a transaction, and the rows that it has
+// locked for all others, of a client that says nothing: one whose machine or network has
+// gone cannot even end it. Here next to nothing happens between two statements.
+const abandonedAfter = 10 * time.Second
+
 // LockTimeout is how long a server lets a statement wait for a lock: shorter than
 // the caller waits for the statement, so that what a caller has given up is not
 // done much later. MySQL counts whole seconds.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,10 +39,23 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "watchword"
 	}
+	if cfg.RuntimeParams[idleLimit] == "" {
+		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(abandonedAfter.Milliseconds(), 10)
+	}
 	p := db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections, false)
+	err = p.greet(ctx, postgresAway)
+	if e, said := errors.AsType[*pgconn.PgError](err); said && strings.Contains(e.Message, idleLimit) {
+		delete(cfg.RuntimeParams, idleLimit) // PgBouncer, which has a limit of its own
+		p = db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections, false)
+		err = p.greet(ctx, postgresAway)
+	}
 	db.writer, db.reader = p, p
-	return p.greet(ctx, postgresAway)
+	return err
 }
+
+// idleLimit is how PostgreSQL calls the time after which it gives up a transaction that
+// is abandoned.
+const idleLimit = "idle_in_transaction_session_timeout"
 
 // postgresAway says whether a server that took no connection may take one later:
 // nobody was there, or it starts, ends, has too many, or is PgBouncer before one.

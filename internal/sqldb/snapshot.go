@@ -29,6 +29,12 @@ func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) err
 		return p.explain(ctx, err, true)
 	}
 	defer sqlTx.Rollback()
+	if _, bounded := ctx.Deadline(); !bounded && db.dialect == Postgres {
+		// Whoever takes what f reads may be slow; it locks nothing.
+		if _, err := sqlTx.ExecContext(down, "SET LOCAL "+idleLimit+" = 0"); err != nil {
+			return p.explain(ctx, err, true)
+		}
+	}
 	return f(ctx, &tx{pool: p, tx: sqlTx})
 }
 

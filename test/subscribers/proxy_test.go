@@ -37,19 +37,19 @@ http {
 }
 `
 
-// maxStaleness is short, so that a stream that is held back is soon given up.
-const maxStaleness = 3 * time.Second
-
 // Between a node and its resource servers stands a real nginx: as Debian ships it,
 // it lets the event stream through, because the node asks for that; told to pass
 // over what the node asks for, it holds the stream back, and pages take its place.
 func TestBehindNginx(t *testing.T) {
 	for name, c := range map[string]struct {
-		extra string
-		pages bool
+		extra        string
+		pages        bool
+		maxStaleness time.Duration
 	}{
-		"as it is":  {"", false},
-		"buffering": {"proxy_ignore_headers X-Accel-Buffering;", true},
+		// Long: it is not given up because the machine is busy.
+		"as it is": {"", false, time.Minute},
+		// Short: a stream that is held back is soon given up.
+		"buffering": {"proxy_ignore_headers X-Accel-Buffering;", true, 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := node.Start(t)
@@ -59,17 +59,15 @@ func TestBehindNginx(t *testing.T) {
 			log := &logBuffer{}
 			v, err := verify.New(verify.Config{
 				Issuer: n.URL, KeySetURL: proxy.URL + "/api/pkeys", RevocationsURL: proxy.URL + "/api/revocations",
-				MaxStaleness: maxStaleness, Logger: slog.New(slog.NewTextHandler(log, nil)),
+				MaxStaleness: c.maxStaleness, Logger: slog.New(slog.NewTextHandler(log, nil)),
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer v.Close()
 			admin := n.Login("admin").AccessToken
-			if _, err := v.Verify(t.Context(), admin); err != nil {
-				t.Fatal(err)
-			}
-			for deadline := time.Now().Add(10 * time.Second); c.pages && !strings.Contains(log.String(), "pages are polled instead"); time.Sleep(10 * time.Millisecond) {
+			awaitAccepted(t, v, admin)
+			for deadline := time.Now().Add(time.Minute); c.pages && !strings.Contains(log.String(), "pages are polled instead"); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("the stream is not given up: %s", log)
 				}
@@ -77,16 +75,11 @@ func TestBehindNginx(t *testing.T) {
 			var longest time.Duration
 			for range 10 {
 				token := n.Login("tester").AccessToken
-				if _, err := v.Verify(t.Context(), token); err != nil {
-					t.Fatal(err)
-				}
+				awaitAccepted(t, v, token)
 				n.Do("POST", "/api/revocations", admin, fmt.Sprintf(`{"token":%q}`, token), 200)
-				longest = max(longest, refusals(t, []*verify.Verifier{v}, token, time.Now())[0])
+				longest = max(longest, refusals(t, []*verify.Verifier{v}, token, time.Now(), min(c.maxStaleness, verify.DefaultMaxStaleness))[0])
 			}
 			t.Logf("10 revocations: the longest took %v", longest)
-			if longest > maxStaleness {
-				t.Errorf("a revocation took %v", longest)
-			}
 			if got := strings.Contains(log.String(), "pages are polled instead"); got != c.pages {
 				t.Errorf("reads by pages: %v; %s", got, log)
 			}

@@ -25,10 +25,9 @@ func TestMain(m *testing.M) {
 const (
 	servers = 100
 	rounds  = 20
-	// aim is what nearly all of them should keep, bound what every one of them must.
-	// With the race detector and other tests beside it, a machine keeps no aim.
-	aim   = 250 * time.Millisecond
-	bound = verify.DefaultMaxStaleness
+	// aim is what nearly all of them should keep. With the race detector and other tests
+	// beside it, a machine keeps no aim.
+	aim = 250 * time.Millisecond
 )
 
 func TestARevocationReachesAHundredResourceServers(t *testing.T) {
@@ -44,22 +43,18 @@ func TestARevocationReachesAHundredResourceServers(t *testing.T) {
 	}
 	admin := n.Login("admin").AccessToken
 	for _, v := range verifiers {
-		if _, err := v.Verify(t.Context(), admin); err != nil {
-			t.Fatal(err)
-		}
+		awaitAccepted(t, v, admin)
 	}
 
 	var took []time.Duration
 	for range rounds {
 		token := n.Login("tester").AccessToken
-		for i, v := range verifiers {
-			if _, err := v.Verify(t.Context(), token); err != nil {
-				t.Fatalf("server %d refuses a good token: %v", i, err)
-			}
+		for _, v := range verifiers {
+			awaitAccepted(t, v, token)
 		}
 		n.Do("POST", "/api/revocations", admin, fmt.Sprintf(`{"token":%q}`, token), 200)
 		answered := time.Now()
-		took = append(took, refusals(t, verifiers, token, answered)...)
+		took = append(took, refusals(t, verifiers, token, answered, verify.DefaultMaxStaleness)...)
 	}
 	slices.Sort(took)
 	at := func(share float64) time.Duration {
@@ -70,14 +65,30 @@ func TestARevocationReachesAHundredResourceServers(t *testing.T) {
 		t.Errorf("p99 is %v, the aim is %v", at(0.99), aim)
 	}
 	for _, v := range verifiers {
-		if s := v.Status(); s.Revocations < rounds || !s.Fresh {
+		awaitAccepted(t, v, admin) // it is fresh
+		if s := v.Status(); s.Revocations < rounds {
 			t.Errorf("in the end a server knows %+v", s)
 		}
 	}
 }
 
+// awaitAccepted waits until a good token is accepted; on a busy machine a server may have
+// heard nothing for too long, and says so.
+func awaitAccepted(t *testing.T, v *verify.Verifier, token string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		_, err := v.Verify(t.Context(), token)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, verify.ErrStale) && !errors.Is(err, verify.ErrKeysUnavailable) || time.Now().After(deadline) {
+			t.Fatalf("a good token is refused: %v", err)
+		}
+	}
+}
+
 // refusals is how long after it was answered each of them refused the token.
-func refusals(t *testing.T, verifiers []*verify.Verifier, token string, answered time.Time) []time.Duration {
+func refusals(t *testing.T, verifiers []*verify.Verifier, token string, answered time.Time, bound time.Duration) []time.Duration {
 	took := make([]time.Duration, len(verifiers))
 	var wg sync.WaitGroup
 	for i, v := range verifiers {
@@ -85,13 +96,15 @@ func refusals(t *testing.T, verifiers []*verify.Verifier, token string, answered
 			tick := time.NewTicker(2 * time.Millisecond)
 			defer tick.Stop()
 			for {
+				asked := time.Since(answered)
 				_, err := v.Verify(t.Context(), token)
 				took[i] = time.Since(answered)
 				if errors.Is(err, verify.ErrRevoked) {
 					return
 				}
-				if err != nil || took[i] > bound {
-					t.Errorf("server %d, after %v: %v", i, took[i], err)
+				late := err == nil && asked > bound || asked > time.Minute
+				if late || err != nil && !errors.Is(err, verify.ErrStale) {
+					t.Errorf("server %d, after %v: %v", i, asked, err)
 					return
 				}
 				<-tick.C

@@ -23,6 +23,10 @@ func readKey(scan sqldb.Scan) (k store.RegisteredKey, err error) {
 // CreateKey implements store.Keys. Names of keys that are gone stay in used_kids.
 func (r records) CreateKey(ctx context.Context, k store.Key) error {
 	return r.write(ctx, func(q sqldb.Q) error {
+		version, err := raiseRegistry(ctx, q)
+		if err != nil {
+			return err
+		}
 		used, err := exists(ctx, q, "SELECT 1 FROM used_kids WHERE id = ?", k.ID)
 		if err != nil {
 			return err
@@ -41,17 +45,20 @@ func (r records) CreateKey(ctx context.Context, k store.Key) error {
 		if err != nil {
 			return err
 		}
-		version, err := raiseRegistry(ctx, q)
-		if err != nil {
-			return err
-		}
 		_, err = q.Exec(ctx, q.Dialect().Upsert("registered_keys", []string{"id"}, []string{"mac", "version"}), k.ID, k.MAC, version)
 		return err
 	})
 }
 
-// Keys implements store.Keys.
+// Keys implements store.Keys. A transaction that reads them is about to change them: it
+// queues up for the registry's head first, where whoever changes a key does. Two that
+// had both read them could not both go on.
 func (r records) Keys(ctx context.Context) ([]store.Key, error) {
+	if lock := r.q.Dialect().ForUpdate(); r.db == nil && lock != "" {
+		if _, err := one(ctx, r.q, readInt, "SELECT version FROM registry_head WHERE id = 1"+lock); err != nil {
+			return nil, err
+		}
+	}
 	return list(ctx, r.q, func(scan sqldb.Scan) (store.Key, error) {
 		k, err := readKey(scan)
 		return k.Key, err
@@ -61,6 +68,9 @@ func (r records) Keys(ctx context.Context) ([]store.Key, error) {
 // UpdateKey implements store.Keys.
 func (r records) UpdateKey(ctx context.Context, k store.Key) error {
 	return r.write(ctx, func(q sqldb.Q) error {
+		if _, err := raiseRegistry(ctx, q); err != nil {
+			return err
+		}
 		rows, err := q.Exec(ctx, `UPDATE signing_keys SET sealed = ?, created_at = ?, activate_at = ?,
 			retire_at = ?, remove_at = ?, revoked_at = ? WHERE id = ?`,
 			k.Sealed, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt),
@@ -69,10 +79,6 @@ func (r records) UpdateKey(ctx context.Context, k store.Key) error {
 			return err
 		}
 		_, err = q.Exec(ctx, q.Dialect().Upsert("registered_keys", []string{"id"}, []string{"mac"}), k.ID, k.MAC)
-		if err != nil {
-			return err
-		}
-		_, err = raiseRegistry(ctx, q)
 		return err
 	})
 }
@@ -80,14 +86,14 @@ func (r records) UpdateKey(ctx context.Context, k store.Key) error {
 // DeleteKey implements store.Keys.
 func (r records) DeleteKey(ctx context.Context, id string) error {
 	return r.write(ctx, func(q sqldb.Q) error {
+		if _, err := raiseRegistry(ctx, q); err != nil {
+			return err
+		}
 		rows, err := change(ctx, q, "DELETE FROM signing_keys WHERE id = ?", id)
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}
-		if _, err := q.Exec(ctx, "DELETE FROM registered_keys WHERE id = ?", id); err != nil {
-			return err
-		}
-		_, err = raiseRegistry(ctx, q)
+		_, err = q.Exec(ctx, "DELETE FROM registered_keys WHERE id = ?", id)
 		return err
 	})
 }

@@ -12,7 +12,8 @@ import (
 var _ store.Registry = (*Store)(nil)
 
 // raiseRegistry gives the registry its next version. It locks the head until the
-// commit, so that versions become visible in their order.
+// commit, so that versions become visible in their order. Who changes keys does it
+// before all else, so that they queue up there and do not wait for each other in a ring.
 func raiseRegistry(ctx context.Context, q sqldb.Q) (int64, error) {
 	if _, err := q.Exec(ctx, "UPDATE registry_head SET version = version + 1 WHERE id = 1"); err != nil {
 		return 0, err
