@@ -446,9 +446,8 @@ func TestPoolSizes(t *testing.T) {
 					}
 					all = append(all, rows)
 				}
-				patience := db.reader.patience
-				defer func() { db.reader.patience = patience }()
 				db.reader.patience = 100 * time.Millisecond
+				defer func() { db.reader.patience = patience }()
 				if rows, err := db.Query(t.Context(), "SELECT 1"); !errors.Is(err, ErrBusy) {
 					t.Errorf("one more than %d: %v", n, err)
 					if err == nil {
@@ -469,7 +468,7 @@ func TestPoolSizes(t *testing.T) {
 			if n := db.reader.db.Stats().OpenConnections; n != most {
 				t.Errorf("%d connections are open, want %d", n, most)
 			}
-			db.reader.patience = DefaultAcquireTimeout
+			db.reader.patience = patience
 			for _, rows := range all {
 				rows.Close()
 			}
