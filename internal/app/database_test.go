@@ -163,7 +163,7 @@ func TestDatabaseGoesAndComesBack(t *testing.T) {
 		"mariadb":  func(t testing.TB) (string, *testenv.Server) { s := testenv.StartMariaDB(t); return s.URL, s },
 		"pgbouncer": func(t testing.TB) (string, *testenv.Server) {
 			s := testenv.PgBouncer(t, testenv.Postgres(t))
-			return s.URL + "&default_query_exec_mode=exec", s
+			return s.URL, s
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -172,7 +172,7 @@ func TestEveryKindOfDatabase(t *testing.T) {
 		{"postgres", func(t *testing.T) *sqldb.DB { return open(t, testenv.Postgres(t)) }},
 		{"mariadb", func(t *testing.T) *sqldb.DB { return open(t, testenv.MariaDB(t)) }},
 		{"pgbouncer", func(t *testing.T) *sqldb.DB {
-			return open(t, testenv.PgBouncer(t, testenv.Postgres(t)).URL+"&default_query_exec_mode=exec")
+			return open(t, testenv.PgBouncer(t, testenv.Postgres(t)).URL)
 		}},
 		{"sqlite", sqlite},
 	} {

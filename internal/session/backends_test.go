@@ -25,7 +25,7 @@ func TestFamilyOnTwoReplicas(t *testing.T) {
 	for name, url := range map[string]string{
 		"sqlite":    "sqlite:" + filepath.Join(t.TempDir(), "watchword.db"),
 		"postgres":  testenv.Postgres(t),
-		"pgbouncer": testenv.PgBouncer(t, behind).URL + "&default_query_exec_mode=exec",
+		"pgbouncer": testenv.PgBouncer(t, behind).URL,
 		"mariadb":   testenv.MariaDB(t),
 	} {
 		t.Run(name, func(t *testing.T) {

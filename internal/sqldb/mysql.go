@@ -59,7 +59,13 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections, !cfg.InterpolateParams)
 	db.writer, db.reader = p, p
-	return p.greet(ctx, mysqlAway)
+	if err = p.db.PingContext(ctx); err == nil {
+		return nil
+	}
+	if mysqlAway(err) {
+		err = fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return errors.Join(err, p.close())
 }
 
 // mysqlAway says whether a server that took no connection may take one later.

@@ -32,8 +32,7 @@ const (
 type Config struct {
 	// URL is sqlite:path, postgres://user:password@host:port/name?options (what
 	// pgx reads, several hosts too), or mysql://user:password@host:port/name
-	// (options are those of go-sql-driver). Behind PgBouncer in transaction mode
-	// add default_query_exec_mode=exec.
+	// (options are those of go-sql-driver).
 	URL string
 	// MaxConnections bounds the pool, with the one that is kept for Prompt. Zero:
 	// DefaultMaxConnections.
@@ -110,19 +109,6 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		}
 	}
 	return db, nil
-}
-
-// greet asks for the first answer. What the server itself says against it, such as that
-// it does not know the user, is for good, unless away knows better.
-func (p *pool) greet(ctx context.Context, away func(error) bool) error {
-	err := p.db.PingContext(ctx)
-	if err == nil {
-		return nil
-	}
-	if away(err) {
-		err = fmt.Errorf("%w: %w", ErrBusy, err)
-	}
-	return errors.Join(err, p.close())
 }
 
 // Dialect says which SQL the database speaks.

@@ -20,9 +20,8 @@ import (
 const dialTimeout = 5 * time.Second
 
 // openPostgres leaves statements to pgx, which prepares and keeps them per
-// connection, or not at all with default_query_exec_mode=exec. Nothing here
-// depends on a session, so that PgBouncer may change connections between
-// transactions.
+// connection, or not at all behind a pooler. Nothing here depends on a session, so that
+// PgBouncer may change connections between transactions.
 func (db *DB) openPostgres(ctx context.Context) error {
 	db.dialect = Postgres
 	if _, err := parseURL(db.cfg.URL); err != nil && !strings.Contains(db.cfg.URL, ",") {
@@ -42,14 +41,34 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if cfg.RuntimeParams[idleLimit] == "" {
 		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(abandonedAfter.Milliseconds(), 10)
 	}
+	if err := db.meet(ctx, cfg); err != nil {
+		if postgresAway(err) {
+			return fmt.Errorf("%w: %w", ErrBusy, err)
+		}
+		return err
+	}
 	p := db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections, false)
-	err = p.greet(ctx, postgresAway)
+	db.writer, db.reader = p, p
+	return nil
+}
+
+// meet connects once to see who is there, and suits cfg to a pooler: it may not take our
+// limit, and a statement that is prepared on one of its connections is not there, or
+// there already, on the next.
+func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) error {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if e, said := errors.AsType[*pgconn.PgError](err); said && strings.Contains(e.Message, idleLimit) {
 		delete(cfg.RuntimeParams, idleLimit) // PgBouncer, which has a limit of its own
-		p = db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections, false)
-		err = p.greet(ctx, postgresAway)
+		conn, err = pgx.ConnectConfig(ctx, cfg)
 	}
-	db.writer, db.reader = p, p
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	direct, err := isDirect(ctx, conn)
+	if err == nil && !direct && !strings.Contains(db.cfg.URL, "default_query_exec_mode") {
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
 	return err
 }
 

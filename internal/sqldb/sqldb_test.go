@@ -40,7 +40,7 @@ func onAll(t *testing.T, test func(t *testing.T, url string)) {
 		{"sqlite", sqliteURL},
 		{"postgres", func(t *testing.T) string { return testenv.Postgres(t) }},
 		{"postgres-pgbouncer", func(t *testing.T) string {
-			return testenv.PgBouncer(t, testenv.Postgres(t)).URL + "&default_query_exec_mode=exec"
+			return testenv.PgBouncer(t, testenv.Postgres(t)).URL
 		}},
 		{"mariadb", func(t *testing.T) string { return testenv.MariaDB(t) }},
 	} {

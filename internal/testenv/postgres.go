@@ -116,8 +116,8 @@ func (p *PostgresPair) Promote(t testing.TB) {
 }
 
 // PgBouncer puts a PgBouncer in transaction mode in front of a PostgreSQL
-// database and returns the URL to use instead, for this test. The mode of
-// queries is not set: add default_query_exec_mode=exec.
+// database and returns the URL to use instead, for this test. Whoever does not
+// open it by package sqldb, which notices, adds default_query_exec_mode=exec.
 func PgBouncer(t testing.TB, postgresURL string, options ...string) *Server {
 	t.Helper()
 	target, err := url.Parse(postgresURL)

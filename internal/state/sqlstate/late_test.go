@@ -25,7 +25,7 @@ func TestGivenUp(t *testing.T) {
 	type server struct{ direct, through, waits string }
 	for name, server := range map[string]server{
 		"postgres":  {pg, pg, pgWaits},
-		"pgbouncer": {behind, testenv.PgBouncer(t, behind).URL + "&default_query_exec_mode=exec", pgWaits},
+		"pgbouncer": {behind, testenv.PgBouncer(t, behind).URL, pgWaits},
 		"mariadb":   {maria, maria, myWaits},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,7 +37,7 @@ func TestConformancePgBouncer(t *testing.T) {
 	t.Parallel()
 	url := testenv.Postgres(t)
 	open(t, url) // migrated
-	statetest.Run(t, "postgres-pgbouncer", shared(testenv.PgBouncer(t, url).URL+"&default_query_exec_mode=exec"))
+	statetest.Run(t, "postgres-pgbouncer", shared(testenv.PgBouncer(t, url).URL))
 }
 
 func shared(url string) func(t *testing.T) state.Store {

@@ -24,7 +24,7 @@ func TestPostgres(t *testing.T) {
 
 func TestPgBouncer(t *testing.T) {
 	conform(t, "postgres-pgbouncer", func(t *testing.T) string {
-		return testenv.PgBouncer(t, testenv.Postgres(t)).URL + "&default_query_exec_mode=exec"
+		return testenv.PgBouncer(t, testenv.Postgres(t)).URL
 	})
 }
 
