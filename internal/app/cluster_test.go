@@ -108,6 +108,12 @@ func (w *world) kids() []string {
 	return kids
 }
 
+// keySetTag is the ETag of the merged key set.
+func (w *world) keySetTag() string {
+	w.t.Helper()
+	return w.want(w.do("GET", "/api/pkeys", "", nil), 200, "").header.Get("ETag")
+}
+
 // Every replica signs with a key of its own and accepts the tokens of all; the
 // multi-step exchanges go on at any of them; a token outlives its issuer.
 func TestCluster(t *testing.T) {
@@ -139,6 +145,9 @@ func TestCluster(t *testing.T) {
 			for _, w := range worlds[1:] {
 				if got, want := w.kids(), worlds[0].kids(); !slices.Equal(got, want) || len(got) != len(worlds) {
 					t.Errorf("key sets differ: %v and %v", got, want)
+				}
+				if got, want := w.keySetTag(), worlds[0].keySetTag(); got != want || got == "" {
+					t.Errorf("the same key set has the ETags %s and %s", got, want)
 				}
 			}
 

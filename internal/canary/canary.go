@@ -36,8 +36,8 @@ type Watcher struct {
 // A Result is what became of asking a watcher.
 type Result struct {
 	Name string
-	// Refused is how long after the token was taken back the question began that was
-	// the first to be refused.
+	// Refused is how long after the token was taken back the watcher had said for the
+	// first time that it refuses it: not before it did, and later by one question at most.
 	Refused time.Duration
 	Err     error // it never accepted the token, or not refused it within the bound
 }
@@ -78,7 +78,7 @@ func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) 
 }
 
 // until asks a watcher until he answers as wanted, and says how long after the
-// beginning that question began.
+// beginning that answer was there.
 func until(ctx context.Context, w Watcher, token string, want bool, within time.Duration) (time.Duration, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -87,11 +87,10 @@ func until(ctx context.Context, w Watcher, token string, want bool, within time.
 	defer tick.Stop()
 	last := errors.New("it was not asked")
 	for {
-		asked := time.Since(began)
 		accepts, err := w.Accepts(ctx, token)
 		switch {
 		case err == nil && accepts == want:
-			return asked, nil
+			return time.Since(began), nil
 		case err == nil:
 			last = fmt.Errorf("accepted is %v", accepts)
 		case ctx.Err() == nil:

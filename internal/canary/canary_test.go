@@ -32,19 +32,25 @@ func TestRun(t *testing.T) {
 			}}
 		}
 		silent := Watcher{"silent", func(context.Context, string) (bool, error) { return false, errors.New("no answer") }}
+		slow := watcher("slow", 0, 0)
+		answer := slow.Accepts
+		slow.Accepts = func(ctx context.Context, token string) (bool, error) {
+			time.Sleep(time.Minute / 100)
+			return answer(ctx, token)
+		}
 		results, err := Run(t.Context(), token, 5*time.Second, []Watcher{
-			watcher("at once", 0, 0), watcher("soon", time.Second, time.Second), watcher("never", 0, time.Hour), watcher("stranger", time.Hour, 0), silent,
+			watcher("at once", 0, 0), watcher("soon", time.Second, time.Second), watcher("never", 0, time.Hour), watcher("stranger", time.Hour, 0), silent, slow,
 		})
-		if err != nil || len(results) != 5 {
+		if err != nil || len(results) != 6 {
 			t.Fatalf("%+v, %v", results, err)
 		}
-		for i, want := range []string{"", "", "it does not refuse what was taken back: after 5s: accepted is true", "it does not accept a good token: after 10s: accepted is false", "it does not accept a good token: after 10s: no answer"} {
+		for i, want := range []string{"", "", "it does not refuse what was taken back: after 5s: accepted is true", "it does not accept a good token: after 10s: accepted is false", "it does not accept a good token: after 10s: no answer", ""} {
 			if got := results[i].Err; got == nil && want != "" || got != nil && got.Error() != want {
 				t.Errorf("%s: %v, want %q", results[i].Name, got, want)
 			}
 		}
-		if results[0].Refused != 0 || results[1].Refused != time.Second {
-			t.Errorf("refused after %v and %v", results[0].Refused, results[1].Refused)
+		if results[0].Refused != 0 || results[1].Refused != time.Second || results[5].Refused != time.Minute/100 {
+			t.Errorf("refused after %v, %v and %v", results[0].Refused, results[1].Refused, results[5].Refused)
 		}
 	})
 }

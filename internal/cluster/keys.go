@@ -60,11 +60,13 @@ func (c *Cluster) merge() {
 	local := c.local.Public()
 	keys := local.Keys()
 	maps.DeleteFunc(c.entries, func(_ string, e *entry) bool { return !now.Before(e.until) })
-	for _, e := range slices.SortedFunc(maps.Values(c.entries), byAge) {
-		if _, own := local.Key(e.key.ID); !own && !e.revoked {
+	for kid, e := range c.entries {
+		if _, own := local.Key(kid); !own && !e.revoked {
 			keys = append(keys, e.key)
 		}
 	}
+	// In the same order on every replica, so that they serve the same bytes.
+	slices.SortFunc(keys, func(a, b accesstoken.Key) int { return cmp.Compare(a.ID, b.ID) })
 	old := c.view.Load()
 	if old.set != nil && slices.EqualFunc(keys, old.set.Keys(), func(a, b accesstoken.Key) bool { return a.ID == b.ID }) {
 		c.view.Store(&view{local, old.set})
@@ -76,10 +78,6 @@ func (c *Cluster) merge() {
 	}
 	c.view.Store(&view{local, set})
 	c.metrics.keys.Set(float64(set.Len()))
-}
-
-func byAge(a, b *entry) int {
-	return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.key.ID, b.key.ID))
 }
 
 // takeIn adds a key that is vouched for, or takes over what is new about it, or
