@@ -28,8 +28,8 @@ import (
 // requestTime is how long a client waits for an answer, and answerTime how long
 // it tries in all.
 const (
-	requestTime = 4 * time.Second
-	answerTime  = 30 * time.Second
+	requestTime = 8 * time.Second
+	answerTime  = 60 * time.Second
 )
 
 // A client asks as somebody.
@@ -39,6 +39,16 @@ type client struct {
 	line string // to the load balancer
 	http *http.Client
 	rand *rand.Rand // for one goroutine
+	// insists: who is not answered because of the machine asks again. What such a one is
+	// answered, a test may take for what the cluster has to say.
+	insists bool
+}
+
+// tester is a client for a test that looks at each answer itself.
+func (w *world) tester(name string) *client {
+	c := w.client(name)
+	c.insists = true
+	return c
 }
 
 func (w *world) client(name string) *client {
@@ -48,6 +58,16 @@ func (w *world) client(name string) *client {
 // ask sends one request to a replica, or through the load balancer, and writes
 // down what came of it.
 func (c *client) ask(what string, to *replica, method, path, bearer string, in any, token *issued) (event, []byte, http.Header) {
+	for {
+		e, answer, header := c.once(what, to, method, path, bearer, in, token)
+		if !c.insists || e.status != 0 && e.status != 503 || !machine.disturbed(c.w.t.Context(), e) {
+			return e, answer, header
+		}
+	}
+}
+
+// once sends one request.
+func (c *client) once(what string, to *replica, method, path, bearer string, in any, token *issued) (event, []byte, http.Header) {
 	e := event{who: c.name, what: what, token: token, bound: staleness}
 	base := c.w.front(c.line)
 	if to != nil {

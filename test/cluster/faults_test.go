@@ -41,12 +41,11 @@ func TestFaults(t *testing.T) {
 // has the clock that it was given, as the cluster itself sees it.
 func (w *world) clocksDiffer() {
 	w.t.Helper()
-	me := w.client("clocks")
+	me := w.tester("clocks")
 	for _, r := range w.others() {
-		token := me.at(r)
 		var seen time.Duration
 		await(w.t, "the clock of "+r.name, func() bool {
-			_, answer, _ := me.ask("cluster", r, http.MethodGet, "/api/cluster", token.compact, nil, nil)
+			_, answer, _ := me.ask("cluster", r, http.MethodGet, "/api/cluster", me.at(r).compact, nil, nil)
 			var view struct {
 				Instance string
 				Replicas []struct {
@@ -251,7 +250,7 @@ func (d *director) isolateOne() {
 	known := d.keySet(r)
 	await(d.t, r.name+" to be asked about keys that it cannot know", func() bool {
 		return d.history.presented(r.name, from, known)
-	})
+	}, d.history.recent)
 	r.network(testenv.Fault{})
 	pause(d.t.Context(), poll)
 	r.awaitReady()
@@ -261,7 +260,7 @@ func (d *director) isolateOne() {
 
 // keySet is what a replica answers.
 func (d *director) keySet(r *replica) *accesstoken.KeySet {
-	e, answer, _ := d.client("director").ask("keys", r, http.MethodGet, "/api/pkeys", "", nil, nil)
+	e, answer, _ := d.tester("director").ask("keys", r, http.MethodGet, "/api/pkeys", "", nil, nil)
 	set, err := accesstoken.ParseKeySet(answer)
 	if err != nil {
 		d.t.Fatalf("%s: %v", e, err)

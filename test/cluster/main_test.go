@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
 		os.Exit(1)
 	}
+	go machine.watch()
 	began := time.Now()
 	code := m.Run()
 	if all() {

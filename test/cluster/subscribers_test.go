@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -22,9 +23,11 @@ const (
 	followers = 100
 	// soon is within what nearly all resource servers should refuse what was taken
 	// back, and attached within what each should follow another replica after its own
-	// was killed. With the race detector, where everything is slow, four times that.
+	// was killed. With the race detector, where everything is slow, four times that; and
+	// a busy machine is given slack times what a request takes that has to do nothing.
 	soon     = 250 * time.Millisecond
 	attached = time.Second
+	slack    = 3
 )
 
 func lenient(d time.Duration) time.Duration {
@@ -41,7 +44,7 @@ func TestAHundredResourceServersFollowACluster(t *testing.T) {
 	w := newWorld(t, plan{replicas: 3, maxAge: time.Second, tokens: 10 * time.Minute, keys: time.Hour})
 	w.balanceDirectly()
 	w.start(3)
-	me := w.client("test")
+	me := w.tester("test")
 	admin := me.at(w.replicas[0])
 	all := w.follow(admin)
 
@@ -50,22 +53,25 @@ func TestAHundredResourceServersFollowACluster(t *testing.T) {
 	for i := range first + second {
 		tokens = append(tokens, me.at(w.replicas[i%3]))
 	}
-	for _, f := range all {
+	for i, f := range all {
 		for _, token := range tokens {
-			if _, err := f.Verify(t.Context(), token.compact); err != nil {
-				t.Fatalf("a good token: %v", err)
-			}
+			f.awaitAccepted(t, fmt.Sprint("resource server ", i), token)
 		}
 	}
 
-	var took []time.Duration
+	// Of each revocation the p99, and of those the middle one: it is not moved by a few
+	// in which the machine did something else.
+	var took, slowest, bare []time.Duration
 	for i, token := range tokens[:first] {
+		bare = append(bare, share(w.roundTrips(all), .99))
 		me.takeBack(w.replicas[i%3], admin, token)
-		took = append(took, refused(t, all, token, time.Now())...)
+		one := refused(t, all, token, time.Now())
+		took, slowest = append(took, one...), append(slowest, share(one, .99))
 	}
-	t.Logf("%d revocations, %d resource servers, 3 replicas: refused after %s", first, followers, spread(took))
-	if p := share(took, .99); p > lenient(soon) {
-		t.Errorf("p99 is %v, want %v", p, lenient(soon))
+	idle := slack * share(bare, .5)
+	t.Logf("%d revocations, %d resource servers, 3 replicas: refused after %s; an empty request takes %s", first, followers, spread(took), spread(bare))
+	if p := share(slowest, .5); p > lenient(soon)+idle {
+		t.Errorf("p99 is %v, want %v", p, lenient(soon)+idle)
 	}
 
 	victim := w.mostFollowed(all)
@@ -87,8 +93,9 @@ func TestAHundredResourceServersFollowACluster(t *testing.T) {
 	took = w.reattach(all, victim, began)
 	revoking.Wait()
 	t.Logf("%s was killed, which %d of %d followed: at another replica after %s", victim.name, len(took), followers, spread(took))
-	if p := share(took, 1); p > lenient(attached) {
-		t.Errorf("the last one took %v, want %v", p, lenient(attached))
+	stood := machine.disturbed(t.Context(), event{at: began, until: time.Now()})
+	if p := share(took, 1); p > lenient(attached)+idle && !stood {
+		t.Errorf("the last one took %v, want %v", p, lenient(attached)+idle)
 	}
 
 	for _, token := range tokens {
@@ -99,10 +106,41 @@ func TestAHundredResourceServersFollowACluster(t *testing.T) {
 		if missing := f.missing(head); len(missing) > 0 {
 			t.Errorf("resource server %d was never told the entries %v of %d", i, missing, head)
 		}
-		if _, err := f.Verify(t.Context(), admin.compact); err != nil {
-			t.Errorf("resource server %d refuses a good token: %v", i, err)
-		}
+		f.awaitAccepted(t, fmt.Sprint("resource server ", i), admin)
 	}
+}
+
+// awaitAccepted waits until a good token is accepted; it is never called bad.
+func (f *follower) awaitAccepted(t *testing.T, name string, token *issued) {
+	t.Helper()
+	await(t, name+" to accept a good token", func() bool {
+		_, err := f.Verify(t.Context(), token.compact)
+		if err != nil && !errors.Is(err, verify.ErrStale) && !errors.Is(err, verify.ErrKeysUnavailable) {
+			t.Fatalf("%s refuses a good token: %v", name, err)
+		}
+		return err == nil
+	})
+}
+
+// roundTrips is what a request that has to do nothing takes, when all resource servers
+// make one at once.
+func (w *world) roundTrips(all []*follower) []time.Duration {
+	took := make([]time.Duration, len(all))
+	var asking sync.WaitGroup
+	for i, f := range all {
+		asking.Go(func() {
+			began := time.Now()
+			res, err := (&http.Client{Transport: f.Transport, Timeout: patience}).Get(w.balancer.URL + "/livez")
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			res.Body.Close()
+			took[i] = time.Since(began)
+		})
+	}
+	asking.Wait()
+	return took
 }
 
 // balanceDirectly has the load balancer reach the replicas without the links, which
@@ -145,9 +183,7 @@ func (w *world) follow(token *issued) []*follower {
 		all = append(all, f)
 	}
 	for _, f := range all {
-		if _, err := f.Verify(w.t.Context(), token.compact); err != nil {
-			w.t.Fatal(err)
-		}
+		f.awaitAccepted(w.t, "a resource server", token)
 		await(w.t, "a resource server to follow a stream", func() bool { return f.replica() != "" })
 	}
 	return all
@@ -248,9 +284,15 @@ func (w *world) reattach(all []*follower, dead *replica, began time.Time) []time
 
 // takeBack revokes a token at a replica.
 func (c *client) takeBack(at *replica, admin, token *issued) {
-	e, answer, _ := c.ask("revoke", at, http.MethodPost, "/api/revocations", admin.compact, map[string]string{"token": token.compact}, nil)
-	if e.status != 200 {
-		c.w.t.Errorf("%s\n%s", e, answer)
+	for deadline := time.Now().Add(patience); ; pause(c.w.t.Context(), 100*time.Millisecond) {
+		e, answer, _ := c.ask("revoke", at, http.MethodPost, "/api/revocations", admin.compact, map[string]string{"token": token.compact}, nil)
+		if e.own503() && time.Now().Before(deadline) {
+			continue // the database was too slow
+		}
+		if e.status != 200 {
+			c.w.t.Errorf("%s\n%s", e, answer)
+		}
+		return
 	}
 }
 
@@ -277,13 +319,16 @@ func refused(t *testing.T, all []*follower, token *issued, since time.Time) []ti
 			tick := time.NewTicker(10 * time.Millisecond)
 			defer tick.Stop()
 			for {
+				asked := time.Since(since)
 				_, err := f.Verify(t.Context(), token.compact)
 				took[i] = time.Since(since)
 				if errors.Is(err, verify.ErrRevoked) {
 					return
 				}
-				if err != nil || took[i] > verify.DefaultMaxStaleness {
-					t.Errorf("resource server %d, %v after a token was taken back: %v", i, took[i], err)
+				// Who has heard nothing for too long says so.
+				late := err == nil && asked > verify.DefaultMaxStaleness || asked > patience
+				if late || err != nil && !errors.Is(err, verify.ErrStale) {
+					t.Errorf("resource server %d, %v after a token was taken back: %v", i, asked, err)
 					return
 				}
 				<-tick.C

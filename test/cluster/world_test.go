@@ -53,7 +53,7 @@ type world struct {
 // newWorld prepares everything and starts no replica.
 func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
-	w := &world{t: t, plan: p, dir: t.TempDir(), history: &history{}, probe: newHTTPClient(2 * time.Second)}
+	w := &world{t: t, plan: p, dir: t.TempDir(), history: &history{}, probe: newHTTPClient(requestTime)}
 	switch {
 	case p.mariadb:
 		w.database = testenv.StartMariaDB(t)
@@ -77,7 +77,7 @@ func newWorld(t *testing.T, p plan) *world {
 			"DATABASE_URL=" + through(t, w.database.URL, r.database.Addr),
 			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET=" + secret,
 			"WATCHWORD_SERVER_PUBLIC_URL=" + issuer,
-			"WATCHWORD_SERVER_DRAIN_DELAY=1s",
+			"WATCHWORD_SERVER_DRAIN_DELAY=3s", // six times as long as the load balancer needs
 			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.0/8",
 			"WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_PASSWORD_ITERATIONS=1",
 			"ADMIN_GUI_USERNAME=" + adminName, "ADMIN_GUI_PASSWORD=" + adminPassword,

@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// machine is what the tests know of the machine that they run on.
+var machine = &witness{}
+
+const (
+	// portion is the processor time that the witness takes now and then, and starvation
+	// how long that may take before one cannot say of a request that was not answered in
+	// time whose fault it was: a process gets a twentieth of a processor then, or the
+	// machine stood still.
+	portion    = 50 * time.Millisecond
+	starvation = 20 * portion
+	between    = 2 * time.Second
+)
+
+// A witness tells what is a replica's fault from what is the machine's. It is none of
+// those who are tested, and knows nothing of them.
+type witness struct {
+	mu     sync.Mutex
+	found  []*trouble
+	judged time.Time // up to then
+}
+
+// watch looks all the time.
+func (w *witness) watch() {
+	runtime.LockOSThread() // whose time is measured
+	for {
+		began := time.Now()
+		time.Sleep(between)
+		for spent := threadTime(); threadTime()-spent < portion; {
+		}
+		w.note(began, time.Now())
+	}
+}
+
+// note takes down one look. Afterwards it takes as long again, and a little, until
+// timers, health checks and what has queued up are in order.
+func (w *witness) note(began, ended time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if lost := ended.Sub(began) - between; lost > starvation {
+		w.found = append(w.found, &trouble{kind: starved, from: began, to: ended.Add(lost + between)})
+	}
+	w.judged = ended
+}
+
+// threadTime is the processor time that this thread has had.
+func threadTime() time.Duration {
+	const thread = 1 // RUSAGE_THREAD
+	var r syscall.Rusage
+	_ = syscall.Getrusage(thread, &r) // fails for a wrong argument alone
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// awaitJudged waits until the witness has looked at that moment.
+func (w *witness) awaitJudged(ctx context.Context, moment time.Time) {
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		done := w.judged.After(moment)
+		w.mu.Unlock()
+		if done {
+			return
+		}
+		pause(ctx, between/20)
+	}
+}
+
+// excuses says whether a request, which lies before what was looked at, may have failed
+// because of the machine.
+func (w *witness) excuses(e event) bool {
+	return slices.ContainsFunc(w.troubles(), func(t *trouble) bool { return t.excuses(e) })
+}
+
+func (w *witness) troubles() []*trouble {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.found)
+}
+
+func (w *witness) times() int { return len(w.troubles()) }
+
+// disturbed is excuses once that can be told.
+func (w *witness) disturbed(ctx context.Context, e event) bool {
+	w.awaitJudged(ctx, e.until)
+	return w.excuses(e)
+}
