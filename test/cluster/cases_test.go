@@ -194,7 +194,7 @@ func TestJoiningReplicaAnswers(t *testing.T) {
 	r.kill()
 	w.lastBeatIsAhead(r)
 	r.launch()
-	me := w.tester("me")
+	me := w.client("me") // who takes the first answer that he gets
 	var first event
 	await(t, "the first answer", func() bool {
 		first, _, _ = me.ask("login", r, http.MethodPost, "/api/login", "", map[string]string{"username": adminName, "password": adminPassword}, nil)
@@ -204,10 +204,17 @@ func TestJoiningReplicaAnswers(t *testing.T) {
 		t.Errorf("the first answer: %s", first)
 	}
 	for path, want := range map[string]int{"/livez": 200, "/readyz": 503} {
-		if e, answer, _ := me.ask("probe", r, http.MethodGet, path, "", nil, nil); e.status != want {
+		var e event
+		var answer []byte
+		await(t, "an answer to "+path, func() bool {
+			e, answer, _ = me.ask("probe", r, http.MethodGet, path, "", nil, nil)
+			return e.status != 0
+		}, r.tail)
+		if ready := e.status == 200 && e.until.Sub(first.at) > 5*time.Second; e.status != want && !ready { // it waits for 7 s
 			t.Errorf("%s %s", e, answer)
 		}
 	}
+	me = w.tester("me")
 	r.awaitReady()
 	me.accepted(me.at(r), w.replicas...)
 }

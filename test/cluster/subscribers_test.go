@@ -27,7 +27,7 @@ const (
 	// a busy machine is given slack times what a request takes that has to do nothing.
 	soon     = 250 * time.Millisecond
 	attached = time.Second
-	slack    = 10
+	slack    = 3
 )
 
 func lenient(d time.Duration) time.Duration {
