@@ -1,8 +1,10 @@
 package app
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"slices"
@@ -478,6 +480,26 @@ func TestAnswersAgreeOnTimes(t *testing.T) {
 		changed := decode[times](t, w.want(w.do("PATCH", path+"/"+made.ID, token, bodies[1]), 200, ""))
 		if got := decode[times](t, w.do("GET", path+"/"+made.ID, token, nil)); got != changed {
 			t.Errorf("PATCH %s: %+v, later %+v", path, changed, got)
+		}
+	}
+}
+
+// Who asks whether to send a body that is too large is told so, and not to go on.
+func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for _, path := range []string{"/api/login", "/api/renew", "/api/revocations", "/api/groups"} {
+		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(time.Minute)) // fails only on a closed one
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+			path, token, httpapi.MaxBody+1)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 413 ") {
+			t.Errorf("%s: %q, %v", path, line, err)
 		}
 	}
 }

@@ -33,6 +33,9 @@ var (
 // can have its visitors post a login as text/plain, but no cookie is set by it and,
 // without CORS, the page cannot read the answer.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	if r.ContentLength > MaxBody { // who waits for 100 Continue need not send it
+		return errTooLarge
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {

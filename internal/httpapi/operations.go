@@ -111,6 +111,7 @@ func register[I, O any](o *Operations, op huma.Operation, f func(context.Context
 	op.Security = []map[string][]string{{"bearer": {}}}
 	op.Middlewares = huma.Middlewares{o.authenticate}
 	if op.Method == http.MethodPost || op.Method == http.MethodPatch { // it has a body
+		op.Middlewares = append(op.Middlewares, refuseTooLarge)
 		op.Responses = map[string]*huma.Response{
 			"415":     {Description: "The body is of a type that is not read: unsupported_media_type"},
 			"default": {Description: "Error"}, // huma adds it only where no other error is described
@@ -143,6 +144,16 @@ func (o *Operations) authenticate(ctx huma.Context, next func(huma.Context)) {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	next(huma.WithValue(ctx, callerKey{}, &request{caller{token, o.proxies.client(r)}, w}))
+}
+
+// refuseTooLarge is what readJSON does with a body that says how large it is.
+func refuseTooLarge(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	if r.ContentLength > MaxBody {
+		WriteProblem(w, r, errTooLarge)
+		return
+	}
+	next(ctx)
 }
 
 // A failure is an error as huma wants it: body, status and headers.
