@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -502,4 +503,24 @@ func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
 			t.Errorf("%s: %q, %v", path, line, err)
 		}
 	}
+}
+
+// Every error is a problem, also for what net/http would answer with a page.
+func TestUncleanPaths(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, path := range []string{"//api/pkeys", "/api//pkeys", "/api/./pkeys", "/api/x/../pkeys", "/api/pkeys/.", "/.."} {
+		r := w.request("GET", "/", "", nil)
+		r.URL.Path = path
+		resp, err := http.DefaultTransport.RoundTrip(r) // follows nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		w.want(answer{resp.StatusCode, resp.Header, body}, 404, "no_such_path")
+		if kind := resp.Header.Get("Content-Type"); err != nil || kind != "application/problem+json" {
+			t.Errorf("%s: %s, %v", path, kind, err)
+		}
+	}
+	w.want(w.do("GET", "/api/users/a%2F%2Fb", w.login("admin").AccessToken, nil), 404, "user_not_found")
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -55,7 +56,7 @@ func New(c Config) (http.Handler, error) {
 		_, _ = w.Write(document) // the client is gone: there is nobody to tell
 	})
 	mux.HandleFunc("/", unrouted(mux))
-	return newObserver(c.Metrics, c.Logger).wrap(secured(mux)), nil
+	return newObserver(c.Metrics, c.Logger).wrap(secured(cleanPaths(mux))), nil
 }
 
 var (
@@ -84,6 +85,20 @@ func unrouted(mux *http.ServeMux) http.HandlerFunc {
 		body.Status, body.Title = http.StatusMethodNotAllowed, http.StatusText(http.StatusMethodNotAllowed)
 		writeProblem(w, body)
 	}
+}
+
+// cleanPaths refuses a path that has "//", "." or ".." in it, which http.ServeMux would
+// redirect, with a page.
+func cleanPaths(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got := r.URL.EscapedPath()
+		if clean := path.Clean(got); got != clean && got != clean+"/" {
+			r.Pattern = "/" // as of all that is not there
+			WriteProblem(w, r, errNoRoute)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // secured sets what every answer carries: nothing here is a page, may be framed,
