@@ -427,7 +427,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 	slices.Sort(described)
 	for _, want := range []string{
-		"POST /api/login", "POST /api/renew", "POST /api/logout", "POST /auth/logout", "GET /api/verify", "GET /api/pkeys",
+		"POST /api/login", "POST /api/renew", "POST /api/logout", "POST /auth/logout", "GET /api/verify", "HEAD /api/verify", "POST /api/verify",
+		"PUT /api/verify", "PATCH /api/verify", "DELETE /api/verify", "OPTIONS /api/verify", "TRACE /api/verify", "GET /api/pkeys",
 		"GET /.well-known/jwks.json", "GET /api/revocations", "POST /api/revocations",
 		"GET /api/users", "POST /api/users", "GET /api/users/{id}", "PATCH /api/users/{id}", "DELETE /api/users/{id}",
 		"GET /api/groups", "POST /api/groups", "GET /api/groups/{id}", "PATCH /api/groups/{id}", "DELETE /api/groups/{id}",
@@ -485,26 +486,6 @@ func TestAnswersAgreeOnTimes(t *testing.T) {
 	}
 }
 
-// Who asks whether to send a body that is too large is told so, and not to go on.
-func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
-	w := newWorld(t, nil)
-	token := w.login("admin").AccessToken
-	for _, path := range []string{"/api/login", "/api/renew", "/api/revocations", "/api/groups"} {
-		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(time.Minute)) // fails only on a closed one
-		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
-			path, token, httpapi.MaxBody+1)
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 413 ") {
-			t.Errorf("%s: %q, %v", path, line, err)
-		}
-	}
-}
-
 // Every error is a problem, also for what net/http would answer with a page.
 func TestUncleanPaths(t *testing.T) {
 	w := newWorld(t, nil)
@@ -523,4 +504,24 @@ func TestUncleanPaths(t *testing.T) {
 		}
 	}
 	w.want(w.do("GET", "/api/users/a%2F%2Fb", w.login("admin").AccessToken, nil), 404, "user_not_found")
+}
+
+// Who asks whether to send a body that is too large is told so, and not to go on.
+func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for _, path := range []string{"/api/login", "/api/renew", "/api/revocations", "/api/groups"} {
+		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(time.Minute)) // fails only on a closed one
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+			path, token, httpapi.MaxBody+1)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 413 ") {
+			t.Errorf("%s: %q, %v", path, line, err)
+		}
+	}
 }

@@ -448,19 +448,7 @@ func TestTooManyClaimsForAToken(t *testing.T) {
 	w := newWorld(t, nil)
 	w.user("tester", "log=r")
 	grant := w.login("tester")
-	group, err := w.node.parts.Store.GroupByName(t.Context(), "of tester")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Past the directory, which refuses most of this but cannot refuse all.
-	var claims []string
-	for i := range 80 {
-		one := store.Claim{ID: fmt.Sprint("claim ", i), Name: fmt.Sprint(i), NameKey: fmt.Sprint(i), ShortName: fmt.Sprint("c", i), Value: strings.Repeat("v", 100)}
-		if err := errors.Join(w.node.parts.Store.CreateClaim(t.Context(), one), w.node.parts.Store.AddClaim(t.Context(), group.ID, one.ID)); err != nil {
-			t.Fatal(err)
-		}
-		claims = append(claims, one.ID)
-	}
+	claims := w.overload("tester")
 	for range 3 {
 		w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: password}), 403, "claims_too_large")
 		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 403, "claims_too_large")
@@ -475,4 +463,23 @@ func TestTooManyClaimsForAToken(t *testing.T) {
 		}
 	}
 	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 200, "")
+}
+
+// overload gives a user more claims than a token has room for, and returns their ids.
+func (w *world) overload(user string) (claims []string) {
+	w.t.Helper()
+	ctx, s := w.t.Context(), w.node.parts.Store
+	group, err := s.GroupByName(ctx, "of "+user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	// Past the directory, which refuses most of this but cannot refuse all.
+	for i := range 80 {
+		one := store.Claim{ID: fmt.Sprint("claim ", i), Name: fmt.Sprint(i), NameKey: fmt.Sprint(i), ShortName: fmt.Sprint("c", i), Value: strings.Repeat("v", 100)}
+		if err := errors.Join(s.CreateClaim(ctx, one), s.AddClaim(ctx, group.ID, one.ID)); err != nil {
+			w.t.Fatal(err)
+		}
+		claims = append(claims, one.ID)
+	}
+	return claims
 }

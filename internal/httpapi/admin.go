@@ -22,9 +22,14 @@ func (a *Admin) Register(o *Operations) {
 	a.registerClaims(o)
 }
 
-// endpoint names an operation; the tag is the resource.
-func endpoint(method, path, tag, id, summary string) huma.Operation {
+// endpoint names an operation; the tag is the resource. The errors are those that it
+// has beside the usual ones.
+func endpoint(method, path, tag, id, summary string, errors ...int) huma.Operation {
 	op := huma.Operation{OperationID: id, Method: method, Path: path, Tags: []string{tag}, Summary: summary}
+	op.Errors = append(errors, http.StatusForbidden)
+	if method != http.MethodGet {
+		op.Errors = append(op.Errors, http.StatusConflict)
+	}
 	switch method {
 	case http.MethodPost:
 		op.DefaultStatus = http.StatusCreated
@@ -123,7 +128,7 @@ func (a *Admin) registerUsers(o *Operations) {
 			l, err := a.Directory.Users(ctx, c.actor(), in.page())
 			return answerWith(userList, l, err)
 		})
-	register(o, endpoint(http.MethodPost, path, "users", "create-user", "Make a user"),
+	register(o, endpoint(http.MethodPost, path, "users", "create-user", "Make a user", http.StatusNotFound),
 		func(ctx context.Context, c caller, in *struct{ Body NewUser }) (*output[User], error) {
 			u, err := a.Directory.CreateUser(ctx, c.actor(), directory.NewUser{
 				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email,
@@ -209,7 +214,7 @@ func (a *Admin) registerGroups(o *Operations) {
 			l, err := a.Directory.Groups(ctx, c.actor(), in.page())
 			return answerWith(groupList, l, err)
 		})
-	register(o, endpoint(http.MethodPost, path, "groups", "create-group", "Make a group"),
+	register(o, endpoint(http.MethodPost, path, "groups", "create-group", "Make a group", http.StatusNotFound),
 		func(ctx context.Context, c caller, in *struct{ Body NewGroup }) (*output[Group], error) {
 			g, err := a.Directory.CreateGroup(ctx, c.actor(), directory.NewGroup{Name: in.Body.Name, Claims: in.Body.Claims})
 			return answerWith(groupView, g, err)

@@ -77,6 +77,7 @@ func (c *Cluster) Register(o *Operations) {
 	register(o, huma.Operation{
 		OperationID: "cluster", Method: http.MethodGet, Path: "/api/cluster", Tags: []string{"cluster"},
 		Summary: "The replicas, their keys, and what they have seen of each other",
+		Errors:  []int{http.StatusForbidden, http.StatusNotFound},
 	}, c.get)
 }
 

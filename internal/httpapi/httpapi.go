@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -120,22 +121,33 @@ var (
 // describeRoutes adds the endpoints with handlers of their own to the description.
 func describeRoutes(o *Operations) {
 	const jsonType, noBody = "application/json", ""
-	open := func(method, path, tag, id, summary string) huma.Operation {
-		op := endpoint(method, path, tag, id, summary)
-		op.DefaultStatus = 0
-		return op
+	open := func(method, path, tag, id, summary string, errors ...int) huma.Operation {
+		return huma.Operation{
+			OperationID: id, Method: method, Path: path, Tags: []string{tag}, Summary: summary,
+			Errors: slices.Concat(ourErrors, errors),
+		}
 	}
 	bearer := func(op huma.Operation) huma.Operation {
 		op.Security = []map[string][]string{{"bearer": {}}}
+		op.Errors = append(op.Errors, bearerErrors...)
 		return op
 	}
-	o.describe(open(http.MethodPost, "/api/login", "tokens", "login", "Log in by password"), LoginRequest{}, http.StatusOK, Grant{}, jsonType)
-	o.describe(open(http.MethodPost, "/api/renew", "tokens", "renew", "Spend a refresh token for a new pair"), RenewRequest{}, http.StatusOK, Grant{}, jsonType)
+	o.describe(open(http.MethodPost, "/api/login", "tokens", "login", "Log in by password", http.StatusUnauthorized, http.StatusForbidden), LoginRequest{}, http.StatusOK, Grant{}, jsonType)
+	o.describe(open(http.MethodPost, "/api/renew", "tokens", "renew", "Spend a refresh token for a new pair",
+		http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests), RenewRequest{}, http.StatusOK, Grant{}, jsonType)
 	o.describe(bearer(open(http.MethodPost, "/api/logout", "tokens", "logout", "End the session and take back its tokens")), nil, http.StatusNoContent, nil, noBody)
 	o.describe(bearer(open(http.MethodPost, "/auth/logout", "tokens", "auth-logout", "The same as /api/logout")), nil, http.StatusNoContent, nil, noBody)
-	o.describe(bearer(open(http.MethodGet, "/api/verify", "tokens", "verify", "The claims of a valid token, in the body and as X-Auth-* headers; any method, for forward-auth")), nil, http.StatusOK, map[string]any{}, jsonType)
-	o.describe(bearer(open(http.MethodPost, "/api/revocations", "revocations", "revoke", "Take back a token, a session, a user's tokens or a signing key")), RevocationRequest{}, http.StatusOK, Revocation{}, jsonType)
-	feed := open(http.MethodGet, "/api/revocations", "revocations", "revocations", "The feed of revocations: a page as JSON, or text/event-stream")
+	for _, method := range openAPIMethods {
+		id := "verify"
+		if method != http.MethodGet {
+			id += "-" + strings.ToLower(method)
+		}
+		o.describe(bearer(open(method, "/api/verify", "tokens", id, "The claims of a valid token, in the body and as X-Auth-* headers; any method, for forward-auth")), nil, http.StatusOK, map[string]any{}, jsonType)
+	}
+	o.describe(bearer(open(http.MethodPost, "/api/revocations", "revocations", "revoke", "Take back a token, a session, a user's tokens or a signing key",
+		http.StatusForbidden, http.StatusNotFound)), RevocationRequest{}, http.StatusOK, Revocation{}, jsonType)
+	feed := open(http.MethodGet, "/api/revocations", "revocations", "revocations", "The feed of revocations: a page as JSON, or text/event-stream",
+		http.StatusBadRequest, http.StatusForbidden)
 	feed.Parameters = []*huma.Param{
 		{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: between(0, math.MaxInt64)},
 		{Name: "limit", In: "query", Description: "how many entries a page has", Schema: between(1, feedMaxPage)},
@@ -145,23 +157,33 @@ func describeRoutes(o *Operations) {
 	}
 	page := o.describe(feed, nil, http.StatusOK, revoked.Page{}, jsonType)["200"]
 	page.Content["text/event-stream"] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Description: "events snapshot or resume, revocation, head"}}
-	keys := open(http.MethodGet, "/api/pkeys", "keys", "public-keys", "The merged key set of all replicas (RFC 7517)")
-	unchanged := &huma.Param{Name: "If-None-Match", In: "header", Description: "the ETag of the set that is known", Schema: &huma.Schema{Type: "string"}}
-	keys.Parameters = []*huma.Param{
-		{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
-		unchanged, nonceHeader,
+	for _, keys := range []huma.Operation{
+		open(http.MethodGet, "/api/pkeys", "keys", "public-keys", "The merged key set of all replicas (RFC 7517)", http.StatusBadRequest, http.StatusForbidden),
+		open(http.MethodGet, "/.well-known/jwks.json", "keys", "jwks", "The same as /api/pkeys", http.StatusBadRequest, http.StatusForbidden),
+	} {
+		keys.Parameters = []*huma.Param{
+			{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
+			{Name: "If-None-Match", In: "header", Description: "the ETag of the set that is known", Schema: &huma.Schema{Type: "string"}},
+			nonceHeader,
+		}
+		o.describe(keys, nil, http.StatusOK, JWKS{}, keySetType)["304"] = o.response(http.StatusNotModified, nil, noBody)
 	}
-	o.describe(keys, nil, http.StatusOK, JWKS{}, keySetType)["304"] = o.response(http.StatusNotModified, nil, noBody)
-	wellKnown := open(http.MethodGet, "/.well-known/jwks.json", "keys", "jwks", "The same as /api/pkeys")
-	wellKnown.Parameters = []*huma.Param{unchanged}
-	o.describe(wellKnown, nil, http.StatusOK, JWKS{}, keySetType)["304"] = o.response(http.StatusNotModified, nil, noBody)
 	o.describe(open(http.MethodGet, "/health", "probes", "health", "Whether every storage backend answers"), nil, http.StatusOK, HealthReport{}, jsonType)["503"] =
 		o.response(http.StatusServiceUnavailable, HealthReport{}, jsonType)
-	o.describe(open(http.MethodGet, "/livez", "probes", "livez", "Whether the process is alive"), nil, http.StatusOK, Liveness{}, jsonType)
-	o.describe(open(http.MethodGet, "/readyz", "probes", "readyz", "Whether this replica may take traffic"), nil, http.StatusOK, Readiness{}, jsonType)["503"] =
+	// These two are answered while the node starts, too.
+	live := open(http.MethodGet, "/livez", "probes", "livez", "Whether the process is alive")
+	ready := open(http.MethodGet, "/readyz", "probes", "readyz", "Whether this replica may take traffic")
+	live.Errors, ready.Errors = []int{http.StatusInternalServerError}, []int{http.StatusInternalServerError}
+	o.describe(live, nil, http.StatusOK, Liveness{}, jsonType)
+	o.describe(ready, nil, http.StatusOK, Readiness{}, jsonType)["503"] =
 		o.response(http.StatusServiceUnavailable, Readiness{}, jsonType)
 	o.describe(open(http.MethodGet, "/metrics", "probes", "metrics", "Prometheus metrics"), nil, http.StatusOK, nil, "text/plain")
 	o.describe(open(http.MethodGet, "/openapi.json", "probes", "openapi", "This document"), nil, http.StatusOK, map[string]any{}, jsonType)
+}
+
+// openAPIMethods are those that OpenAPI 3.1 can describe.
+var openAPIMethods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace,
 }
 
 // nonceHeader is what a peer asks with (package cluster).

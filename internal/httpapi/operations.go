@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -110,12 +112,14 @@ func register[I, O any](o *Operations, op huma.Operation, f func(context.Context
 	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body of this size, too
 	op.Security = []map[string][]string{{"bearer": {}}}
 	op.Middlewares = huma.Middlewares{o.authenticate}
+	// 422 is for an unknown parameter, too.
+	op.Errors = append(op.Errors, slices.Concat(ourErrors, bearerErrors, []int{http.StatusUnprocessableEntity})...)
 	if op.Method == http.MethodPost || op.Method == http.MethodPatch { // it has a body
 		op.Middlewares = append(op.Middlewares, refuseTooLarge)
-		op.Responses = map[string]*huma.Response{
-			"415":     {Description: "The body is of a type that is not read: unsupported_media_type"},
-			"default": {Description: "Error"}, // huma adds it only where no other error is described
-		}
+		op.Errors = append(append(op.Errors, bodyErrors...), http.StatusUnsupportedMediaType)
+	}
+	if strings.Contains(op.Path, "{") {
+		op.Errors = append(op.Errors, http.StatusNotFound)
 	}
 	huma.Register(o.api, op, func(ctx context.Context, in *I) (*O, error) {
 		who := ctx.Value(callerKey{}).(*request)
@@ -167,6 +171,13 @@ func (f *failure) GetStatus() int              { return f.Status }
 func (f *failure) GetHeaders() http.Header     { return f.header }
 func (f *failure) ContentType(_ string) string { return "application/problem+json" }
 
+// The errors that operations have in common.
+var (
+	ourErrors    = []int{http.StatusInternalServerError, http.StatusServiceUnavailable} // 503: also while the node starts
+	bearerErrors = []int{http.StatusBadRequest, http.StatusUnauthorized}                // of authenticate
+	bodyErrors   = []int{http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity}
+)
+
 // describe adds an endpoint that has a handler of its own to the description.
 // in and out are values of the bodies' types, nil where there is none. To the
 // answers that it returns others may be added.
@@ -176,11 +187,9 @@ func (o *Operations) describe(op huma.Operation, in any, status int, out any, co
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemas.Schema(reflect.TypeOf(in), true, "")},
 		}}
+		op.Errors = append(op.Errors, bodyErrors...)
 	}
-	op.Responses = map[string]*huma.Response{
-		fmt.Sprint(status): o.response(status, out, contentType),
-		"default":          {Description: "Error", Content: problemContent},
-	}
+	op.Responses = map[string]*huma.Response{fmt.Sprint(status): o.response(status, out, contentType)}
 	o.api.OpenAPI().AddOperation(&op)
 	return op.Responses
 }
@@ -198,25 +207,38 @@ func (o *Operations) response(status int, out any, contentType string) *huma.Res
 	return r
 }
 
-var problemContent = map[string]*huma.MediaType{
-	"application/problem+json": {Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}},
+// describeErrors adds the errors that an operation answers. Those that huma
+// describes by its own type are described by ours, which is what is sent.
+func describeErrors(op *huma.Operation) {
+	for _, status := range op.Errors {
+		code := fmt.Sprint(status)
+		if op.Responses[code] == nil {
+			op.Responses[code] = &huma.Response{Description: http.StatusText(status)}
+		}
+		if op.Responses[code].Content == nil {
+			op.Responses[code].Content = map[string]*huma.MediaType{}
+		}
+		op.Responses[code].Content["application/problem+json"] = &huma.MediaType{Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}}
+	}
+	for code, name := range errorHeaders {
+		if response := op.Responses[code]; response != nil {
+			response.Headers = map[string]*huma.Header{name: {Schema: &huma.Schema{Type: "string"}}}
+		}
+	}
 }
 
-// document renders the description. Errors that huma describes by its own type
-// are described by ours, which is what is sent.
+// errorHeaders come with every error of the status.
+var errorHeaders = map[string]string{"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+
+// document renders the description.
 func (o *Operations) document() ([]byte, error) {
 	doc := o.api.OpenAPI()
 	schemas := doc.Components.Schemas
 	schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	for _, item := range doc.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Patch, item.Put, item.Delete} {
-			if op == nil {
-				continue
-			}
-			for code, response := range op.Responses {
-				if response.Content["application/json"] == nil && code >= "400" { // "default" too
-					response.Content = problemContent
-				}
+		for _, op := range []*huma.Operation{item.Get, item.Head, item.Post, item.Put, item.Patch, item.Delete, item.Options, item.Trace} {
+			if op != nil {
+				describeErrors(op)
 			}
 		}
 	}

@@ -76,11 +76,12 @@ func (s *Sessions) Register(o *Operations) {
 	}, s.endOthers)
 	register(o, huma.Operation{
 		OperationID: "list-user-sessions", Method: http.MethodGet, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
-		Summary: "Where a user is signed in",
+		Summary: "Where a user is signed in", Errors: []int{http.StatusForbidden},
 	}, s.listOf)
 	register(o, huma.Operation{
 		OperationID: "end-user-sessions", Method: http.MethodDelete, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
 		Summary: "End all sessions of a user and take back all its tokens", DefaultStatus: http.StatusNoContent,
+		Errors: []int{http.StatusForbidden},
 	}, s.endAllOf)
 }
 
