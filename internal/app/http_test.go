@@ -525,3 +525,21 @@ func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong with a request to take something back is said once, and of its form first.
+func TestWhatIsWrongWithARevocation(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for body, want := range map[string]string{
+		`{"user":"admin","issued_before":"yesterday"}`: "issued_before must be seconds since 1970 or a time by RFC 3339, and after 1970",
+		`{"user":"admin","issued_before":-1}`:          "issued_before must be a moment after 1970",
+		`{"jti":"x","issued_before":5}`:                "issued_before goes with user alone; leave it out, or name a user",
+		`{"session_id":"x","issued_before":5}`:         "issued_before goes with user alone; leave it out, or name a user",
+		`{"jti":"x"}`:                                  "nothing has such an id; give it as it stands in the token",
+	} {
+		a := w.want(w.do("POST", "/api/revocations", token, body), 422, "invalid_request")
+		if got := decode[httpapi.Problem](t, a).Detail; got != want {
+			t.Errorf("%s: %q, want %q", body, got, want)
+		}
+	}
+}

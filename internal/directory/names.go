@@ -145,16 +145,21 @@ func preparePassword(s string) (string, error) {
 	return "", problem.New(problem.Invalid, "invalid_password", "a password has at most %d bytes of UTF-8 text and no control characters", MaxPassword)
 }
 
+var errPasswordTooShort = problem.New(problem.Invalid, "password_too_short", "a password has at least %d characters", MinPassword)
+
 // newPassword is preparePassword for a password that somebody chooses now. It
 // asks for length and for nothing else: rules of composition make passwords worse
 // (NIST SP 800-63B, appendix A).
 func newPassword(s string) (string, error) {
+	if s == "" { // which is no OpaqueString
+		return "", errPasswordTooShort
+	}
 	prepared, err := preparePassword(s)
 	if err != nil {
 		return "", err
 	}
 	if utf8.RuneCountInString(prepared) < MinPassword {
-		return "", problem.New(problem.Invalid, "password_too_short", "a password has at least %d characters", MinPassword)
+		return "", errPasswordTooShort
 	}
 	return prepared, nil
 }

@@ -73,7 +73,7 @@ func TestPasswordsAreJudgedByLengthAlone(t *testing.T) {
 		"𝓅𝒶𝓈𝓈𝓌𝑜𝓇𝒹":                         "",
 		"1234567":                          "password_too_short",
 		"äöüäöüä":                          "password_too_short", // 14 bytes, 7 characters
-		"":                                 "invalid_password",
+		"":                                 "password_too_short",
 		"pass\x00word":                     "invalid_password",
 		"pass\nword":                       "invalid_password",
 		"password\xff":                     "invalid_password",

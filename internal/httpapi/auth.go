@@ -238,6 +238,12 @@ func (in RevocationRequest) target() (login.Target, error) {
 		return login.Target{}, problem.New(problem.Invalid, "invalid_request", "name exactly one of jti, token, session_id, user and kid")
 	}
 	target := login.Target{TokenID: in.TokenID, Token: in.Token, SessionID: in.SessionID, User: in.User, KeyID: in.KeyID}
+	if in.IssuedBefore != nil {
+		if in.User == "" {
+			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "issued_before goes with user alone; leave it out, or name a user")
+		}
+		target.IssuedBefore = time.Time(*in.IssuedBefore)
+	}
 	// What is taken back by its id alone need not exist any more, so its form is all
 	// that can be checked; and it has to be: the log goes by the digest of the id, so
 	// that another spelling would be answered with success and take nothing back.
@@ -250,12 +256,6 @@ func (in RevocationRequest) target() (login.Target, error) {
 			return login.Target{}, errNoSuchID
 		}
 		target.SessionID = id.String()
-	}
-	if in.IssuedBefore != nil {
-		if in.User == "" {
-			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "issued_before goes with user")
-		}
-		target.IssuedBefore = time.Time(*in.IssuedBefore)
 	}
 	return target, nil
 }

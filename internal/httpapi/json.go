@@ -57,6 +57,9 @@ func decodeStrict(body []byte, v any) error {
 		return e
 	}
 	if err := unmarshal(body, v); err != nil {
+		if e, ok := errors.AsType[*problem.Error](err); ok { // of a type of ours, which knows better
+			return e
+		}
 		e := problem.New(problem.Invalid, "invalid_request", "the body does not fit").Because(err)
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			e.Detail = "the body must be one JSON object"
