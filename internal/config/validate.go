@@ -34,7 +34,7 @@ func (c *Config) Validate() error {
 		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
 			v.problem("storage.key", "%v", err)
 		}
-	} else if c.KeysIn() == "database" && !c.Database.IsSQLite() {
+	} else if c.KeysIn() == "database" && c.Database.isServer() {
 		v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
 	}
 	for i, key := range c.Storage.PreviousKeys {
@@ -207,6 +207,12 @@ func parseNetwork(text string) (netip.Prefix, error) {
 // IsSQLite says whether the database is a file of this machine.
 func (d *Database) IsSQLite() bool { return strings.HasPrefix(d.URL, "sqlite:") }
 
+// isServer says whether the URL names a database on the network.
+func (d *Database) isServer() bool {
+	scheme, _, _ := strings.Cut(d.URL, ":")
+	return scheme == "postgres" || scheme == "postgresql" || scheme == "mysql"
+}
+
 func (d *Database) validate(v *validator) {
 	const forms = "it begins with sqlite:, postgres:// or mysql://"
 	scheme, rest, found := strings.Cut(d.URL, ":")
@@ -219,7 +225,7 @@ func (d *Database) validate(v *validator) {
 		} else if strings.Contains(rest, ":memory:") {
 			v.problem("database.url", "a database in memory forgets every user; name a file, such as sqlite:data/watchword.db")
 		}
-	case scheme == "postgres" || scheme == "postgresql" || scheme == "mysql":
+	case d.isServer():
 		if err := checkDatabaseURL(d.URL); err != nil {
 			v.problem("database.url", "%v", err)
 		}

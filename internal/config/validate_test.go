@@ -38,7 +38,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"a session for ever", "sessions: {ttl: 87601h}",
 			"sessions.ttl: it is longer than ten years (87600h); make it shorter"},
 		{"no database", "{database: {url: ''}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
-		{"unknown database", "{database: {url: 'oracle://h/db'}, tokens: {keys: memory}}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
+		{"unknown database", "database: {url: 'oracle://h/db'}", "database.url: it begins with sqlite:, postgres:// or mysql://"},
 		{"SQLite without a file", "database: {url: 'sqlite:'}",
 			"database.url: sqlite: is followed by the name of a file, such as sqlite:data/watchword.db"},
 		{"SQLite in memory", "database: {url: 'sqlite::memory:'}",
