@@ -3,18 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/canary"
 	"github.com/watchword-auth/watchword/internal/config"
 )
-
-// errCanary is the status of a canary that found something wrong; what, stands in the
-// table already.
-var errCanary = errors.New("not everybody refuses what was taken back in time")
 
 func newCanary() *cobra.Command {
 	var username string
@@ -54,22 +52,40 @@ within 10 seconds. To have a node measure all the time, set telemetry.canary.`,
 			if err != nil {
 				return err
 			}
-			table, wrong := newTable(cmd.OutOrStdout(), "WHO", "REFUSED AFTER"), false
+			table := newTable(cmd.OutOrStdout(), "WHO", "REFUSED AFTER")
 			for _, r := range results {
 				after := r.Refused.Round(time.Millisecond).String()
 				if r.Err != nil {
-					after, wrong = r.Err.Error(), true
+					after = r.Err.Error()
 				}
 				table.row(r.Name, after)
 			}
-			if err := table.flush(); err != nil || !wrong {
+			if err := table.flush(); err != nil {
 				return err
 			}
-			return errCanary
+			return canaryVerdict(results)
 		},
 	}
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user who logs in and out")
 	return cmd
+}
+
+// canaryVerdict says what is wrong, if something is. Who did not accept the token has
+// shown nothing about how soon it is refused.
+func canaryVerdict(results []canary.Result) error {
+	var wrong []error
+	late := false
+	for _, r := range results {
+		if errors.Is(r.Err, canary.ErrNotAccepted) {
+			wrong = append(wrong, fmt.Errorf("%s: %w", r.Name, r.Err))
+		} else if r.Err != nil {
+			late = true
+		}
+	}
+	if late {
+		wrong = append(wrong, errors.New("not everybody refuses what was taken back in time"))
+	}
+	return errors.Join(wrong...)
 }
 
 // canaryReplicas are those that are named. Only if none is, the database is opened to

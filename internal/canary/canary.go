@@ -42,6 +42,9 @@ type Result struct {
 	Err     error // it never accepted the token, or not refused it within the bound
 }
 
+// ErrNotAccepted: a watcher never accepted the token, so that nothing was measured.
+var ErrNotAccepted = errors.New("it does not accept a good token")
+
 // Run measures once. The token is taken back also if not everybody has accepted it.
 func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) ([]Result, error) {
 	token, err := t.Issue(ctx)
@@ -59,7 +62,7 @@ func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) 
 	each(func(w Watcher, r *Result) {
 		r.Name = w.Name
 		if _, err := until(ctx, w, token, true, acceptWithin); err != nil {
-			r.Err = fmt.Errorf("it does not accept a good token: %w", err)
+			r.Err = fmt.Errorf("%w: %w", ErrNotAccepted, err)
 		}
 	})
 	if err := t.TakeBack(ctx, token); err != nil {
@@ -85,14 +88,16 @@ func until(ctx context.Context, w Watcher, token string, want bool, within time.
 	defer cancel()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	last := errors.New("it was not asked")
+	last := errors.New("there was no answer")
 	for {
 		accepts, err := w.Accepts(ctx, token)
 		switch {
 		case err == nil && accepts == want:
 			return time.Since(began), nil
+		case err == nil && accepts:
+			last = errors.New("it accepts it")
 		case err == nil:
-			last = fmt.Errorf("accepted is %v", accepts)
+			last = errors.New("it refuses it")
 		case ctx.Err() == nil:
 			last = err
 		}

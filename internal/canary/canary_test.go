@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 		if err != nil || len(results) != 6 {
 			t.Fatalf("%+v, %v", results, err)
 		}
-		for i, want := range []string{"", "", "it does not refuse what was taken back: after 5s: accepted is true", "it does not accept a good token: after 10s: accepted is false", "it does not accept a good token: after 10s: no answer", ""} {
+		for i, want := range []string{"", "", "it does not refuse what was taken back: after 5s: it accepts it", "it does not accept a good token: after 10s: it refuses it", "it does not accept a good token: after 10s: no answer", ""} {
 			if got := results[i].Err; got == nil && want != "" || got != nil && got.Error() != want {
 				t.Errorf("%s: %v, want %q", results[i].Name, got, want)
 			}
