@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -490,5 +491,17 @@ func TestOnOutage(t *testing.T) {
 				t.Errorf("%q was read as %q, %v", text, got, err)
 			}
 		}
+	}
+}
+
+func TestUnread(t *testing.T) {
+	got := Unread([]string{"PKCS11_PIN=1234", "AUTH_JWT_SECRET_FILE=/run/secrets/jwt", "AUTH_JWT_SECRET=", "AUTH_STORAGE_KEY=x", "PATH=/bin"})
+	want := []string{
+		"AUTH_JWT_SECRET is set, but nothing in this version reads it",
+		"AUTH_JWT_SECRET_FILE is set, but nothing in this version reads it",
+		"PKCS11_PIN is set, but nothing in this version reads it",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -52,7 +52,8 @@ const introduction = "# Configuration\n\n" +
 	"an error. `$${` stands for the two characters themselves.\n\n" +
 	"**Nothing is ignored.** An unknown key, an unknown `WATCHWORD_` variable, a key that stands twice, or a value of the wrong\n" +
 	"kind stops the start, with the line and, where there is one, the nearest known name. So does what cannot work together.\n" +
-	"`watchword config check FILE` says so beforehand, and `watchword config` prints the settings in effect with secrets masked.\n\n" +
+	"`watchword config check FILE` says so beforehand, and `watchword config` prints the settings in effect with secrets masked.\n" +
+	"Of a variable of the deployment guide for which this version has no use, a warning says so.\n\n" +
 	"Durations are written `30s`, `5m`, `3h` or `1h30m`; `0s` is none.\n"
 
 // page makes the manual from the source of config's struct.
