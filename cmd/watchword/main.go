@@ -25,8 +25,7 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	err := newRoot().ExecuteContext(ctx)
-	if err != nil {
+	if err := execute(ctx); err != nil {
 		os.Exit(report(os.Stderr, err))
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -30,9 +32,30 @@ a node is running on it or not.`,
 		newServe(), newConfig(), newMigrate(), newBackup(), newRestore(), newUser(), newGroup(), newClaim(),
 		newKeys(), newCluster(), newToken(), newCanary(), newStorage(), newHashPassword(), newVersion(),
 	)
+	// Known to every command before the next word is looked at, which is no value of it.
+	root.PersistentFlags().BoolP("help", "h", false, "show help")
 	root.PersistentFlags().String("config", "", "configuration `file` (default: $WATCHWORD_CONFIG, or watchword.yaml if it is there)")
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "show the version")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
 	return root
+}
+
+// execute runs the command line. To a word that is no command, -h is no answer.
+func execute(ctx context.Context) error {
+	root := newRoot()
+	var misread error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		words := cmd.Flags().Args()
+		if !cmd.HasSubCommands() || len(words) == 0 {
+			help(cmd, args)
+		} else if misread = cmd.ValidateArgs(words); misread == nil {
+			misread = cmd.RunE(cmd, words) // of group
+		}
+	})
+	return cmp.Or(root.ExecuteContext(ctx), misread)
 }
 
 // group makes a command that only has others under it: alone it shows its help,

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
@@ -68,8 +69,9 @@ With --admin the user may do everything.`,
 	f.StringVar(&n.LastName, "last-name", "", "last `name`")
 	f.StringArrayVar(&n.Groups, "group", nil, "`group` to be a member of; may be repeated")
 	f.BoolVar(&n.Administrator, "admin", false, "make an administrator")
-	f.BoolVar(&n.Disabled, "disabled", false, "may not log in until enabled")
+	f.BoolVar(&n.Disabled, "disable", false, "may not log in until enabled")
 	f.BoolVar(&noPassword, "no-password", false, "cannot log in with a password")
+	f.SetNormalizeFunc(disableFlag)
 	return cmd
 }
 
@@ -212,7 +214,16 @@ in the order of the flags below; when one cannot be made, those before it stay.`
 	f.BoolVar(&password, "password", false, "another password, asked for or read from standard input")
 	f.StringArrayVar(&join, "add-group", nil, "`group` to become a member of; may be repeated")
 	f.StringArrayVar(&leave, "remove-group", nil, "`group` to leave; may be repeated")
+	f.SetNormalizeFunc(disableFlag)
 	return cmd
+}
+
+// disableFlag takes --disabled, the older name, for --disable.
+func disableFlag(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if name == "disabled" {
+		name = "disable"
+	}
+	return pflag.NormalizedName(name)
 }
 
 func newUserRemove() *cobra.Command {
