@@ -1,6 +1,8 @@
 package app
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,6 +20,25 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
+
+// The answer to a verification is the token's payload, as encoding/json writes it.
+func TestVerifyAnswersThePayload(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester", "path=<a&b>", "where=Köln")
+	access := w.login("tester").AccessToken
+	body := w.want(w.do("GET", "/api/verify", access, nil), 200, "").body
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(access, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := json.Marshal(w.verify(access))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(body) != string(payload) || string(body) != string(again) {
+		t.Errorf("answered %s\npayload  %s\nagain    %s", body, payload, again)
+	}
+}
 
 func TestLoginVerifyRenewLogout(t *testing.T) {
 	w := newWorld(t, nil)

@@ -129,10 +129,11 @@ func (s *Service) login(ctx context.Context, username, password string, client C
 	if err != nil {
 		return Grant{}, err
 	}
-	grant, err := s.grant(signer, user, claims, sess, refresh)
+	grant, err := s.grant(signer, user, claims, sess)
 	if err != nil {
 		return Grant{}, err
 	}
+	grant.RefreshToken = refresh
 	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
 	return grant, nil
 }
@@ -169,13 +170,17 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	if err != nil {
 		return Grant{}, err
 	}
-	var user store.User
-	var claims map[string]string
-	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken, func(ctx context.Context, sess session.Session) (err error) {
-		if user, claims, err = s.entitled(ctx, sess); err != nil {
+	var grant Grant
+	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken, func(ctx context.Context, sess session.Session) error {
+		user, claims, err := s.entitled(ctx, sess)
+		if err != nil {
 			return err
 		}
-		return s.fits(signer, user, claims)
+		// Here, so that no refresh token is spent for an access token that cannot be made.
+		if grant, err = s.grant(signer, user, claims, sess); err != nil {
+			return problem.From(err)
+		}
+		return nil
 	})
 	if errors.Is(err, session.ErrReplayed) {
 		if _, err := s.endSessions(ctx, "replay", sess); err != nil {
@@ -194,7 +199,8 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	if err != nil {
 		return Grant{}, unavailable(err)
 	}
-	return s.grant(signer, user, claims, sess, refresh)
+	grant.RefreshToken = refresh
+	return grant, nil
 }
 
 // entitled returns who holds a session, with the claims of now, if it may still be
@@ -222,21 +228,27 @@ func (s *Service) entitled(ctx context.Context, sess session.Session) (store.Use
 }
 
 // fits says whether a token has room for the user's claims, before a session
-// begins or a refresh token is spent for one that cannot be made.
+// begins for one that cannot be made.
 func (s *Service) fits(signer *token.Signer, user store.User, claims map[string]string) error {
 	now := s.Now()
 	err := signer.Check(s.claims(user, claims, strings.Repeat("x", idLength), strings.Repeat("x", idLength), now, now.Add(s.TokenDuration)))
+	s.noteTooLong(err, user)
+	return err
+}
+
+// noteTooLong tells the log if a user's claims are why there is no token.
+func (s *Service) noteTooLong(err error, user store.User) {
 	if errors.Is(err, token.ErrTooLong) {
 		s.Logger.Warn("a user gets no token, because the claims are too many or too long for one", "user", user.ID)
 	}
-	return err
 }
 
 // idLength is that of the longer one of a session's id, a UUID, and a token's.
 const idLength = 36
 
-// grant signs an access token that ends with its session at the latest.
-func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session, refresh string) (Grant, error) {
+// grant signs an access token that ends with its session at the latest. The refresh
+// token is the caller's to add.
+func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session) (Grant, error) {
 	now := s.Now()
 	expires := now.Add(s.TokenDuration)
 	if sess.ExpiresAt.Before(expires) {
@@ -251,9 +263,10 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	}
 	compact, err := signer.Sign(s.claims(user, claims, id, sess.ID, now, expires))
 	if err != nil {
+		s.noteTooLong(err, user)
 		return Grant{}, fmt.Errorf("login: sign: %w", err)
 	}
-	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), RefreshToken: refresh, SessionID: sess.ID}, nil
+	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), SessionID: sess.ID}, nil
 }
 
 // claims are all that a token says.

@@ -115,7 +115,7 @@ func (k Key) Thumbprint() string {
 // off its curve is refused. A kid is required; alg may be absent where the curve
 // decides it, and is required for RSA, where nothing else does.
 func ParseJWK(data []byte) (Key, error) {
-	m, err := decodeObject(data)
+	m, err := decodeObject(string(data))
 	if err != nil {
 		return Key{}, fmt.Errorf("jwk: %w", err)
 	}

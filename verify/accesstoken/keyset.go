@@ -90,7 +90,7 @@ func ParseKeySet(data []byte) (*KeySet, error) {
 	if len(data) > MaxKeySetLength {
 		return nil, fmt.Errorf("key set: longer than %d bytes", MaxKeySetLength)
 	}
-	m, err := decodeObject(data)
+	m, err := decodeObject(string(data))
 	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}

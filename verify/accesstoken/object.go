@@ -1,9 +1,9 @@
 package accesstoken
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -23,9 +23,9 @@ var (
 // encoding/json would take the last of two equal members and match a struct's
 // fields without regard to case, so that what was signed could be read in two
 // ways; and it takes several times as long, on the way of every request. The
-// test compares the two.
-func decodeObject(data []byte) (map[string]any, error) {
-	if !utf8.Valid(data) {
+// test compares the two. The names and values are parts of data and keep it in memory.
+func decodeObject(data string) (map[string]any, error) {
+	if !utf8.ValidString(data) {
 		return nil, errJSON
 	}
 	d := decoder{rest: data}
@@ -43,18 +43,18 @@ func decodeObject(data []byte) (map[string]any, error) {
 }
 
 // A decoder holds what has not been read yet.
-type decoder struct{ rest []byte }
+type decoder struct{ rest string }
 
 // skipSpace returns the next byte that is not white space, or zero at the end.
 // It does not take it.
 func (d *decoder) skipSpace() byte {
-	for i, c := range d.rest {
-		if c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+	for i := range len(d.rest) {
+		if c := d.rest[i]; c != ' ' && c != '\t' && c != '\n' && c != '\r' {
 			d.rest = d.rest[i:]
 			return c
 		}
 	}
-	d.rest = nil
+	d.rest = ""
 	return 0
 }
 
@@ -159,10 +159,10 @@ func (d *decoder) string() (string, error) {
 			quoted := d.rest[:i+1]
 			d.rest = d.rest[i+1:]
 			if !escaped {
-				return string(quoted[1:i]), nil
+				return quoted[1:i], nil
 			}
 			var s string
-			if json.Unmarshal(quoted, &s) != nil {
+			if json.Unmarshal([]byte(quoted), &s) != nil {
 				return "", errJSON
 			}
 			return s, nil
@@ -172,7 +172,7 @@ func (d *decoder) string() (string, error) {
 }
 
 func (d *decoder) literal(word string) error {
-	rest, ok := bytes.CutPrefix(d.rest, []byte(word))
+	rest, ok := strings.CutPrefix(d.rest, word)
 	if !ok {
 		return errJSON
 	}
@@ -183,11 +183,11 @@ func (d *decoder) literal(word string) error {
 // number leaves the grammar to encoding/json.
 func (d *decoder) number() (json.Number, error) {
 	end := 0
-	for end < len(d.rest) && bytes.IndexByte([]byte("+-.0123456789Ee"), d.rest[end]) >= 0 {
+	for end < len(d.rest) && strings.IndexByte("+-.0123456789Ee", d.rest[end]) >= 0 {
 		end++
 	}
 	n := d.rest[:end]
-	if !json.Valid(n) {
+	if !json.Valid([]byte(n)) {
 		return "", errJSON
 	}
 	d.rest = d.rest[end:]

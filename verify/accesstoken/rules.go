@@ -48,7 +48,7 @@ func (r *Rules) Check(compact string, now time.Time, key func(kid string) (Key, 
 	if err := s.verify(h, r, key); err != nil {
 		return nil, err
 	}
-	t, faults := parseClaims(s.payload)
+	t, faults := parseClaims(string(s.payload))
 	if len(faults) > 0 {
 		return nil, faults[0]
 	}
@@ -95,7 +95,7 @@ func (r *Rules) Inspect(compact string, now time.Time, key func(kid string) (Key
 			in.Faults = append(in.Faults, err)
 		}
 	}
-	t, faults := parseClaims(s.payload)
+	t, faults := parseClaims(string(s.payload))
 	in.Faults = append(in.Faults, faults...)
 	if t != nil {
 		t.KeyID = h.kid
@@ -185,7 +185,7 @@ type header struct {
 // change how it is to be read or with what key (RFC 7515 §4.1, RFC 7797, RFC
 // 8725 §3.10).
 func (s jws) parseHeader() (header, []error) {
-	m, err := decodeObject(s.header)
+	m, err := decodeObject(string(s.header))
 	if err != nil {
 		return header{}, []error{ErrMalformed.because("the token's header cannot be read", err)}
 	}

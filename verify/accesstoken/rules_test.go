@@ -34,6 +34,9 @@ func TestEveryAlgorithmIsAccepted(t *testing.T) {
 			tok.HasValue("none", "") || tok.Claim("exp") != "" {
 			t.Errorf("%s: claims read as %v", alg, tok.Claims())
 		}
+		if tok.Payload() != marshal(t, claims()) {
+			t.Errorf("%s: the payload is %s", alg, tok.Payload())
+		}
 	}
 }
 

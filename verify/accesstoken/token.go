@@ -22,7 +22,8 @@ type Token struct {
 	IssuedAt  time.Time // iat
 	NotBefore time.Time // nbf; zero when absent
 
-	claims map[string]any // all members of the payload; never changed
+	payload string
+	claims  map[string]any // all members of the payload; never changed
 }
 
 // Claim returns the claim of that name if it is a string, else the empty string.
@@ -30,6 +31,9 @@ func (t *Token) Claim(name string) string {
 	s, _ := t.claims[name].(string)
 	return s
 }
+
+// Payload returns what was signed: the claims as one JSON object.
+func (t *Token) Payload() string { return t.payload }
 
 // Claims returns all members of the payload, the registered ones too, as a copy:
 // whoever changes it changes nobody else's. Numbers are json.Number, as they were
@@ -66,7 +70,7 @@ func (t *Token) HasValue(name, value string) bool {
 // parseClaims reads the payload. Names are compared exactly ("EXP" is not exp),
 // each required claim (RFC 9068 §2.2) is there, and each is of its type. The
 // token is nil if the payload cannot be read at all.
-func parseClaims(payload []byte) (*Token, []error) {
+func parseClaims(payload string) (*Token, []error) {
 	m, err := decodeObject(payload)
 	if err != nil {
 		return nil, []error{ErrMalformed.because("the token's claims cannot be read", err)}
@@ -82,6 +86,7 @@ func parseClaims(payload []byte) (*Token, []error) {
 		ExpiresAt: r.date("exp", true),
 		IssuedAt:  r.date("iat", true),
 		NotBefore: r.date("nbf", false),
+		payload:   payload,
 		claims:    m,
 	}, r.faults
 }
