@@ -566,7 +566,7 @@ func TestTermUnderLoad(t *testing.T) {
 				var sent time.Time // the request before
 				for {
 					began := time.Now()
-					err, wrote := n.ask(client)
+					wrote, err := n.ask(client)
 					quiet := wrote.Sub(began) // between connecting and asking
 					if i%2 != 0 {
 						quiet = wrote.Sub(sent) // or between two requests
@@ -598,7 +598,7 @@ func TestTermUnderLoad(t *testing.T) {
 
 // ask makes a request that a client does not send a second time by itself, and says
 // when it was sent, or what stopped it was seen.
-func (n *node) ask(client *http.Client) (err error, wrote time.Time) {
+func (n *node) ask(client *http.Client) (wrote time.Time, err error) {
 	defer func() {
 		if wrote.IsZero() {
 			wrote = time.Now()
@@ -610,7 +610,7 @@ func (n *node) ask(client *http.Client) (err error, wrote time.Time) {
 	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace),
 		"POST", n.url+"/api/renew", io.NopCloser(strings.NewReader(body))) // has no GetBody
 	if err != nil {
-		return err, wrote
+		return wrote, err
 	}
 	r.ContentLength = int64(len(body))
 	resp, err := client.Do(r)
@@ -619,14 +619,14 @@ func (n *node) ask(client *http.Client) (err error, wrote time.Time) {
 	default:
 	}
 	if err != nil {
-		return err, wrote
+		return wrote, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusUnauthorized {
 		err = fmt.Errorf("%s: %s", resp.Status, answer)
 	}
-	return err, wrote
+	return wrote, err
 }
 
 // openConnections counts the established connections to the node.
@@ -929,10 +929,9 @@ func askWhileItStandsStill(t *testing.T) (inTime bool, err error) {
 	}
 	defer conn.Close()
 	answers := bufio.NewReader(conn)
-	ask := func() {
-		if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
+	ask := func() error {
+		_, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		return err
 	}
 	answered := func() error {
 		resp, err := http.ReadResponse(answers, nil)
@@ -942,8 +941,7 @@ func askWhileItStandsStill(t *testing.T) (inTime bool, err error) {
 		return err
 	}
 	began := time.Now()
-	ask()
-	if err := answered(); err != nil {
+	if err := errors.Join(ask(), answered()); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -955,7 +953,7 @@ func askWhileItStandsStill(t *testing.T) (inTime bool, err error) {
 	}
 	waitUntil(t, "it stands still", func() bool { return n.standsStill() })
 	inTime = time.Since(began) < 900*time.Millisecond
-	_, err = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+	err = ask()
 	time.Sleep(1500 * time.Millisecond) // longer than it waits for who is quiet
 	if err := n.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
