@@ -23,8 +23,14 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	ctx, cancel := context.WithCancel(context.Background())
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-told
+		signal.Stop(told) // first: as soon as anything shows that it ends, a second signal ends it at once
+		cancel()
+	}()
 	if err := execute(ctx); err != nil {
 		os.Exit(report(os.Stderr, err))
 	}

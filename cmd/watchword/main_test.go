@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -20,6 +19,10 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/token"
 )
+
+// patience is how long a script waits for what must come: long, because the machine may
+// be busy with something else.
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"watchword": main})
@@ -39,11 +42,9 @@ func runScripts(t *testing.T, dir, database string) {
 			if database != "" {
 				env.Setenv("DATABASE_URL", database)
 			}
-			address, err := freeAddress()
-			if err != nil {
-				return err
-			}
-			env.Setenv("WATCHWORD_SERVER_ADDRESS", address)
+			env.Setenv("WATCHWORD_SERVER_ADDRESS", testenv.Address(t))
+			// A machine that stands still for some seconds is nothing that a script is about.
+			env.Setenv("WATCHWORD_REVOCATION_MAX_STALENESS", "1m")
 			// The race detector would have every command wait a second at its end.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			// Hashes that cost next to nothing.
@@ -55,14 +56,6 @@ func runScripts(t *testing.T, dir, database string) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // login USERNAME PASSWORD FILE: logs in at the script's server, for which it
@@ -95,7 +88,7 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 		want = http.StatusUnauthorized
 	}
 	token := strings.TrimSpace(ts.ReadFile(args[0]))
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		status, answer := ask(ts, http.MethodGet, "/api/verify", token, nil)
 		if status == want {
 			return
@@ -111,7 +104,7 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	pattern, err := regexp.Compile(args[0])
 	ts.Check(err)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		ts.Check(ts.Exec(args[1], args[2:]...))
 		if out := ts.ReadFile("stdout"); pattern.MatchString(out) != neg {
 			return
@@ -123,7 +116,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 
 // ask sends one request, as soon as somebody listens.
 func ask(ts *testscript.TestScript, method, path, bearer string, body []byte) (int, []byte) {
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		req, err := http.NewRequest(method, "http://"+ts.Getenv("WATCHWORD_SERVER_ADDRESS")+path, bytes.NewReader(body))
 		ts.Check(err)
 		req.Header.Set("Content-Type", "application/json")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword"
 )
@@ -25,6 +26,7 @@ func TestNode(t *testing.T) {
 		url = "http://" + listener.Addr().String()
 		cfg.Server.PublicURL, cfg.Tokens.Issuer = url, "https://auth.example"
 		cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
+		cfg.Revocation.MaxStaleness = time.Minute // a machine that stands still is not what this is about
 		cfg.Admin.Username, cfg.Admin.Password = "admin", "correct horse battery staple"
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

@@ -30,7 +30,7 @@ func TestCanary(t *testing.T) {
 	go server.ServeTLS(listener, certFile, keyFile)
 	t.Cleanup(func() { server.Close() })
 
-	eventually(t, time.Minute, func() error {
+	eventually(t, func() error {
 		text := string(one.do("GET", "/metrics", "", nil).body) // the next one may be a round later
 		measured := func(by string) float64 {
 			n, _ := sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
@@ -74,7 +74,7 @@ func TestCanary(t *testing.T) {
 
 	// A replica that is not reached is a failure, and said.
 	leave()
-	eventually(t, time.Minute, func() error {
+	eventually(t, func() error {
 		if one.metric("watchword_canary_failures_total") == 0 {
 			return errors.New("no failure is counted")
 		}

@@ -150,7 +150,7 @@ func BenchmarkKeySetWithoutServers(b *testing.B) {
 // untilHealth waits until the replica's health is that.
 func untilHealth(b *testing.B, server *httptest.Server, status int) {
 	b.Helper()
-	eventually(b, time.Minute, func() error {
+	eventually(b, func() error {
 		answer, err := server.Client().Get(server.URL + "/health")
 		if err != nil {
 			return err

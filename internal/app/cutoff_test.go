@@ -65,19 +65,19 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 			way.Set(cut)
 			began := time.Now()
 			for time.Since(began) < 2*island.cfg.Revocation.MaxStaleness {
-				island.verify(kept)
+				island.accepts(kept)
 			}
 			for _, token := range gone {
-				island.verify(token)
-				one.want(one.do("POST", "/api/logout", token, nil), 204, "")
-				logout := time.Now()
-				eventually(t, island.cfg.Revocation.MaxStaleness, func() error {
-					island.verify(kept)
-					if a := island.do("GET", "/api/verify", token, nil); a.code() != "token_revoked" {
+				island.accepts(token)
+				eventually(t, func() error { // 503 says to try again
+					if a := one.do("POST", "/api/logout", token, nil); a.status != 204 && a.code() != "token_revoked" {
 						return fmt.Errorf("%d %s", a.status, a.body)
 					}
 					return nil
 				})
+				logout := time.Now()
+				island.refuses(token, "token_revoked", logout, island.cfg.Revocation.MaxStaleness)
+				island.accepts(kept)
 				t.Logf("refused %v after the logout", time.Since(logout).Round(time.Millisecond))
 			}
 			if island.metric(`watchword_cluster_feed_fetches_total{result="ok"}`) == 0 {
@@ -92,7 +92,7 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 				t.Fatal(err)
 			}
 			known := len(one.kids())
-			eventually(t, cutOff, func() error {
+			eventually(t, func() error {
 				if n := len(island.kids()); n != known {
 					return fmt.Errorf("it knows %d keys of %d", n, known)
 				}
@@ -100,14 +100,9 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 			})
 
 			leaveAlone()
-			eventually(t, island.cfg.Revocation.MaxStaleness+time.Second, func() error {
-				if a := island.do("GET", "/api/verify", kept, nil); a.code() != "revocation_stale" {
-					return fmt.Errorf("%d %s", a.status, a.body)
-				}
-				return nil
-			})
+			island.refuses(kept, "revocation_stale", time.Now(), island.cfg.Revocation.MaxStaleness)
 			way.Set(testenv.Fault{})
-			eventually(t, 20*time.Second, func() error {
+			eventually(t, func() error {
 				if a := island.do("GET", "/api/verify", kept, nil); a.status != 200 {
 					return fmt.Errorf("%d %s", a.status, a.body)
 				}
@@ -131,7 +126,7 @@ func TestKeyThatCannotBeLookedUp(t *testing.T) {
 	if err := one.node.parts.RotateKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := one.node.keys.Signer()
 		if err == nil && s.KeyID() == kidOf(t, old) {
 			err = errors.New("the old key signs")
@@ -149,7 +144,7 @@ func TestKeyThatCannotBeLookedUp(t *testing.T) {
 	invented := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"hello"}`)) + "." + rest
 	island.want(island.do("GET", "/api/verify", invented, nil), 401, "invalid_token")
 	way.Set(testenv.Fault{})
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if a := island.do("GET", "/api/verify", token, nil); a.status != 200 {
 			return fmt.Errorf("%d %s", a.status, a.body)
 		}

@@ -38,6 +38,12 @@ const (
 	// lastCall is for how long nobody must have come before the listener closes:
 	// more than a round trip, for those whose handshake is under way.
 	lastCall = 250 * time.Millisecond
+	// lastLook is how long a process takes at most, from when it runs again, to notice
+	// what has come while it did not: time alone says nothing about its clients then.
+	lastLook = 100 * time.Millisecond
+	// maxLate is how many connections are let in that a last look finds, as many as
+	// wait in a listener of the kernel's usual size: it is no end if more and more come.
+	maxLate = 4096
 )
 
 // A door is the HTTP server in front of a node. It can be closed without dropping a
@@ -103,6 +109,7 @@ type gate struct {
 	until        time.Time   // the latest end of shutting; set before shutting is
 	refusing     atomic.Bool // no new ones come; see refuse
 	shutting     atomic.Bool // those that are there are let in
+	late         int         // how many were found by a last look; of Accept, which http.Server calls one by one
 }
 
 // newGate makes a gate. Whoever puts TLS on it puts that into Listener.
@@ -124,21 +131,29 @@ func (g *gate) shut() {
 }
 
 func (g *gate) Accept() (net.Conn, error) {
-	for {
+	for last := false; ; {
 		shutting := g.shutting.Load()
 		if shutting {
 			deadline := time.Now().Add(lastCall)
 			if deadline.After(g.until) {
 				deadline = g.until
 			}
+			if last {
+				deadline = time.Now().Add(lastLook)
+			}
 			_ = g.tcp.SetDeadline(deadline) // as in shut
 		}
 		conn, err := g.Listener.Accept()
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
+			if last {
+				g.late++
+			}
 			return conn, err
-		case shutting:
+		case shutting && (last || g.late >= maxLate):
 			return nil, http.ErrServerClosed
+		case shutting:
+			last = true
 		}
 	}
 }
@@ -205,12 +220,16 @@ func (c *census) note(conn net.Conn, state http.ConnState) {
 }
 
 // wait returns when every connection has closed or has waited for its client for
-// quietTime, or ctx ends. It closes those on which nothing was ever sent, for which
+// quietTime and still does after a last look, or ctx ends. It closes those on which nothing was ever sent, for which
 // http.Server.Shutdown would wait longer, only to answer nothing either.
 func (c *census) wait(ctx context.Context) {
-	tick := time.NewTicker(5 * time.Millisecond)
+	const every = 5 * time.Millisecond
+	tick := time.NewTicker(every) // which makes up for nothing that was missed
 	defer tick.Stop()
-	for !c.quiet() {
+	for looks := 0; looks < int(lastLook/every); {
+		if looks++; !c.quiet() {
+			looks = 0
+		}
 		select {
 		case <-ctx.Done():
 			return

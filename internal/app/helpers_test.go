@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -22,6 +23,10 @@ import (
 )
 
 const password = "correct horse battery staple"
+
+// patience is how long a test waits for what must come: long, because the machine may
+// be busy with something else.
+const patience = 2 * time.Minute
 
 // A world is a node with its HTTP face, an administrator and what it wrote to its
 // log.
@@ -67,6 +72,8 @@ func testConfig(t testing.TB) *config.Config {
 	cfg.Password.Memory, cfg.Password.Iterations = 64, 1
 	cfg.Admin.Username, cfg.Admin.Password = "admin", password
 	cfg.Revocation.Poll = 50 * time.Millisecond
+	// A machine that stands still for some seconds is nothing that most tests are about.
+	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, time.Minute
 	return cfg
 }
 
@@ -94,7 +101,7 @@ func newWorldOn(t testing.TB, own state.Store, change func(*config.Config)) *wor
 
 func (w *world) start() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	var err error
 	w.node, err = New(ctx, Options{
@@ -214,6 +221,37 @@ func (w *world) login(username string) httpapi.Grant {
 func (w *world) verify(token string) map[string]any {
 	w.t.Helper()
 	return decode[map[string]any](w.t, w.want(w.do("GET", "/api/verify", token, nil), 200, ""))
+}
+
+// accepts comes to accept a token. A replica that has been kept waiting is not sure
+// for a moment (503).
+func (w *world) accepts(token string) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		a := w.do("GET", "/api/verify", token, nil)
+		if a.code() == "revocation_stale" {
+			return fmt.Errorf("%d %s", a.status, a.body)
+		}
+		w.want(a, 200, "")
+		return nil
+	})
+}
+
+// refuses comes to refuse a token with a code, and accepts it in no request that begins
+// later than the bound after a moment.
+func (w *world) refuses(token, code string, since time.Time, bound time.Duration) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		began := time.Now()
+		a := w.do("GET", "/api/verify", token, nil)
+		if a.status == 200 && began.Sub(since) > bound {
+			w.t.Errorf("accepted %v after it should have been refused with %s", began.Sub(since), code)
+		}
+		if a.code() != code {
+			return fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return nil
+	})
 }
 
 // user makes a user in groups that give the claims, each written "short=value".

@@ -361,7 +361,7 @@ func TestProbesAndMetrics(t *testing.T) {
 func TestDatabaseAway(t *testing.T) {
 	w := newWorld(t, func(c *config.Config) { c.Revocation.MaxStaleness = 3 * time.Second })
 	grant := w.login("admin")
-	w.verify(grant.AccessToken)
+	w.accepts(grant.AccessToken)
 	if err := w.node.parts.DB.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,9 @@ func TestLogoutAgainstRenewals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			database, change := open(t)
-			worlds := []*world{join(t, database, change), join(t, database, change)}
+			// A machine that stands still makes no replay of a renewal.
+			graceful := func(cfg *config.Config) { change(cfg); cfg.Tokens.RenewGrace = 5 * time.Minute }
+			worlds := []*world{join(t, database, graceful), join(t, database, graceful)}
 			for round := range 15 {
 				g := worlds[0].login("admin")
 				var people sync.WaitGroup
@@ -64,7 +66,7 @@ func TestLogoutAgainstRenewals(t *testing.T) {
 						token := g.RefreshToken
 						for n := 0; ; n++ {
 							next, a := worlds[(i+n)%2].renew(token)
-							if a.status == 429 { // more than anybody needs
+							if a.status == 429 || a.status == 503 { // more than anybody needs, or to be tried again
 								continue
 							}
 							if a.status != 200 {
@@ -152,7 +154,7 @@ func TestSessionsOverReplicas(t *testing.T) {
 			refused := func(g httpapi.Grant) {
 				t.Helper()
 				for _, w := range worlds {
-					eventually(t, w.cfg.Revocation.MaxStaleness, func() error {
+					eventually(t, func() error {
 						if a := w.do("GET", "/api/verify", g.AccessToken, nil); a.code() != "token_revoked" {
 							return fmt.Errorf("%d %s", a.status, a.body)
 						}
@@ -214,7 +216,7 @@ func TestMaxPerUserOverReplicas(t *testing.T) {
 					if i < 2 {
 						want = "token_revoked"
 					}
-					eventually(t, w.cfg.Revocation.MaxStaleness, func() error {
+					eventually(t, func() error {
 						if a := w.do("GET", "/api/verify", g.AccessToken, nil); a.code() != want {
 							return fmt.Errorf("session %d: %d %s", i, a.status, a.body)
 						}

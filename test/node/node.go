@@ -64,6 +64,8 @@ func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
 	cfg.Users.InitFile = initFile
 	cfg.Password.Memory, cfg.Password.Iterations = 64, 1 // costs little
+	// A machine that stands still for some seconds is nothing that a test is about.
+	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, time.Minute
 	for _, f := range change {
 		f(cfg)
 	}
@@ -71,7 +73,7 @@ func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	if n.node, err = watchword.New(t.Context(), cfg, watchword.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		t.Fatal(err)
 	}
-	n.server = &http.Server{Handler: n.node.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	n.server = &http.Server{Handler: n.node.Handler(), ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = n.server.Serve(listener) }()
 	t.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/seal"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -65,26 +67,36 @@ func TestRekey(t *testing.T) {
 		cmd.Env = append(environment(newKey, oldKey), url, "PATH="+os.Getenv("PATH"))
 		return cmd, out
 	}
-	cmd, _ := rekey()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	box, err := seal.New(newKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); underKey(t, s, box) < 10; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing is encrypted anew")
+	// It comes to a key that is held, and is killed there.
+	killed := errors.New("killed")
+	db := openDB(t, strings.TrimPrefix(url, "DATABASE_URL="))
+	err = db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
+		if _, err := q.Exec(ctx, "UPDATE signing_keys SET id = id WHERE id = ?", otherKey(many/2)); err != nil {
+			return err
 		}
-	}
-	if err := cmd.Process.Kill(); err != nil {
+		cmd, _ := rekey()
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		waitUntil(t, "it waits for the key that is held", func() bool {
+			return number(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'UPDATE signing_keys%'") > 0
+		})
+		if err := cmd.Process.Kill(); err != nil {
+			return err
+		}
+		_ = cmd.Wait() // it was killed
+		return killed  // and the key is let go, which nobody is there any more to commit
+	})
+	if !errors.Is(err, killed) {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // it was killed
 	done := underKey(t, s, box)
-	if done >= many {
-		t.Fatalf("it had done all %d before it was killed", done)
+	if done == 0 || done >= many {
+		t.Fatalf("of %d keys %d were done when it was killed", many, done)
 	}
 
 	counts := regexp.MustCompile(`^signing keys: (\d+) encrypted anew, (\d+) were under this key already\n`)
@@ -124,7 +136,7 @@ func addSealedKeys(t *testing.T, s store.Store, key []byte, n int) {
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	for i := range n {
-		kid := fmt.Sprintf("other-%03d", i)
+		kid := otherKey(i)
 		private, err := token.GenerateKey(rand.Reader, "ES256")
 		if err != nil {
 			t.Fatal(err)
@@ -150,6 +162,8 @@ func addSealedKeys(t *testing.T, s store.Store, key []byte, n int) {
 		}
 	}
 }
+
+func otherKey(i int) string { return fmt.Sprintf("other-%03d", i) }
 
 // underKey counts the keys that are sealed under the one key of a box.
 func underKey(t *testing.T, s store.Store, box *seal.Box) (n int) {

@@ -45,6 +45,9 @@ func TestReload(t *testing.T) {
 	asks := func(want ...string) func() bool {
 		return func() bool {
 			status, body, err := n.call("GET", "/api/cluster", admin, nil)
+			if status == http.StatusServiceUnavailable {
+				return false
+			}
 			if err != nil || status != 200 {
 				t.Fatalf("%d %s %v", status, body, err)
 			}

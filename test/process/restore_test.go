@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -32,42 +33,51 @@ func TestRestoreKilled(t *testing.T) {
 		t.Fatal(out)
 	}
 
-	wal := filepath.Join(dir, "to.db-wal")
 	for name, tt := range map[string]struct {
-		url  string
-		busy func(db *sqldb.DB) bool // rows are being written
+		empty func(t testing.TB) (url string)
+		busy  func(url string, db *sqldb.DB) bool // rows are being written
 	}{
-		"sqlite": {"sqlite:" + filepath.Join(dir, "to.db"), func(*sqldb.DB) bool {
-			info, err := os.Stat(wal)
+		"sqlite": {func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "to.db") }, func(url string, _ *sqldb.DB) bool {
+			info, err := os.Stat(strings.TrimPrefix(url, "sqlite:") + "-wal")
 			return err == nil && info.Size() > 1<<20
 		}},
-		"postgres": {testenv.Postgres(t), func(db *sqldb.DB) bool {
+		"postgres": {testenv.Postgres, func(_ string, db *sqldb.DB) bool {
 			return number(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'INSERT INTO users%'") > 0
 		}},
-		"mariadb": {testenv.MariaDB(t), func(db *sqldb.DB) bool {
+		"mariadb": {testenv.MariaDB, func(_ string, db *sqldb.DB) bool {
 			return number(t, db, "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'INSERT INTO users%'") > 0
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			db := openDB(t, tt.url)
-			if _, err := db.Migrate(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			cmd, out := command(tt.url, "restore", file)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			waitUntil(t, "the restore writes", func() bool { return tt.busy(db) })
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Wait(); err == nil {
-				t.Fatalf("it had ended before it was killed: %s", out)
+			var url string
+			var db *sqldb.DB
+			// One that has ended before it could be killed is begun anew elsewhere.
+			for deadline, killed := time.Now().Add(patience), false; !killed; {
+				url = tt.empty(t)
+				db = openDB(t, url)
+				if _, err := db.Migrate(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				cmd, out := command(url, "restore", file)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- cmd.Wait() }()
+				waitUntil(t, "the restore writes", func() bool { return tt.busy(url, db) || len(ended) > 0 })
+				_ = cmd.Process.Kill() // it may have ended
+				err := <-ended
+				if killed = err != nil && err.Error() == "signal: killed"; err != nil && !killed {
+					t.Fatalf("%v: %s", err, out)
+				}
+				if !killed && time.Now().After(deadline) {
+					t.Fatalf("it always ends before it is killed: %s", out)
+				}
 			}
 			if n := number(t, db, "SELECT COUNT(*) FROM users"); n != 0 {
 				t.Errorf("%d users are there", n)
 			}
-			again, out := command(tt.url, "restore", file)
+			again, out := command(url, "restore", file)
 			if err := again.Run(); err != nil || !strings.Contains(out.String(), fmt.Sprint(many, " users\n")) {
 				t.Errorf("again: %v\n%s", err, out)
 			}

@@ -1,0 +1,36 @@
+package testenv
+
+import (
+	"net"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Address is a host:port at which the test, or a process of its own, listens later. It
+// is kept for that: a port that was merely free a moment ago may be given to any other
+// socket of the machine meanwhile. Who connects before somebody listens is refused.
+//
+// It is held by a socket that is bound and does not listen. Beside that one, Linux
+// lets another be bound to the port by name if both have SO_REUSEADDR, as Go's
+// listeners do, and gives the port to nobody who asks for just any.
+func Address(t testing.TB) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) }) // nothing is written to it
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*unix.SockaddrInet4).Port))
+}
