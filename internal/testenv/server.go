@@ -322,31 +322,11 @@ func program(t testing.TB, name string) string {
 	return ""
 }
 
-// freeAddr is an address on which nobody listens. It is kept for this process: as long
-// as that lives, who asks for any free port gets another, and who asks for this one, with
-// SO_REUSEADDR, as servers do, gets it.
+// freeAddr is an Address for as long as this process lives: servers are shared.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	syscall.ForkLock.RLock() // no child is to inherit it
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fd)
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = errors.Join(
-		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
-		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	_, addr := keepAddress(t)
+	return addr
 }
 
 func tail(log []byte) []byte { return log[max(0, len(log)-4000):] }
