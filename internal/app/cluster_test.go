@@ -187,7 +187,7 @@ func TestJoiningReplicaWaits(t *testing.T) {
 		cfg := clusterConfig(t, url)
 		cfg.Tokens.KeySetMaxAge = maxAge
 		cfg.Complete()
-		n, err := New(ctx, Options{Config: cfg, Logger: discard, Version: "test"})
+		n, err := start(ctx, Options{Config: cfg, Logger: discard, Version: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +267,7 @@ func TestOneInstanceID(t *testing.T) {
 	w := join(t, url, func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-0" })
 	// A machine that stands still makes the first one silent, and so replaced.
 	for try := 1; ; try++ {
-		n, err := New(t.Context(), Options{Config: w.cfg, Logger: discard})
+		n, err := start(t.Context(), Options{Config: w.cfg, Logger: discard})
 		if err != nil && strings.Contains(err.Error(), `another replica runs as "auth-0"`) {
 			break
 		}

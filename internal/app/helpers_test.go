@@ -104,7 +104,7 @@ func (w *world) start() {
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	var err error
-	w.node, err = New(ctx, Options{
+	w.node, err = start(ctx, Options{ // as Serve does: the database may be busy for a moment
 		Config: w.cfg, Version: "test", State: w.own, Store: w.kept, Now: w.now,
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
