@@ -720,8 +720,9 @@ func TestTermDuringStart(t *testing.T) {
 // Who does not want to wait for the drain says so a second time.
 func TestSecondSignalEndsItAtOnce(t *testing.T) {
 	n := start(t, t.TempDir(), "WATCHWORD_SERVER_DRAIN_DELAY=10m")
+	// Not SIGINT, which whoever is begun in the background may have been told to ignore.
 	for _, says := range []string{"draining", ""} {
-		if err := n.cmd.Process.Signal(os.Interrupt); err != nil {
+		if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		waitUntil(t, "it drains", func() bool { return strings.Contains(n.log.String(), says) })
