@@ -151,7 +151,7 @@ func TestWhatIsSignedIsWhatIsRead(t *testing.T) {
 			ID: text.Draw(rt, "jti"), SessionID: rapid.StringN(0, 20, -1).Draw(rt, "sid"), Epoch: rapid.Int64Min(0).Draw(rt, "epoch"),
 			IssuedAt:  now.Add(-time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(rt, "age"))),
 			ExpiresAt: now.Add(time.Second + time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(rt, "life"))),
-			User:      rapid.MapOfN(rapid.StringMatching(`x[!#-+\--\[\]-~]{0,20}`), rapid.String(), 0, 5).Draw(rt, "user"),
+			User:      rapid.MapOfN(rapid.StringMatching(`x_[!#-+\--\[\]-~]{0,20}`), rapid.String(), 0, 5).Draw(rt, "user"),
 		}
 		compact, err := s.Sign(c)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"slices"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -37,10 +38,35 @@ func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (se
 	return seq, translate(err)
 }
 
-// RevocationsAfter implements store.Revocations. One statement reads from one
-// snapshot on every database, whatever the isolation level: so the lines and the
-// head fit together.
+// RevocationsAfter implements store.Revocations.
+//
+// MariaDB takes its snapshot while others commit, one transaction after the other: it
+// may have one that committed later and not the one before, which is a line with a gap
+// before it. By then that one has committed, too, so a second look has every line up to
+// the head of the first. A gap that is still there is of lines that have expired.
 func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
+	revs, head, err := r.readLog(ctx, after, limit)
+	if err != nil || r.q.Dialect() != sqldb.MySQL || r.db == nil || !gap(after, revs) {
+		return revs, head, err
+	}
+	again, now, err := r.readLog(ctx, after, limit)
+	if err != nil {
+		return nil, store.LogHead{}, err
+	}
+	if now.ID != head.ID {
+		return nil, store.LogHead{}, store.ErrBusy // another log: whoever reads it begins anew
+	}
+	return slices.DeleteFunc(again, func(rev store.Revocation) bool { return rev.Seq > head.Seq }), head, nil
+}
+
+// gap says whether a number is missing between after and the last of some lines.
+func gap(after int64, revs []store.Revocation) bool {
+	return len(revs) > 0 && revs[len(revs)-1].Seq != after+int64(len(revs))
+}
+
+// readLog reads by one statement, which has one snapshot on every database, whatever
+// the isolation level: so the lines and the head fit together.
+func (r records) readLog(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
 	var head store.LogHead
 	revs := []store.Revocation{}
 	_, err := list(ctx, r.prompt, func(scan sqldb.Scan) (struct{}, error) {
