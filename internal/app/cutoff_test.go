@@ -85,12 +85,8 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 			}
 
 			// A key of the other replica's that is made now is learned from it.
-			if err := one.node.parts.RotateKeys(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := one.node.keys.Refresh(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			insist(t, one.node.parts.RotateKeys)
+			insist(t, one.node.keys.Refresh)
 			known := len(one.kids())
 			eventually(t, func() error {
 				if n := len(island.kids()); n != known {
@@ -123,9 +119,7 @@ func TestKeyThatCannotBeLookedUp(t *testing.T) {
 	one, island := join(t, database, nil), join(t, throughIt, nil)
 	old := one.login("admin").AccessToken
 	way.Set(testenv.Fault{HoldUp: true, HoldDown: true})
-	if err := one.node.parts.RotateKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	insist(t, one.node.parts.RotateKeys)
 	eventually(t, func() error {
 		s, err := one.node.keys.Signer()
 		if err == nil && s.KeyID() == kidOf(t, old) {

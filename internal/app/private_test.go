@@ -33,12 +33,8 @@ func TestNoPrivateKeyLeaves(t *testing.T) {
 					}
 				})
 				admin := w.login("admin").AccessToken
-				if err := w.node.parts.RotateKeys(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				if err := w.node.keys.Refresh(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				insist(t, w.node.parts.RotateKeys)
+				insist(t, w.node.keys.Refresh)
 				secrets := map[string][]byte{}
 				for kid, key := range privateKeys(t, w) {
 					maps.Copy(secrets, written(t, kid, key))
