@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -35,14 +37,26 @@ func (s *Store) RegistryVersion(ctx context.Context) (int64, error) {
 	return one(ctx, s.prompt, readInt, "SELECT version FROM registry_head WHERE id = 1")
 }
 
-// Registered implements store.Registry.
+// Registered implements store.Registry. On MariaDB a snapshot may have a version and not
+// what an earlier one brought (see RevocationsAfter); but it has all that had come when
+// the version was asked for before it, and what came later is left for the next look.
 func (s *Store) Registered(ctx context.Context) (all store.Registered, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sqldb.DefaultTimeout) // a snapshot has no bound of its own
 	defer cancel()
+	before := int64(math.MaxInt64)
+	if s.q.Dialect() == sqldb.MySQL {
+		if before, err = s.RegistryVersion(ctx); err != nil {
+			return all, translate(err)
+		}
+	}
 	err = s.db.Prompt().Snapshot(ctx, func(ctx context.Context, q sqldb.Q) error {
 		all, err = registered(ctx, q)
 		return err
 	})
+	if all.Version > before {
+		all.Version = before
+		all.Keys = slices.DeleteFunc(all.Keys, func(k store.RegisteredKey) bool { return k.Version > before })
+	}
 	return all, translate(err)
 }
 
