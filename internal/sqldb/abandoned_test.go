@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"testing"
 	"time"
@@ -12,26 +13,31 @@ import (
 // A replica that is cut off in the middle of a transaction locks the others out of its
 // rows for a while and not for good: its connection stands, as far as the server knows.
 func TestAnAbandonedTransactionEnds(t *testing.T) {
-	for name, direct := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
+	const raise = "UPDATE registry_head SET version = version + 1 WHERE id = 1"
+	for name, test := range map[string]struct{ direct, lock string }{
+		"postgres, written": {testenv.Postgres(t), raise},
+		"postgres, locked":  {testenv.Postgres(t), "SELECT version FROM registry_head WHERE id = 1 FOR UPDATE"},
+		"mariadb, written":  {testenv.MariaDB(t), raise},
+		"mariadb, locked":   {testenv.MariaDB(t), "SELECT version FROM registry_head WHERE id = 1 FOR UPDATE"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u, err := url.Parse(direct)
+			u, err := url.Parse(test.direct)
 			if err != nil {
 				t.Fatal(err)
 			}
 			link := testenv.NewLink(t, u.Host)
 			u.Host = link.Addr
-			one, other := open(t, Config{URL: u.String()}), open(t, Config{URL: direct, Timeout: time.Minute})
+			one, other := open(t, Config{URL: u.String(), Timeout: DefaultTimeout}), open(t, Config{URL: test.direct, Timeout: time.Minute})
 			if _, err := other.Migrate(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			const lock = "UPDATE registry_head SET version = version + 1 WHERE id = 1"
 			ctx, abandon := context.WithCancel(t.Context())
 			locked := make(chan struct{})
 			ended := make(chan error)
 			go func() {
 				ended <- one.InTx(ctx, func(ctx context.Context, q Q) error {
-					if _, err := q.Exec(ctx, lock); err != nil {
+					if _, err := q.Exec(ctx, test.lock); err != nil {
 						return err
 					}
 					link.Set(testenv.Fault{HoldUp: true, HoldDown: true})
@@ -40,14 +46,43 @@ func TestAnAbandonedTransactionEnds(t *testing.T) {
 					return ctx.Err()
 				})
 			}()
-			<-locked
-			if _, err := other.Exec(t.Context(), lock); err != nil {
+			select {
+			case <-locked:
+			case err := <-ended:
+				t.Fatal(err)
+			}
+			if _, err := other.Exec(t.Context(), raise); err != nil {
 				t.Errorf("another client: %v", err)
 			}
 			abandon()
 			link.Set(testenv.Fault{})
 			if err := <-ended; err == nil {
 				t.Error("it was committed after all")
+			}
+		})
+	}
+}
+
+// Who takes the connection and then says nothing is given up, too.
+func TestOpeningWhatSaysNothing(t *testing.T) {
+	for name, direct := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u, err := url.Parse(direct)
+			if err != nil {
+				t.Fatal(err)
+			}
+			link := testenv.NewLink(t, u.Host)
+			link.Set(testenv.Fault{HoldUp: true, HoldDown: true})
+			u.Host = link.Addr
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			db, err := Open(ctx, Config{URL: u.String(), Timeout: time.Second})
+			if err == nil {
+				db.Close()
+			}
+			if !errors.Is(err, ErrBusy) || ctx.Err() != nil {
+				t.Errorf("error %v", err)
 			}
 		})
 	}

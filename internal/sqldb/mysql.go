@@ -48,8 +48,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
 	// A client that has gone is not noticed by a server that waits for a lock. What is in
 	// the comment only MariaDB reads; MySQL knows no such limit.
-	cfg.Params["innodb_lock_wait_timeout"] = fmt.Sprintf("%d/*M!100300 ,idle_write_transaction_timeout=%d*/",
-		int(db.LockTimeout().Seconds()), int(abandonedAfter.Seconds()))
+	cfg.Params["innodb_lock_wait_timeout"] = fmt.Sprintf("%d/*M!100300 ,idle_transaction_timeout=%d*/",
+		int(db.LockTimeout().Seconds()), int(db.abandonedAfter().Seconds()))
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
 		return err
 	}
@@ -59,6 +59,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections, !cfg.InterpolateParams)
 	db.writer, db.reader = p, p
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // who is there may say nothing
+	defer cancel()
 	if err = p.db.PingContext(ctx); err == nil {
 		return nil
 	}

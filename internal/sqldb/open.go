@@ -129,8 +129,11 @@ const fullFor = time.Minute
 
 // abandonedAfter is for how long a server keeps a transaction, and the rows that it has
 // locked for all others, of a client that says nothing: one whose machine or network has
-// gone cannot even end it. Here next to nothing happens between two statements.
-const abandonedAfter = 10 * time.Second
+// gone cannot even end it. Here next to nothing happens between two statements: 10 s of
+// the 15 that a transaction may take.
+func (db *DB) abandonedAfter() time.Duration {
+	return max((db.cfg.Timeout * 2 / 3).Truncate(time.Second), time.Second)
+}
 
 // LockTimeout is how long a server lets a statement wait for a lock: shorter than
 // the caller waits for the statement, so that what a caller has given up is not

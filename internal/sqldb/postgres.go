@@ -39,7 +39,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		cfg.RuntimeParams["application_name"] = "watchword"
 	}
 	if cfg.RuntimeParams[idleLimit] == "" {
-		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(abandonedAfter.Milliseconds(), 10)
+		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(db.abandonedAfter().Milliseconds(), 10)
 	}
 	if err := db.meet(ctx, cfg); err != nil {
 		if postgresAway(err) {
@@ -56,6 +56,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 // limit, and a statement that is prepared on one of its connections is not there, or
 // there already, on the next.
 func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // who is there may say nothing
+	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if e, said := errors.AsType[*pgconn.PgError](err); said && strings.Contains(e.Message, idleLimit) {
 		delete(cfg.RuntimeParams, idleLimit) // PgBouncer, which has a limit of its own

@@ -29,13 +29,20 @@ func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) err
 		return p.explain(ctx, err, true)
 	}
 	defer sqlTx.Rollback()
-	if _, bounded := ctx.Deadline(); !bounded && db.dialect == Postgres {
+	if _, bounded := ctx.Deadline(); !bounded && unlimited[db.dialect] != "" {
 		// Whoever takes what f reads may be slow; it locks nothing.
-		if _, err := sqlTx.ExecContext(down, "SET LOCAL "+idleLimit+" = 0"); err != nil {
+		if _, err := sqlTx.ExecContext(down, unlimited[db.dialect]); err != nil {
 			return p.explain(ctx, err, true)
 		}
 	}
 	return f(ctx, &tx{pool: p, tx: sqlTx})
+}
+
+// unlimited takes the limit of abandonedAfter away: from the transaction, or on MariaDB
+// from read-only transactions of the connection. MySQL has none.
+var unlimited = map[Dialect]string{
+	Postgres: "SET LOCAL " + idleLimit + " = 0",
+	MySQL:    "SET @ignored = 0 /*M!100300 , idle_readonly_transaction_timeout = 31536000*/",
 }
 
 // CheckSchema returns an error unless the schema is exactly the one that this
