@@ -90,8 +90,24 @@ func passwordFile(path string) (string, error) {
 	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
 		return "", err
 	}
+	if err := ours(path); err != nil {
+		return "", err
+	}
 	written, err := os.ReadFile(path)
 	return strings.TrimSpace(string(written)), err
+}
+
+// ours says whether a file with a password may be believed: nobody else can have written
+// it, as in a directory that others may write to.
+func ours(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ownedByUs(info) {
+		return fmt.Errorf("%s is no file that this user alone can read: remove it", path)
+	}
+	return nil
 }
 
 // removePartialPasswords removes what a process left that was killed while it wrote the

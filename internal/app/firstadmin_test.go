@@ -127,3 +127,29 @@ func TestFirstPasswordIsThatOfTheFile(t *testing.T) {
 		t.Errorf("a directory: %v", err)
 	}
 }
+
+// A password that somebody else may have written is nobody's.
+func TestFirstPasswordThatWasPlanted(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"a link": func(path string) error {
+			target := path + ".target"
+			return errors.Join(os.WriteFile(target, []byte("planted"), 0o600), os.Symlink(target, path))
+		},
+		"open to others": func(path string) error {
+			return errors.Join(os.WriteFile(path, []byte("planted"), 0o600), os.Chmod(path, 0o644))
+		},
+		"somebody else's": func(path string) error {
+			return errors.Join(os.WriteFile(path, []byte("planted"), 0o600), os.Chown(path, 65534, -1))
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "w.db.admin-password")
+		if err := plant(path); errors.Is(err, os.ErrPermission) {
+			continue // only root can give files away
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if password, err := passwordFile(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %q, %v", name, password, err)
+		}
+	}
+}
