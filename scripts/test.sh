@@ -35,7 +35,7 @@ trap 'rm -f "$log"' EXIT
 run() {
 	local module=$1
 	shift
-	(cd "$module" && "${GO:-go}" test -race -v -count=1 -timeout 60m "$@") 2>&1 | tee -a "$log" | shown
+	(cd "$module" && "${GO:-go}" test -race -v -count=1 -timeout 25m "$@") 2>&1 | tee -a "$log" | shown
 	((PIPESTATUS[0] == 0)) || status=1
 }
 

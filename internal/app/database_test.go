@@ -362,7 +362,8 @@ func (w *world) await(what string, ok func() bool) {
 // other is a connection of somebody else.
 func other(t *testing.T, url string) *sqldb.DB {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
+	// Time enough for a lock that a test holds.
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, Timeout: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

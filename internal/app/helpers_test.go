@@ -254,6 +254,10 @@ func (w *world) refuses(token, code string, since time.Time, bound time.Duration
 	})
 }
 
+// promised is by when what was taken back must be refused, far above the poll that finds
+// it, even though tests let views be trusted for longer.
+const promised = 10 * time.Second
+
 // user makes a user in groups that give the claims, each written "short=value".
 func (w *world) user(name string, claims ...string) string {
 	w.t.Helper()

@@ -153,13 +153,9 @@ func TestSessionsOverReplicas(t *testing.T) {
 			}
 			refused := func(g httpapi.Grant) {
 				t.Helper()
+				since := time.Now()
 				for _, w := range worlds {
-					eventually(t, func() error {
-						if a := w.do("GET", "/api/verify", g.AccessToken, nil); a.code() != "token_revoked" {
-							return fmt.Errorf("%d %s", a.status, a.body)
-						}
-						return nil
-					})
+					w.refuses(g.AccessToken, "token_revoked", since, promised)
 					if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
 						t.Errorf("a session that has ended is renewed: %d %s", a.status, a.body)
 					}

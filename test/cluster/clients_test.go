@@ -58,9 +58,9 @@ func (w *world) client(name string) *client {
 // ask sends one request to a replica, or through the load balancer, and writes
 // down what came of it.
 func (c *client) ask(what string, to *replica, method, path, bearer string, in any, token *issued) (event, []byte, http.Header) {
-	for {
+	for deadline := time.Now().Add(patience); ; {
 		e, answer, header := c.once(what, to, method, path, bearer, in, token)
-		if !c.insists || e.status != 0 && e.status != 503 || !machine.disturbed(c.w.t.Context(), e) {
+		if !c.insists || time.Now().After(deadline) || e.status != 0 && e.status != 503 || !machine.disturbed(c.w.t.Context(), e) {
 			return e, answer, header
 		}
 	}

@@ -163,9 +163,9 @@ type trouble struct {
 //   - offline: no answer, for those who stand on that line.
 //   - it cannot reach the database: 503 with Retry-After; to verify, only when
 //     max_staleness has passed; to the key set, never.
-//   - the machine was too busy or stood still, which is nobody's fault: no answer, a
-//     503, or the load balancer's in a replica's place. What is answered must be right
-//     all the same.
+//   - the machine was too busy or stood still, which is nobody's fault: no answer, 503
+//     with Retry-After but for the key set, or the load balancer's in a replica's place.
+//     What is answered must be right all the same.
 func (t *trouble) excuses(e event) bool {
 	if e.code == keysUnavailable { // the fetch began before
 		e.at = e.at.Add(-keyTimeout)
@@ -175,7 +175,7 @@ func (t *trouble) excuses(e event) bool {
 	}
 	none := e.status == 0
 	if t.kind == starved {
-		return none || e.status == 503 || e.balancer()
+		return none || e.own503() && e.what != "keys" || e.balancer()
 	}
 	if t.kind == offline {
 		return e.line == t.where && (none || e.code == keysUnavailable)

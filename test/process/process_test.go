@@ -827,17 +827,16 @@ func TestFullDisk(t *testing.T) {
 }
 
 // The frame that the README promises: ready soon, and small. The best of several
-// starts counts, without the time for which it, and who looks, waited for a processor:
-// the machine may be busy with something else.
+// starts counts, without the time for which it waited for a processor: the machine may
+// be busy with something else.
 func TestReadySoonAndSmall(t *testing.T) {
 	const soon, small = 300 * time.Millisecond, 40 << 10
 	ready := time.Hour
 	for try := 0; try < 5 || try < 50 && ready > soon; try++ {
-		began, waited := time.Now(), waitedForProcessor(t, os.Getpid())
+		began := time.Now()
 		n := launchAs(t, plain, t.TempDir(), ownersPasswords...).ready()
 		took := time.Since(began)
-		waited = waitedForProcessor(t, os.Getpid()) - waited + waitedForProcessor(t, n.cmd.Process.Pid)
-		ready = min(ready, took-waited)
+		ready = min(ready, took-waitedForProcessor(t, n.cmd.Process.Pid))
 		waitUntil(t, "the process is small", func() bool { return n.status("VmRSS") < small })
 		n.kill()
 	}
@@ -880,8 +879,9 @@ func TestMemoryOfManyLogins(t *testing.T) {
 	waitUntil(t, "the memory is given back", func() bool { return n.status("VmRSS") < small })
 }
 
-// waitedForProcessor is for how long the threads of a process were ready to run and did
-// not (sched-stats in the kernel's documentation).
+// waitedForProcessor is for how long one thread of a process was ready to run and did not
+// (sched-stats in the kernel's documentation), the one that waited longest: several may
+// have waited at the same time.
 func waitedForProcessor(t *testing.T, pid int) (waited time.Duration) {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
@@ -895,7 +895,7 @@ func waitedForProcessor(t *testing.T, pid int) (waited time.Duration) {
 		}
 		var ran, wait int64
 		fmt.Sscan(string(text), &ran, &wait)
-		waited += time.Duration(wait)
+		waited = max(waited, time.Duration(wait))
 	}
 	return waited
 }
