@@ -18,6 +18,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
@@ -57,9 +58,10 @@ func open(t testing.TB, url string) *sqldb.DB {
 	return db
 }
 
+// sqlite opens a database file, empty but for its tables.
 func sqlite(t *testing.T) *sqldb.DB {
 	t.Helper()
-	return open(t, "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+	return open(t, sqldbtest.SQLite(t))
 }
 
 // fill puts something into every table, and text of every sort.
@@ -559,9 +561,13 @@ func fillMany(t testing.TB, db *sqldb.DB, users int) {
 	}
 }
 
-// A large database goes through, and nothing is lost between chunks and statements.
+// A large database goes through, and nothing is lost between chunks and statements, of
+// which every table has several.
 func TestMany(t *testing.T) {
-	const many = 5_000
+	many := 3*maxRows + 50
+	if os.Getenv("WATCHWORD_SOAK") != "" {
+		many = 5_000
+	}
 	from, to := sqlite(t), open(t, testenv.Postgres(t))
 	fillMany(t, from, many)
 	secret := Secret{Box: box(t, 1)}

@@ -28,7 +28,8 @@ func TestAnAbandonedTransactionEnds(t *testing.T) {
 			}
 			link := testenv.NewLink(t, u.Host)
 			u.Host = link.Addr
-			one, other := open(t, Config{URL: u.String(), Timeout: DefaultTimeout}), open(t, Config{URL: test.direct, Timeout: time.Minute})
+			// The server's limit is two thirds of the timeout.
+			one, other := open(t, Config{URL: u.String(), Timeout: 6 * time.Second}), open(t, Config{URL: test.direct, Timeout: time.Minute})
 			if _, err := other.Migrate(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
 	"github.com/watchword-auth/watchword/internal/state/statetest"
@@ -85,18 +86,12 @@ func TestLevelsAreWhole(t *testing.T) {
 			t.Errorf("not recorded: %s", query)
 		}
 	}
-	urls := make(map[*testing.T]string)
-	open := func(t *testing.T) *sqldb.DB {
-		if urls[t] == "" {
-			urls[t] = databases["sqlite"](t)
-		}
-		return openLevel(t, sqldb.Config{URL: urls[t], Watch: watch}, nil)
-	}
 	storetest.Run(t, "sqlite", func(t *testing.T) (a, b store.Store) {
-		s := sqlstore.New(open(t))
+		s := sqlstore.New(openLevel(t, sqldb.Config{URL: empty(t), Watch: watch}, nil))
 		return s, s
 	})
-	statetest.Run(t, "sqlite", func(t *testing.T) state.Store { return sqlstate.New(open(t), time.Now) })
+	db := openLevel(t, sqldb.Config{URL: empty(t), Watch: watch}, nil)
+	statetest.Run(t, "sqlite", func(*testing.T) state.Store { return sqlstate.New(db, time.Now) })
 }
 
 // Of migrations that might be written one day, those that would stop a replica of
@@ -152,6 +147,12 @@ func migrations(t *testing.T) []string {
 		t.Fatal(files, err)
 	}
 	return files
+}
+
+// empty returns the URL of an SQLite database that has its tables.
+func empty(t *testing.T) string {
+	t.Helper()
+	return sqldbtest.SQLite(t)
 }
 
 func openLevel(t *testing.T, cfg sqldb.Config, files fs.FS) *sqldb.DB {

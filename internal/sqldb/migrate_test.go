@@ -35,10 +35,13 @@ func TestMigrate(t *testing.T) {
 	})
 }
 
-// Ten processes start at once on an empty database.
+// Several processes start at once on an empty database.
 func TestMigrateTogether(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
-		const processes = 10
+		processes := 4
+		if soak() {
+			processes = 10
+		}
 		outs := make([]string, processes)
 		var wg sync.WaitGroup
 		for i := range processes {

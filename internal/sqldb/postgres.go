@@ -16,8 +16,8 @@ import (
 )
 
 // dialTimeout bounds making one connection, unless the URL says otherwise, or callers
-// wait longer for one (Config.AcquireTimeout).
-const dialTimeout = 5 * time.Second
+// wait longer for one (Config.AcquireTimeout). A test shortens it.
+var dialTimeout = 5 * time.Second
 
 // openPostgres leaves statements to pgx, which prepares and keeps them per
 // connection, or not at all behind a pooler. Nothing here depends on a session, so that

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	dialTimeout = time.Second // TestSlowToConnect waits for it
 	os.Exit(m.Run())
 }
 
@@ -44,7 +45,10 @@ func onAll(t *testing.T, test func(t *testing.T, url string)) {
 		}},
 		{"mariadb", func(t *testing.T) string { return testenv.MariaDB(t) }},
 	} {
-		t.Run(kind.name, func(t *testing.T) { test(t, kind.fresh(t)) })
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, kind.fresh(t))
+		})
 	}
 }
 
@@ -53,6 +57,9 @@ func sqliteURL(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir
 // patience is how long a test waits that is not about waiting: the machine may stand
 // still for a while.
 const patience = time.Minute
+
+// soak reports whether WATCHWORD_SOAK asks for the long form of what is repeated.
+func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 
 // open opens a database, with more patience than in production unless cfg says how much.
 func open(t *testing.T, cfg Config) *DB {
@@ -430,7 +437,7 @@ func TestPool(t *testing.T) {
 // has use for, and keeps none.
 func TestPoolSizes(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
-		for _, size := range []int{1, 3, 24} {
+		for _, size := range []int{1, 3, 12} {
 			db := open(t, Config{URL: url, MaxConnections: size})
 			most := size
 			if db.Dialect() == SQLite {
@@ -520,17 +527,20 @@ func TestPreparedOnce(t *testing.T) {
 // A database that goes away: ErrBusy now, and answers again as soon as it is back,
 // without a restart of anything here.
 func TestServerGoesAndComesBack(t *testing.T) {
-	for _, server := range []*testenv.Server{testenv.StartPostgres(t), testenv.StartMariaDB(t)} {
-		db := migrated(t, Config{URL: server.URL})
-		t.Run(db.Dialect().String(), func(t *testing.T) {
-			ctx := t.Context()
+	for name, start := range map[string]func(testing.TB, ...string) *testenv.Server{
+		"postgres": testenv.StartPostgres, "mysql": testenv.StartMariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := start(t)
+			db, ctx := migrated(t, Config{URL: server.URL}), t.Context()
 			write := func(ctx context.Context, q Q) error {
 				_, err := q.Exec(ctx, "UPDATE settings SET value = ? WHERE name = 'x'", "y")
 				return err
 			}
 			fails := func(what string, most time.Duration) {
 				t.Helper()
-				db.cfg.Timeout = 2 * time.Second
+				db.cfg.Timeout = 500 * time.Millisecond
 				begin := time.Now()
 				for name, err := range map[string]error{"read": db.Ping(ctx), "transaction": db.InTx(ctx, write)} {
 					if !errors.Is(err, ErrBusy) {

@@ -11,5 +11,7 @@
 //
 // The servers are Debian's packages (.ci/packages.txt; `make tools` installs
 // them). As root they run as the user nobody. Data is not synced to the disk: it
-// survives the death of a server, not of the machine.
+// survives the death of a server, not of the machine. The empty data directories of
+// PostgreSQL and MariaDB are copies of templates that stay in the directory for temporary
+// files, as watchword-template-*, and may be removed when no test runs.
 package testenv

@@ -36,11 +36,14 @@ func StartMariaDB(t testing.TB, options ...string) *Server {
 func startMariaDB(t testing.TB, options ...string) *Server {
 	t.Helper()
 	s := newServer(t, "mariadb", "KILL")
-	data := filepath.Join(s.dir, "data")
 	// The temporary directory is its own: a server that starts removes what looks like
 	// leftovers in it, and would take the tables of one that is being set up.
-	s.setUp(t, "mariadb-install-db", "--no-defaults", "--datadir="+data, "--skip-test-db",
-		"--auth-root-authentication-method=normal", "--skip-name-resolve", "--innodb-log-file-size=8M", "--tmpdir="+s.dir)
+	s.install(t, "mariadbd", func(dir string) []string {
+		return []string{
+			"mariadb-install-db", "--no-defaults", "--datadir=" + filepath.Join(dir, "data"), "--skip-test-db",
+			"--auth-root-authentication-method=normal", "--skip-name-resolve", "--innodb-log-file-size=8M", "--tmpdir=" + dir,
+		}
+	})
 	init := s.write(t, "init.sql", fmt.Sprintf(`CREATE DATABASE IF NOT EXISTS watchword;
 CREATE USER IF NOT EXISTS 'watchword'@'127.0.0.1' IDENTIFIED BY '%s';
 GRANT ALL ON *.* TO 'watchword'@'127.0.0.1';
@@ -48,7 +51,7 @@ ALTER USER 'root'@'localhost' ACCOUNT LOCK;
 `, s.secret))
 	s.command = func() []string {
 		return append([]string{
-			program(t, "mariadbd"), "--no-defaults", "--datadir=" + data, "--init-file=" + init,
+			program(t, "mariadbd"), "--no-defaults", "--datadir=" + s.data(), "--init-file=" + init,
 			"--tmpdir=" + s.dir, "--bind-address=127.0.0.1", "--port=" + s.port(), "--skip-name-resolve",
 			"--socket=" + filepath.Join(s.dir, "socket"), "--pid-file=" + filepath.Join(s.dir, "pid"),
 			"--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M",
@@ -57,7 +60,7 @@ ALTER USER 'root'@'localhost' ACCOUNT LOCK;
 	}
 	s.answers = func(ctx context.Context) error {
 		s.URL = fmt.Sprintf("mysql://watchword:%s@%s/watchword", s.secret, s.Addr)
-		return isOurs(ctx, "mysql", s.mysqlDSN(), "SELECT @@datadir", data)
+		return isOurs(ctx, "mysql", s.mysqlDSN(), "SELECT @@datadir", s.data())
 	}
 	s.Start(t)
 	return s

@@ -12,7 +12,8 @@ import (
 // Run tests a backend under the given name. Every call of open, within one test,
 // opens the same backend anew, as another replica would (a backend of one process
 // returns the same store again), and leaves the closing to t.Cleanup. Tests use
-// owners of their own, so the backend need not be empty. It takes some seconds.
+// owners of their own, so the backend need not be empty. It takes some seconds,
+// and with WATCHWORD_SOAK in the environment a minute, for it then repeats more.
 func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 	statetest.Run(t, name, open)
 }

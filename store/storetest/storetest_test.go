@@ -1,11 +1,11 @@
 package storetest_test
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/store"
 	"github.com/watchword-auth/watchword/store/storetest"
@@ -19,16 +19,13 @@ type ours interface {
 }
 
 func open(t *testing.T) (a, b ours) {
-	url := "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
+	url := sqldbtest.SQLite(t)
 	one := func() ours {
 		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: time.Minute, Timeout: 2 * time.Minute}) // 32 callers on a busy machine
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { db.Close() })
-		if _, err := db.Migrate(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 		return sqlstore.New(db)
 	}
 	return one(), one()

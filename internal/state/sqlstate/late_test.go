@@ -16,17 +16,12 @@ import (
 // A write waits for a row's lock when its caller is cut off. The server gives it
 // up by itself, and does not do it when the lock goes.
 func TestGivenUp(t *testing.T) {
-	const (
-		pgWaits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-		myWaits = "SELECT count(*) FROM information_schema.innodb_trx AS t JOIN information_schema.processlist AS p" +
-			" ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE() AND t.trx_state = 'LOCK WAIT'"
-	)
 	pg, behind, maria := testenv.Postgres(t), testenv.Postgres(t), testenv.MariaDB(t)
 	type server struct{ direct, through, waits string }
 	for name, server := range map[string]server{
-		"postgres":  {pg, pg, pgWaits},
-		"pgbouncer": {behind, testenv.PgBouncer(t, behind).URL, pgWaits},
-		"mariadb":   {maria, maria, myWaits},
+		"postgres":  {pg, pg, sqlstate.PostgresWaits},
+		"pgbouncer": {behind, testenv.PgBouncer(t, behind).URL, sqlstate.PostgresWaits},
+		"mariadb":   {maria, maria, sqlstate.MariaDBWaits},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -38,7 +33,7 @@ func TestGivenUp(t *testing.T) {
 			u.Host = link.Addr
 			truth, other := open(t, server.direct), connect(t, sqldb.Config{URL: server.direct, Timeout: 5 * time.Minute})
 			watch := connect(t, sqldb.Config{URL: server.direct}) // a transaction would see the same answer again and again
-			s := sqlstate.New(connect(t, sqldb.Config{URL: u.String(), Timeout: 3 * time.Second}), time.Now)
+			s := sqlstate.New(connect(t, sqldb.Config{URL: u.String(), Timeout: 2 * time.Second}), time.Now)
 			for op, write := range map[string]func(key state.Key, version int64) error{
 				"Put": func(key state.Key, _ int64) error {
 					_, err := s.Put(t.Context(), key, []byte("new"), time.Hour)

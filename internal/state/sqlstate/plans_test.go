@@ -38,14 +38,14 @@ func TestNoOperationWalksAllRecords(t *testing.T) {
 			if _, err := db.Migrate(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			fillOwned(t, db, 10_000, 4)
+			fillOwned(t, db, 1_000, 4)
 			if rows, err := db.Query(t.Context(), tt.analyze); err != nil {
 				t.Fatal(err)
 			} else if err := rows.Close(); err != nil {
 				t.Fatal(err)
 			}
 			q := New(db, time.Now).sql
-			const key, owner = "'session', 'u5000', 's1'", "'session', 'u5000'"
+			const key, owner = "'session', 'u500', 's1'", "'session', 'u500'"
 			now := fmt.Sprint(time.Now().UnixMicro())
 			for _, c := range []struct{ name, query, args, plan string }{
 				{"get", q.get, key, tt.byKey},

@@ -54,6 +54,7 @@ func TestBreaker(t *testing.T) {
 
 // A Redis that answers pings, and nothing else, is asked less and less often.
 func TestBreakerRestsLonger(t *testing.T) {
+	t.Parallel()
 	s := newServer("x")
 	l := newLink(s)
 	var opens atomic.Int64

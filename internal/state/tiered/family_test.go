@@ -19,6 +19,7 @@ import (
 
 // Refresh tokens are renewed by many at once on two replicas that read copies.
 func TestFamily(t *testing.T) {
+	t.Parallel()
 	redis, sql := testenv.Redis(t), testenv.Postgres(t)
 	open := func() state.Store {
 		s := replica(openRedis(t, redis), openSQL(t, sql, 10))
@@ -31,6 +32,7 @@ func TestFamily(t *testing.T) {
 // A session is renewed in turn on a replica that reads a copy of it, and on one that
 // has no Redis: neither takes the other's token for a stolen one.
 func TestRenewedInTurn(t *testing.T) {
+	t.Parallel()
 	durable, l := memstate.New(time.Now), newLink(newServer("x"))
 	store := replica(l, durable)
 	on := func(s state.Store) *session.Store {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -35,19 +36,17 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-func TestConformancePostgres(t *testing.T) {
+// soak reports whether WATCHWORD_SOAK asks for the long form of what is repeated.
+func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
+
+// The databases themselves are held to it by package sqlstate.
+func TestConformance(t *testing.T) {
 	t.Parallel()
 	conform(t, "tiered, redis in front of postgres", testenv.Postgres(t))
-}
-
-func TestConformanceMariaDB(t *testing.T) {
-	t.Parallel()
-	conform(t, "tiered, redis in front of mariadb", testenv.MariaDB(t))
-}
-
-func TestConformanceSQLite(t *testing.T) {
-	t.Parallel()
-	conform(t, "tiered, redis in front of sqlite", "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+	if soak() {
+		conform(t, "tiered, redis in front of mariadb", testenv.MariaDB(t))
+		conform(t, "tiered, redis in front of sqlite", "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+	}
 }
 
 func TestConformanceCluster(t *testing.T) {
@@ -70,7 +69,7 @@ func conformOn(t *testing.T, name, redis, sql string) {
 
 func TestConformanceRedisAway(t *testing.T) {
 	t.Parallel()
-	durable := openSQL(t, testenv.Postgres(t), 10)
+	durable := memstate.New(time.Now)
 	statetest.Run(t, "tiered, redis away", func(t *testing.T) state.Store {
 		l := newLink(newServer("x"))
 		l.cut()
@@ -272,6 +271,7 @@ func TestSQLFails(t *testing.T) {
 // A write begins while copies are not read, fails, and is done only when Redis is
 // well again: no copy from before is read then.
 func TestLateWrite(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	for _, s := range h.stores {
 		s.Late(time.Hour)
@@ -398,9 +398,11 @@ func TestBeside(t *testing.T) {
 // It conforms, and while nobody reads copies its writes cost no more than SQL's.
 func TestBesideAlone(t *testing.T) {
 	t.Parallel()
-	durable := openSQL(t, testenv.Postgres(t), 10)
-	statetest.Run(t, "sql, in a cluster", func(t *testing.T) state.Store {
-		return tiered.Beside(durable, time.Now, slog.New(slog.DiscardHandler))
+	durable := memstate.New(time.Now)
+	statetest.Run(t, "no redis, in a cluster", func(t *testing.T) state.Store {
+		s := tiered.Beside(durable, time.Now, slog.New(slog.DiscardHandler))
+		tiered.HastenBeside(s, lease, rest)
+		return s
 	})
 	counting := &flaky{Durable: memstate.New(time.Now)}
 	s := tiered.Beside(counting, time.Now, slog.New(slog.DiscardHandler))
@@ -514,6 +516,7 @@ func TestDemotedAndBack(t *testing.T) {
 
 // One replica follows the failover, the other still reads from the old primary.
 func TestSplitBrain(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	h.links[0].server.Store(h.server.successor("y"))
 	for i := range 20 {
@@ -526,6 +529,7 @@ func TestSplitBrain(t *testing.T) {
 
 // Redis is flushed at any step of a write, while others read and fill in.
 func TestFlush(t *testing.T) {
+	t.Parallel()
 	for _, at := range []string{"CacheMark", "CacheClear", "CacheRead", "CacheFill"} {
 		t.Run(at, func(t *testing.T) {
 			h := newHouse(t)
@@ -537,7 +541,11 @@ func TestFlush(t *testing.T) {
 			})
 			var answered atomic.Int64
 			readers := h.readers(t, &answered)
-			for n := range 100 {
+			rounds := 40
+			if soak() {
+				rounds = 100
+			}
+			for n := range rounds {
 				_, err := h.stores[0].Put(t.Context(), h.key, fmt.Append(nil, n), time.Hour)
 				check(t, err)
 				answered.Store(int64(n))
@@ -652,6 +660,7 @@ func TestReadsFromRedis(t *testing.T) {
 // flushed and replaced by an old copy of itself, SQL fails in both truths,
 // or does later what it did not answer. Who has been told of a write never reads an older record.
 func TestEverythingFails(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	durable := &flaky{Durable: memstate.New(time.Now)}
 	current := newServer("s0")
@@ -723,9 +732,13 @@ func TestEverythingFails(t *testing.T) {
 		}
 		return n
 	}
+	rounds, step := 18, 50*time.Millisecond
+	if soak() {
+		rounds, step = 60, 100*time.Millisecond
+	}
 	begin := time.Now()
-	for i := 0; i < 30 || time.Since(begin) < time.Minute && (answers.Load() < 100 || hits() < 100); i++ {
-		pause(100 * time.Millisecond)
+	for i := 0; i < rounds || time.Since(begin) < time.Minute && (answers.Load() < 100 || hits() < 20); i++ {
+		pause(step)
 		l := links[rand.N(3)]
 		switch i % 6 {
 		case 0:
@@ -751,7 +764,7 @@ func TestEverythingFails(t *testing.T) {
 	close(done)
 	work.Wait()
 	t.Logf("%d writes answered, %d reads, %d of them from copies", answers.Load(), reads.Load(), hits())
-	if answers.Load() < 100 || hits() < 100 {
+	if answers.Load() < 100 || hits() < 20 {
 		t.Error("too little happened to say anything")
 	}
 }
@@ -764,13 +777,14 @@ func TestRealRedis(t *testing.T) {
 	site.heal(t)
 	stores := site.stores
 	key, n := state.Key{Kind: "test", Owner: "owner", ID: "id"}, 0
-	rate := state.Rate{Burst: 50, Period: 24 * time.Hour} // of which none comes back meanwhile
+	const each = 4                                        // rounds of each phase
+	rate := state.Rate{Burst: 20, Period: 24 * time.Hour} // of which none comes back meanwhile
 	counted := 0
 	var longest time.Duration
 	rounds := func(what string) (took time.Duration) {
 		t.Helper()
 		slow := 0 // not more than one or two, for which the machine may be the reason
-		for range 10 {
+		for range each {
 			n++
 			begin := time.Now()
 			_, err := stores[n%2].Put(ctx, key, fmt.Append(nil, n), time.Hour)

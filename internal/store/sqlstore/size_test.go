@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -20,9 +21,17 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// TestMillion holds every operation to reading what it returns and a little more,
-// whatever the tables hold: 1,000,000 users, all of them in one group.
-func TestMillion(t *testing.T) {
+// many is how many users there are: a million if WATCHWORD_SOAK is in the environment.
+var many = func() int {
+	if os.Getenv("WATCHWORD_SOAK") != "" {
+		return 1_000_000
+	}
+	return 100_000
+}()
+
+// TestMany holds every operation to reading what it returns and a little more,
+// whatever the tables hold: many users, all of them in one group.
+func TestMany(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		path := filepath.Join(t.TempDir(), "watchword.db")
@@ -30,7 +39,7 @@ func TestMillion(t *testing.T) {
 		// By SQLite's own program: under the race detector the driver would need minutes.
 		load := exec.CommandContext(t.Context(), "sqlite3", "-bail", path)
 		load.Stdin = strings.NewReader("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000; BEGIN;\n" +
-			million("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s)", "printf('%08d', n)") +
+			rows("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s)", "printf('%08d', n)") +
 			"COMMIT;")
 		if out, err := load.CombinedOutput(); err != nil || len(out) > 0 {
 			t.Fatalf("%s %v", out, err)
@@ -42,23 +51,23 @@ func TestMillion(t *testing.T) {
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		server := testenv.StartPostgres(t, "shared_buffers=256MB", "max_wal_size=8GB")
-		db := migrated(t, server.URL)
-		fill(t, "pgx", server.URL, "BEGIN; SET LOCAL session_replication_role = replica;\n"+
-			million("generate_series(1, ?) AS s(n)", "lpad(CAST(n AS TEXT), 8, '0')")+"COMMIT; ANALYZE")
+		url := testenv.Postgres(t)
+		db := migrated(t, url)
+		fill(t, "pgx", url, "BEGIN; SET LOCAL session_replication_role = replica;\n"+
+			rows("generate_series(1, ?) AS s(n)", "lpad(CAST(n AS TEXT), 8, '0')")+"COMMIT; ANALYZE")
 		everyOperation(t, db, postgresPlan)
 	})
 	t.Run("mariadb", func(t *testing.T) {
 		t.Parallel()
-		server := testenv.StartMariaDB(t, "--innodb-buffer-pool-size=512M", "--innodb-log-file-size=512M")
-		db := migrated(t, server.URL)
-		u, err := url.Parse(server.URL)
+		mariadb := testenv.MariaDB(t)
+		db := migrated(t, mariadb)
+		u, err := url.Parse(mariadb)
 		if err != nil {
 			t.Fatal(err)
 		}
 		fill(t, "mysql", fmt.Sprintf("%s@tcp(%s)%s?multiStatements=true", u.User, u.Host, u.Path),
 			"SET sql_mode = 'PIPES_AS_CONCAT', foreign_key_checks = 0, unique_checks = 0, max_recursive_iterations = 2000000;\n"+
-				million("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s) AS s", "lpad(n, 8, '0')")+
+				rows("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s) AS s", "lpad(n, 8, '0')")+
 				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, revocations, audit_events")
 		everyOperation(t, db, nil)
 	})
@@ -89,31 +98,34 @@ func fill(t *testing.T, driver, dsn, script string) {
 	}
 }
 
-// million makes the tables: everyone is in the group "all", one user in "admins",
-// those who are disabled in "left", and the first 20,000 in two others. Each group
+// rows makes the tables: everyone is in the group "all", one user in "admins",
+// twenty who are disabled in "left", and a fiftieth in two others. Each group
 // gives a claim of its own name. The series yields n up to ?; digits are n's.
-func million(series, digits string) string {
+func rows(series, digits string) string {
 	from := func(n int) string { return " FROM " + strings.Replace(series, "?", fmt.Sprint(n), 1) }
 	id := "'019' || " + digits + " || '-0000-7000-8000-000000000000'"
 	name := "'user' || " + digits
-	rows := []string{
+	all := []string{
 		"users (id, username, name_key, email, first_name, last_name, password_hash, disabled, epoch, session_epoch, created_at, updated_at, version)" +
-			" SELECT " + id + ", " + name + ", " + name + ", '', '', '', '', CASE WHEN n % 50000 = 2 THEN 1 ELSE 0 END, 1, 1, 0, 0, 1" + from(1_000_000),
+			" SELECT " + id + ", " + name + ", " + name + ", '', '', '', '', CASE WHEN n % " + fmt.Sprint(many/20) + " = 2 THEN 1 ELSE 0 END, 1, 1, 0, 0, 1" + from(many),
 		"usergroups (id, name, name_key, created_at, updated_at, version) SELECT 'g' || n, 'g' || n, 'g' || n, 0, 0, 1" + from(2),
 		"usergroups (id, name, name_key, created_at, updated_at, version) VALUES ('all', 'all', 'all', 0, 0, 1), ('admins', 'admins', 'admins', 0, 0, 1), ('left', 'left', 'left', 0, 0, 1)",
 		"claims (id, name, name_key, short_name, held_value, created_at, updated_at, version) SELECT id, id, id, id, 'r', 0, 0, 1 FROM usergroups",
 		"group_claims (group_id, claim_id) SELECT id, id FROM usergroups",
-		"memberships (user_id, group_id, user_key) SELECT " + id + ", 'all', " + name + from(1_000_000),
+		"memberships (user_id, group_id, user_key) SELECT " + id + ", 'all', " + name + from(many),
 		"memberships (user_id, group_id, user_key) SELECT " + id + ", 'admins', " + name + from(1),
 		"memberships (user_id, group_id, user_key) SELECT id, 'left', name_key FROM users WHERE disabled = 1",
-		"memberships (user_id, group_id, user_key) SELECT u.id, g.id, u.name_key FROM users u JOIN usergroups g ON g.id LIKE 'g%' WHERE u.name_key <= 'user00020000'",
+		"memberships (user_id, group_id, user_key) SELECT u.id, g.id, u.name_key FROM users u JOIN usergroups g ON g.id LIKE 'g%' WHERE u.name_key <= '" + userName(many/50) + "'",
 		"revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)" +
-			" SELECT n, 'jti', 'j' || n, 0, 0, n, 0, '', 'logout'" + from(100_000),
+			" SELECT n, 'jti', 'j' || n, 0, 0, n, 0, '', 'logout'" + from(many/10),
 		"audit_events (id, at_time, actor, action, target, outcome, address, detail)" +
-			" SELECT 'e' || " + digits + ", n, 'u' || (n % 1000), 'login', 't' || (n % 1000), 'ok', '', ''" + from(100_000),
+			" SELECT 'e' || " + digits + ", n, 'u' || (n % " + fmt.Sprint(many/1000) + "), 'login', 't' || (n % " + fmt.Sprint(many/1000) + "), 'ok', '', ''" + from(many/10),
 	}
-	return "INSERT INTO " + strings.Join(rows, ";\nINSERT INTO ") + ";\nUPDATE revocation_head SET seq = 100000;\n"
+	return "INSERT INTO " + strings.Join(all, ";\nINSERT INTO ") + ";\nUPDATE revocation_head SET seq = " + fmt.Sprint(many/10) + ";\n"
 }
+
+// userName is the name of the nth user.
+func userName(n int) string { return fmt.Sprintf("user%08d", n) }
 
 // most is how many rows an operation may look at. Each returns 20 at most, and the
 // user in question is in 3 groups.
@@ -122,11 +134,11 @@ const most = 100
 // everyOperation runs every operation whose cost could depend on the size of a
 // table, and rolls it back.
 func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.Q, query string, args []any)) {
-	const id, name, far = "01900010000-0000-7000-8000-000000000000", "user00010000", "user00900000"
-	page := store.Page{After: far, Limit: 20}
-	search := store.Page{Prefix: "user00777", Limit: 20}
+	id, name := fmt.Sprintf("019%08d-0000-7000-8000-000000000000", many/100), userName(many/100)
+	page := store.Page{After: userName(many * 9 / 10), Limit: 20}
+	search := store.Page{Prefix: fmt.Sprintf("user%05d", many*7/10_000), Limit: 20} // a thousand
 	nobody := store.Page{Prefix: "zz", Limit: 20}
-	now := time.UnixMicro(50)
+	now, last := time.UnixMicro(50), int64(many/10)
 	want := func(t *testing.T, n int) func(any, error) error {
 		return func(list any, err error) error {
 			if got := count(list); err == nil && got != n {
@@ -183,15 +195,15 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		"join":   func(t *testing.T, ctx context.Context, r records) error { return r.AddMember(ctx, id, "left") },
 		"leave":  func(t *testing.T, ctx context.Context, r records) error { return r.RemoveMember(ctx, id, "all") },
 		"tail of the log": func(t *testing.T, ctx context.Context, r records) error {
-			revs, _, err := r.RevocationsAfter(ctx, 99_990, 20)
+			revs, _, err := r.RevocationsAfter(ctx, last-10, 20)
 			return want(t, 10)(revs, err)
 		},
 		"end of the log": func(t *testing.T, ctx context.Context, r records) error {
-			revs, _, err := r.RevocationsAfter(ctx, 100_000, 20)
+			revs, _, err := r.RevocationsAfter(ctx, last, 20)
 			return want(t, 0)(revs, err)
 		},
 		"middle of the log": func(t *testing.T, ctx context.Context, r records) error {
-			revs, _, err := r.RevocationsAfter(ctx, 50_000, 20)
+			revs, _, err := r.RevocationsAfter(ctx, last/2, 20)
 			return want(t, 20)(revs, err)
 		},
 		"append to the log": func(t *testing.T, ctx context.Context, r records) error {
@@ -201,7 +213,7 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 			return second(r.DeleteExpiredRevocations(ctx, now, 20))
 		},
 		"trail": func(t *testing.T, ctx context.Context, r records) error {
-			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Before: "e00050000", Limit: 20}))
+			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Before: fmt.Sprintf("e%08d", many/20), Limit: 20}))
 		},
 		"trail of one": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Actor: "u7", Limit: 20}))

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -23,9 +24,18 @@ import (
 // on each of two stores.
 const callers = 32
 
+// times is how often something is done, in the short form and, if WATCHWORD_SOAK asks
+// for it, in the long one.
+func times(short, long int) int {
+	if os.Getenv("WATCHWORD_SOAK") != "" {
+		return long
+	}
+	return short
+}
+
 // Run tests an implementation under the given name. Every call of open makes an
 // empty store and opens it twice, as two replicas would; it leaves the closing to
-// t.Cleanup.
+// t.Cleanup. With WATCHWORD_SOAK in the environment it goes on for longer.
 func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) {
 	kept := t.Run(name, func(t *testing.T) {
 		for _, test := range []struct {
@@ -697,7 +707,8 @@ func cancelled(t *testing.T, a, b store.Store) {
 
 func createOnce(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
-	for round := range 3 {
+	rounds := times(2, 5)
+	for round := range rounds {
 		var winners atomic.Int64
 		together(callers, func(i int) {
 			u := user(fmt.Sprint("user", round))
@@ -712,13 +723,13 @@ func createOnce(t *testing.T, a, b store.Store) {
 		})
 		equal(t, winners.Load(), 1)
 	}
-	equal(t, len(must(a.Users(ctx, store.Page{Limit: 100}))(t)), 3)
+	equal(t, len(must(a.Users(ctx, store.Page{Limit: 100}))(t)), rounds)
 }
 
 func updateOnce(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	ok(t, a.CreateUser(ctx, user("alice")))
-	for round := range 3 {
+	for round := range times(2, 5) {
 		u := must(a.User(ctx, "id-alice"))(t)
 		var winners atomic.Int64
 		var name atomic.Value
@@ -806,7 +817,7 @@ func oneMoment(t *testing.T, a, b store.Store) {
 	ok(t, a.CreateGroup(ctx, group("g")))
 	ok(t, a.CreateClaim(ctx, claim("c", "log", "w")))
 	ok(t, a.AddClaim(ctx, "id-g", "id-c"))
-	const changes = 60
+	changes := times(16, 60)
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	for range 4 {
@@ -893,7 +904,7 @@ func settingStays(t *testing.T, a, b store.Store) {
 			time.Sleep(time.Millisecond) // or whoever reads may starve
 		}
 	})
-	for range 30 {
+	for range times(10, 30) {
 		var read string
 		var meanwhile int64
 		err := a.Update(ctx, func(r store.Records) (err error) {
@@ -940,7 +951,7 @@ func logInOrder(t *testing.T, a, b store.Store) {
 	for i := range 4 {
 		ok(t, a.CreateUser(ctx, user(fmt.Sprint(i))))
 	}
-	const each = 3
+	each := times(2, 3)
 	var written sync.Map // seq → subject
 	done := make(chan struct{})
 	var tailers sync.WaitGroup
