@@ -227,7 +227,11 @@ func TestTheCacheChangesNoAnswer(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		var tokens []string
 		verdicts := map[string]int{}
-		for step := range 800 {
+		steps := 400
+		if soak() {
+			steps = 5000
+		}
+		for step := range steps {
 			switch random.IntN(12) {
 			case 0, 1:
 				life := []int{1, 20, 90, 600}[random.IntN(4)]

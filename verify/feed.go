@@ -29,9 +29,11 @@ const (
 	streamLag = 2 * time.Second
 	// A page may be held back by the server until there is something to tell, for
 	// maxWait at most. From a server that holds none back it is read every pollEvery.
-	maxWait      = 20 * time.Second
-	pollEvery    = time.Second
-	pageTimeout  = 5 * time.Second
+	maxWait     = 20 * time.Second
+	pollEvery   = time.Second
+	pageTimeout = 5 * time.Second
+	// minPatience is for how long the next bytes of a page are waited for at least.
+	minPatience  = 500 * time.Millisecond
 	pageLimit    = 10_000   // entries
 	maxPage      = 16 << 20 // bytes
 	maxFeedRetry = 3 * time.Second
@@ -57,11 +59,13 @@ type follower struct {
 	stale     atomic.Bool               // the present outage has been logged
 
 	// What follows is run's alone.
-	log  string // which log this is; empty: none has been read
-	next int64  // everything up to here has been applied
-	// elsewhere: the last answer was of no use, so the next one should come from
-	// another replica.
+	log  string        // which log this is; empty: none has been read
+	next int64         // everything up to here has been applied
+	beat time.Duration // how often the server confirms the head, as it says; 0: unknown
+	// elsewhere: the last answer was of no use or has ended, so the next one should
+	// come from another replica.
 	elsewhere bool
+	failures  int // of pages, one after the other
 	feed      outage
 	streams   outage
 	swept     time.Time
@@ -137,7 +141,7 @@ func (f *follower) run(ctx context.Context) {
 	defer pause.Stop()
 	without := withoutStream
 	mayWait := false // a moment ago everything was known
-	for failures, first := 0, true; ; first = false {
+	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
@@ -157,18 +161,19 @@ func (f *follower) run(ctx context.Context) {
 		f.feed.note(err)
 		switch {
 		case err != nil:
-			f.elsewhere = true // connections that are kept may all lead to the same replica
-			f.cfg.closeIdle()
-			pause.Reset(retryPause(failures, pollEvery/2, maxFeedRetry))
-			failures++
+			f.leave()
+			pause.Reset(f.pageRetry())
+			f.failures++
 			continue
 		case byPages && waited:
 			pause.Reset(jitter(pollEvery/20, pollEvery/10))
 		case byPages:
 			pause.Reset(jitter(pollEvery*8/10, pollEvery))
 		default:
+			f.elsewhere = false
 			begun := f.cfg.Now()
 			useful, err := f.stream(ctx)
+			f.leave()
 			if useful {
 				f.streams.note(nil)
 				without = withoutStream
@@ -183,8 +188,43 @@ func (f *follower) run(ctx context.Context) {
 				pause.Reset(jitter(pollEvery/10, pollEvery/2))
 			}
 		}
-		failures, f.elsewhere = 0, false
+		f.failures = 0
+		if byPages {
+			f.elsewhere = false
+		}
 	}
+}
+
+// leave has the next request use a new connection: those that are kept may all lead to
+// the replica that was just of no use, which may still accept them.
+func (f *follower) leave() {
+	f.elsewhere = true
+	f.cfg.closeIdle()
+}
+
+// pageRetry is the pause after a page that failed. Another replica is asked at once, and
+// once more: a load balancer may have chosen the same one again.
+func (f *follower) pageRetry() time.Duration {
+	if f.failures <= 1 {
+		return jitter(0, maxReattach)
+	}
+	return retryPause(f.failures-1, pollEvery/2, maxFeedRetry)
+}
+
+// silence is for how long a stream may bring nothing, and how old what the server knows
+// may be, before another replica is asked: so short that the answer comes before half of
+// MaxStaleness has passed, and never shorter than two heartbeats.
+func (f *follower) silence() time.Duration {
+	return min(max(2*f.beat, f.cfg.MaxStaleness/4), f.cfg.MaxStaleness/2)
+}
+
+// patience is for how long the first bytes of a page, and the next ones, are waited for.
+// A replica that is frozen accepts connections and never answers, or stops in the middle
+// of an answer, so another one is asked soon; a server that is merely slow is given twice
+// as long each time.
+func (f *follower) patience() time.Duration {
+	first := max(f.cfg.MaxStaleness/8, minPatience)
+	return min(first<<min(max(f.failures-1, 0), 16), pageTimeout)
 }
 
 // poll reads pages up to the head. If it may wait, it says whether the server has
@@ -237,12 +277,12 @@ func (f *follower) writtenAfter(asked time.Time, page revoked.Page) time.Time {
 // wait is for how long the server may hold a page back: so short that what is known
 // never comes near to being stale.
 func (c *Config) wait() time.Duration {
-	return max(time.Second, min(c.MaxStaleness/3, maxWait).Truncate(time.Second))
+	return max(time.Second, min(c.MaxStaleness/4, maxWait).Truncate(time.Second))
 }
 
 // page asks for one page, and says for how long a cache has had it.
 func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, cached time.Duration, err error) {
-	timeout := min(pageTimeout, f.cfg.MaxStaleness)
+	timeout, patience := min(pageTimeout, f.cfg.MaxStaleness), f.patience()
 	u, err := url.Parse(f.cfg.RevocationsURL)
 	if err != nil {
 		return page, 0, err
@@ -253,19 +293,26 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 	if mayWait {
 		wait := f.cfg.wait()
 		timeout = wait + min(pageTimeout, f.cfg.MaxStaleness-wait)
+		patience += wait
 		query.Set("wait", strconv.Itoa(int(wait/time.Second)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	u.RawQuery = query.Encode()
+	silent := time.AfterFunc(patience, func() { giveUp(errSilent) })
+	defer silent.Stop()
 	res, err := f.get(ctx, u.String(), "application/json", "")
 	if err != nil {
-		return page, 0, err
+		return page, 0, f.silenceOr(ctx, err, patience)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxPage+1))
+	patience = f.patience() // it is not held back any more
+	silent.Reset(patience)
+	body, err := io.ReadAll(io.LimitReader(&watchedReader{res.Body, silent, patience}, maxPage+1))
 	if err != nil {
-		return page, 0, err
+		return page, 0, f.silenceOr(ctx, err, patience)
 	}
 	if len(body) > maxPage {
 		return page, 0, fmt.Errorf("a page of more than %d bytes", maxPage)
@@ -276,10 +323,37 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 	if page.Log == "" || page.AsOf.IsZero() || page.Age < 0 {
 		return page, 0, errors.New("this is not a page of the feed")
 	}
+	f.beat = milliseconds(max(page.Heartbeat, 0))
 	if res.Header.Get("Age") != "" {
 		cached = age(res.Header) + time.Second // it counts whole seconds
 	}
 	return page, cached, nil
+}
+
+// errSilent is why a page is given up of which nothing comes for too long.
+var errSilent = errors.New("silent")
+
+// silenceOr is the error of a page that failed.
+func (f *follower) silenceOr(ctx context.Context, err error, patience time.Duration) error {
+	if context.Cause(ctx) == errSilent {
+		return fmt.Errorf("%s does not answer within %v", f.cfg.RevocationsURL, patience)
+	}
+	return err
+}
+
+// A watchedReader sets its timer anew whenever something has come.
+type watchedReader struct {
+	io.Reader
+	timer    *time.Timer
+	patience time.Duration
+}
+
+func (r *watchedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if n > 0 {
+		r.timer.Reset(r.patience)
+	}
+	return n, err
 }
 
 // stream follows the event stream until it ends, is silent for too long, or has
@@ -287,7 +361,7 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 func (f *follower) stream(ctx context.Context) (useful bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jitter(streamLife/2, streamLife))
 	defer cancel()
-	silence := f.cfg.MaxStaleness / 2
+	silence := f.silence()
 	watchdog := time.AfterFunc(silence, cancel)
 	defer watchdog.Stop()
 
@@ -405,13 +479,13 @@ func (s *streaming) handleHead(name string, h head) error {
 	return s.current(h.Age)
 }
 
-// errCutOff: whoever answers does not know himself what has been taken back lately.
+// errCutOff: the replica that answers does not itself know what was revoked lately.
 var errCutOff = errors.New("this replica of the server is cut off from the log of revocations")
 
 // current is errCutOff if what the server knows is so old that we would be stale
 // soon: another replica may know more.
 func (f *follower) current(age int64) error {
-	if milliseconds(age) > f.cfg.MaxStaleness/2 {
+	if milliseconds(age) > f.silence() {
 		return errCutOff
 	}
 	return nil

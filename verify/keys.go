@@ -20,9 +20,11 @@ const (
 	// A key set is fetched again before the max-age of its answer is over, but
 	// neither more often than minKeyLife nor more seldom than maxKeyLife; where the
 	// answer names none, after defaultKeyLife.
-	minKeyLife     = 5 * time.Second
+	minKeyLife     = time.Second
 	defaultKeyLife = 30 * time.Second
-	maxKeyLife     = time.Hour
+	// staleKeyLife is for an answer that may not be kept at all, or is too old already.
+	staleKeyLife = 5 * time.Second
+	maxKeyLife   = time.Hour
 	// keyCooldown is the least time between a fetch and one for the sake of an
 	// unknown kid: whoever invents kids causes twelve fetches a minute at most.
 	keyCooldown = 5 * time.Second
@@ -260,14 +262,18 @@ func keyLife(h http.Header) time.Duration {
 		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
 		switch name {
 		case "no-store", "no-cache":
-			return minKeyLife
+			return staleKeyLife
 		case "max-age":
 			if n, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && n >= 0 {
 				life = min(time.Duration(min(n, 1<<30))*time.Second, maxKeyLife)
 			}
 		}
 	}
-	return max(life-age(h), minKeyLife)
+	left := life - age(h)
+	if left <= 0 {
+		return staleKeyLife
+	}
+	return max(left, minKeyLife)
 }
 
 // age is for how long a cache on the way has had an answer (RFC 9111 §5.1).

@@ -13,19 +13,19 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 	"github.com/watchword-auth/watchword/verify/verifytest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // A front stands between a Verifier and an issuer, without a network, so that
 // simulated time can pass. It counts requests and lets a test answer instead.
@@ -103,11 +103,23 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.issuer.ServeHTTP(w, r)
 }
 
-// RoundTrip runs the handler in a goroutine and pipes its answer.
+// RoundTrip runs the handler in a goroutine and pipes its answer. A handler that panics
+// with http.ErrAbortHandler resets the connection.
 func (f *front) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, pipe := io.Pipe()
 	w := &answer{header: http.Header{}, body: pipe, ready: make(chan struct{})}
+	reset := make(chan struct{})
 	go func() {
+		defer func() {
+			switch cause := recover(); cause {
+			case nil:
+			case http.ErrAbortHandler:
+				pipe.CloseWithError(syscall.ECONNRESET)
+				close(reset)
+			default:
+				panic(cause)
+			}
+		}()
 		f.ServeHTTP(w, r)
 		w.WriteHeader(http.StatusOK)
 		pipe.Close()
@@ -121,6 +133,8 @@ func (f *front) RoundTrip(r *http.Request) (*http.Response, error) {
 			StatusCode: w.status, Status: http.StatusText(w.status), Header: w.header.Clone(), Request: r,
 			Body: &answerBody{body, stop},
 		}, nil
+	case <-reset:
+		return nil, syscall.ECONNRESET
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
@@ -234,6 +248,7 @@ func TestTheKeySetIsFetchedBeforeItIsTooOld(t *testing.T) {
 		{"MAX-AGE=600", 3600 / 600, 3600/540 + 1},
 		{"", 3600 / 30, 3600/27 + 1},
 		{"max-age=31536000", 1, 2},
+		{"max-age=2", 3600 / 2, 3600*10/18 + 1}, // a new key may sign after that
 		{"max-age=0", 3600 / 5, 3600*10/45 + 1},
 		{"no-store", 3600 / 5, 3600*10/45 + 1},
 		{"max-age=-5", 3600 / 30, 3600/27 + 1},
@@ -278,6 +293,8 @@ func TestBadAnswersChangeNothing(t *testing.T) {
 	w := httptest.NewRecorder()
 	verifytest.NewAt(t, "").ServeHTTP(w, httptest.NewRequest("GET", "/api/pkeys", nil))
 	another := w.Body.String()
+	long := `{"keys":[],"x":"` + strings.Repeat("x", accesstoken.MaxKeySetLength) + `"}`
+	longOnes := 0
 	for name, h := range map[string]http.HandlerFunc{
 		"500":               fail,
 		"500 with an empty": text(500, `{"keys":[]}`),
@@ -291,9 +308,15 @@ func TestBadAnswersChangeNothing(t *testing.T) {
 		"only others' keys": text(200, `{"keys":[{"kty":"oct","k":"AAAA","kid":"key-1"}]}`),
 		"garbage":           text(200, `<html>come back later</html>`),
 		"half a set":        text(200, `{"keys":[{"kty":"EC"`),
-		"too large":         text(200, `{"keys":[],"x":"`+strings.Repeat("x", accesstoken.MaxKeySetLength)+`"}`),
-		"304 unasked":       text(304, ""),
-		"never":             func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"too large": func(w http.ResponseWriter, r *http.Request) {
+			if longOnes++; longOnes > 5 { // it is dear to send
+				fail(w, r)
+				return
+			}
+			text(200, long)(w, r)
+		},
+		"304 unasked": text(304, ""),
+		"never":       func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

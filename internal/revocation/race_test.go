@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,11 @@ func TestReconnectingAcceptsNothingLate(t *testing.T) {
 	if err := v.Refresh(ctx); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 2_000 {
+	rounds := 500
+	if os.Getenv("WATCHWORD_SOAK") != "" {
+		rounds = 10_000
+	}
+	for i := range rounds {
 		id := strconv.Itoa(i)
 		if _, err := m.AppendRevocation(ctx, line(id)); err != nil {
 			t.Fatal(err)

@@ -3,12 +3,11 @@ package revocation
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/verify/revoked"
@@ -17,15 +16,7 @@ import (
 // TestOnADatabase has two replicas take back at the same time, half of it inside
 // transactions, and asks each at once and the other after its poll.
 func TestOnADatabase(t *testing.T) {
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s := sqlstore.New(db)
+	s := sqlstore.New(sqldbtest.Open(t))
 	replicas := []*replica{start(t, s, Outage{}), start(t, s, Outage{})}
 
 	const writers, each = 4, 10

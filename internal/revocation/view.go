@@ -259,7 +259,7 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 	if c == nil {
 		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
 	}
-	p := revoked.Page{Log: c.head.ID, Head: c.head.Seq, AsOf: c.asOf.UTC().Truncate(time.Millisecond)}
+	p := revoked.Page{Log: c.head.ID, Head: c.head.Seq, AsOf: c.asOf.UTC().Truncate(time.Millisecond), Heartbeat: v.cfg.Poll.Milliseconds()}
 	age := revoked.Age(c.asOf, v.cfg.Now()) + c.asOf.Sub(p.AsOf)
 	p.Age = (age + time.Millisecond - 1).Milliseconds()
 	if after > max(p.Head, v.list.Last()) || log != "" && log != p.Log {

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -19,13 +18,14 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify"
 	"github.com/watchword-auth/watchword/verify/grpcverify"
 	"github.com/watchword-auth/watchword/verify/revoked"
 	"github.com/watchword-auth/watchword/verify/verifytest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // logService is what protoc would generate for a service "ship.Log" with the
 // methods Read and Open, and the stream Follow. Each says who called.

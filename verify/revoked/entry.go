@@ -117,6 +117,9 @@ type Page struct {
 	// something to tell, in milliseconds; nil if it did not think of it. A reader
 	// knows from it that AsOf lies so much after his asking.
 	Waited *int64 `json:"waited_ms,omitempty"`
+	// Heartbeat is how often the sender confirms the head, in milliseconds, and sends
+	// one to the readers of its streams; 0 if it does not say.
+	Heartbeat int64 `json:"heartbeat_ms,omitempty"`
 	// Snapshot says that the page begins at the beginning of the log, although
 	// the reader asked for a later place: his was of another log.
 	Snapshot bool    `json:"snapshot"`
