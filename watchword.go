@@ -64,7 +64,8 @@ func WithStore(s store.Store) Option { return func(o *app.Options) { o.Store = s
 
 // New starts a node and returns when it may take traffic, or says in one sentence
 // why it cannot. A node that joins a cluster may do so when the others have had its
-// key for Config.Tokens.KeySetMaxAge. It makes no administrator of its own accord: name one in
+// key for Config.Tokens.KeySetMaxAge. While the database or Redis is away it waits, for
+// five minutes at most. It makes no administrator of its own accord: name one in
 // Config.Admin or Config.Users. ctx bounds the start alone.
 func New(ctx context.Context, cfg *Config, options ...Option) (*Node, error) {
 	cfg.Complete()

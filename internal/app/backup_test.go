@@ -127,7 +127,7 @@ func TestKeyBesideTheDatabase(t *testing.T) {
 
 // After a restore with the database's own tools, what docs/storage.md says to run
 // leaves nothing from before that is accepted, and followers notice the other log.
-func TestAfterTheDatabasesOwnTools(t *testing.T) {
+func afterTheDatabasesOwnTools(t *testing.T, w *world) {
 	page, err := os.ReadFile("../../docs/storage.md")
 	if err != nil {
 		t.Fatal(err)
@@ -141,31 +141,22 @@ func TestAfterTheDatabasesOwnTools(t *testing.T) {
 	if len(statements) != 3 {
 		t.Fatalf("the page says to run %q", statements)
 	}
-	for name, url := range map[string]string{"sqlite": "", "postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(c *config.Config) {
-				if url != "" {
-					on(url)(c)
-				}
-			})
-			logName := func() string {
-				return decode[revoked.Page](t, w.want(w.do("GET", "/api/revocations", "", nil), 200, "")).Log
-			}
-			grant, before := w.login("admin"), logName()
-			w.stop()
-			db := other(t, w.cfg.Database.URL)
-			for _, s := range statements {
-				if n, err := db.Exec(t.Context(), s[1]); err != nil || n == 0 {
-					t.Errorf("%s: %d rows, %v", s[1], n, err)
-				}
-			}
-			w.start()
-			w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "invalid_token")
-			w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 401, "invalid_refresh_token")
-			w.verify(w.login("admin").AccessToken)
-			if logName() == before {
-				t.Error("nobody can tell that the log is another one")
-			}
-		})
+	logName := func() string {
+		return decode[revoked.Page](t, w.want(w.do("GET", "/api/revocations", "", nil), 200, "")).Log
+	}
+	grant, before := w.login("admin"), logName()
+	w.stop()
+	db := other(t, w.cfg.Database.URL)
+	for _, s := range statements {
+		if n, err := db.Exec(t.Context(), s[1]); err != nil || n == 0 {
+			t.Errorf("%s: %d rows, %v", s[1], n, err)
+		}
+	}
+	w.start()
+	w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "invalid_token")
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 401, "invalid_refresh_token")
+	w.verify(w.login("admin").AccessToken)
+	if logName() == before {
+		t.Error("nobody can tell that the log is another one")
 	}
 }

@@ -21,7 +21,8 @@ func TestCanary(t *testing.T) {
 	front = strings.Replace(front, "http:", "https:", 1)
 	certFile, keyFile := peerCertificate(t, "127.0.0.1")
 	watched := func(cfg *config.Config) {
-		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, 5*time.Second
+		storedKeys(cfg)
+		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, time.Second
 		cfg.Cluster.CAFile = certFile
 	}
 	one, _ := reachable(t, database, watched)

@@ -36,13 +36,16 @@ const cutOff = 6 * time.Second
 
 // join makes this replica known to the others. maxAge is for how long a key set
 // that it serves may be used.
-func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration) error {
+func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration, start *startup) error {
 	cfg := o.Config
 	registered, ok := n.parts.Store.(store.Registry)
 	if !ok {
 		return errors.New("cluster.enabled: this program brings its own store, which has no registry of replicas")
 	}
-	var err error
+	incarnation, err := token.NewID(rand.Reader)
+	if err != nil {
+		return err
+	}
 	if n.clients, err = newPeerClients(cfg.Cluster); err != nil {
 		return err
 	}
@@ -50,13 +53,12 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		return err
 	}
 	c := cluster.Config{
-		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Version: o.Version, Digest: cfg.Digest(),
+		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Incarnation: incarnation, Version: o.Version, Digest: cfg.Digest(),
 		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
 		Own:     func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.get,
 		Tell: func() { n.bell.Ring(bell.Registry) },
-		Now:  o.Now, NewID: func() (string, error) { return token.NewID(rand.Reader) },
-		Logger: o.Logger, Registerer: registry,
+		Now:  o.Now, Logger: o.Logger, Registerer: registry,
 	}
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = accesstoken.Algorithms()
@@ -66,7 +68,10 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		n.found = discovery.NewList(o.Logger, func() { n.cluster.AskPeers() })
 		c.Peers = n.found.Peers
 	}
-	if n.cluster, err = cluster.Join(ctx, c); err != nil {
+	if err := start.await(ctx, "join the cluster", func(ctx context.Context) (err error) {
+		n.cluster, err = cluster.Join(ctx, c)
+		return err
+	}); err != nil {
 		return err
 	}
 	n.parts.view.Follow(n.cluster)

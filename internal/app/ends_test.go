@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,9 +73,10 @@ func newFailing(t *testing.T) (*world, *failing) {
 func TestAnEndThatFailedIsFinished(t *testing.T) {
 	for name, mode := range map[string]int32{"failed and not persisted": failBefore, "failed but persisted": failAfterwards} {
 		t.Run(name, func(t *testing.T) {
-			for name, end := range map[string]func(t *testing.T, w *world, f *failing, mode int32) (taken []httpapi.Grant){
-				"one": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
-					me, other := w.login("admin"), w.login("admin")
+			w, f := newFailing(t)
+			for name, end := range map[string]func(t *testing.T, user string) (taken []httpapi.Grant){
+				"one": func(t *testing.T, user string) []httpapi.Grant {
+					me, other := w.login(user), w.login(user)
 					f.mode.Store(mode)
 					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
 					_, a := w.renew(other.RefreshToken)
@@ -86,8 +88,8 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 204, "")
 					return []httpapi.Grant{other}
 				},
-				"one by its refresh token": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
-					me, other := w.login("admin"), w.login("admin")
+				"one by its refresh token": func(t *testing.T, user string) []httpapi.Grant {
+					me, other := w.login(user), w.login(user)
 					f.mode.Store(mode)
 					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
@@ -95,8 +97,8 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 					w.want(a, 401, "invalid_refresh_token")
 					return []httpapi.Grant{other}
 				},
-				"the others": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
-					me, second, third := w.login("admin"), w.login("admin"), w.login("admin")
+				"the others": func(t *testing.T, user string) []httpapi.Grant {
+					me, second, third := w.login(user), w.login(user), w.login(user)
 					f.mode.Store(mode)
 					w.want(w.do("DELETE", "/api/sessions", me.AccessToken, nil), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
@@ -104,11 +106,10 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 					w.verify(me.AccessToken)
 					return []httpapi.Grant{second, third}
 				},
-				"those before": func(_ *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
-					w.user("tester")
-					old, admin := w.login("tester"), w.login("admin")
+				"those before": func(t *testing.T, user string) []httpapi.Grant {
+					old, admin := w.login(user), w.login("admin")
 					f.ahead.Store(int64(10 * time.Second))
-					what := map[string]any{"user": "tester", "issued_before": w.now().Add(-5 * time.Second).Unix()}
+					what := map[string]any{"user": user, "issued_before": w.now().Add(-5 * time.Second).Unix()}
 					// Only the sessions' lines fail: the user's is written in a transaction.
 					f.mode.Store(mode)
 					w.want(w.do("POST", "/api/revocations", admin.AccessToken, what), 503, "revocation_not_recorded")
@@ -116,22 +117,22 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 					w.want(w.do("POST", "/api/revocations", admin.AccessToken, what), 200, "")
 					return []httpapi.Grant{old}
 				},
-				"the oldest of too many": func(t *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
-					oldest := w.login("admin")
-					w.login("admin")
-					w.login("admin")
+				"the oldest of too many": func(t *testing.T, user string) []httpapi.Grant {
+					oldest := w.login(user)
+					w.login(user)
+					w.login(user)
 					f.mode.Store(mode)
-					w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password}), 503, "revocation_not_recorded")
+					w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: user, Password: password}), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					me := w.login("admin")
+					me := w.login(user)
 					list := decode[httpapi.SessionList](t, w.do("GET", "/api/sessions", me.AccessToken, nil)).Sessions
 					if len(list) != 3 {
 						t.Errorf("%d sessions are left, want 3", len(list))
 					}
 					return []httpapi.Grant{oldest}
 				},
-				"a replay": func(t *testing.T, w *world, f *failing, mode int32) []httpapi.Grant {
-					g := w.login("admin")
+				"a replay": func(t *testing.T, user string) []httpapi.Grant {
+					g := w.login(user)
 					if _, a := w.renew(g.RefreshToken); a.status != 200 {
 						t.Fatalf("%d %s", a.status, a.body)
 					}
@@ -145,8 +146,9 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 				},
 			} {
 				t.Run(name, func(t *testing.T) {
-					w, f := newFailing(t)
-					for _, g := range end(t, w, f, mode) {
+					user := strings.ReplaceAll(name, " ", "-")
+					w.user(user)
+					for _, g := range end(t, user) {
 						w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
 						_, a := w.renew(g.RefreshToken)
 						w.want(a, 401, "invalid_refresh_token")

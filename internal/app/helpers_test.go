@@ -3,12 +3,17 @@ package app
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +23,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -28,6 +34,18 @@ const password = "correct horse battery staple"
 // be busy with something else.
 const patience = 2 * time.Minute
 
+// TestMain lets more tests run side by side than there are processors: those that are
+// parallel wait most of the time.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// soak reports whether long tests are to run at their full length.
+func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
+
 // A world is a node with its HTTP face, an administrator and what it wrote to its
 // log.
 type world struct {
@@ -37,8 +55,10 @@ type world struct {
 	kept store.Store      // the same for what must last
 	now  func() time.Time // nil: the clock of the machine
 	node *Node
-	http *httptest.Server
+	http *httptest.Server // nil: requests go to the handler itself
 	log  *logBuffer
+
+	quiet bool // there is to be no http
 }
 
 type logBuffer struct {
@@ -67,14 +87,60 @@ func (l *logBuffer) tail() string {
 // testConfig is a node on a fresh SQLite database whose passwords cost little.
 func testConfig(t testing.TB) *config.Config {
 	cfg := config.Default()
-	cfg.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
+	file := filepath.Join(t.TempDir(), "watchword.db")
+	writeEmptyDatabase(t, file)
+	cfg.Database.URL = "sqlite:" + file
 	cfg.Server.PublicURL = "https://auth.example.com"
 	cfg.Password.Memory, cfg.Password.Iterations = 64, 1
 	cfg.Admin.Username, cfg.Admin.Password = "admin", password
-	cfg.Revocation.Poll = 50 * time.Millisecond
+	cfg.Revocation.Poll = 200 * time.Millisecond
 	// A machine that stands still for some seconds is nothing that most tests are about.
 	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, time.Minute
 	return cfg
+}
+
+// emptyDatabase returns the bytes of a SQLite database of the present schema, and its
+// log's id, which each copy is to have for its own. To migrate each would be most of
+// what many tests do.
+var emptyDatabase = sync.OnceValues(func() (content []byte, logID string) {
+	content, logID, err := makeEmptyDatabase()
+	if err != nil {
+		panic(err)
+	}
+	return content, logID
+})
+
+func makeEmptyDatabase() (content []byte, logID string, err error) {
+	dir, err := os.MkdirTemp("", "watchword")
+	if err != nil {
+		return nil, "", err
+	}
+	defer os.RemoveAll(dir)
+	ctx, file := context.Background(), filepath.Join(dir, "empty.db")
+	db, err := sqldb.Open(ctx, sqldb.Config{URL: "sqlite:" + file})
+	if err != nil {
+		return nil, "", err
+	}
+	_, err = db.Migrate(ctx)
+	if err == nil {
+		err = db.QueryRow(ctx, "SELECT log_id FROM revocation_head").Scan(&logID)
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		return nil, "", err
+	}
+	content, err = os.ReadFile(file)
+	return content, logID, err
+}
+
+func writeEmptyDatabase(t testing.TB, file string) {
+	t.Helper()
+	content, logID := emptyDatabase()
+	own := make([]byte, len(logID)/2)
+	_, _ = rand.Read(own)
+	content = bytes.ReplaceAll(content, []byte(logID), []byte(hex.EncodeToString(own)))
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func newWorld(t testing.TB, change func(*config.Config)) *world {
@@ -99,27 +165,46 @@ func newWorldOn(t testing.TB, own state.Store, change func(*config.Config)) *wor
 	return w
 }
 
+// start makes the node and waits until it is ready.
 func (w *world) start() {
+	w.t.Helper()
+	w.begin()
+	w.isReady()
+}
+
+// isReady waits until the node is ready.
+func (w *world) isReady() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.node.WaitReady(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// begin makes the node.
+func (w *world) begin() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	var err error
-	w.node, err = start(ctx, Options{ // as Serve does: the database may be busy for a moment
+	w.node, err = New(ctx, Options{
 		Config: w.cfg, Version: "test", State: w.own, Store: w.kept, Now: w.now,
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.node.WaitReady(ctx); err != nil {
-		w.t.Fatal(err)
+	if !w.quiet {
+		w.http = httptest.NewServer(w.node.Handler())
 	}
-	w.http = httptest.NewServer(w.node.Handler())
 }
 
 func (w *world) stop() {
 	w.node.Drain()
-	w.http.Close()
+	if w.http != nil {
+		w.http.Close()
+	}
 	if err := w.node.Close(); err != nil {
 		w.t.Errorf("close: %v", err)
 	}
@@ -165,7 +250,7 @@ func (w *world) request(method, path, token string, body any) *http.Request {
 		}
 		reader = bytes.NewReader(encoded)
 	}
-	r, err := http.NewRequestWithContext(w.t.Context(), method, w.http.URL+path, reader)
+	r, err := http.NewRequestWithContext(w.t.Context(), method, w.url()+path, reader)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -178,8 +263,25 @@ func (w *world) request(method, path, token string, body any) *http.Request {
 	return r
 }
 
+// url is where the node is reached.
+func (w *world) url() string {
+	if w.http == nil {
+		return "http://127.0.0.1"
+	}
+	return w.http.URL
+}
+
 func (w *world) send(r *http.Request) answer {
 	w.t.Helper()
+	if w.http == nil {
+		r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), "127.0.0.1:50000"
+		if r.Body == nil {
+			r.Body = http.NoBody
+		}
+		rec := httptest.NewRecorder()
+		w.node.Handler().ServeHTTP(rec, r)
+		return answer{rec.Code, rec.Header(), rec.Body.Bytes()}
+	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		w.t.Fatal(err)

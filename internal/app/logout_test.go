@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,15 +35,15 @@ type place struct {
 }
 
 const (
-	flowPoll  = 500 * time.Millisecond
-	flowBound = 2 * time.Second
+	flowPoll  = 300 * time.Millisecond
+	flowBound = 1500 * time.Millisecond
 )
 
 // flowConfig has a short bound, and a key that is stored, so that a replica that
 // starts need not wait until its own is known.
 func flowConfig(cfg *config.Config) {
 	cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = flowPoll, flowBound
-	cfg.Tokens.Keys, cfg.Storage.Key = "database", strings.Repeat("0123456789abcdef", 4)
+	storedKeys(cfg)
 }
 
 func newFlow(t *testing.T, replicas ...*world) *flow {
@@ -196,6 +195,7 @@ func (f *flow) report(name string, logouts int) {
 // A logout on one replica is refused by all within the bound, whatever breaks; and by
 // a replica that starts after it.
 func TestLogoutOverReplicas(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		database func(testing.TB, ...string) *testenv.Server
 		redis    bool
@@ -204,6 +204,11 @@ func TestLogoutOverReplicas(t *testing.T) {
 		"postgres and redis": {testenv.StartPostgres, true},
 		"mariadb":            {testenv.StartMariaDB, false},
 	} {
+		if name != "postgres and redis" && !soak() {
+			// A bell without Redis: TestBells. The log on MariaDB: the suite of package
+			// store, and the rotations of test/cluster, which log out all the while.
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			database := tt.database(t)
@@ -222,20 +227,32 @@ func TestLogoutOverReplicas(t *testing.T) {
 				join(t, database.URL, shared),
 				joinAt(t, database.URL, off(clockOff), shared),
 				joinAt(t, throughIt, off(-clockOff), shared))
+			rounds := 2
+			if soak() {
+				rounds = 6
+			}
 			const starter, last, others, all = 1, 2, 2, 3 // the last one suffers
 
-			f.run("clocks off, a replica starts", 4, all, nil, nil, func() { f.restart(last) })
-			f.run("cut off from the database", 4, others,
-				func() { way.Set(testenv.Fault{Cut: true}) }, nil, func() { f.restart(starter) })
-			way.Set(testenv.Fault{})
-			f.run("no answer of the database", 4, others,
-				func() { way.Set(testenv.Fault{HoldUp: true, HoldDown: true}) }, nil, func() { f.restart(starter) })
-			way.Set(testenv.Fault{})
-			f.run("the database starts again", 2, others, nil, func() { database.Stop(); database.Start(t) }, func() { f.restart(starter) })
+			onceMore := func() { // at the end of each fault only when there is time
+				if soak() {
+					f.restart(starter)
+				}
+			}
+
+			f.run("clocks off, a replica starts", rounds, all, nil, nil, func() { f.restart(last) })
+			if redis != nil || soak() {
+				f.run("cut off from the database", rounds, others, func() { way.Set(testenv.Fault{Cut: true}) }, nil, onceMore)
+				way.Set(testenv.Fault{})
+			}
+			if redis == nil || soak() {
+				f.run("no answer of the database", rounds, others, func() { way.Set(testenv.Fault{HoldUp: true, HoldDown: true}) }, nil, onceMore)
+				way.Set(testenv.Fault{})
+			}
+			f.run("the database starts again", rounds, others, nil, func() { database.Stop(); database.Start(t) }, func() { f.restart(starter) })
 			if redis != nil {
 				flushed := func() { flush(t, redis.URL) }
-				f.run("redis is flushed", 4, all, flushed, flushed, func() { f.restart(starter) })
-				f.run("redis is killed", 4, all, redis.Stop, nil, func() { f.asking.Wait(); redis.Start(t); f.restart(starter) })
+				f.run("redis is flushed", rounds, all, flushed, flushed, onceMore)
+				f.run("redis is killed", rounds, all, redis.Stop, nil, func() { f.asking.Wait(); redis.Start(t); f.restart(starter) })
 			}
 			f.recovered()
 		})
@@ -250,18 +267,42 @@ func off(by time.Duration) func() time.Time {
 	return func() time.Time { return time.Now().Add(by) }
 }
 
-// The primary dies and the standby takes over; no logout is forgotten, and a replica
-// that has never seen the primary knows all of them.
+// The primary dies while people log in and out, and the standby takes over. No logout is
+// forgotten, also by a replica that has never seen the primary; every session goes on.
 func TestLogoutOverFailover(t *testing.T) {
 	t.Parallel()
 	pair := testenv.StartPostgresPair(t)
-	f := newFlow(t, join(t, pair.URL, flowConfig), join(t, pair.URL, flowConfig))
-	once := sync.OnceFunc(func() { pair.Primary.Stop(); pair.Promote(t) })
-	f.run("the database fails over", 6, 2, nil, once, func() {
+	w := join(t, pair.URL, flowConfig)
+	f := newFlow(t, w, join(t, pair.URL, flowConfig))
+	kept := w.login("admin")
+	people := w.comeAndGo(4)
+	defer people.leave()
+	people.await(t, 20)
+	before := 0
+	once := sync.OnceFunc(func() {
+		pair.Primary.Stop()
+		w.await("the replica knows", func() bool { return w.do("GET", "/health", "", nil).status == 503 })
+		pair.Promote(t)
+		before = people.ended()
+	})
+	f.run("the database fails over", 4, 2, nil, once, func() {
 		f.asking.Wait()
+		people.await(t, 20)
+		for _, g := range people.leave() {
+			f.out = append(f.out, g.AccessToken)
+		}
 		f.joined(join(t, pair.URL, flowConfig))
 	})
 	f.recovered()
+	ended := people.leave()
+	for _, g := range ended {
+		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
+	}
+	for _, p := range f.at {
+		p.accepts(kept.AccessToken)
+	}
+	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
+	t.Logf("%d logouts of people, %d of them before", len(ended), before)
 }
 
 // run has logouts at some of the replicas in turn, with a fault before the first and

@@ -81,7 +81,8 @@ type Node struct {
 
 // New opens everything, makes the people that the configuration asks for and
 // starts what runs in the background. The node may take traffic when Ready says
-// so. ctx bounds the start alone.
+// so. While the database or Redis is busy or away, New waits, for startPatience at most.
+// ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
 	if o.Now == nil {
@@ -98,9 +99,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	n := &Node{logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
+	start := newStartup(o.Logger)
 	var sessions *session.Store
 	ended := func(ctx context.Context, userID string) error { return sessions.EndAll(ctx, userID) }
-	if n.parts, err = open(ctx, cfg, o.Store, o.Now, o.Logger, registry, ended); err != nil {
+	if n.parts, err = open(ctx, cfg, o.Store, o.Now, o.Logger, registry, ended, start); err != nil {
 		return nil, err
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -111,10 +113,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		}
 	}()
 	// Before there is a key to sign with.
-	if err = revocation.Promise(ctx, n.parts.Store, lives(cfg)); err != nil {
+	if err = start.await(ctx, "note the longest lives", func(ctx context.Context) error {
+		return revocation.Promise(ctx, n.parts.Store, lives(cfg))
+	}); err != nil {
 		return nil, err
 	}
-	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Now, o.Logger, registry); err != nil {
+	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Now, o.Logger, registry, start); err != nil {
 		return nil, err
 	}
 	if cfg.Revocation.Check == "shared" && n.state.redis != nil {
@@ -126,7 +130,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
 		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
-	if err := n.openKeys(ctx, o, registry); err != nil {
+	if err := n.openKeys(ctx, o, registry, start); err != nil {
 		return nil, err
 	}
 	n.loop(background, n.parts.view.Run)
@@ -144,7 +148,9 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.loop(background, n.sweepState)
 
-	if err := n.people(ctx, cfg, o.Terminal); err != nil {
+	if err := start.await(ctx, "make the first users", func(ctx context.Context) error {
+		return n.people(ctx, cfg, o.Terminal)
+	}); err != nil {
 		return nil, err
 	}
 
@@ -247,7 +253,7 @@ func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 
 // openKeys joins the cluster, if there is one, and opens the ring of this replica's
 // keys.
-func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Registry) error {
+func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Registry, start *startup) error {
 	cfg := o.Config
 	instance, err := instanceID(cfg.Cluster.InstanceID)
 	if err != nil {
@@ -264,18 +270,21 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 			return err
 		}
 	}
-	if !cfg.Cluster.Enabled {
+	if cfg.Cluster.Enabled {
+		if err := n.join(ctx, o, registry, instance, c.MaxAge, start); err != nil {
+			return err
+		}
+		c.Peers = n.cluster
+	}
+	if err := start.await(ctx, "open the signing keys", func(ctx context.Context) (err error) {
 		n.keys, err = keyring.Open(ctx, c)
 		return err
-	}
-	if err := n.join(ctx, o, registry, instance, c.MaxAge); err != nil {
+	}); err != nil {
 		return err
 	}
-	c.Peers = n.cluster
-	if n.keys, err = keyring.Open(ctx, c); err != nil {
-		return err
+	if n.cluster != nil {
+		n.cluster.Serve(n.keys)
 	}
-	n.cluster.Serve(n.keys)
 	return nil
 }
 

@@ -318,7 +318,11 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 			hold(node, path, "", nil, nil)
 			hold(node, path, "none", nil, func(r *http.Request) { r.Header.Add("Authorization", "Bearer none") })
 			admin, tester := w.login("admin").AccessToken, w.login("tester").AccessToken
-			for _, id := range []string{"none", "admin", "Administrators", "Superuser"} {
+			ids := []string{"none", "admin", "Administrators", "Superuser"}
+			if !strings.Contains(path, "{id}") {
+				ids = ids[:1]
+			}
+			for _, id := range ids {
 				at := strings.NewReplacer("{id}", id, "{group}", "none", "{claim}", "none").Replace(path)
 				for _, token := range []string{tester, admin} {
 					hold(node, at+"?nonsense=1", token, nil, nil)

@@ -50,7 +50,7 @@ func TestOwnURLsAreNoPeers(t *testing.T) {
 	cfg := clusterConfig(t, testenv.Postgres(t))
 	cfg.Cluster.Discovery, cfg.Cluster.AdvertiseURL = "static", "http://auth-0:8080"
 	cfg.Cluster.StaticPeers = []string{"http://auth-0:8080", "http://127.0.0.1:1", fmt.Sprintf("http://127.0.0.1:%d", port)}
-	n, err := start(t.Context(), Options{Config: cfg, Logger: discard, Version: "test", Listener: listener.Addr()})
+	n, err := New(t.Context(), Options{Config: cfg, Logger: discard, Version: "test", Listener: listener.Addr()})
 	if err != nil {
 		t.Fatal(err)
 	}

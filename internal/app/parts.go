@@ -42,7 +42,7 @@ type Parts struct {
 // the use cases on it. What is taken back through these parts is in the log when
 // the call returns; running replicas read it at their next poll.
 func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts, error) {
-	return open(ctx, cfg, nil, time.Now, logger, prometheus.NewRegistry(), nil)
+	return open(ctx, cfg, nil, time.Now, logger, prometheus.NewRegistry(), nil, nil)
 }
 
 // OpenExisting is Open for who only reads: a SQLite file that is not there is an
@@ -63,8 +63,8 @@ func (p *Parts) Close() error {
 }
 
 // open makes the parts, on the program's own store if there is one; ended is called for users whose sessions have ended, and
-// with it a view is made, which is a node's.
-func open(ctx context.Context, cfg *config.Config, own store.Store, now func() time.Time, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error) (_ *Parts, err error) {
+// with it a view is made, which is a node's. With a nil start nothing is waited for.
+func open(ctx context.Context, cfg *config.Config, own store.Store, now func() time.Time, logger *slog.Logger, registry *prometheus.Registry, ended func(context.Context, string) error, start *startup) (_ *Parts, err error) {
 	p := &Parts{Store: own}
 	defer func() {
 		if err != nil {
@@ -72,10 +72,15 @@ func open(ctx context.Context, cfg *config.Config, own store.Store, now func() t
 		}
 	}()
 	if own == nil {
-		if p.DB, err = openDatabase(ctx, cfg, logger, registry, 0); err != nil {
+		open := func(ctx context.Context) (err error) {
+			p.DB, err = openDatabase(ctx, cfg, logger, registry, 0)
+			return err
+		}
+		update := func(ctx context.Context) error { return migrate(ctx, p.DB, logger) }
+		if err := start.await(ctx, "open the database", open); err != nil {
 			return nil, err
 		}
-		if err := migrate(ctx, p.DB, logger); err != nil {
+		if err := start.await(ctx, "migrate the database", update); err != nil {
 			return nil, err
 		}
 		p.Store = sqlstore.New(p.DB)

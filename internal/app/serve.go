@@ -38,7 +38,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	if err != nil {
 		return err
 	}
-	node, err := start(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: d.gate.Addr()})
+	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: d.gate.Addr()})
 	if ctx.Err() != nil && err != nil {
 		logger.Info("stopped before it was ready")
 		return d.slam()

@@ -45,9 +45,10 @@ func (w *world) renew(token string) (next string, a answer) {
 	return next, a
 }
 
-// A logout on one replica is not undone by renewals that are under way on all of
-// them, whichever way they come to stand.
-func TestLogoutAgainstRenewals(t *testing.T) {
+// TestSharedStates has what replicas do with each kind of shared state, with two
+// replicas for each, that sign with keys of their own.
+func TestSharedStates(t *testing.T) {
+	t.Parallel()
 	for name, open := range backends {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,173 +56,172 @@ func TestLogoutAgainstRenewals(t *testing.T) {
 			// A machine that stands still makes no replay of a renewal.
 			graceful := func(cfg *config.Config) { change(cfg); cfg.Tokens.RenewGrace = 5 * time.Minute }
 			worlds := []*world{join(t, database, graceful), join(t, database, graceful)}
-			for round := range 15 {
-				g := worlds[0].login("admin")
-				var people sync.WaitGroup
-				var mu sync.Mutex
-				last := map[string]bool{g.RefreshToken: true} // tokens that were given
-				began, ended := make(chan struct{}, 100), make(chan struct{})
-				for i := range 4 {
-					people.Go(func() {
-						token := g.RefreshToken
-						for n := 0; ; n++ {
-							next, a := worlds[(i+n)%2].renew(token)
-							if a.status == 429 || a.status == 503 { // more than anybody needs, or to be tried again
-								continue
-							}
-							if a.status != 200 {
-								if a.code() != "invalid_refresh_token" {
-									t.Errorf("a renewal was answered %d %s", a.status, a.body)
-								}
-								return
-							}
-							mu.Lock()
-							last[next] = true
-							mu.Unlock()
-							token = next
-							select {
-							case began <- struct{}{}:
-							default:
-							}
-						}
-					})
-				}
-				go func() { people.Wait(); close(ended) }()
-				for range 4 * (round % 3) { // in the middle of it
-					select {
-					case <-began:
-					case <-ended:
-						t.Fatal("nobody renews any more, before the logout")
-					}
-				}
-				here := worlds[round%2]
-				here.want(here.do("POST", "/api/logout", g.AccessToken, nil), 204, "")
-				for _, w := range worlds {
-					if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
-						t.Errorf("after the logout: %d %s", a.status, a.body)
-					}
-				}
-				people.Wait()
-				for token := range last {
-					if _, a := worlds[round%2].renew(token); a.code() != "invalid_refresh_token" {
-						t.Fatalf("the session is back: %d %s", a.status, a.body)
-					}
-				}
-			}
-			admin := worlds[0].login("admin")
-			list := decode[httpapi.SessionList](t, worlds[1].want(worlds[1].do("GET", "/api/sessions", admin.AccessToken, nil), 200, "")).Sessions
-			if len(list) != 1 || list[0].ID != admin.SessionID {
-				t.Errorf("sessions are left: %+v", list)
-			}
+			sameKeySet(t, worlds, 2)
+			t.Run("sessions", func(t *testing.T) { sessionsOverReplicas(t, worlds) })
+			t.Run("a logout against renewals", func(t *testing.T) { logoutAgainstRenewals(t, worlds) })
+			t.Run("one token renewed by many", func(t *testing.T) { oneTokenRenewedByMany(t, worlds) })
 		})
+	}
+}
+
+// A logout on one replica is not undone by renewals that are under way on all of
+// them, whichever way they come to stand.
+func logoutAgainstRenewals(t *testing.T, worlds []*world) {
+	worlds[0].user("runner")
+	rounds := 4
+	if soak() {
+		rounds = 30
+	}
+	for round := range rounds {
+		g := worlds[0].login("runner")
+		var people sync.WaitGroup
+		var mu sync.Mutex
+		last := map[string]bool{g.RefreshToken: true} // tokens that were given
+		began, ended := make(chan struct{}, 100), make(chan struct{})
+		for i := range 4 {
+			people.Go(func() {
+				token := g.RefreshToken
+				for n := 0; ; n++ {
+					next, a := worlds[(i+n)%2].renew(token)
+					if a.status == 429 || a.status == 503 { // more than anybody needs, or to be tried again
+						continue
+					}
+					if a.status != 200 {
+						if a.code() != "invalid_refresh_token" {
+							t.Errorf("a renewal was answered %d %s", a.status, a.body)
+						}
+						return
+					}
+					mu.Lock()
+					last[next] = true
+					mu.Unlock()
+					token = next
+					select {
+					case began <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		go func() { people.Wait(); close(ended) }()
+		for range 4 * (round % 3) { // in the middle of it
+			select {
+			case <-began:
+			case <-ended:
+				t.Fatal("nobody renews any more, before the logout")
+			}
+		}
+		here := worlds[round%2]
+		here.want(here.do("POST", "/api/logout", g.AccessToken, nil), 204, "")
+		for _, w := range worlds {
+			if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
+				t.Errorf("after the logout: %d %s", a.status, a.body)
+			}
+		}
+		people.Wait()
+		for token := range last {
+			if _, a := worlds[round%2].renew(token); a.code() != "invalid_refresh_token" {
+				t.Fatalf("the session is back: %d %s", a.status, a.body)
+			}
+		}
+	}
+	last := worlds[0].login("runner")
+	list := decode[httpapi.SessionList](t, worlds[1].want(worlds[1].do("GET", "/api/sessions", last.AccessToken, nil), 200, "")).Sessions
+	if len(list) != 1 || list[0].ID != last.SessionID {
+		t.Errorf("sessions are left: %+v", list)
 	}
 }
 
 // Who signs in gets a session of a new id, and sees where he is signed in, from every
 // replica; he ends one, all others, or an administrator all.
-func TestSessionsOverReplicas(t *testing.T) {
-	for name, open := range backends {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			database, change := open(t)
-			worlds := []*world{join(t, database, change), join(t, database, change)}
-			worlds[0].user("tester")
-			var mine []httpapi.Grant
-			ids := map[string]bool{}
-			for i := range 4 {
-				g := worlds[i%2].loginAs("tester", fmt.Sprint("device ", i))
-				mine, ids[g.SessionID] = append(mine, g), true
+func sessionsOverReplicas(t *testing.T, worlds []*world) {
+	worlds[0].user("tester")
+	var mine []httpapi.Grant
+	ids := map[string]bool{}
+	for i := range 4 {
+		g := worlds[i%2].loginAs("tester", fmt.Sprint("device ", i))
+		mine, ids[g.SessionID] = append(mine, g), true
+	}
+	if len(ids) != len(mine) {
+		t.Errorf("sessions share an id: %v", ids)
+	}
+	list := func(w *world, token string) []httpapi.Session {
+		return decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", token, nil), 200, "")).Sessions
+	}
+	for _, w := range worlds {
+		got := list(w, mine[1].AccessToken)
+		if len(got) != len(mine) {
+			t.Fatalf("%d sessions of %d", len(got), len(mine))
+		}
+		for i, s := range got { // the newest first
+			g := mine[len(mine)-1-i]
+			if s.ID != g.SessionID || s.UserAgent != fmt.Sprint("device ", len(mine)-1-i) || s.Address != "127.0.0.1" ||
+				s.Current != (g.SessionID == mine[1].SessionID) || s.CreatedAt.IsZero() || s.RenewedAt.Before(s.CreatedAt) || !s.ExpiresAt.After(s.CreatedAt) {
+				t.Errorf("%+v", s)
 			}
-			if len(ids) != len(mine) {
-				t.Errorf("sessions share an id: %v", ids)
+		}
+	}
+	refused := func(g httpapi.Grant) {
+		t.Helper()
+		since := time.Now()
+		for _, w := range worlds {
+			w.refuses(g.AccessToken, "token_revoked", since, promised)
+			if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
+				t.Errorf("a session that has ended is renewed: %d %s", a.status, a.body)
 			}
-			list := func(w *world, token string) []httpapi.Session {
-				return decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", token, nil), 200, "")).Sessions
-			}
-			for _, w := range worlds {
-				got := list(w, mine[1].AccessToken)
-				if len(got) != len(mine) {
-					t.Fatalf("%d sessions of %d", len(got), len(mine))
-				}
-				for i, s := range got { // the newest first
-					g := mine[len(mine)-1-i]
-					if s.ID != g.SessionID || s.UserAgent != fmt.Sprint("device ", len(mine)-1-i) || s.Address != "127.0.0.1" ||
-						s.Current != (g.SessionID == mine[1].SessionID) || s.CreatedAt.IsZero() || s.RenewedAt.Before(s.CreatedAt) || !s.ExpiresAt.After(s.CreatedAt) {
-						t.Errorf("%+v", s)
-					}
-				}
-			}
-			refused := func(g httpapi.Grant) {
-				t.Helper()
-				since := time.Now()
-				for _, w := range worlds {
-					w.refuses(g.AccessToken, "token_revoked", since, promised)
-					if _, a := w.renew(g.RefreshToken); a.code() != "invalid_refresh_token" {
-						t.Errorf("a session that has ended is renewed: %d %s", a.status, a.body)
-					}
-				}
-			}
-			worlds[0].want(worlds[0].do("DELETE", "/api/sessions/"+mine[0].SessionID, mine[1].AccessToken, nil), 204, "")
-			refused(mine[0])
-			worlds[1].want(worlds[1].do("DELETE", "/api/sessions", mine[1].AccessToken, nil), 204, "")
-			refused(mine[2])
-			refused(mine[3])
-			for _, w := range worlds {
-				if got := list(w, mine[1].AccessToken); len(got) != 1 || got[0].ID != mine[1].SessionID {
-					t.Errorf("left are %+v", got)
-				}
-			}
-			user := worlds[0].verify(mine[1].AccessToken)["sub"].(string)
-			admin := worlds[1].login("admin").AccessToken
-			worlds[0].want(worlds[0].do("DELETE", "/api/users/"+user+"/sessions", mine[1].AccessToken, nil), 403, "permission_missing")
-			worlds[1].want(worlds[1].do("DELETE", "/api/users/"+user+"/sessions", admin, nil), 204, "")
-			refused(mine[1])
-			worlds[0].verify(admin)
-			var actions []string
-			events, err := worlds[0].node.parts.Audit.Events(t.Context(), store.AuditQuery{Limit: 100})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range events {
-				actions = append(actions, e.Action)
-			}
-			for _, want := range []string{"session_end", "session_end_others", "session_end_all"} {
-				if !strings.Contains(strings.Join(actions, " ")+" ", want+" ") {
-					t.Errorf("the audit trail lacks %s: %v", want, actions)
-				}
-			}
-		})
+		}
+	}
+	worlds[0].want(worlds[0].do("DELETE", "/api/sessions/"+mine[0].SessionID, mine[1].AccessToken, nil), 204, "")
+	refused(mine[0])
+	worlds[1].want(worlds[1].do("DELETE", "/api/sessions", mine[1].AccessToken, nil), 204, "")
+	refused(mine[2])
+	refused(mine[3])
+	for _, w := range worlds {
+		if got := list(w, mine[1].AccessToken); len(got) != 1 || got[0].ID != mine[1].SessionID {
+			t.Errorf("left are %+v", got)
+		}
+	}
+	user := worlds[0].verify(mine[1].AccessToken)["sub"].(string)
+	admin := worlds[1].login("admin").AccessToken
+	worlds[0].want(worlds[0].do("DELETE", "/api/users/"+user+"/sessions", mine[1].AccessToken, nil), 403, "permission_missing")
+	worlds[1].want(worlds[1].do("DELETE", "/api/users/"+user+"/sessions", admin, nil), 204, "")
+	refused(mine[1])
+	worlds[0].verify(admin)
+	var actions []string
+	events, err := worlds[0].node.parts.Audit.Events(t.Context(), store.AuditQuery{Limit: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		actions = append(actions, e.Action)
+	}
+	for _, want := range []string{"session_end", "session_end_others", "session_end_all"} {
+		if !strings.Contains(strings.Join(actions, " ")+" ", want+" ") {
+			t.Errorf("the audit trail lacks %s: %v", want, actions)
+		}
 	}
 }
 
 // One sign-in too many ends the oldest, wherever it was begun.
 func TestMaxPerUserOverReplicas(t *testing.T) {
-	for name, open := range backends {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			database, change := open(t)
-			limited := func(cfg *config.Config) { change(cfg); cfg.Sessions.MaxPerUser = 3 }
-			worlds := []*world{join(t, database, limited), join(t, database, limited)}
-			var grants []httpapi.Grant
-			for i := range 5 {
-				grants = append(grants, worlds[i%2].login("admin"))
-			}
-			for i, g := range grants {
-				for _, w := range worlds {
-					want := ""
-					if i < 2 {
-						want = "token_revoked"
-					}
-					eventually(t, func() error {
-						if a := w.do("GET", "/api/verify", g.AccessToken, nil); a.code() != want {
-							return fmt.Errorf("session %d: %d %s", i, a.status, a.body)
-						}
-						return nil
-					})
+	inBubble(t, func(t *testing.T, b *bubble) {
+		limited := func(cfg *config.Config) { cfg.Sessions.MaxPerUser = 3 }
+		worlds := []*world{b.join(limited), b.join(limited)}
+		var grants []httpapi.Grant
+		for i := range 5 {
+			grants = append(grants, worlds[i%2].login("admin"))
+		}
+		time.Sleep(worlds[0].cfg.Revocation.Poll + time.Millisecond)
+		for i, g := range grants {
+			for _, w := range worlds {
+				if i < 2 {
+					w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+				} else {
+					w.verify(g.AccessToken)
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // loginAs logs in from a device.

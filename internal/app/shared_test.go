@@ -17,9 +17,9 @@ import (
 // with its next answer: no poll comes into it, nor a bell, and Redis may lose what
 // it was told at any time.
 func TestSharedCheck(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]func(testing.TB) (database, redis string){
-		"mariadb":           func(t testing.TB) (string, string) { return testenv.MariaDB(t), "" },
-		"mariadb and redis": func(t testing.TB) (string, string) { return testenv.MariaDB(t), testenv.Redis(t) },
+		"mariadb": func(t testing.TB) (string, string) { return testenv.MariaDB(t), "" },
 		"postgres and redis": func(t testing.TB) (string, string) {
 			return testenv.Postgres(t), testenv.Redis(t)
 		},
@@ -28,6 +28,7 @@ func TestSharedCheck(t *testing.T) {
 			t.Parallel()
 			database, redis := open(t)
 			shared := func(cfg *config.Config) {
+				storedKeys(cfg)
 				cfg.Revocation.Check, cfg.Redis.URL = "shared", redis
 				// So that nothing but the question itself can be the reason.
 				cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = 30*time.Second, time.Minute
@@ -98,15 +99,17 @@ func TestRevokedTokenInRedis(t *testing.T) {
 // refused.
 func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
 	t.Parallel()
-	database, redis := testenv.StartMariaDB(t), testenv.StartRedis(t)
+	database, toDatabase := linkTo(t, testenv.MariaDB(t))
+	redis, toRedis := linkTo(t, testenv.Redis(t))
 	shared := func(cfg *config.Config) {
-		cfg.Revocation.Check, cfg.Redis.URL = "shared", redis.URL
-		cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = 200*time.Millisecond, 5*time.Second
+		storedKeys(cfg)
+		cfg.Revocation.Check, cfg.Redis.URL = "shared", toRedis
+		cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = 200*time.Millisecond, 3*time.Second
 	}
-	worlds := []*world{join(t, database.URL, shared), join(t, database.URL, shared)}
+	worlds := []*world{join(t, toDatabase, shared), join(t, toDatabase, shared)}
 	kept := worlds[0].login("admin").AccessToken
 	gone := worlds[0].login("admin").AccessToken
-	redis.Stop()
+	redis.Set(testenv.Fault{Cut: true})
 	began := time.Now()
 	for _, w := range worlds {
 		w.accepts(kept)
@@ -118,8 +121,8 @@ func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
 	worlds[1].want(worlds[1].do("GET", "/api/verify", gone, nil), 401, "token_revoked")
 	t.Logf("without Redis: %v for it all", time.Since(began).Round(time.Millisecond))
 
-	redis.Start(t)
-	database.Stop()
+	redis.Set(testenv.Fault{})
+	database.Set(testenv.Fault{Cut: true})
 	for _, w := range worlds {
 		eventually(t, func() error {
 			if a := w.do("GET", "/api/verify", kept, nil); a.code() != "revocation_stale" || a.header.Get("Retry-After") == "" {
@@ -129,7 +132,7 @@ func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
 		})
 		w.want(w.do("GET", "/api/verify", gone, nil), 401, "token_revoked")
 	}
-	database.Start(t)
+	database.Set(testenv.Fault{})
 	for _, w := range worlds {
 		eventually(t, func() error {
 			if a := w.do("GET", "/api/verify", kept, nil); a.status != 200 {

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -16,31 +17,47 @@ import (
 
 var errStarting = problem.New(problem.Unavailable, "starting", "this server is starting").After(time.Second)
 
-// A node that starts before what it needs, as when a whole cluster is switched on, tries
-// again for startPatience. Then it ends with the reason, for whoever looks after it.
+// A node that starts before what it needs, as when a whole cluster is switched on or the
+// database fails over, waits for startPatience in all, and tries again every startAgain.
+// Then New returns the reason, for the operator.
 const (
-	startPatience = time.Minute
+	startPatience = 5 * time.Minute
 	startAgain    = time.Second
 )
 
-// start is New, tried again while the database or Redis is busy or away.
-func start(ctx context.Context, o Options) (*Node, error) {
-	giveUp := time.Now().Add(startPatience)
-	for {
-		n, err := New(ctx, o)
-		if !away(err) || ctx.Err() != nil || time.Now().After(giveUp) {
-			return n, err
+// A startup waits for the database and Redis. One deadline holds for all
+// steps of the start.
+type startup struct {
+	logger *slog.Logger
+	giveUp time.Time // by the machine's clock
+}
+
+func newStartup(logger *slog.Logger) *startup {
+	return &startup{logger: logger, giveUp: time.Now().Add(startPatience)}
+}
+
+// await does one step of a start, and again while the database or Redis is busy or away.
+// A step that failed may have been done all the same, so each can be done twice. A nil
+// startup waits for nothing.
+func (s *startup) await(ctx context.Context, step string, do func(ctx context.Context) error) error {
+	for attempt := 1; ; attempt++ {
+		err := do(ctx)
+		if s == nil || !away(err) || ctx.Err() != nil || time.Now().After(s.giveUp) {
+			return err
 		}
-		o.Logger.Warn("this server cannot start yet; trying again", "err", err)
+		if attempt == 1 {
+			s.logger.Warn("this server cannot start yet; trying again", "step", step, "err", err)
+		}
 		select {
 		case <-ctx.Done():
+			return err
 		case <-time.After(startAgain):
 		}
 	}
 }
 
-// away says whether something that a node needs may be there a little later. Of a commit
-// that took too long nobody knows what became of it; a start begins anew in any case.
+// away reports whether something that a node needs may be there a little later. What
+// became of a commit that took too long is unknown.
 func away(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
 }

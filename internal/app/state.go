@@ -30,7 +30,7 @@ type shared struct {
 
 // openState opens what state.backend names, or takes what the program brought. db
 // is nil if the program brought its own store, too.
-func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer) (*shared, error) {
+func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer, start *startup) (*shared, error) {
 	nothing := func() error { return nil }
 	if own != nil {
 		if cfg.State.Backend != "auto" {
@@ -72,7 +72,7 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 		}
 		return s, nil
 	}
-	if err := redis.Ping(ctx); err != nil {
+	if err := start.await(ctx, "ask Redis", redis.Ping); err != nil {
 		return nil, errors.Join(fmt.Errorf("redis.url: Redis does not answer; start it, or set state.backend to tiered, which does without while it is away: %w", err), redis.Close())
 	}
 	if err := redis.Check(ctx); err != nil {

@@ -32,8 +32,10 @@ const (
 	// rememberFor is how long a replica that fell silent may still be running
 	// somewhere, cut off from the database.
 	rememberFor = 10 * time.Minute
-	// roundTimeout bounds one look at the registry.
+	// roundTimeout bounds one look at the registry, and joinTimeout the first one, for
+	// which nobody waits but the replica that joins.
 	roundTimeout = 3 * time.Second
+	joinTimeout  = 30 * time.Second
 	// maxClockOffset is by how much the clocks of replicas may differ.
 	maxClockOffset = 5 * time.Second
 )
@@ -49,14 +51,16 @@ type Local interface {
 // Config is what a Cluster is made of. All of it is required, but what says
 // otherwise.
 type Config struct {
-	Registry   Registry
-	Secret     string        // at least MinSecret bytes; the same for all
-	Instance   string        // begins the kids of this replica
-	Version    string        // of the binary
-	Digest     string        // of the settings that must be the same everywhere
-	MaxAge     time.Duration // how long a served key set may be used
-	Algorithms []string      // accepted of keys; see accesstoken.Algorithms
-	URL        string        // where the others reach this replica; may be empty
+	Registry Registry
+	Secret   string // at least MinSecret bytes; the same for all
+	Instance string // begins the kids of this replica
+	// Incarnation tells this process from others that ran, or run, as the same Instance.
+	Incarnation string
+	Version     string        // of the binary
+	Digest      string        // of the settings that must be the same everywhere
+	MaxAge      time.Duration // how long a served key set may be used
+	Algorithms  []string      // accepted of keys; see accesstoken.Algorithms
+	URL         string        // where the others reach this replica; may be empty
 	// Peers returns where replicas are reached; nil: as they say in the registry.
 	Peers func() []discovery.Peer
 	// Own returns at which of the peers' URLs this replica answers itself, as far as it
@@ -73,7 +77,6 @@ type Config struct {
 	// block.
 	Tell       func()
 	Now        func() time.Time
-	NewID      func() (string, error) // for the incarnation
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -126,15 +129,12 @@ var errTwice = problem.New(problem.Unavailable, "instance_id_twice",
 //
 // It is an error that a live replica has the same instance id. One that ended
 // without leaving looks like that for LiveFor, which Join waits; it returns at once
-// when it sees that the other one lives.
+// when it sees that the other one lives. A Join that failed may be tried again with the
+// same Config.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	s, err := newSecret(cfg.Secret)
 	if err != nil {
 		return nil, err
-	}
-	incarnation, err := cfg.NewID()
-	if err != nil {
-		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	c := &Cluster{
 		cfg: cfg, secret: s, metrics: newMetrics(), local: nothing{}, lookTimeout: lookTimeout,
@@ -142,19 +142,19 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 		peers:   peers{now: make(chan struct{}, 1), known: map[string]*peer{}, next: make(chan struct{})},
 		entries: map[string]*entry{}, rejected: map[string]bool{}, differs: map[string]string{}, unaccepted: map[string]time.Time{}, heard: map[string]heard{}, maxAge: cfg.MaxAge, joined: math.MaxInt64,
 		self: store.Replica{
-			Instance: cfg.Instance, Incarnation: incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
+			Instance: cfg.Instance, Incarnation: cfg.Incarnation, URL: cfg.URL, Version: cfg.Version, Config: cfg.Digest,
 			MaxAge: cfg.MaxAge, StartedAt: cfg.Now(),
 		},
 	}
 	c.view.Store(&view{})
-	if err := c.metrics.register(cfg.Registerer); err != nil {
-		return nil, err
-	}
 	if err := c.enter(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.round(ctx); err != nil {
+	if err := c.round(ctx, joinTimeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("cluster: %w", err), c.Leave(ctx))
+	}
+	if err := c.metrics.register(cfg.Registerer); err != nil {
+		return nil, errors.Join(err, c.Leave(ctx))
 	}
 	c.joined = c.version
 	c.believeOld()
@@ -285,7 +285,7 @@ func (c *Cluster) Run(ctx context.Context) {
 		case <-poll.C:
 		case <-c.bell:
 		}
-		err := c.round(ctx)
+		err := c.round(ctx, roundTimeout)
 		if err != nil {
 			c.peers.askNow() // the other way by which keys travel
 		}
@@ -302,8 +302,8 @@ func (c *Cluster) Run(ctx context.Context) {
 }
 
 // round looks at the registry once, takes in what is new, and says so there.
-func (c *Cluster) round(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
+func (c *Cluster) round(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c.mu.Lock()
 	c.begun++

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/discovery"
@@ -196,93 +196,95 @@ func TestNonces(t *testing.T) {
 	}
 }
 
+// inProcess are peers, by their host, that are reached without a network, so that a test
+// in a bubble of synctest may wait for them.
+type inProcess map[string]http.HandlerFunc
+
+// client asks these peers.
+func (p inProcess) client(string) *http.Client { return &http.Client{Transport: p} }
+
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, answered := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(answered)
+		p[r.URL.Host](answer, r)
+	}()
+	select {
+	case <-answered:
+		return answer.Result(), nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+// A hungPeer accepts the connection and never answers. It counts its questions.
+type hungPeer struct{ asked, now, most, givenUp atomic.Int64 }
+
+func (h *hungPeer) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	h.asked.Add(1)
+	n := h.now.Add(1)
+	for most := h.most.Load(); n > most && !h.most.CompareAndSwap(most, n); most = h.most.Load() {
+	}
+	<-r.Context().Done()
+	h.now.Add(-1)
+	h.givenUp.Add(1)
+}
+
 // A peer that accepts the connection and never answers is given up; meanwhile it
 // holds nobody up, and is not asked a second time.
 func TestHungPeer(t *testing.T) {
-	c := &clock{}
-	hung := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	own := row(t, c.Now(), "auth-1", accesstoken.ES256)
-	good := serve(t, honest(join(t, config(newRegistry(t), c, "auth-1")), keySet(t, own)))
-	var counted *underWay
-	// A machine that stands still may have it given up first: that does not happen each time.
-	var cl *Cluster
-	for attempt := 1; ; attempt++ {
+	synctest.Test(t, func(t *testing.T) {
+		c, hung := &clock{}, &hungPeer{}
+		own := row(t, c.Now(), "auth-1", accesstoken.ES256)
+		peers := inProcess{
+			"hung": hung.ServeHTTP,
+			"good": honest(join(t, config(newRegistry(t), c, "auth-1")), keySet(t, own)),
+		}
 		cfg := config(newRegistry(t), c, "auth-0")
-		cfg.Peers = at(hung.URL, good.URL)
-		counted = &underWay{host: hung.Listener.Addr().String()}
-		client := &http.Client{Transport: counted}
-		cfg.Client = func(string) *http.Client { return client }
-		cl = join(t, cfg)
+		cfg.Peers, cfg.Client = at("http://hung", "http://good"), peers.client
+		cl := join(t, cfg)
 		run(t, cl)
-		deadline := time.Now().Add(time.Minute)
-		for _, ok := cl.Keys().Key(own.ID); !ok || counted.most.Load() == 0; _, ok = cl.Keys().Key(own.ID) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the hung peer was asked: %t; and the other one's key is known: %t", counted.most.Load() > 0, ok)
+		synctest.Wait()
+		if _, ok := cl.Keys().Key(own.ID); !ok || hung.now.Load() != 1 {
+			t.Fatalf("the hung peer is being asked %d times; and the other one's key is known: %t", hung.now.Load(), ok)
+		}
+		began := time.Now()
+		for range 5 {
+			cl.peers.askNow()
+			synctest.Wait()
+		}
+		for range 1000 {
+			if _, err := cl.Find(own.ID); err != nil {
+				t.Fatal(err)
 			}
-			time.Sleep(time.Millisecond)
 		}
-		if count(t, cl.metrics.fetches, fetchFailed) == 0 {
-			break
+		if took := time.Since(began); took > 0 {
+			t.Errorf("1,000 requests waited %v for a hung peer", took)
 		}
-		if attempt == 5 {
-			t.Fatal("the key was known only after the hung peer was given up")
+		if n := hung.most.Load(); n > 1 {
+			t.Errorf("the hung peer was asked %d times at once", n)
 		}
-	}
-	for range 5 {
-		cl.peers.askNow()
-	}
-	began := time.Now()
-	for range 1000 {
-		if _, err := cl.Find(own.ID); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if took := time.Since(began); took > 30*time.Second { // one that waits for the peer takes seconds
-		t.Errorf("1,000 requests took %v beside a hung peer", took)
-	}
-	if n := counted.most.Load(); n > 1 {
-		t.Errorf("the hung peer was asked %d times at once", n)
-	}
-}
-
-// underWay counts how many requests to a host are under way at once, at most.
-type underWay struct {
-	host      string
-	now, most atomic.Int64
-}
-
-func (u *underWay) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Host != u.host {
-		return http.DefaultTransport.RoundTrip(r)
-	}
-	n := u.now.Add(1)
-	defer u.now.Add(-1)
-	for most := u.most.Load(); n > most && !u.most.CompareAndSwap(most, n); most = u.most.Load() {
-	}
-	return http.DefaultTransport.RoundTrip(r)
+	})
 }
 
 // A peer that never answers is given up, and asked again: it may have come to its
 // senses.
 func TestHungPeerIsGivenUp(t *testing.T) {
-	c := &clock{}
-	var givenUp atomic.Int64
-	hung := serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		<-r.Context().Done()
-		givenUp.Add(1)
-	})
-	cfg := config(newRegistry(t), c, "auth-0")
-	cfg.Peers, cfg.Refresh = at(hung.URL), 50*time.Millisecond
-	cl := join(t, cfg)
-	run(t, cl)
-	for deadline := time.Now().Add(time.Minute); givenUp.Load() < 1 || hung.asked.Load() < 2; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("a hung peer was asked %d times and given up %d times", hung.asked.Load(), givenUp.Load())
+	synctest.Test(t, func(t *testing.T) {
+		c, hung := &clock{}, &hungPeer{}
+		cfg := config(newRegistry(t), c, "auth-0")
+		cfg.Peers, cfg.Client, cfg.Refresh = at("http://hung"), inProcess{"hung": hung.ServeHTTP}.client, 5*time.Second
+		cl := join(t, cfg)
+		run(t, cl)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if hung.asked.Load() < 2 || hung.givenUp.Load() < 1 {
+			t.Errorf("a hung peer was asked %d times and given up %d times", hung.asked.Load(), hung.givenUp.Load())
 		}
-	}
-	if count(t, cl.metrics.fetches, fetchFailed) == 0 {
-		t.Error("no failure is counted")
-	}
+		if count(t, cl.metrics.fetches, fetchFailed) == 0 {
+			t.Error("no failure is counted")
+		}
+	})
 }
 
 // The own URL may be in the list: it is asked once, and again after a while, for
@@ -331,85 +333,89 @@ func TestKnownOwnURL(t *testing.T) {
 // Without the registry, a key that a token names is looked for at the peers; a
 // look covers all who wait.
 func TestPeersWhenTheRegistryIsAway(t *testing.T) {
-	c := &clock{}
-	var body atomic.Pointer[[]byte]
-	empty := keySet(t)
-	body.Store(&empty)
-	maker := join(t, config(newRegistry(t), c, "auth-1"))
-	peer := serve(t, func(w http.ResponseWriter, r *http.Request) { honest(maker, *body.Load())(w, r) })
-	r := newRegistry(t)
-	cfg := config(r, c, "auth-0")
-	cfg.Peers = at(peer.URL)
-	cl := join(t, cfg)
-	run(t, cl)
-	r.away.Store(true)
-	late := row(t, c.Now(), "auth-1", accesstoken.ES256)
-	set := keySet(t, late)
-	body.Store(&set)
-	deadline := time.Now().Add(time.Minute)
-	for _, err := cl.Find(late.ID); err != nil; _, err = cl.Find(late.ID) { // a busy machine: it may not have heard in time
-		if !errors.Is(err, ErrKeysUnavailable) || time.Now().After(deadline) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clock{}
+		body, isClosed := keySet(t), false
+		maker := join(t, config(newRegistry(t), c, "auth-1"))
+		peer := func(w http.ResponseWriter, r *http.Request) {
+			if isClosed {
+				http.Error(w, "gone", http.StatusBadGateway)
+				return
+			}
+			honest(maker, body)(w, r)
+		}
+		r := newRegistry(t)
+		cfg := config(r, c, "auth-0")
+		cfg.Peers, cfg.Client = at("http://auth-1"), inProcess{"auth-1": peer}.client
+		cl := join(t, cfg)
+		run(t, cl)
+		time.Sleep(time.Millisecond) // what the peer answered at first was asked before
+		synctest.Wait()
+		r.away.Store(true)
+		late := row(t, c.Now(), "auth-1", accesstoken.ES256)
+		body = keySet(t, late)
+		if _, err := cl.Find(late.ID); err != nil {
 			t.Fatalf("a key that a peer serves was not found: %v", err)
 		}
-	}
-	c.Move(59 * time.Minute)
-	peer.Close()
-	if _, err := cl.Find(late.ID); err != nil {
-		t.Errorf("it is gone before its end: %v", err)
-	}
-	c.Move(2 * time.Minute)
-	cl.wait() // time passes with the looks
-	if _, err := cl.Find(late.ID); !errors.Is(err, ErrKeysUnavailable) {
-		t.Errorf("after its end: %v", err)
-	}
+		c.Move(59 * time.Minute)
+		synctest.Wait()
+		isClosed = true
+		if _, err := cl.Find(late.ID); err != nil {
+			t.Errorf("it is gone before its end: %v", err)
+		}
+		c.Move(2 * time.Minute)
+		cl.wait() // time passes with the looks
+		if _, err := cl.Find(late.ID); !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("after its end: %v", err)
+		}
+	})
 }
 
 // Without the registry, only its maker can say that there is no such key.
 func TestOnlyTheMakerKnows(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
-	maker := join(t, config(newRegistry(t), c, "auth-1"))
-	cfg := config(r, c, "auth-0")
-	cfg.Peers = at(serve(t, honest(maker, keySet(t))).URL)
-	cl := join(t, cfg)
-	run(t, cl)
-	r.away.Store(true)
-	for maker, want := range map[string]error{"auth-1": accesstoken.ErrUnknownKey, "auth-2": ErrKeysUnavailable} {
-		c.Move(cooldown)
-		if _, err := cl.Find(row(t, c.Now(), maker, accesstoken.ES256).ID); !errors.Is(err, want) {
-			t.Errorf("a key of %s: %v", maker, err)
+	synctest.Test(t, func(t *testing.T) {
+		c, r := &clock{}, newRegistry(t)
+		maker := join(t, config(newRegistry(t), c, "auth-1"))
+		cfg := config(r, c, "auth-0")
+		cfg.Peers, cfg.Client = at("http://auth-1"), inProcess{"auth-1": honest(maker, keySet(t))}.client
+		cl := join(t, cfg)
+		run(t, cl)
+		r.away.Store(true)
+		for maker, want := range map[string]error{"auth-1": accesstoken.ErrUnknownKey, "auth-2": ErrKeysUnavailable} {
+			c.Move(cooldown)
+			if _, err := cl.Find(row(t, c.Now(), maker, accesstoken.ES256).ID); !errors.Is(err, want) {
+				t.Errorf("a key of %s: %v", maker, err)
+			}
 		}
-	}
+	})
 }
 
 // Peers are asked at the start and then as often as the configuration says.
 func TestRefresh(t *testing.T) {
-	c := &clock{}
-	asked := make(chan time.Time, 100)
-	peer := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		asked <- time.Now()
-		w.WriteHeader(http.StatusInternalServerError)
-	})
-	cfg := config(newRegistry(t), c, "auth-0")
-	cfg.Peers, cfg.Refresh = at(peer.URL), 200*time.Millisecond
-	run(t, join(t, cfg))
-	var times []time.Time
-	for len(times) < 32 {
-		select {
-		case at := <-asked:
-			times = append(times, at)
-		case <-time.After(time.Minute):
+	synctest.Test(t, func(t *testing.T) {
+		var times []time.Time // of questions, which come one after the other
+		cfg := config(newRegistry(t), &clock{}, "auth-0")
+		cfg.Refresh, cfg.Peers = 2*time.Second, at("http://auth-1")
+		cfg.Client = inProcess{"auth-1": func(w http.ResponseWriter, _ *http.Request) {
+			times = append(times, time.Now())
+			w.WriteHeader(http.StatusInternalServerError)
+		}}.client
+		run(t, join(t, cfg))
+		time.Sleep(30 * cfg.Refresh)
+		synctest.Wait()
+		if len(times) < 30 {
 			t.Fatalf("asked %d times", len(times))
 		}
-	}
-	// From the second on: between the first two is a random part of it.
-	var between []time.Duration
-	for i := 2; i < len(times); i++ {
-		between = append(between, times[i].Sub(times[i-1]))
-	}
-	slices.Sort(between)
-	if median := between[len(between)/2]; median < 150*time.Millisecond || median > 400*time.Millisecond {
-		t.Errorf("asked every %v: %v", median, between)
-	}
+		for i := 1; i < len(times); i++ {
+			between := times[i].Sub(times[i-1])
+			if i == 1 && between < cfg.Refresh { // replicas that start together do not ask together
+				continue
+			}
+			if between != cfg.Refresh {
+				t.Errorf("question %d comes %v after the one before", i, between)
+			}
+		}
+	})
 }
 
 // In the registry, a replica without a URL is not asked, nor is this one.

@@ -311,7 +311,11 @@ func TestLostRowsUnderTwoAtOnce(t *testing.T) {
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil)) // its handler locks
 	rings := []*Ring{open(t, cfg), open(t, cfg)}
 	kid := signing(t, rings[0])
-	for range 100 {
+	rounds := 25
+	if soak() {
+		rounds = 500
+	}
+	for range rounds {
 		for _, table := range []string{"signing_keys", "registered_keys", "used_kids"} {
 			if _, err := db.Exec(t.Context(), "DELETE FROM "+table); err != nil {
 				t.Fatal(err)

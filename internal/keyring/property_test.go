@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -17,7 +18,16 @@ import (
 
 // A life takes a tenth of a second, several with the race detector. After a change
 // here run some hundred: go test ./internal/keyring -run Invariants -rapid.checks=500
-func init() { _ = flag.Set("rapid.checks", "25") }
+func init() {
+	lives := "12"
+	if soak() {
+		lives = "200"
+	}
+	_ = flag.Set("rapid.checks", lives)
+}
+
+// soak reports whether long tests are to run in their long form.
+func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 
 // TestInvariants lives a ring's life at random: time passes, or stands still and
 // then jumps, in either direction; the process is killed and started; the store

@@ -166,7 +166,7 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.Refresh(ctx); err != nil {
+	if err := r.refreshWithin(ctx, openTimeout); err != nil {
 		return nil, err
 	}
 	if err := r.metrics.register(cfg.Registerer); err != nil {
@@ -261,14 +261,20 @@ func (r *Ring) Wake() {
 	}
 }
 
-// storeTimeout bounds one Refresh.
-const storeTimeout = 5 * time.Second
+// storeTimeout bounds one Refresh, and openTimeout that of Open, for which nobody waits
+// but the replica that starts.
+const (
+	storeTimeout = 5 * time.Second
+	openTimeout  = 30 * time.Second
+)
 
 // Refresh does what is due now: activates, makes, retires and removes keys, and
 // takes over what other processes wrote. Run calls it all the time; call it to
 // see at once what was just written to the store, such as a rotation request.
-func (r *Ring) Refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+func (r *Ring) Refresh(ctx context.Context) error { return r.refreshWithin(ctx, storeTimeout) }
+
+func (r *Ring) refreshWithin(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
