@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"net/http"
 	"os"
@@ -25,7 +26,18 @@ import (
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"watchword": main})
+	testscript.Main(scripts{m}, map[string]func(){"watchword": main})
+}
+
+// scripts runs the tests, eight of them at the same time: most wait for a process.
+type scripts struct{ *testing.M }
+
+func (s scripts) Run() int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	return s.M.Run()
 }
 
 // TestScripts runs the scripts in testdata/script, each in a directory of its own
@@ -114,6 +126,9 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// client leaves no connection behind, for which a server that is told to end would wait.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 // ask sends one request, as soon as somebody listens.
 func ask(ts *testscript.TestScript, method, path, bearer string, body []byte) (int, []byte) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -123,7 +138,7 @@ func ask(ts *testscript.TestScript, method, path, bearer string, body []byte) (i
 		if bearer != "" {
 			req.Header.Set("Authorization", "Bearer "+bearer)
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := client.Do(req)
 		if err == nil && resp.StatusCode != http.StatusServiceUnavailable {
 			answer, err := io.ReadAll(resp.Body)
 			ts.Check(err)

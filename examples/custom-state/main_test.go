@@ -26,7 +26,8 @@ func TestNode(t *testing.T) {
 		url = "http://" + listener.Addr().String()
 		cfg.Server.PublicURL, cfg.Tokens.Issuer = url, "https://auth.example"
 		cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
-		cfg.Revocation.MaxStaleness = time.Minute // a machine that stands still is not what this is about
+		cfg.Revocation.MaxStaleness = time.Minute            // a machine that stands still is not what this is about
+		cfg.Password.Memory, cfg.Password.Iterations = 64, 1 // costs little
 		cfg.Admin.Username, cfg.Admin.Password = "admin", "correct horse battery staple"
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

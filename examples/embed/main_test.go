@@ -23,7 +23,8 @@ func TestEmbed(t *testing.T) {
 	url := "http://" + listener.Addr().String()
 	cfg.Server.PublicURL = url
 	cfg.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")
-	cfg.Revocation.MaxStaleness = time.Minute // a machine that stands still is not what this is about
+	cfg.Revocation.MaxStaleness = time.Minute            // a machine that stands still is not what this is about
+	cfg.Password.Memory, cfg.Password.Iterations = 64, 1 // costs little
 	cfg.Admin.Username, cfg.Admin.Password = "admin", "correct horse battery staple"
 
 	ctx, stop := context.WithCancel(t.Context())

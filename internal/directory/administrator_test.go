@@ -49,7 +49,7 @@ func TestTheLastAdministratorStays(t *testing.T) {
 func TestTwoAdministratorsCannotDeleteEachOther(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		other := replica(t, w.url)
-		for i := range 10 {
+		for i := range rounds(5) {
 			a, b := w.superuser(fmt.Sprint("a", i)), w.superuser(fmt.Sprint("b", i))
 			if i > 0 {
 				w.removeOtherSuperusers(a, b)

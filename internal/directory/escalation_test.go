@@ -313,7 +313,7 @@ func TestEscalationByTwoGrantsAtOnce(t *testing.T) {
 		other := replica(t, w.url)
 		reader, buyer := w.user("reader", "admin=users:write", "log=r"), w.user("buyer", "admin=users:write", "shop=buyer")
 		readers, buyers := w.group("readers", "log=r"), w.group("buyers", "shop=buyer")
-		for i := range 20 {
+		for i := range rounds(8) {
 			friend := w.user(fmt.Sprint("friend", i))
 			var errReader, errBuyer error
 			var both sync.WaitGroup

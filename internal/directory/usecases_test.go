@@ -230,7 +230,7 @@ func (w *world) epochs() map[string]store.User {
 
 // A large group is taken its right in one transaction, or not at all.
 func TestALargeGroupLosesItsClaim(t *testing.T) {
-	const members = 300
+	const members = MaxPage + 20 // they are read in pages
 	w := newWorld(t)
 	g := w.group("everybody", "log=r")
 	err := w.Store.Update(t.Context(), func(r store.Records) error {

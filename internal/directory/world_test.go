@@ -5,7 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"path/filepath"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -40,7 +41,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	return replica(t, "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+	return replica(t, sqldbtest.SQLite(t))
 }
 
 // onEach runs a test in which several meet on SQLite, where writers take turns,
@@ -48,6 +49,15 @@ func newWorld(t testing.TB) *world {
 func onEach(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, newWorld(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, replica(t, testenv.Postgres(t))) })
+}
+
+// rounds is how often a test tries what only sometimes meets: so many times, or ten
+// times as many in a long run.
+func rounds(n int) int {
+	if os.Getenv("WATCHWORD_SOAK") != "" {
+		return 10 * n
+	}
+	return n
 }
 
 // replica makes one more service, with connections of its own, over a database.

@@ -12,14 +12,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/verify"
@@ -29,24 +31,28 @@ import (
 
 // A feedNode is a replica that serves its feed from a real database.
 type feedNode struct {
-	*httptest.Server
-	feed *Feed
-	log  *revocation.Log
-	done chan struct{} // closed to drain
+	*httptest.Server // nil: see newFeed
+	db               *sqldb.DB
+	feed             *Feed
+	log              *revocation.Log
+	done             chan struct{} // closed to drain
 }
 
 func startFeed(t *testing.T) *feedNode {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "watchword.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	n := &feedNode{done: make(chan struct{})}
-	s := sqlstore.New(db)
+	n := newFeed(t)
+	mux := http.NewServeMux()
+	n.feed.Mount(mux)
+	n.Server = httptest.NewServer(mux)
+	t.Cleanup(n.Close)
+	return n
+}
+
+// newFeed makes a feedNode that does not listen.
+func newFeed(t *testing.T) *feedNode {
+	t.Helper()
+	n := &feedNode{db: sqldbtest.Open(t), done: make(chan struct{})}
+	s := sqlstore.New(n.db)
 	view, err := revocation.NewView(revocation.Config{
 		Store: s, Poll: 200 * time.Millisecond, MaxStaleness: time.Minute, Now: time.Now,
 		Logger: slog.New(slog.DiscardHandler),
@@ -56,10 +62,6 @@ func startFeed(t *testing.T) *feedNode {
 	}
 	n.log = &revocation.Log{Store: s, View: view, Now: time.Now}
 	n.feed = &Feed{View: view, Heartbeat: 200 * time.Millisecond, Done: n.done}
-	mux := http.NewServeMux()
-	n.feed.Mount(mux)
-	n.Server = httptest.NewServer(mux)
-	t.Cleanup(n.Close)
 	return n
 }
 
@@ -272,16 +274,7 @@ func (n *feedNode) await(t *testing.T, want int64) {
 func TestFeedCompressesLargePages(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	for i := range 200 {
-		if _, err := n.log.Store.AppendRevocation(t.Context(), store.Revocation{
-			Kind: "jti", Subject: strconv.Itoa(i), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := n.log.Settle(t.Context(), 200); err != nil {
-		t.Fatal(err)
-	}
+	n.takeBackAll(t, "", 200)
 	for accept, zipped := range map[string]bool{
 		"gzip": true, "GZIP": true, "br, gzip;q=0.5": true, "deflate,gzip ;q=1": true,
 		"": false, "identity": false, "br": false, "gzip;q=0": false, "gzip; q=0.0": false, "gzip;q=x": false,
@@ -431,29 +424,33 @@ func TestFeedStreamEndsWithItsReader(t *testing.T) {
 
 // In a flood, what comes in between goes out together.
 func TestFeedGathersAFlood(t *testing.T) {
-	n := startFeed(t)
-	n.run(t)
-	all := events(t, n.get(t, "", "Accept", "text/event-stream"))
-	for e := next(t, all); e.name != "head"; e = next(t, all) {
-	}
-	began := time.Now()
-	const flood = 300
-	for i := range flood {
-		n.takeBack(t, strconv.Itoa(i))
-	}
-	heads, last := 0, ""
-	for last != fmt.Sprint(flood) {
-		e := next(t, all)
-		switch e.name {
-		case "head":
-			heads++
-		case "revocation":
-			last = e.id[strings.LastIndexByte(e.id, ':')+1:]
+	synctest.Test(t, func(t *testing.T) {
+		n := newFeed(t)
+		n.run(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		reader := &measuring{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/revocations", nil)
+		r.Header.Set("Accept", "text/event-stream")
+		var streaming sync.WaitGroup
+		streaming.Go(func() { n.feed.serve(reader, r) })
+		time.Sleep(time.Second)
+		const flood, every = 60, 2 * time.Millisecond
+		for i := range flood {
+			n.takeBack(t, strconv.Itoa(i))
+			time.Sleep(every)
 		}
-	}
-	if took := time.Since(began); heads > int(took/feedGather)+2 {
-		t.Errorf("%d revocations in %v came in %d parts", flood, took, heads)
-	}
+		time.Sleep(time.Second)
+		cancel()
+		streaming.Wait()
+		body := reader.Body.String()
+		first, last := strings.Index(body, "event: revocation"), strings.LastIndex(body, "event: revocation")
+		if got := strings.Count(body, "event: revocation"); got != flood {
+			t.Fatalf("%d revocations came", got)
+		}
+		if parts := strings.Count(body[first:last], "event: head"); parts > int(flood*every/feedGather)+2 {
+			t.Errorf("%d revocations in %v came in %d parts", flood, flood*every, parts)
+		}
+	})
 }
 
 // A slowReader accepts a first write, and then times out as a connection does.
@@ -541,20 +538,7 @@ func TestFeedHasRoomForOthersThanOne(t *testing.T) {
 func TestFeedReachesResourceServers(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	for i := range 1500 {
-		if i%500 == 0 {
-			n.takeBack(t, fmt.Sprint("before-", i))
-			continue
-		}
-		if _, err := n.log.Store.AppendRevocation(t.Context(), store.Revocation{
-			Kind: "jti", Subject: fmt.Sprint("before-", i), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := n.log.Settle(t.Context(), 1500); err != nil {
-		t.Fatal(err)
-	}
+	n.takeBackAll(t, "before-", 1500)
 	issuer := verifytest.New(t)
 	cfg := issuer.Config()
 	cfg.RevocationsURL = n.URL + "/api/revocations"
@@ -589,6 +573,7 @@ func TestFeedReachesResourceServers(t *testing.T) {
 			if late || err != nil && !errors.Is(err, verify.ErrStale) {
 				t.Fatalf("%s, %v after it was taken back: %v", jti, asked, err)
 			}
+			time.Sleep(time.Millisecond)
 		}
 		slowest = max(slowest, time.Since(answered))
 	}
@@ -613,7 +598,7 @@ func TestFeedStreamsHoldLittle(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
 	const entries = 300
-	n.takeBackAll(t, entries)
+	n.takeBackAll(t, "", entries)
 	for _, query := range []string{"", "?limit=1000"} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		m := &measuring{ResponseRecorder: httptest.NewRecorder()}
@@ -628,20 +613,23 @@ func TestFeedStreamsHoldLittle(t *testing.T) {
 	}
 }
 
-// takeBackAll takes back many tokens at once.
-func (n *feedNode) takeBackAll(t *testing.T, entries int) {
+// takeBackAll takes back many tokens at once, in a log that is empty. Their ids are the
+// prefix and a number from 0.
+func (n *feedNode) takeBackAll(t *testing.T, prefix string, entries int) {
 	t.Helper()
-	lines := make([]store.Revocation, entries)
-	for i := range lines {
-		lines[i] = store.Revocation{Kind: string(revoked.Token), Subject: strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour), Reason: "logout"}
-	}
-	var seq int64
-	err := n.log.Store.(store.Store).Update(t.Context(), func(r store.Records) (err error) {
-		seq, err = n.log.Append(t.Context(), r, lines...)
+	now := sqldb.Micros(time.Now())
+	err := n.db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
+		if _, err := q.Exec(ctx, `WITH RECURSIVE number(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM number WHERE i + 1 < ?)
+			INSERT INTO revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)
+			SELECT i + 1, ?, ? || i, 0, 0, ?, ?, '', 'logout' FROM number`,
+			entries, string(revoked.Token), prefix, now+time.Hour.Microseconds(), now); err != nil {
+			return err
+		}
+		_, err := q.Exec(ctx, "UPDATE revocation_head SET seq = ? WHERE id = 1", entries)
 		return err
 	})
 	if err == nil {
-		err = n.log.Settle(t.Context(), seq)
+		err = n.log.Settle(t.Context(), int64(entries))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -653,7 +641,7 @@ func TestFeedHasRoomForSoManyLargePages(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
 	const entries = 1200
-	n.takeBackAll(t, entries)
+	n.takeBackAll(t, "", entries)
 	expect := func(query string, want int) {
 		t.Helper()
 		if p := n.page(t, query); len(p.Entries) != want || p.More != (want < entries) {

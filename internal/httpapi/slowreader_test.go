@@ -91,7 +91,7 @@ func (z *zeroWindow) ask(t *testing.T, requests int, path string) {
 func TestFeedPagesHoldLittle(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	n.takeBackAll(t, 2*feedPage)
+	n.takeBackAll(t, "", 2*feedPage)
 	server := startHTTP2(t, n.Config.Handler)
 	const streams = 200
 	before := heap()

@@ -1,6 +1,8 @@
 package process
 
 import (
+	"io"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -11,23 +13,31 @@ import (
 
 // A node that starts before its servers waits for them: it lives, and is not ready.
 func TestStartsBeforeItsServers(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
-		server *testenv.Server
-		env    []string
+		server  func(t testing.TB) (url string)
+		setting string
+		env     []string
 	}{
-		"postgres": {server: testenv.StartPostgres(t)},
-		"mariadb":  {server: testenv.StartMariaDB(t)},
-		"redis":    {server: testenv.StartRedis(t), env: []string{"WATCHWORD_STATE_BACKEND=redis"}},
+		"postgres": {testenv.Postgres, "DATABASE_URL", nil},
+		"mariadb":  {testenv.MariaDB, "DATABASE_URL", nil},
+		"redis":    {testenv.Redis, "REDIS_URL", []string{"WATCHWORD_STATE_BACKEND=redis"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c.server.Stop()
-			variable := "DATABASE_URL="
-			if name == "redis" {
-				variable = "REDIS_URL="
+			u, err := url.Parse(c.server(t))
+			if err != nil {
+				t.Fatal(err)
 			}
-			n := launch(t, t.TempDir(), append(c.env, variable+c.server.URL, "WATCHWORD_TOKENS_KEYS=memory")...)
+			server := u.Host
+			u.Host = testenv.Address(t) // which refuses until somebody listens there
+			n := launch(t, t.TempDir(), append(c.env, c.setting+"="+u.String(), "WATCHWORD_TOKENS_KEYS=memory")...)
 			waitUntil(t, "it tries again", func() bool {
+				select {
+				case <-n.ended:
+					t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
+				default:
+				}
 				return strings.Contains(n.log.String(), "this server cannot start yet; trying again")
 			})
 			for path, want := range map[string]int{"/livez": 200, "/readyz": 503, "/api/pkeys": 503} {
@@ -36,11 +46,10 @@ func TestStartsBeforeItsServers(t *testing.T) {
 					t.Errorf("%s: %d %s %v", path, status, answer, err)
 				}
 			}
-			c.server.Start(t)
+			relay(t, u.Host, server)
 			n.ready()
-			u, err := url.Parse(c.server.URL)
-			if err != nil {
-				t.Fatal(err)
+			if !strings.Contains(n.log.String(), `"step":"`) {
+				t.Errorf("the log does not say at which step it waited:\n%s", n.log)
 			}
 			if secret, _ := u.User.Password(); secret != "" && strings.Contains(n.log.String(), secret) {
 				t.Errorf("a password is in the log:\n%s", n.log)
@@ -49,8 +58,38 @@ func TestStartsBeforeItsServers(t *testing.T) {
 	}
 }
 
+// relay leads who connects to one address on to another, until the test ends.
+func relay(t *testing.T, from, to string) {
+	t.Helper()
+	l, err := net.Listen("tcp", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+				go func() {
+					_, _ = io.Copy(way[0], way[1])
+					way[0].Close()
+				}()
+			}
+		}
+	}()
+}
+
 // What waiting does not mend ends a node at once.
 func TestStartsInVain(t *testing.T) {
+	t.Parallel()
 	for name, server := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
 		u, err := url.Parse(server)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 // The README's lines work as they stand there, but for the port and the password.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	readme := readReadme(t)
 	n := start(t, t.TempDir())
 	password := n.adminPassword()
@@ -35,6 +36,7 @@ func TestReadme(t *testing.T) {
 // The lines that a start shows work as they stand there, for whatever administrator was
 // named.
 func TestTryLines(t *testing.T) {
+	t.Parallel()
 	n := start(t, t.TempDir(), "ADMIN_GUI_USERNAME=o'neil", "ADMIN_GUI_PASSWORD=correct horse battery staple")
 	waitUntil(t, "it says what to try", func() bool { return strings.Contains(n.out.String(), "Ctrl-C") })
 	_, shown, _ := strings.Cut(n.out.String(), "Try, in another terminal")

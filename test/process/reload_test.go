@@ -15,6 +15,7 @@ import (
 // A running node takes over another list of peers when its file changes and on SIGHUP,
 // which does not end one that is starting.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "watchword.yaml")
 	write := func(file, peers string) {
@@ -84,7 +85,7 @@ func (n *node) answers(path string) bool {
 		n.t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
 	default:
 	}
-	resp, err := http.Get(n.url + path)
+	resp, err := n.client.Get(n.url + path)
 	if err != nil {
 		return false
 	}

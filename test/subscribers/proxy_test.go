@@ -41,6 +41,7 @@ http {
 // it lets the event stream through, because the node asks for that; told to pass
 // over what the node asks for, it holds the stream back, and pages take its place.
 func TestBehindNginx(t *testing.T) {
+	const revocations = 5
 	for name, c := range map[string]struct {
 		extra        string
 		pages        bool
@@ -52,6 +53,7 @@ func TestBehindNginx(t *testing.T) {
 		"buffering": {"proxy_ignore_headers X-Accel-Buffering;", true, 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			n := node.Start(t)
 			fill := strings.NewReplacer("NODE", strings.TrimPrefix(n.URL, "http://"), "EXTRA", c.extra)
 			proxy := testenv.StartProxy(t, map[string]string{"nginx.conf": fill.Replace(nginx)},
@@ -73,13 +75,13 @@ func TestBehindNginx(t *testing.T) {
 				}
 			}
 			var longest time.Duration
-			for range 10 {
+			for range revocations {
 				token := n.Login("tester").AccessToken
 				awaitAccepted(t, v, token)
 				n.Do("POST", "/api/revocations", admin, fmt.Sprintf(`{"token":%q}`, token), 200)
 				longest = max(longest, refusals(t, []*verify.Verifier{v}, token, time.Now(), min(c.maxStaleness, verify.DefaultMaxStaleness))[0])
 			}
-			t.Logf("10 revocations: the longest took %v", longest)
+			t.Logf("%d revocations: the longest took %v", revocations, longest)
 			if got := strings.Contains(log.String(), "pages are polled instead"); got != c.pages {
 				t.Errorf("reads by pages: %v; %s", got, log)
 			}

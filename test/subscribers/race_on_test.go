@@ -1,5 +1,0 @@
-//go:build race
-
-package subscribers
-
-const raceEnabled = true
