@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 MODULES := . test/interop
 TOOL    := $(GO) tool -modfile=tools.mod
 
-.PHONY: help run cluster build test fuzz ci fmt vet lint tidy docs docs-check bench tools clean
+.PHONY: help run cluster build test soak ci fmt vet lint tidy docs docs-check bench tools clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,11 +22,15 @@ build: ## Build bin/watchword
 	@mkdir -p bin
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
 
-test: tools ## Every test, with the race detector, and every fuzz target for a while
+test: tools ## Every test; those that start no processes with the race detector
 	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
+
+soak: tools ## The long forms: random, loaded, all with the race detector, and fuzzing; most of an hour
+	@WATCHWORD_SOAK=1 GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
 	@GO="$(GO)" scripts/fuzz.sh 30
 
-ci: fmt vet lint tidy docs-check test ## What every change must pass
+ci: export BOUNDS = 1
+ci: fmt vet lint tidy docs-check test ## What every change must pass, within 15 minutes on two cores
 
 fmt: ## Fail if a file is not formatted
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; }

@@ -1,9 +1,33 @@
 #!/usr/bin/env bash
-# Runs every test with the race detector. A test that was skipped is a failure:
-# nobody would notice that it does not run. Nothing is taken from the cache: it does not
-# know of the processes that tests build and start.
+# Runs the tests of all packages, or of those that are named: in-process tests with the
+# race detector, and then those that start processes of their own with the ordinary
+# binary. With WATCHWORD_SOAK=1 every test takes its long form, and the processes have the
+# race detector, too.
+#
+# A test that was skipped is a failure: nobody would notice that it does not run. Nothing
+# is taken from the cache, which does not know of the processes that tests start. At the
+# end stand the ten slowest packages and tests; with BOUNDS=1 one that takes longer than
+# its bound is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+
+# Packages whose tests start Watchword as processes. They run by themselves, and the
+# faults of a cluster alone: what else the machine does would look like one more of them.
+processes='/(cmd/watchword|test/(process|subscribers|cluster))$'
+
+# SQLite is C translated to Go, which the race detector need not look at, no more than it
+# would look at C: it took two thirds of the processor time of the tests that use it.
+unraced=(-gcflags=modernc.org/sqlite/lib=-race=0 -gcflags=modernc.org/libc=-race=0)
+
+# Where there is room in memory, the databases of tests are there: a test waits for no
+# disk. What they prove is that a process may be killed, not that a disk keeps what it has
+# acknowledged.
+room=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)
+[[ ${TMPDIR:-} || ! -w /dev/shm || ${room:-0} -lt 4000000 ]] || export TMPDIR=/dev/shm
+
+# The bounds in seconds. Exceptions, each with its reason, stand in .ci/slow.txt.
+package_bound=90
+test_bound=20
 
 # failures shows what each failed test printed, and whatever belongs to no test
 # that ended: a panic, a data race in another goroutine, a build that failed.
@@ -27,6 +51,29 @@ shown() {
 		sed -u -E 's/^ *([a-z_]+\.go:[0-9]+: )?summary: /  /'
 }
 
+# times are the seconds of each package and each test of a log, slowest first: seconds,
+# "package" or "test", name.
+times() {
+	awk -F '[ \t]+' '
+		/^--- (PASS|FAIL): / { gsub(/[()s]/, "", $4); tests[++n] = $4 " test " $3 }
+		/^(ok|FAIL)[ \t]+[^ \t]+[ \t]+[0-9.]+s/ {
+			name = $2; sub(/^github.com\/watchword-auth\/watchword\/?/, "", name); sub(/^$/, ".", name)
+			seconds = $3; sub(/s$/, "", seconds)
+			print seconds " package " name
+			for (i = 1; i <= n; i++) { split(tests[i], t, " "); print t[1] " test " name "." t[3] }
+			n = 0
+		}' "$1" | sort -rn
+}
+
+# over prints those lines of times that are over their bound.
+over() {
+	awk -v package="$package_bound" -v test="$test_bound" '
+		FNR == NR { if ($0 !~ /^(#|$)/) allowed[$1] = $2; next }
+		{ bound = $2 == "package" ? package : test }
+		$3 in allowed { bound = allowed[$3] }
+		$1 > bound { printf "%s takes %s s; %s s are allowed\n", $3, $1, bound }' .ci/slow.txt -
+}
+
 status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -35,17 +82,23 @@ trap 'rm -f "$log"' EXIT
 run() {
 	local module=$1
 	shift
-	(cd "$module" && "${GO:-go}" test -race -v -count=1 -timeout 25m "$@") 2>&1 | tee -a "$log" | shown
+	(cd "$module" && "${GO:-go}" test -v -count=1 -vet=off -timeout 60m "$@") 2>&1 | tee -a "$log" | shown
 	((PIPESTATUS[0] == 0)) || status=1
 }
 
-# The faults of a cluster come last and alone: what else the machine does would look
-# like one more of them.
+raced=()
+[[ ${WATCHWORD_SOAK:-} ]] && raced=(-race "${unraced[@]}")
 for module in ${MODULES:-.}; do
-	mapfile -t packages < <(cd "$module" && "${GO:-go}" list ./... | grep -v '/test/cluster$')
-	run "$module" "${packages[@]}"
+	[[ $module == . || $# == 0 ]] || continue
+	mapfile -t packages < <(cd "$module" && "${GO:-go}" list "${@:-./...}")
+	mapfile -t inside < <(printf '%s\n' "${packages[@]}" | grep -vE "$processes")
+	((${#inside[@]})) && run "$module" -race "${unraced[@]}" "${inside[@]}"
 done
-run . ./test/cluster
+mapfile -t packages < <("${GO:-go}" list "${@:-./...}" | grep -E "$processes")
+mapfile -t few < <(printf '%s\n' "${packages[@]}" | grep -v '/test/cluster$')
+((${#few[@]})) && [[ ${few[0]} ]] && run . "${raced[@]}" "${few[@]}"
+[[ ${packages[*]} == */test/cluster* ]] && run . "${raced[@]}" ./test/cluster
+
 if ((status)); then
 	echo
 	echo "what failed:"
@@ -53,6 +106,12 @@ if ((status)); then
 fi
 if grep -E '^\s*--- SKIP' "$log"; then
 	echo "these tests were skipped; in this project that is a failure"
+	status=1
+fi
+echo "the slowest, in seconds:"
+times "$log" | awk '{ if (++n[$2] <= 10) print "  " $1 " " $3 }'
+if [[ ${BOUNDS:-} ]] && times "$log" | over | grep .; then
+	echo "these are too slow"
 	status=1
 fi
 passed=$(grep -cE '^\s*--- PASS' "$log")

@@ -37,7 +37,7 @@ func TestPoolExhausted(t *testing.T) {
 	held := errors.New("held")
 	watch := other(t, url)
 	err := other(t, url).InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
-		// Whoever signs in writes his session, and waits for this.
+		// A login writes a session, and waits for this.
 		if _, err := q.Exec(ctx, "LOCK TABLE state_records IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return err
 		}

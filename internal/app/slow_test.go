@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A pipeListener has one client, who is connected without the system's network: time in a
+// A pipeListener has one client, which is connected without the system's network: time in a
 // bubble passes for it. What is not read it does not take, like a full socket.
 type pipeListener struct {
 	conns chan net.Conn

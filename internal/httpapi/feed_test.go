@@ -613,7 +613,7 @@ func TestFeedStreamsHoldLittle(t *testing.T) {
 	}
 }
 
-// takeBackAll takes back many tokens at once, in a log that is empty. Their ids are the
+// takeBackAll revokes many tokens at once, in a log that is empty. Their ids are the
 // prefix and a number from 0.
 func (n *feedNode) takeBackAll(t *testing.T, prefix string, entries int) {
 	t.Helper()

@@ -2,14 +2,18 @@ package cluster
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// machine is what the tests know of the machine that they run on.
+// machine is what the long tests know of the machine that they run on. The short ones
+// excuse nothing with it.
 var machine = &witness{}
 
 const (
@@ -61,8 +65,11 @@ func threadTime() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
-// awaitJudged waits until the witness has looked at that moment.
+// awaitJudged waits until the witness, if there is one, has looked at that moment.
 func (w *witness) awaitJudged(ctx context.Context, moment time.Time) {
+	if !long {
+		return
+	}
 	for ctx.Err() == nil {
 		w.mu.Lock()
 		done := w.judged.After(moment)
@@ -87,6 +94,22 @@ func (w *witness) troubles() []*trouble {
 }
 
 func (w *witness) times() int { return len(w.troubles()) }
+
+// idle returns the time that all processors of the machine have been idle, since it
+// started, and how long they all have run (proc_stat(5)).
+func idle() (idle, all time.Duration) {
+	text, _ := os.ReadFile("/proc/stat") // it is there on Linux
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(line)[1:9] {
+		n, _ := strconv.ParseInt(field, 10, 64)
+		const tick = 10 * time.Millisecond // USER_HZ
+		all += time.Duration(n) * tick
+		if i == 3 || i == 4 { // idle, iowait
+			idle += time.Duration(n) * tick
+		}
+	}
+	return idle, all
+}
 
 // disturbed is excuses once that can be told.
 func (w *witness) disturbed(ctx context.Context, e event) bool {

@@ -77,7 +77,7 @@ func newWorld(t *testing.T, p plan) *world {
 			"DATABASE_URL=" + through(t, w.database.URL, r.database.Addr),
 			"WATCHWORD_CLUSTER_ENABLED=true", "AUTH_CLUSTER_SECRET=" + secret,
 			"WATCHWORD_SERVER_PUBLIC_URL=" + issuer,
-			"WATCHWORD_SERVER_DRAIN_DELAY=3s", // six times as long as the load balancer needs
+			"WATCHWORD_SERVER_DRAIN_DELAY=" + drainDelay().String(),
 			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.0/8",
 			"WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_PASSWORD_ITERATIONS=1",
 			"ADMIN_GUI_USERNAME=" + adminName, "ADMIN_GUI_PASSWORD=" + adminPassword,
@@ -119,6 +119,14 @@ func newWorld(t *testing.T, p plan) *world {
 		}
 	})
 	return w
+}
+
+// drainDelay is several times as long as the load balancer needs to notice (0.5 s).
+func drainDelay() time.Duration {
+	if long {
+		return 3 * time.Second
+	}
+	return 1500 * time.Millisecond
 }
 
 // front is the load balancer's URL by way of a line.

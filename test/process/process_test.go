@@ -946,7 +946,7 @@ func askWhileItStandsStill(t *testing.T) (inTime bool, err error) {
 	waitUntil(t, "it stands still", func() bool { return n.standsStill() })
 	inTime = time.Since(began) < 900*time.Millisecond
 	err = ask()
-	// Its second in which it waits for who is quiet passes while it stands still.
+	// The second in which it waits for quiet clients passes while it stands still.
 	time.Sleep(time.Until(heard.Add(1100 * time.Millisecond)))
 	if err := n.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ func TestRestoreKilled(t *testing.T) {
 	r := newRestore(t, many, 50)
 	for name, tt := range map[string]struct {
 		empty   func(t testing.TB) (url string)
-		hold    string // has everybody else wait who writes a group, which comes after the users
+		hold    string // has every other writer of a group wait; it comes after the users
 		waiting string // the session of a restore that does; 0: there is none
 		alive   string // how many sessions have a number
 	}{
