@@ -2,24 +2,16 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
@@ -241,118 +233,6 @@ func TestNobodyIsTwoByAComma(t *testing.T) {
 	if u := w.do("GET", "/api/users/tester", admin, nil); !strings.Contains(string(u.body), "Ester, Jr.") {
 		t.Errorf("the directory has %s", u.body)
 	}
-}
-
-func TestTLS(t *testing.T) {
-	certFile, keyFile, roots := certificate(t)
-	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
-	go server.Serve(l) //nolint:errcheck // closed below
-	t.Cleanup(func() { server.Close() })
-	for _, c := range []struct {
-		version uint16
-		works   bool
-	}{{tls.VersionTLS10, false}, {tls.VersionTLS11, false}, {tls.VersionTLS12, true}, {tls.VersionTLS13, true}} {
-		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", l.Addr().String(),
-			&tls.Config{RootCAs: roots, MinVersion: c.version, MaxVersion: c.version, NextProtos: []string{"h2"}})
-		if (err == nil) != c.works {
-			t.Errorf("%s: %v", tls.VersionName(c.version), err)
-		}
-		if err == nil {
-			if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
-				t.Errorf("%s speaks %q", tls.VersionName(c.version), got)
-			}
-			if got := streamsOf(t, conn); got != maxStreams {
-				t.Errorf("%s: %d streams a connection", tls.VersionName(c.version), got)
-			}
-			conn.Close()
-		}
-	}
-	if _, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: certFile}}}, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "server.tls: ") {
-		t.Errorf("a certificate in place of a key: %v", err)
-	}
-}
-
-// A renewed certificate is shown without a restart, and half of one is not.
-func TestTLSCertificateIsRenewed(t *testing.T) {
-	certFile, keyFile := peerCertificate(t, "127.0.0.1")
-	newCert, newKey := peerCertificate(t, "127.0.0.1")
-	l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: certFile, KeyFile: keyFile}}}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
-	go server.Serve(l) //nolint:errcheck // closed below
-	t.Cleanup(func() { server.Close() })
-	shown := func() string {
-		t.Helper()
-		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		return string(conn.ConnectionState().PeerCertificates[0].Raw)
-	}
-	before := shown()
-	if err := os.Rename(newCert, certFile); err != nil {
-		t.Fatal(err)
-	}
-	if shown() != before {
-		t.Error("a certificate is shown whose key is not there yet")
-	}
-	if err := os.Rename(newKey, keyFile); err != nil {
-		t.Fatal(err)
-	}
-	after := shown()
-	if after == before {
-		t.Error("the old one is shown")
-	}
-	if err := os.Remove(certFile); err != nil {
-		t.Fatal(err)
-	}
-	if shown() != after {
-		t.Error("without a file, the one before is not shown")
-	}
-}
-
-// streamsOf is how many streams a server of HTTP/2 allows on a connection (RFC 9113
-// §6.5.2), by the settings with which it begins.
-func streamsOf(t *testing.T, conn *tls.Conn) uint32 {
-	t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	f, err := http2.NewFramer(conn, conn).ReadFrame()
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings, ok := f.(*http2.SettingsFrame)
-	if !ok {
-		t.Fatalf("the server begins with %v", f)
-	}
-	n, _ := settings.Value(http2.SettingMaxConcurrentStreams)
-	return n
-}
-
-// certificate is one for 127.0.0.1 in files, and who vouches for it.
-func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
-	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	defer s.Close()
-	cert := s.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}, keyFile: {Type: "PRIVATE KEY", Bytes: key}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile, s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 }
 
 // There is one way to ask whether a token is good: what verify refuses, no endpoint

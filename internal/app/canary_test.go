@@ -19,7 +19,7 @@ func TestCanary(t *testing.T) {
 	database := testenv.Postgres(t)
 	front, listener := opened(t)
 	front = strings.Replace(front, "http:", "https:", 1)
-	certFile, keyFile := peerCertificate(t, "127.0.0.1")
+	certFile, keyFile := testenv.SelfSigned(t, "127.0.0.1")
 	watched := func(cfg *config.Config) {
 		storedKeys(cfg)
 		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, time.Second

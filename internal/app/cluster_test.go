@@ -3,18 +3,13 @@ package app
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -495,48 +490,12 @@ func TestStaticPeers(t *testing.T) {
 	}
 }
 
-// peerCertificate makes a certificate for a host that vouches for itself, for both
-// ends of a connection.
-func peerCertificate(t *testing.T, host string) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if ip := net.ParseIP(host); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{host}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
-
 // With mutual TLS replicas show each other their certificates, and answer no peer
 // that shows none; clients need none.
 func TestMutualTLS(t *testing.T) {
 	t.Parallel()
 	database := testenv.Postgres(t)
-	certFile, keyFile := peerCertificate(t, "127.0.0.1")
+	certFile, keyFile := testenv.SelfSigned(t, "127.0.0.1")
 	urls := []string{"https://" + testenv.Address(t), "https://" + testenv.Address(t)}
 	var worlds []*world
 	for _, url := range urls {
@@ -546,13 +505,7 @@ func TestMutualTLS(t *testing.T) {
 			cfg.Cluster.CAFile, cfg.Cluster.CertFile, cfg.Cluster.KeyFile = certFile, certFile, keyFile
 			cfg.Cluster.Discovery, cfg.Cluster.StaticPeers, cfg.Cluster.RefreshSec = "static", urls, 1
 		})
-		l, err := listen(w.cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := &http.Server{Handler: w.node.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
-		go server.Serve(l)
-		t.Cleanup(func() { server.Close() })
+		serve(t, w.cfg, w.node.Handler())
 		worlds = append(worlds, w)
 	}
 	for _, w := range worlds {
@@ -596,24 +549,18 @@ func TestMutualTLS(t *testing.T) {
 func TestPeerCertificates(t *testing.T) {
 	database := testenv.Postgres(t)
 	peer := join(t, database, storedKeys)
-	ipCert, ipKey := peerCertificate(t, "127.0.0.1")
-	nameCert, nameKey := peerCertificate(t, "localhost")
-	strangers, _ := peerCertificate(t, "127.0.0.1")
-	serve := func(cert, key string) (port string) {
-		l, err := listen(&config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: cert, KeyFile: key}}}, discard)
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := &http.Server{Handler: peer.node.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
-		go server.Serve(l)
-		t.Cleanup(func() { server.Close() })
-		_, port, err = net.SplitHostPort(l.Addr().String())
+	ipCert, ipKey := testenv.SelfSigned(t, "127.0.0.1")
+	nameCert, nameKey := testenv.SelfSigned(t, "localhost")
+	strangers, _ := testenv.SelfSigned(t, "127.0.0.1")
+	at := func(cert, key string) (port string) {
+		l := serve(t, &config.Config{Server: config.Server{Address: "127.0.0.1:0", TLS: config.TLS{CertFile: cert, KeyFile: key}}}, peer.node.Handler())
+		_, port, err := net.SplitHostPort(l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return port
 	}
-	byIP, byName := serve(ipCert, ipKey), serve(nameCert, nameKey)
+	byIP, byName := at(ipCert, ipKey), at(nameCert, nameKey)
 	for name, test := range map[string]struct {
 		ca, discovery, url string
 		refused            string // why; empty: believed

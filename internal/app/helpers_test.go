@@ -22,6 +22,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/graceful"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -384,4 +385,15 @@ func (w *world) user(name string, claims ...string) string {
 		w.t.Fatal(err)
 	}
 	return u.ID
+}
+
+// serve answers with h where cfg says, as Serve does, and returns the server.
+func serve(t *testing.T, cfg *config.Config, h http.Handler) *graceful.Server {
+	t.Helper()
+	s, err := listen(cfg, h, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Abort() })
+	return s
 }

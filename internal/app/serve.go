@@ -3,13 +3,12 @@ package app
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/graceful"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
@@ -34,19 +34,19 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	d, err := openDoor(cfg, logger)
+	server, err := listen(cfg, startingHandler(), logger)
 	if err != nil {
 		return err
 	}
-	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: d.gate.Addr()})
+	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: server.Addr()})
 	if ctx.Err() != nil && err != nil {
 		logger.Info("stopped before it was ready")
-		return d.slam()
+		return server.Abort()
 	}
 	if err != nil {
-		return errors.Join(err, d.slam())
+		return errors.Join(err, server.Abort())
 	}
-	d.front.open(node.Handler())
+	server.Open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	go watch(watching, file, hangup, logger, func() {
@@ -58,65 +58,46 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 		node.Reload(next)
 	})
 	if err := node.WaitReady(ctx); err != nil && ctx.Err() == nil {
-		return errors.Join(err, d.slam(), node.Close())
+		return errors.Join(err, server.Abort(), node.Close())
 	}
 	if ctx.Err() == nil {
 		// The first administrator's hash took memory that is not needed again.
 		debug.FreeOSMemory()
-		logger.Info("ready", "address", d.gate.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
+		logger.Info("ready", "address", server.Addr().String(), "public_url", cfg.Server.PublicURL, "version", version)
 		welcome(terminal, cfg)
 	}
 
 	select {
-	case err := <-d.served:
+	case err := <-server.Failed():
 		return errors.Join(fmt.Errorf("server: %w", err), node.Close())
 	case <-ctx.Done():
 	}
 	logger.Info("draining", "delay", cfg.Server.DrainDelay)
 	node.Drain()
-	d.front.drain()
+	server.Drain()
 	time.Sleep(cfg.Server.DrainDelay)
-	if err := errors.Join(d.close(ctx), node.Close()); err != nil {
+	if err := errors.Join(server.Close(ctx), node.Close()); err != nil {
 		return err
 	}
 	logger.Info("stopped")
 	return nil
 }
 
-// listen opens the port, or says in one sentence why not.
-func listen(cfg *config.Config, logger *slog.Logger) (*gate, error) {
-	s := cfg.Server
-	var plain net.ListenConfig
-	plain.SetMultipathTCP(false) // Linux has no filter for its sockets; see refuse
-	l, err := plain.Listen(context.Background(), "tcp", s.Address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("server.address: %s is in use by another program; stop that one or choose another address (WATCHWORD_SERVER_ADDRESS)", s.Address)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("server.address: %w", err)
-	}
-	g := newGate(l.(*net.TCPListener)) // as it is for "tcp"
-	if s.TLS.CertFile == "" {
-		return g, nil
-	}
-	cert, err := newListenerCertificate(s.TLS.CertFile, s.TLS.KeyFile, logger)
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	t := &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: cert.get,
+// listen opens the replica's port.
+func listen(cfg *config.Config, starting http.Handler, logger *slog.Logger) (*graceful.Server, error) {
+	c := graceful.Config{
+		Address: cfg.Server.Address, CertFile: cfg.Server.TLS.CertFile, KeyFile: cfg.Server.TLS.KeyFile,
+		Starting: starting, Logger: logger,
 	}
 	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {
-		// Clients need none; replicas that ask do (httpapi.KeySets).
-		t.ClientAuth = tls.VerifyClientCertIfGiven
-		if t.ClientCAs, err = peerRoots(cfg.Cluster.CAFile); err != nil {
-			return nil, errors.Join(err, l.Close())
+		// Clients need no certificate; replicas that ask each other do (httpapi.KeySets).
+		roots, err := peerRoots(cfg.Cluster.CAFile)
+		if err != nil {
+			return nil, err
 		}
+		c.VerifyClients, c.ClientCAs = true, roots
 	}
-	g.Listener = tls.NewListener(g.Listener, t)
-	return g, nil
+	return graceful.Listen(c)
 }
 
 // NewLogger makes the node's log.

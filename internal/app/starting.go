@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
@@ -62,40 +61,17 @@ func away(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
 }
 
-// A front has requests answered by the node, and says until there is one that it
-// is not ready. A replica that takes the place of one that died waits for seconds,
-// and whoever asks it meanwhile, a load balancer above all, must not hang.
-type front struct {
-	node     atomic.Pointer[http.Handler]
-	starting *http.ServeMux
-	draining atomic.Bool
-}
-
-func newFront() *front {
-	f := &front{starting: http.NewServeMux()}
-	(&httpapi.Health{Ready: func() error { return errStarting }}).Mount(f.starting)
-	return f
-}
-
-// open lets requests through to the node.
-func (f *front) open(node http.Handler) { f.node.Store(&node) }
-
-// drain makes every further answer end its connection, so that the next request
-// comes by a new one, to another replica if there is a load balancer. In HTTP/2 that
-// is a GOAWAY, which says which requests are still answered.
-func (f *front) drain() { f.draining.Store(true) }
-
-func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if f.draining.Load() {
-		w.Header().Set("Connection", "close")
-	}
-	node := f.node.Load()
-	switch {
-	case node != nil:
-		(*node).ServeHTTP(w, r)
-	case r.URL.Path == "/livez" || r.URL.Path == "/readyz":
-		f.starting.ServeHTTP(w, r)
-	default:
-		httpapi.WriteProblem(w, r, errStarting)
-	}
+// startingHandler answers until the replica can. A replica that takes the place of one that
+// died waits for seconds, and no request may hang meanwhile, least of all a load balancer's.
+func startingHandler() http.Handler {
+	probes := http.NewServeMux()
+	(&httpapi.Health{Ready: func() error { return errStarting }}).Mount(probes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/livez", "/readyz":
+			probes.ServeHTTP(w, r)
+		default:
+			httpapi.WriteProblem(w, r, errStarting)
+		}
+	})
 }

@@ -1,4 +1,4 @@
-package app
+package graceful
 
 import (
 	"crypto/tls"
@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// A listenerCertificate is the listener's, read again when one of its files is another, since
-// certificates are renewed.
-type listenerCertificate struct {
+// A certificate is the listener's. Its files are read again when one of them has changed,
+// because certificates are renewed while the process runs.
+type certificate struct {
 	certFile, keyFile string
 	logger            *slog.Logger
 
@@ -19,14 +19,15 @@ type listenerCertificate struct {
 	valid *tls.Certificate
 }
 
-func newListenerCertificate(certFile, keyFile string, logger *slog.Logger) (*listenerCertificate, error) {
-	c := &listenerCertificate{certFile: certFile, keyFile: keyFile, logger: logger}
+func newCertificate(certFile, keyFile string, logger *slog.Logger) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, logger: logger}
 	return c, c.load(c.files())
 }
 
-// get is for tls.Config.GetCertificate. What cannot be used, a certificate whose key
-// is not there yet above all, leaves the one before in its place.
-func (c *listenerCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// get is for tls.Config.GetCertificate. Files that cannot be used leave the former
+// certificate in its place. That happens while a new certificate is there and its key is
+// not yet.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.files(); !sameFile(now[0], c.read[0]) || !sameFile(now[1], c.read[1]) {
@@ -37,7 +38,7 @@ func (c *listenerCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error
 	return c.valid, nil
 }
 
-func (c *listenerCertificate) load(now [2]os.FileInfo) error {
+func (c *certificate) load(now [2]os.FileInfo) error {
 	c.read = now // before the files, so that a later change shows
 	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
@@ -47,7 +48,7 @@ func (c *listenerCertificate) load(now [2]os.FileInfo) error {
 	return nil
 }
 
-func (c *listenerCertificate) files() (files [2]os.FileInfo) {
+func (c *certificate) files() (files [2]os.FileInfo) {
 	for i, name := range []string{c.certFile, c.keyFile} {
 		if info, err := os.Stat(name); err == nil {
 			files[i] = info
@@ -56,9 +57,9 @@ func (c *listenerCertificate) files() (files [2]os.FileInfo) {
 	return files
 }
 
-// sameFile says whether a file is the one that it was and has not been written since.
-// Its time alone does not say so: two files that are made one after the other may
-// have the same.
+// sameFile reports whether a and b are the same file with nothing written in between.
+// The time alone does not tell: two files that are made one after the other may have the
+// same.
 func sameFile(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == b

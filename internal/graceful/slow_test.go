@@ -1,9 +1,9 @@
-package app
+package graceful
 
 import (
 	"io"
-	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A pipeListener has one client, which is connected without the system's network: time in a
-// bubble passes for it. What is not read it does not take, like a full socket.
+// A pipeListener has one client, whose connection does not use the system's network, so that
+// it works on the clock of a bubble. Like a full socket, it takes nothing until the client
+// reads.
 type pipeListener struct {
 	conns chan net.Conn
 	close sync.Once
@@ -33,34 +34,33 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A client that does not go on with its header, its body, or with reading what it asked
-// for, is cut off in time.
+// A client that does not finish its header or its body, does not read the answer, or sends
+// no further request is cut off in time.
 func TestSlowClientIsCutOff(t *testing.T) {
+	answers := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			w.WriteHeader(http.StatusRequestTimeout)
+			return
+		}
+		_, _ = w.Write(make([]byte, 1<<20))
+	})
 	for name, c := range map[string]struct {
 		sends, answer string
 		reads         bool
 		after         time.Duration
 	}{
-		"header": {"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: ", "", true, readHeaderTimeout},
-		"body":   {"POST /api/login HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", `"request_timeout"`, true, readTimeout},
-		"reader": {"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n", "", false, writeTimeout},
-		"idle":   {"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", "200 OK", true, idleTimeout},
+		"header": {"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ", "", true, readHeaderTimeout},
+		"body":   {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", "408 Request Timeout", true, readTimeout},
+		"reader": {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "", false, writeTimeout},
+		"idle":   {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "200 OK", true, idleTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				cfg := testConfig(t)
-				cfg.Complete()
-				logger := slog.New(slog.DiscardHandler)
-				node, err := New(t.Context(), Options{Config: cfg, Logger: logger})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer node.Close()
 				l := &pipeListener{conns: make(chan net.Conn, 1)}
 				client, conn := net.Pipe()
 				l.conns <- conn
 				defer client.Close()
-				server := newServer(node.Handler(), logger)
+				server := newHTTPServer(answers, discard)
 				go server.Serve(l)
 				defer server.Close()
 
@@ -75,7 +75,7 @@ func TestSlowClientIsCutOff(t *testing.T) {
 				}
 				answer, err := io.ReadAll(client)
 				if err != nil || !strings.Contains(string(answer), c.answer) {
-					t.Errorf("%s %v", answer, err)
+					t.Errorf("%.200s %v", answer, err)
 				}
 				if took := time.Since(began); took < c.after || took > c.after+time.Second {
 					t.Errorf("cut off after %v, want %v", took, c.after)
