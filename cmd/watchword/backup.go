@@ -9,6 +9,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/backup"
+	"github.com/watchword-auth/watchword/internal/operator"
 )
 
 // minPassphrase is the least length of one: a file can be tried against for ever.
@@ -40,7 +41,7 @@ storage key all the same.`,
 			if err != nil {
 				return err
 			}
-			done, err := app.Backup(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr), args[0], passphrase)
+			done, err := operator.Backup(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr), args[0], passphrase)
 			if err != nil {
 				return err
 			}
@@ -86,7 +87,7 @@ every token from before is refused then, and everybody signs in again.`,
 			if err != nil {
 				return err
 			}
-			done, err := app.Restore(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr), args[0], passphrase, signOut)
+			done, err := operator.Restore(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr), args[0], passphrase, signOut)
 			if err != nil {
 				return err
 			}

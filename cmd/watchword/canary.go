@@ -12,6 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/canary"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 )
 
 func newCanary() *cobra.Command {
@@ -97,7 +98,7 @@ func canaryReplicas(cmd *cobra.Command, named []string) (replicas []string, err 
 	if len(replicas) > 0 {
 		return replicas, nil
 	}
-	err = with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) (err error) {
+	err = with(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) (err error) {
 		replicas, err = p.ReplicaURLs(ctx, cfg)
 		return err
 	})

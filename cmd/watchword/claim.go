@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -37,7 +37,7 @@ func newClaimAdd() *cobra.Command {
 				return err
 			}
 			n.Name = args[0]
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				c, err := p.Directory.CreateClaim(ctx, directory.System(), n)
 				if err != nil {
 					return err
@@ -62,7 +62,7 @@ func newClaimList() *cobra.Command {
 		Example: "  watchword claim list\n  watchword claim list --prefix log",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				t := newTable(cmd.OutOrStdout(), "NAME", "SHORT NAME", "VALUE", "ID")
 				err := each(ctx, prefix, p.Directory.Claims, func(c store.Claim) { t.row(c.Name, c.ShortName, c.Value, c.ID) })
 				if err != nil {
@@ -84,7 +84,7 @@ func newClaimShow() *cobra.Command {
 		Example: `  watchword claim show "Log reader"`,
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				c, err := p.Directory.Claim(ctx, directory.System(), args[0])
 				if err != nil {
 					return err
@@ -120,7 +120,7 @@ changes, the tokens of those who have the claim are taken back.`,
 			if err := needAny(cmd, "name", "short-name", "value"); err != nil {
 				return err
 			}
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				_, err := p.Directory.UpdateClaim(ctx, directory.System(), args[0], directory.ClaimPatch{
 					Name: ifSet(cmd, "name", &name), ShortName: ifSet(cmd, "short-name", &shortName), Value: ifSet(cmd, "value", &value),
 				})
@@ -147,7 +147,7 @@ func newClaimRemove() *cobra.Command {
 		Example: `  watchword claim remove "Log reader"`,
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				if err := p.Directory.DeleteClaim(ctx, directory.System(), args[0]); err != nil {
 					return err
 				}

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -40,7 +40,7 @@ of its are left, which are valid until their last token has expired.`,
 		Example: `  watchword cluster status`,
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
 				if !cfg.Cluster.Enabled {
 					return errors.New("cluster.enabled is false: this node is alone")
 				}

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -34,7 +34,7 @@ func newGroupAdd() *cobra.Command {
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Name = args[0]
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				g, err := p.Directory.CreateGroup(ctx, directory.System(), n)
 				if err != nil {
 					return err
@@ -57,7 +57,7 @@ func newGroupList() *cobra.Command {
 		Example: "  watchword group list\n  watchword group list --prefix sup",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				t := newTable(cmd.OutOrStdout(), "NAME", "ID")
 				err := each(ctx, prefix, p.Directory.Groups, func(g store.Group) { t.row(g.Name, g.ID) })
 				if err != nil {
@@ -79,7 +79,7 @@ func newGroupShow() *cobra.Command {
 		Example: "  watchword group show Support",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				d, system := p.Directory, directory.System()
 				g, err := d.Group(ctx, system, args[0])
 				if err != nil {
@@ -125,7 +125,7 @@ tokens are taken back.`,
 			if err := needAny(cmd, "name", "add-claim", "remove-claim"); err != nil {
 				return err
 			}
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				d, system := p.Directory, directory.System()
 				g, err := d.Group(ctx, system, args[0])
 				if err != nil {
@@ -168,7 +168,7 @@ its claims.`,
 		Example: "  watchword group remove Support",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				if err := p.Directory.DeleteGroup(ctx, directory.System(), args[0]); err != nil {
 					return err
 				}

@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/operator"
 )
 
 func newKeys() *cobra.Command {
@@ -36,7 +36,7 @@ it signed has expired), removed, or revoked.`,
 		Example: "  watchword keys list",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				keys, err := p.Store.Keys(ctx)
 				if err != nil {
 					return err
@@ -61,7 +61,7 @@ old one verifies until its last token has expired.`,
 		Example: "  watchword keys rotate",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
 				if err := p.RotateKeys(ctx); err != nil {
 					return err
 				}
@@ -84,7 +84,7 @@ revocation.max_staleness and sign with another key at once.`,
   watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				if err := p.RevokeKey(ctx, args[0]); err != nil {
 					return err
 				}

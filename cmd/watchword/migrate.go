@@ -12,6 +12,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
@@ -57,7 +58,7 @@ func migrate(ctx context.Context, cfg *config.Config, dryRun bool) (migrations [
 			return sqldb.Migrations() // opening it would make it
 		}
 	}
-	db, err := app.OpenDatabase(ctx, cfg, app.NewLogger(quiet, os.Stderr))
+	db, err := operator.OpenDatabase(ctx, cfg, app.NewLogger(quiet, os.Stderr))
 	if err != nil {
 		return nil, err
 	}

@@ -10,23 +10,24 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 )
 
 // with runs an offline command on the configured database.
-func with(cmd *cobra.Command, do func(ctx context.Context, p *app.Parts, cfg *config.Config) error) error {
-	return withOpened(cmd, app.Open, do)
+func with(cmd *cobra.Command, do func(ctx context.Context, p *operator.Parts, cfg *config.Config) error) error {
+	return withOpened(cmd, operator.Open, do)
 }
 
 // reading is with for a command that only reads: it makes no database where there
 // is none.
-func reading(cmd *cobra.Command, do func(ctx context.Context, p *app.Parts, cfg *config.Config) error) error {
-	return withOpened(cmd, app.OpenExisting, do)
+func reading(cmd *cobra.Command, do func(ctx context.Context, p *operator.Parts, cfg *config.Config) error) error {
+	return withOpened(cmd, operator.OpenExisting, do)
 }
 
 func withOpened(
 	cmd *cobra.Command,
-	open func(context.Context, *config.Config, *slog.Logger) (*app.Parts, error),
-	do func(ctx context.Context, p *app.Parts, cfg *config.Config) error,
+	open func(context.Context, *config.Config, *slog.Logger) (*operator.Parts, error),
+	do func(ctx context.Context, p *operator.Parts, cfg *config.Config) error,
 ) (err error) {
 	cfg, err := loadConfig(cmd)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 )
 
 func newStorage() *cobra.Command {
@@ -31,7 +31,7 @@ It may be stopped at any moment and run again; it goes on where it was.`,
 		Example: `  AUTH_STORAGE_KEY=$NEW AUTH_STORAGE_KEY_PREVIOUS=$OLD watchword storage rekey`,
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
 				done, err := p.Rekey(ctx, cfg)
 				changed := 0
 				for _, d := range done {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/token"
 )
@@ -61,7 +61,7 @@ the shell's history. It ends with the status 1 if the token is not valid.`,
 			if err != nil {
 				return err
 			}
-			return reading(cmd, func(ctx context.Context, p *app.Parts, cfg *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
 				report, err := p.InspectToken(ctx, cfg, strings.TrimSpace(text))
 				if err != nil {
 					return err

@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -45,7 +45,7 @@ With --admin the user may do everything.`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Username = args[0]
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) (err error) {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) (err error) {
 				if !noPassword {
 					if n.Password, err = readPassword(cmd); err != nil {
 						return err
@@ -84,7 +84,7 @@ func newUserList() *cobra.Command {
 		Example: "  watchword user list\n  watchword user list --prefix al",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				t := newTable(cmd.OutOrStdout(), "USERNAME", "NAME", "EMAIL", "STATE", "ID")
 				err := each(ctx, prefix, p.Directory.Users, func(u store.User) {
 					t.row(u.Username, fullName(u), u.Email, userState(u), u.ID)
@@ -108,7 +108,7 @@ func newUserShow() *cobra.Command {
 		Example: "  watchword user show alice",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				u, err := p.Directory.User(ctx, directory.System(), args[0])
 				if err != nil {
 					return err
@@ -168,7 +168,7 @@ in the order of the flags below; when one cannot be made, those before it stay.`
 			if disable || enable {
 				patch.Disabled = &disable
 			}
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				d, system := p.Directory, directory.System()
 				u, err := d.User(ctx, system, args[0])
 				if err != nil {
@@ -234,7 +234,7 @@ func newUserRemove() *cobra.Command {
 		Example: "  watchword user remove bob",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				if err := p.Directory.DeleteUser(ctx, directory.System(), args[0]); err != nil {
 					return err
 				}

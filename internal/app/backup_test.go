@@ -13,6 +13,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -26,7 +27,7 @@ func TestMove(t *testing.T) {
 	kept, ended := from.login("admin"), from.login("admin")
 	from.want(from.do("POST", "/api/logout", ended.AccessToken, nil), 204, "")
 	file := filepath.Join(t.TempDir(), "file")
-	if _, err := Backup(t.Context(), from.cfg, quiet, file, ""); err != nil {
+	if _, err := operator.Backup(t.Context(), from.cfg, quiet, file, ""); err != nil {
 		t.Fatal(err)
 	}
 	key, err := os.ReadFile(sqliteFile(from.cfg) + ".key")
@@ -42,7 +43,7 @@ func TestMove(t *testing.T) {
 	cfg := testConfig(t)
 	move(cfg)
 	cfg.Complete()
-	if _, err := Restore(t.Context(), cfg, quiet, file, "", false); err != nil {
+	if _, err := operator.Restore(t.Context(), cfg, quiet, file, "", false); err != nil {
 		t.Fatal(err)
 	}
 	to := newWorld(t, move)
@@ -63,7 +64,7 @@ func TestBackupOfTheFirstSchema(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Storage.Key, cfg.Admin.Username, cfg.Admin.Password = strings.Repeat("00", 32), "", ""
 	cfg.Complete()
-	done, err := Restore(t.Context(), cfg, slog.New(slog.DiscardHandler), "testdata/level-1.backup", "", false)
+	done, err := operator.Restore(t.Context(), cfg, slog.New(slog.DiscardHandler), "testdata/level-1.backup", "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestBackupsToOneName(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			switch _, err := Backup(t.Context(), w.cfg, slog.New(slog.DiscardHandler), file, ""); {
+			switch _, err := operator.Backup(t.Context(), w.cfg, slog.New(slog.DiscardHandler), file, ""); {
 			case err == nil:
 				made.Add(1)
 			case !strings.Contains(err.Error(), "is there already"):

@@ -13,16 +13,15 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/canary"
-	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -133,12 +132,12 @@ func (n *Node) canaryToken(o Options) canary.Token {
 			expires = now.Add(canaryLife)
 			return signer.Sign(token.Claims{
 				Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Subject: canarySubject, ID: id,
-				IssuedAt: now, NotBefore: now.Add(-Leeway), ExpiresAt: expires,
+				IssuedAt: now, NotBefore: now.Add(-operator.Leeway), ExpiresAt: expires,
 			})
 		},
 		TakeBack: func(ctx context.Context, _ string) error {
 			_, err := n.parts.Revocations.TakeBack(ctx, store.Revocation{
-				Kind: string(revoked.Token), Subject: id, ExpiresAt: expires.Add(Leeway), Actor: canarySubject, Reason: "canary",
+				Kind: string(revoked.Token), Subject: id, ExpiresAt: expires.Add(operator.Leeway), Actor: canarySubject, Reason: "canary",
 			})
 			return err
 		},
@@ -169,7 +168,7 @@ func frontClient(caFile string) (*http.Client, error) {
 // newCanaryVerifier is a resource server that follows the service at a URL.
 func newCanaryVerifier(cfg *config.Config, base string, client *http.Client, logger *slog.Logger) (*verify.Verifier, error) {
 	return verify.New(verify.Config{
-		Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: Leeway,
+		Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: operator.Leeway,
 		KeySetURL: base + "/.well-known/jwks.json", RevocationsURL: base + "/api/revocations",
 		HTTPClient: client, Logger: logger,
 	})
@@ -238,29 +237,4 @@ func post(ctx context.Context, client *http.Client, url, token string, body []by
 		err = fmt.Errorf("%s answers %d %s", url, answer.StatusCode, p.Detail)
 	}
 	return text, err
-}
-
-// ReplicaURLs are where the live replicas of a cluster are reached, or the one node.
-func (p *Parts) ReplicaURLs(ctx context.Context, cfg *config.Config) ([]string, error) {
-	if !cfg.Cluster.Enabled {
-		return []string{cfg.Server.PublicURL}, nil
-	}
-	if cfg.Cluster.Discovery == "static" {
-		return cfg.Cluster.StaticPeers, nil
-	}
-	status, err := cluster.ReadStatus(ctx, p.Store.(store.Registry), cfg.Cluster.Secret)
-	if err != nil {
-		return nil, err
-	}
-	var urls []string
-	for _, r := range status.Replicas {
-		if r.URL != "" && r.Standing == cluster.Live {
-			urls = append(urls, r.URL)
-		}
-	}
-	if len(urls) == 0 {
-		return nil, errors.New("no replica says where it is reached (cluster.advertise_url); name the URLs of all as arguments")
-	}
-	slices.Sort(urls)
-	return urls, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
@@ -37,7 +38,8 @@ func TestCanary(t *testing.T) {
 			n, _ := sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
 			return n
 		}
-		if replicas, servers := measured("replica"), measured("resource_server"); servers == 0 || replicas != 2*servers {
+		// Rounds before the second replica had joined measured one. A round may be half written.
+		if replicas, servers := measured("replica"), measured("resource_server"); servers == 0 || replicas < servers+2 {
 			return fmt.Errorf("%v replicas and %v resource servers were measured: %s", replicas, servers, one.log.tail())
 		}
 		return nil
@@ -50,7 +52,7 @@ func TestCanary(t *testing.T) {
 		t.Fatalf("%v, %v", lines, err)
 	}
 	for _, l := range lines {
-		if l.Reason != "canary" || l.ExpiresAt.After(l.CreatedAt.Add(canaryLife+2*Leeway)) {
+		if l.Reason != "canary" || l.ExpiresAt.After(l.CreatedAt.Add(canaryLife+2*operator.Leeway)) {
 			t.Errorf("it leaves behind %+v", l)
 		}
 	}

@@ -38,7 +38,7 @@ const cutOff = 6 * time.Second
 // that it serves may be used.
 func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration, start *startup) error {
 	cfg := o.Config
-	registered, ok := n.parts.Store.(store.Registry)
+	registered, ok := n.store.(store.Registry)
 	if !ok {
 		return errors.New("cluster.enabled: this program brings its own store, which has no registry of replicas")
 	}
@@ -74,7 +74,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	}); err != nil {
 		return err
 	}
-	n.parts.view.Follow(n.cluster)
+	n.view.Follow(n.cluster)
 	n.find, err = finder(cfg.Cluster, n.found, discovery.InCluster)
 	return err
 }
@@ -103,7 +103,7 @@ func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discov
 
 // openBell makes the bell that has the registry and the revocation log looked at.
 func (n *Node) openBell(registry *prometheus.Registry) (*bell.Bell, error) {
-	c := bell.Config{DB: n.parts.DB, Logger: n.logger, Registerer: registry}
+	c := bell.Config{DB: n.db, Logger: n.logger, Registerer: registry}
 	if n.state.redis != nil {
 		c.Redis = n.state.redis.Client
 	}
@@ -112,7 +112,7 @@ func (n *Node) openBell(registry *prometheus.Registry) (*bell.Bell, error) {
 			n.cluster.Ring()
 			n.keys.Wake() // one of its keys may have been taken back
 		},
-		bell.Revocations: n.parts.view.Ring,
+		bell.Revocations: n.view.Ring,
 	})
 	if err == nil {
 		n.parts.Revocations.Bell = func() { b.Ring(bell.Revocations) }

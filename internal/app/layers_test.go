@@ -19,7 +19,7 @@ var layers = [][]string{
 	{"internal/store", "internal/state", "internal/bell", "internal/discovery", "internal/backup"},
 	{"internal/audit", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/directory", "internal/login"},
 	{"internal/httpapi"},
-	{"internal/graceful", "internal/app"},
+	{"internal/operator", "internal/graceful", "internal/app"},
 	{"state", "store", "", "cmd/watchword", "examples"},
 }
 

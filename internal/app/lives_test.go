@@ -8,11 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -112,7 +111,7 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 		},
 		"the account": func(id string, _ httpapi.Grant) { do("DELETE", "/api/users/"+id, nil, 204) },
 		"at the command line": func(id string, _ httpapi.Grant) {
-			p, err := open(t.Context(), short.cfg, nil, time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil, nil)
+			p, err := operator.Open(t.Context(), short.cfg, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +137,7 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 			}
 			before := short.head()
 			takeBack(id, g)
-			short.outlive(before, expires.Add(Leeway))
+			short.outlive(before, expires.Add(operator.Leeway))
 		})
 	}
 }
@@ -172,7 +171,7 @@ func TestWhatIsTakenBackOutlivesAFormerConfiguration(t *testing.T) {
 	w.restart()
 	expires, before := w.expiry(grant.AccessToken), w.head()
 	w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
-	w.outlive(before, expires.Add(Leeway))
+	w.outlive(before, expires.Add(operator.Leeway))
 	if kept := w.expiry(w.login("admin").AccessToken); time.Until(kept) > time.Minute {
 		t.Errorf("a new token lives until %v, and should for a minute", kept)
 	}

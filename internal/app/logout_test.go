@@ -10,6 +10,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
@@ -260,7 +261,7 @@ func TestLogoutOverReplicas(t *testing.T) {
 }
 
 // clockOff is less than replicas forgive each other: two of them differ by twice that.
-const clockOff = Leeway - time.Second
+const clockOff = operator.Leeway - time.Second
 
 // off is a clock that is off.
 func off(by time.Duration) func() time.Time {

@@ -26,11 +26,14 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/revocation/redislog"
 	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -57,7 +60,10 @@ type Options struct {
 // A Node is a running replica.
 type Node struct {
 	handler http.Handler
-	parts   *Parts
+	db      *sqldb.DB // nil: the program brings its own store
+	store   store.Store
+	view    *revocation.View
+	parts   *operator.Parts
 	state   *shared
 	keys    *keyring.Ring
 	cluster *cluster.Cluster // nil: this replica is alone
@@ -100,11 +106,6 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 	n := &Node{logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
 	start := newStartup(o.Logger)
-	var sessions *session.Store
-	ended := func(ctx context.Context, userID string) error { return sessions.EndAll(ctx, userID) }
-	if n.parts, err = open(ctx, cfg, o.Store, o.Now, o.Logger, registry, ended, start); err != nil {
-		return nil, err
-	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
 	defer func() {
@@ -112,28 +113,47 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	if err = n.openStore(ctx, o, registry, start); err != nil {
+		return nil, err
+	}
 	// Before there is a key to sign with.
 	if err = start.await(ctx, "note the longest lives", func(ctx context.Context) error {
-		return revocation.Promise(ctx, n.parts.Store, lives(cfg))
+		return revocation.Promise(ctx, n.store, operator.Lives(cfg))
 	}); err != nil {
 		return nil, err
 	}
-	if n.state, err = openState(ctx, cfg, n.parts.DB, o.State, o.Now, o.Logger, registry, start); err != nil {
+	n.view, err = revocation.NewView(revocation.Config{
+		Store: n.store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
+		OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
+		Shared:   cfg.Revocation.Check == "shared",
+		Now:      o.Now, Logger: o.Logger, Registerer: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if n.state, err = openState(ctx, cfg, n.db, o.State, o.Now, o.Logger, registry, start); err != nil {
 		return nil, err
 	}
 	if cfg.Revocation.Check == "shared" && n.state.redis != nil {
-		n.parts.view.Share(redislog.New(n.state.redis.Client))
+		n.view.Share(redislog.New(n.state.redis.Client))
 		n.checkEviction(ctx)
 	}
-	sessions = session.New(session.Config{
+	sessions := session.New(session.Config{
 		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
 		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
-		Revoked: n.parts.view.SessionRevoked, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		Revoked: n.view.SessionRevoked, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
+	n.parts, err = operator.Assemble(operator.Assembly{
+		Config: cfg, DB: n.db, Store: n.store, View: n.view, OnEnded: sessions.EndAll,
+		Now: o.Now, Logger: o.Logger, Registerer: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
 	if err := n.openKeys(ctx, o, registry, start); err != nil {
 		return nil, err
 	}
-	n.loop(background, n.parts.view.Run)
+	n.loop(background, n.view.Run)
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
 	published, find := n.keys.Public, func(kid string) (accesstoken.Key, error) { return n.keys.Public().Find(kid) }
@@ -156,12 +176,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
-		People: n.parts.Directory, Store: n.parts.Store, Sessions: sessions, Keys: n.keys, Key: find,
-		Revocations: n.parts.Revocations, View: n.parts.view, Audit: n.parts.Audit,
-		Rules: rules(cfg), ClockSkew: Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
+		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: find,
+		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit,
+		Rules: operator.Rules(cfg), ClockSkew: operator.Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
-	backends := map[string]func(context.Context) error{"database": n.parts.Store.Ping}
+	backends := map[string]func(context.Context) error{"database": n.store.Ping}
 	maps.Copy(backends, n.state.servers)
 	n.health = &httpapi.Health{
 		Backends: backends,
@@ -179,7 +199,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
 		Feed: &httpapi.Feed{
-			View: n.parts.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed,
+			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
@@ -202,7 +222,7 @@ func (n *Node) Ready() error {
 	if _, err := n.keys.Signer(); err != nil {
 		return err
 	}
-	return n.parts.view.Ready()
+	return n.view.Ready()
 }
 
 // WaitReady returns nil as soon as Ready does, or why not when ctx ends.
@@ -244,11 +264,31 @@ func (n *Node) Close() error {
 	if n.state != nil {
 		err = n.state.close()
 	}
-	return errors.Join(err, n.parts.Close())
+	if n.db != nil {
+		err = errors.Join(err, n.db.Close())
+	}
+	return err
 }
 
 func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 	n.loops.Go(func() { run(ctx) })
+}
+
+// openStore opens and migrates the database, or takes the store that the program brings.
+func (n *Node) openStore(ctx context.Context, o Options, registry *prometheus.Registry, start *startup) error {
+	if n.store = o.Store; n.store != nil {
+		return nil
+	}
+	if err := start.await(ctx, "open the database", func(ctx context.Context) (err error) {
+		n.db, err = operator.OpenMeasured(ctx, o.Config, o.Logger, registry)
+		return err
+	}); err != nil {
+		return err
+	}
+	n.store = sqlstore.New(n.db)
+	return start.await(ctx, "migrate the database", func(ctx context.Context) error {
+		return operator.Migrate(ctx, n.db, o.Logger)
+	})
 }
 
 // openKeys joins the cluster, if there is one, and opens the ring of this replica's
@@ -261,12 +301,12 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	}
 	c := keyring.Config{
 		Keys: cfg.KeysIn(), Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
-		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: Leeway,
+		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: operator.Leeway,
 		MaxAge: cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor(),
-		Store:  n.parts.Store, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
+		Store:  n.store, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	}
 	if c.Keys == keyring.InDatabase {
-		if c.Box, err = StorageBox(cfg); err != nil {
+		if c.Box, err = operator.StorageBox(cfg); err != nil {
 			return err
 		}
 	}
@@ -320,7 +360,7 @@ func instanceID(configured string) (string, error) {
 // an administrator with a password of the node's own making.
 func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Writer) error {
 	d := n.parts.Directory
-	anybody, err := n.parts.Store.Users(ctx, store.Page{Limit: 1})
+	anybody, err := n.store.Users(ctx, store.Page{Limit: 1})
 	if err != nil {
 		return fmt.Errorf("app: users: %w", err)
 	}

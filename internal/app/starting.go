@@ -36,12 +36,11 @@ func newStartup(logger *slog.Logger) *startup {
 }
 
 // await does one step of a start, and again while the database or Redis is busy or away.
-// A step that failed may have been done all the same, so each can be done twice. A nil
-// startup waits for nothing.
+// A step that failed may have been done all the same, so each can be done twice.
 func (s *startup) await(ctx context.Context, step string, do func(ctx context.Context) error) error {
 	for attempt := 1; ; attempt++ {
 		err := do(ctx)
-		if s == nil || !away(err) || ctx.Err() != nil || time.Now().After(s.giveUp) {
+		if !away(err) || ctx.Err() != nil || time.Now().After(s.giveUp) {
 			return err
 		}
 		if attempt == 1 {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -121,7 +122,7 @@ func TestTokenEndsInTime(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { check(t, newQuietWorld(t, brief), 0) })
 	})
 	t.Run("in a cluster", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, b *bubble) { check(t, b.join(brief), Leeway) })
+		inBubble(t, func(t *testing.T, b *bubble) { check(t, b.join(brief), operator.Leeway) })
 	})
 }
 

@@ -1,4 +1,4 @@
-package app
+package operator
 
 import (
 	"bufio"
@@ -17,13 +17,12 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/backup"
 	"github.com/watchword-auth/watchword/internal/config"
-	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
 
 // Backup writes the database of cfg into a new file, which is there, complete and
-// on disk, when it returns nil. Nodes may run meanwhile. The file is encrypted with
+// on disk, when it returns nil. Replicas may run meanwhile. The file is encrypted with
 // the passphrase or, if that is empty, with the storage key.
 func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, passphrase string) (done backup.Summary, err error) {
 	if err := databaseThere(cfg); err != nil {
@@ -48,18 +47,6 @@ func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, 
 		return err
 	})
 	return done, err
-}
-
-// databaseThere says whether the file of an SQLite database is missing.
-func databaseThere(cfg *config.Config) error {
-	file, ok := sqldb.SQLiteFile(cfg.Database.URL)
-	if !ok {
-		return nil
-	}
-	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("database.url: there is no database %s", file)
-	}
-	return nil
 }
 
 // writeNew makes a file that nobody else may read. It has its name only when write
@@ -125,7 +112,7 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 		return done, err
 	}
 	defer func() { err = errors.Join(err, to.DB.Close()) }()
-	if err := migrate(ctx, to.DB, logger); err != nil {
+	if err := Migrate(ctx, to.DB, logger); err != nil {
 		return done, err
 	}
 	if done, err = backup.Restore(ctx, file, secret, to); err != nil {

@@ -1,0 +1,135 @@
+package operator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// Leeway is by how much the clocks of replicas and resource servers may differ.
+const Leeway = 5 * time.Second
+
+// Parts are the use cases that need no running replica.
+type Parts struct {
+	DB          *sqldb.DB // nil: the program brings its own store
+	Store       store.Store
+	Directory   *directory.Service
+	Audit       *audit.Trail
+	Revocations *revocation.Log
+}
+
+// Open opens the database that cfg names, migrates it, and puts the use cases on it.
+// What is revoked through these parts is in the log when the call returns; running
+// replicas read it at their next poll.
+func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ *Parts, err error) {
+	db, err := OpenDatabase(ctx, cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	if err := Migrate(ctx, db, logger); err != nil {
+		return nil, err
+	}
+	return Assemble(Assembly{
+		Config: cfg, DB: db, Store: sqlstore.New(db),
+		Now: time.Now, Logger: logger, Registerer: prometheus.NewRegistry(),
+	})
+}
+
+// OpenExisting is Open for commands that only read: a SQLite file that is missing is an
+// error and not a new, empty database.
+func OpenExisting(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Parts, error) {
+	if err := databaseThere(cfg); err != nil {
+		return nil, err
+	}
+	return Open(ctx, cfg, logger)
+}
+
+// Close closes the database.
+func (p *Parts) Close() error {
+	if p.DB == nil {
+		return nil
+	}
+	return p.DB.Close()
+}
+
+// An Assembly is what Parts are made of.
+type Assembly struct {
+	Config *config.Config
+	DB     *sqldb.DB // nil: the program brings its own store
+	Store  store.Store
+	// View is the revocation view of a replica. Nil: this process has none, and a
+	// revocation is in force as soon as the replicas have read the log.
+	View *revocation.View
+	// OnEnded is called for users whose sessions have ended; nil: not called.
+	OnEnded    func(ctx context.Context, userID string) error
+	Now        func() time.Time
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Assemble puts the use cases on a store.
+func Assemble(a Assembly) (*Parts, error) {
+	trail, err := audit.New(audit.Config{Store: a.Store, Now: a.Now, Rand: rand.Reader, Logger: a.Logger, Registerer: a.Registerer})
+	if err != nil {
+		return nil, err
+	}
+	hasher, err := directory.NewHasher(directory.HasherConfig{
+		Memory: int(a.Config.Password.Memory), Iterations: a.Config.Password.Iterations, Parallelism: a.Config.Password.Parallelism,
+		Workers: a.Config.Password.Workers, Queue: a.Config.Password.Queue, Rand: rand.Reader,
+	})
+	if err != nil {
+		return nil, err
+	}
+	log := &revocation.Log{Store: a.Store, Now: a.Now, Lives: Lives(a.Config), View: a.View}
+	var revoker directory.Revoker = log
+	if a.View == nil {
+		revoker = appendOnly{log}
+	}
+	return &Parts{
+		DB: a.DB, Store: a.Store, Audit: trail, Revocations: log,
+		Directory: directory.New(directory.Config{
+			Store: a.Store, Hasher: hasher, Audit: trail, Revocations: revoker, OnEnded: a.OnEnded,
+			Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
+		}),
+	}, nil
+}
+
+// appendOnly is the log of a process without a view: the entry is written, and the
+// replicas that tail the log find it.
+type appendOnly struct{ *revocation.Log }
+
+func (appendOnly) Settle(context.Context, int64) error { return nil }
+
+// Lives returns how long after its issue a token or a session of this configuration may
+// be accepted somewhere.
+func Lives(cfg *config.Config) revocation.Lives {
+	return revocation.Lives{Token: cfg.Tokens.TokenDuration + Leeway, Session: cfg.Sessions.TTL}
+}
+
+// Rules returns the rules by which a token of this deployment is checked. A single
+// replica has one clock and needs no leeway.
+func Rules(cfg *config.Config) accesstoken.Rules {
+	r := accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience}
+	if cfg.Cluster.Enabled {
+		r.Leeway = Leeway
+	}
+	return r
+}
