@@ -20,6 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/canary"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -130,7 +131,7 @@ func (n *Node) canaryToken(o Options) canary.Token {
 			}
 			now := o.Now()
 			expires = now.Add(canaryLife)
-			return signer.Sign(token.Claims{
+			return signer.Sign(token.Access{ClientID: token.FirstParty,
 				Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Subject: canarySubject, ID: id,
 				IssuedAt: now, NotBefore: now.Add(-operator.Leeway), ExpiresAt: expires,
 			})
@@ -232,7 +233,7 @@ func post(ctx context.Context, client *http.Client, url, token string, body []by
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, accesstoken.MaxKeySetLength))
 	if err == nil && answer.StatusCode != status {
-		var p httpapi.Problem
+		var p httpkit.Problem
 		_ = json.Unmarshal(text, &p) // a proxy's has none
 		err = fmt.Errorf("%s answers %d %s", url, answer.StatusCode, p.Detail)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/graceful"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -227,7 +228,7 @@ type answer struct {
 
 // code is the problem's code.
 func (a answer) code() string {
-	var p httpapi.Problem
+	var p httpkit.Problem
 	_ = json.Unmarshal(a.body, &p)
 	return p.Code
 }

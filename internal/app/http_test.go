@@ -19,6 +19,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 )
@@ -81,7 +82,7 @@ func TestBadInput(t *testing.T) {
 			if got := a.header.Get("Content-Type"); got != "application/problem+json" {
 				t.Errorf("Content-Type is %q", got)
 			}
-			var p httpapi.Problem
+			var p httpkit.Problem
 			if err := json.Unmarshal(a.body, &p); err != nil || p.Type != "about:blank" || p.Status != c.status || p.Title == "" || p.Detail == "" || p.Code == "" {
 				t.Errorf("not a problem by RFC 9457: %s", a.body)
 			}
@@ -110,7 +111,7 @@ func TestMediaTypes(t *testing.T) {
 	w.want(post("/api/groups", `{"name":"a"}`, "application/json; charset=utf-8"), 201, "")
 	w.want(post("/api/groups", `{"name":"b"}`, form), 201, "")
 	refused := w.want(post("/api/groups", `{"name":"c"}`, "text/plain"), 415, "unsupported_media_type")
-	if p := decode[httpapi.Problem](t, refused); p.Detail != "the body must be of type application/json" {
+	if p := decode[httpkit.Problem](t, refused); p.Detail != "the body must be of type application/json" {
 		t.Errorf("%s", refused.body)
 	}
 }
@@ -537,7 +538,7 @@ func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(time.Minute)) // fails only on a closed one
 		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
-			path, token, httpapi.MaxBody+1)
+			path, token, httpkit.MaxBody+1)
 		line, err := bufio.NewReader(conn).ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 413 ") {
 			t.Errorf("%s: %q, %v", path, line, err)
@@ -557,7 +558,7 @@ func TestWhatIsWrongWithARevocation(t *testing.T) {
 		`{"jti":"x"}`:                                  "nothing has such an id; give it as it stands in the token",
 	} {
 		a := w.want(w.do("POST", "/api/revocations", token, body), 422, "invalid_request")
-		if got := decode[httpapi.Problem](t, a).Detail; got != want {
+		if got := decode[httpkit.Problem](t, a).Detail; got != want {
 			t.Errorf("%s: %q, want %q", body, got, want)
 		}
 	}

@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"internal/problem", "internal/token", "internal/seal", "internal/config", "internal/canary", "internal/sqldb"},
 	{"internal/store", "internal/state", "internal/bell", "internal/discovery", "internal/backup"},
 	{"internal/audit", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/directory", "internal/login"},
-	{"internal/httpapi"},
+	{"internal/httpkit", "internal/httpapi"},
 	{"internal/operator", "internal/graceful", "internal/app"},
 	{"state", "store", "", "cmd/watchword", "examples"},
 }

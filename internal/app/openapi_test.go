@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 )
 
 // A description is /openapi.json, in so far as answers are held against it.
@@ -338,9 +339,9 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 						hold(node, at, token, strings.NewReader(body), nil)
 					}
 					hold(node, at, token, slowBody{}, nil)
-					hold(node, at, token, strings.NewReader(strings.Repeat(" ", httpapi.MaxBody+1)), nil)
+					hold(node, at, token, strings.NewReader(strings.Repeat(" ", httpkit.MaxBody+1)), nil)
 					// Who says how much he will send is not asked for it.
-					if got := hold(node, at, token, slowBody{}, func(r *http.Request) { r.ContentLength = httpapi.MaxBody + 1 }); got != 413 {
+					if got := hold(node, at, token, slowBody{}, func(r *http.Request) { r.ContentLength = httpkit.MaxBody + 1 }); got != 413 {
 						t.Errorf("%s %s: %d to a body that says that it is too large", method, at, got)
 					}
 					hold(node, at, token, strings.NewReader("{}"), func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") })

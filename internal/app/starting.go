@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -63,14 +64,13 @@ func away(err error) bool {
 // startingHandler answers until the replica can. A replica that takes the place of one that
 // died waits for seconds, and no request may hang meanwhile, least of all a load balancer's.
 func startingHandler() http.Handler {
-	probes := http.NewServeMux()
-	(&httpapi.Health{Ready: func() error { return errStarting }}).Mount(probes)
+	probes := (&httpapi.Health{Ready: func() error { return errStarting }}).Probes()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/livez", "/readyz":
 			probes.ServeHTTP(w, r)
 		default:
-			httpapi.WriteProblem(w, r, errStarting)
+			httpkit.WriteProblem(w, errStarting)
 		}
 	})
 }

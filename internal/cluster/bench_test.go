@@ -25,7 +25,7 @@ func BenchmarkVerifyWithPeers(b *testing.B) {
 		b.Fatal(err)
 	}
 	now := time.Now()
-	compact, err := signer.Sign(token.Claims{Issuer: "i", Subject: "s", Audience: []string{"a"}, ID: "j", IssuedAt: now, ExpiresAt: now.Add(time.Hour)})
+	compact, err := signer.Sign(token.Access{ClientID: token.FirstParty, Issuer: "i", Subject: "s", Audience: []string{"a"}, ID: "j", IssuedAt: now, ExpiresAt: now.Add(time.Hour)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -15,11 +16,11 @@ import (
 // the directory's matter.
 type Admin struct{ Directory *directory.Service }
 
-// Register adds the endpoints.
-func (a *Admin) Register(o *Operations) {
-	a.registerUsers(o)
-	a.registerGroups(o)
-	a.registerClaims(o)
+// Mount adds the routes.
+func (a *Admin) Mount(api *httpkit.API) {
+	a.mountUsers(api)
+	a.mountGroups(api)
+	a.mountClaims(api)
 }
 
 // endpoint names an operation; the tag is the resource. The errors are those that it
@@ -121,59 +122,59 @@ type GroupRef struct {
 	Group string `json:"group" doc:"by id or name"`
 }
 
-func (a *Admin) registerUsers(o *Operations) {
+func (a *Admin) mountUsers(api *httpkit.API) {
 	const path, one = "/api/users", "/api/users/{id}"
-	register(o, endpoint(http.MethodGet, path, "users", "list-users", "Users in the order of their names"),
-		func(ctx context.Context, c caller, in *PageQuery) (*output[UserList], error) {
-			l, err := a.Directory.Users(ctx, c.actor(), in.page())
+	httpkit.Register(api, endpoint(http.MethodGet, path, "users", "list-users", "Users in the order of their names"),
+		func(ctx context.Context, c httpkit.Caller, in *PageQuery) (*output[UserList], error) {
+			l, err := a.Directory.Users(ctx, c.Actor(), in.page())
 			return answerWith(userList, l, err)
 		})
-	register(o, endpoint(http.MethodPost, path, "users", "create-user", "Make a user", http.StatusNotFound),
-		func(ctx context.Context, c caller, in *struct{ Body NewUser }) (*output[User], error) {
-			u, err := a.Directory.CreateUser(ctx, c.actor(), directory.NewUser{
+	httpkit.Register(api, endpoint(http.MethodPost, path, "users", "create-user", "Make a user", http.StatusNotFound),
+		func(ctx context.Context, c httpkit.Caller, in *struct{ Body NewUser }) (*output[User], error) {
+			u, err := a.Directory.CreateUser(ctx, c.Actor(), directory.NewUser{
 				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email,
 				FirstName: in.Body.FirstName, LastName: in.Body.LastName, Disabled: in.Body.Disabled, Groups: in.Body.Groups,
 			})
 			return answerWith(userView, u, err)
 		})
-	register(o, endpoint(http.MethodGet, one, "users", "get-user", "One user; oneself always"),
-		func(ctx context.Context, c caller, in *PathID) (*output[User], error) {
-			u, err := a.Directory.User(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodGet, one, "users", "get-user", "One user; oneself always"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*output[User], error) {
+			u, err := a.Directory.User(ctx, c.Actor(), in.ID)
 			return answerWith(userView, u, err)
 		})
-	register(o, endpoint(http.MethodPatch, one, "users", "update-user", "Change a user"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, endpoint(http.MethodPatch, one, "users", "update-user", "Change a user"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Body UserPatch
 		}) (*output[User], error) {
-			u, err := a.Directory.UpdateUser(ctx, c.actor(), in.ID, directory.UserPatch{
+			u, err := a.Directory.UpdateUser(ctx, c.Actor(), in.ID, directory.UserPatch{
 				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email,
 				FirstName: in.Body.FirstName, LastName: in.Body.LastName, Disabled: in.Body.Disabled,
 			})
 			return answerWith(userView, u, err)
 		})
-	register(o, endpoint(http.MethodDelete, one, "users", "delete-user", "Delete a user, its sessions and its tokens"),
-		func(ctx context.Context, c caller, in *PathID) (*noContent, error) {
-			return nil, a.Directory.DeleteUser(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodDelete, one, "users", "delete-user", "Delete a user, its sessions and its tokens"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*noContent, error) {
+			return nil, a.Directory.DeleteUser(ctx, c.Actor(), in.ID)
 		})
-	register(o, endpoint(http.MethodGet, one+"/groups", "users", "list-user-groups", "The groups of a user"),
-		func(ctx context.Context, c caller, in *PathID) (*output[GroupList], error) {
-			groups, err := a.Directory.GroupsOf(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodGet, one+"/groups", "users", "list-user-groups", "The groups of a user"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*output[GroupList], error) {
+			groups, err := a.Directory.GroupsOf(ctx, c.Actor(), in.ID)
 			return answerWith(func(g []store.Group) GroupList { return GroupList{Groups: views(groupView, g)} }, groups, err)
 		})
-	register(o, link(one+"/groups", "users", "add-user-to-group", "Make a user a member of a group"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, link(one+"/groups", "users", "add-user-to-group", "Make a user a member of a group"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Body GroupRef
 		}) (*noContent, error) {
-			return nil, a.Directory.AddToGroup(ctx, c.actor(), in.ID, in.Body.Group)
+			return nil, a.Directory.AddToGroup(ctx, c.Actor(), in.ID, in.Body.Group)
 		})
-	register(o, endpoint(http.MethodDelete, one+"/groups/{group}", "users", "remove-user-from-group", "End a user's membership of a group"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, endpoint(http.MethodDelete, one+"/groups/{group}", "users", "remove-user-from-group", "End a user's membership of a group"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Group string `path:"group" maxLength:"256"`
 		}) (*noContent, error) {
-			return nil, a.Directory.RemoveFromGroup(ctx, c.actor(), in.ID, in.Group)
+			return nil, a.Directory.RemoveFromGroup(ctx, c.Actor(), in.ID, in.Group)
 		})
 }
 
@@ -207,61 +208,61 @@ type ClaimRef struct {
 	Claim string `json:"claim" doc:"by id or name"`
 }
 
-func (a *Admin) registerGroups(o *Operations) {
+func (a *Admin) mountGroups(api *httpkit.API) {
 	const path, one = "/api/groups", "/api/groups/{id}"
-	register(o, endpoint(http.MethodGet, path, "groups", "list-groups", "Groups in the order of their names"),
-		func(ctx context.Context, c caller, in *PageQuery) (*output[GroupList], error) {
-			l, err := a.Directory.Groups(ctx, c.actor(), in.page())
+	httpkit.Register(api, endpoint(http.MethodGet, path, "groups", "list-groups", "Groups in the order of their names"),
+		func(ctx context.Context, c httpkit.Caller, in *PageQuery) (*output[GroupList], error) {
+			l, err := a.Directory.Groups(ctx, c.Actor(), in.page())
 			return answerWith(groupList, l, err)
 		})
-	register(o, endpoint(http.MethodPost, path, "groups", "create-group", "Make a group", http.StatusNotFound),
-		func(ctx context.Context, c caller, in *struct{ Body NewGroup }) (*output[Group], error) {
-			g, err := a.Directory.CreateGroup(ctx, c.actor(), directory.NewGroup{Name: in.Body.Name, Claims: in.Body.Claims})
+	httpkit.Register(api, endpoint(http.MethodPost, path, "groups", "create-group", "Make a group", http.StatusNotFound),
+		func(ctx context.Context, c httpkit.Caller, in *struct{ Body NewGroup }) (*output[Group], error) {
+			g, err := a.Directory.CreateGroup(ctx, c.Actor(), directory.NewGroup{Name: in.Body.Name, Claims: in.Body.Claims})
 			return answerWith(groupView, g, err)
 		})
-	register(o, endpoint(http.MethodGet, one, "groups", "get-group", "One group"),
-		func(ctx context.Context, c caller, in *PathID) (*output[Group], error) {
-			g, err := a.Directory.Group(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodGet, one, "groups", "get-group", "One group"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*output[Group], error) {
+			g, err := a.Directory.Group(ctx, c.Actor(), in.ID)
 			return answerWith(groupView, g, err)
 		})
-	register(o, endpoint(http.MethodPatch, one, "groups", "update-group", "Change a group"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, endpoint(http.MethodPatch, one, "groups", "update-group", "Change a group"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Body GroupPatch
 		}) (*output[Group], error) {
-			g, err := a.Directory.UpdateGroup(ctx, c.actor(), in.ID, directory.GroupPatch{Name: in.Body.Name})
+			g, err := a.Directory.UpdateGroup(ctx, c.Actor(), in.ID, directory.GroupPatch{Name: in.Body.Name})
 			return answerWith(groupView, g, err)
 		})
-	register(o, endpoint(http.MethodDelete, one, "groups", "delete-group", "Delete a group"),
-		func(ctx context.Context, c caller, in *PathID) (*noContent, error) {
-			return nil, a.Directory.DeleteGroup(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodDelete, one, "groups", "delete-group", "Delete a group"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*noContent, error) {
+			return nil, a.Directory.DeleteGroup(ctx, c.Actor(), in.ID)
 		})
-	register(o, endpoint(http.MethodGet, one+"/members", "groups", "list-group-members", "The members of a group"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, endpoint(http.MethodGet, one+"/members", "groups", "list-group-members", "The members of a group"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			PageQuery
 		}) (*output[UserList], error) {
-			l, err := a.Directory.MembersOfGroup(ctx, c.actor(), in.ID, in.page())
+			l, err := a.Directory.MembersOfGroup(ctx, c.Actor(), in.ID, in.page())
 			return answerWith(userList, l, err)
 		})
-	register(o, endpoint(http.MethodGet, one+"/claims", "groups", "list-group-claims", "The claims that a group gives"),
-		func(ctx context.Context, c caller, in *PathID) (*output[ClaimList], error) {
-			claims, err := a.Directory.ClaimsOfGroup(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodGet, one+"/claims", "groups", "list-group-claims", "The claims that a group gives"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*output[ClaimList], error) {
+			claims, err := a.Directory.ClaimsOfGroup(ctx, c.Actor(), in.ID)
 			return answerWith(func(l []store.Claim) ClaimList { return ClaimList{Claims: views(claimView, l)} }, claims, err)
 		})
-	register(o, link(one+"/claims", "groups", "add-claim-to-group", "Let a group give a claim"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, link(one+"/claims", "groups", "add-claim-to-group", "Let a group give a claim"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Body ClaimRef
 		}) (*noContent, error) {
-			return nil, a.Directory.AddClaim(ctx, c.actor(), in.ID, in.Body.Claim)
+			return nil, a.Directory.AddClaim(ctx, c.Actor(), in.ID, in.Body.Claim)
 		})
-	register(o, endpoint(http.MethodDelete, one+"/claims/{claim}", "groups", "remove-claim-from-group", "End that a group gives a claim"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, endpoint(http.MethodDelete, one+"/claims/{claim}", "groups", "remove-claim-from-group", "End that a group gives a claim"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Claim string `path:"claim" maxLength:"256"`
 		}) (*noContent, error) {
-			return nil, a.Directory.RemoveClaim(ctx, c.actor(), in.ID, in.Claim)
+			return nil, a.Directory.RemoveClaim(ctx, c.Actor(), in.ID, in.Claim)
 		})
 }
 
@@ -295,34 +296,34 @@ type ClaimPatch struct {
 	Value     *string `json:"value,omitempty"`
 }
 
-func (a *Admin) registerClaims(o *Operations) {
+func (a *Admin) mountClaims(api *httpkit.API) {
 	const path, one = "/api/claims", "/api/claims/{id}"
-	register(o, endpoint(http.MethodGet, path, "claims", "list-claims", "Claims in the order of their names"),
-		func(ctx context.Context, c caller, in *PageQuery) (*output[ClaimList], error) {
-			l, err := a.Directory.Claims(ctx, c.actor(), in.page())
+	httpkit.Register(api, endpoint(http.MethodGet, path, "claims", "list-claims", "Claims in the order of their names"),
+		func(ctx context.Context, c httpkit.Caller, in *PageQuery) (*output[ClaimList], error) {
+			l, err := a.Directory.Claims(ctx, c.Actor(), in.page())
 			return answerWith(claimList, l, err)
 		})
-	register(o, endpoint(http.MethodPost, path, "claims", "create-claim", "Make a claim"),
-		func(ctx context.Context, c caller, in *struct{ Body NewClaim }) (*output[Claim], error) {
-			one, err := a.Directory.CreateClaim(ctx, c.actor(), directory.NewClaim(in.Body))
+	httpkit.Register(api, endpoint(http.MethodPost, path, "claims", "create-claim", "Make a claim"),
+		func(ctx context.Context, c httpkit.Caller, in *struct{ Body NewClaim }) (*output[Claim], error) {
+			one, err := a.Directory.CreateClaim(ctx, c.Actor(), directory.NewClaim(in.Body))
 			return answerWith(claimView, one, err)
 		})
-	register(o, endpoint(http.MethodGet, one, "claims", "get-claim", "One claim"),
-		func(ctx context.Context, c caller, in *PathID) (*output[Claim], error) {
-			one, err := a.Directory.Claim(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodGet, one, "claims", "get-claim", "One claim"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*output[Claim], error) {
+			one, err := a.Directory.Claim(ctx, c.Actor(), in.ID)
 			return answerWith(claimView, one, err)
 		})
-	register(o, endpoint(http.MethodPatch, one, "claims", "update-claim", "Change a claim"),
-		func(ctx context.Context, c caller, in *struct {
+	httpkit.Register(api, endpoint(http.MethodPatch, one, "claims", "update-claim", "Change a claim"),
+		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Body ClaimPatch
 		}) (*output[Claim], error) {
-			one, err := a.Directory.UpdateClaim(ctx, c.actor(), in.ID, directory.ClaimPatch(in.Body))
+			one, err := a.Directory.UpdateClaim(ctx, c.Actor(), in.ID, directory.ClaimPatch(in.Body))
 			return answerWith(claimView, one, err)
 		})
-	register(o, endpoint(http.MethodDelete, one, "claims", "delete-claim", "Delete a claim"),
-		func(ctx context.Context, c caller, in *PathID) (*noContent, error) {
-			return nil, a.Directory.DeleteClaim(ctx, c.actor(), in.ID)
+	httpkit.Register(api, endpoint(http.MethodDelete, one, "claims", "delete-claim", "Delete a claim"),
+		func(ctx context.Context, c httpkit.Caller, in *PathID) (*noContent, error) {
+			return nil, a.Directory.DeleteClaim(ctx, c.Actor(), in.ID)
 		})
 }
 

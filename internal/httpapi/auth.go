@@ -12,28 +12,52 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// Auth is the life of a token over HTTP: log in, renew, log out, verify, take back.
+// Auth is the life of a token over HTTP: log in, renew, log out, verify, revoke.
 type Auth struct {
 	Login   *login.Service
-	Proxies Proxies
+	Proxies httpkit.Proxies
 	// UserInfo names the token's members that Verify gives headers of their own.
 	UserInfo login.UserInfo
 }
 
 // Mount adds the routes.
-func (a *Auth) Mount(mux *http.ServeMux) {
-	mux.HandleFunc("POST /api/login", a.login)
-	mux.HandleFunc("POST /api/renew", a.renew)
-	mux.HandleFunc("POST /api/logout", a.logout)
-	mux.HandleFunc("POST /auth/logout", a.logout)
-	mux.HandleFunc("/api/verify", a.verify)
-	mux.HandleFunc("POST /api/revocations", a.takeBack)
+func (a *Auth) Mount(api *httpkit.API) {
+	api.Handle(httpkit.Route{
+		Method: http.MethodPost, Path: "/api/login", ID: "login", Tag: "tokens", Summary: "Log in by password",
+		Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
+		Body:   LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
+	}, a.login)
+	api.Handle(httpkit.Route{
+		Method: http.MethodPost, Path: "/api/renew", ID: "renew", Tag: "tokens", Summary: "Spend a refresh token for a new pair",
+		Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests},
+		Body:   RenewRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
+	}, a.renew)
+	api.Handle(httpkit.Route{
+		Method: http.MethodPost, Path: "/api/logout", ID: "logout", Tag: "tokens", Summary: "End the session and revoke its tokens",
+		Bearer: true, Status: http.StatusNoContent,
+	}, a.logout)
+	api.Handle(httpkit.Route{
+		Method: http.MethodPost, Path: "/auth/logout", ID: "auth-logout", Tag: "tokens", Summary: "The same as /api/logout",
+		Bearer: true, Status: http.StatusNoContent,
+	}, a.logout)
+	api.Handle(httpkit.Route{
+		Path: "/api/verify", ID: "verify", Tag: "tokens",
+		Summary: "The claims of a valid token, in the body and as X-Auth-* headers; any method, for forward-auth",
+		Bearer:  true, Status: http.StatusOK, Answer: map[string]any{}, Type: jsonType,
+	}, a.verify)
+	api.Handle(httpkit.Route{
+		Method: http.MethodPost, Path: "/api/revocations", ID: "revoke", Tag: "revocations",
+		Summary: "Revoke a token, a session, a user's tokens or a signing key",
+		Bearer:  true, Errors: []int{http.StatusForbidden, http.StatusNotFound},
+		Body: RevocationRequest{}, Status: http.StatusOK, Answer: Revocation{}, Type: jsonType,
+	}, a.revoke)
 }
 
 // LoginRequest is the body of POST /api/login.
@@ -56,53 +80,59 @@ type Grant struct {
 	SessionID    string `json:"session_id"`
 }
 
+// errFactor: the user needs a second factor, for which this API has no endpoint.
+var errFactor = problem.New(problem.Unauthenticated, "mfa_required", "this account needs a second factor, which cannot be presented here")
+
 func (a *Auth) login(w http.ResponseWriter, r *http.Request) {
 	var in LoginRequest
-	if err := readJSON(w, r, &in); err != nil {
-		WriteProblem(w, r, err)
+	if err := httpkit.ReadJSON(w, r, &in); err != nil {
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	if in.Username == "" || in.Password == "" {
-		WriteProblem(w, r, missing("username", "password"))
+		httpkit.WriteProblem(w, missing("username", "password"))
 		return
 	}
-	grant, err := a.Login.Login(r.Context(), in.Username, in.Password, a.Proxies.client(r))
-	writeGrant(w, r, grant, err)
+	step, err := a.Login.Begin(r.Context(), login.Credential{Username: in.Username, Password: in.Password}, a.Proxies.Client(r))
+	if step.Challenge != nil {
+		err = errFactor
+	}
+	writeGrant(w, step.Grant, err)
 }
 
 func (a *Auth) renew(w http.ResponseWriter, r *http.Request) {
 	var in RenewRequest
-	if err := readJSON(w, r, &in); err != nil {
-		WriteProblem(w, r, err)
+	if err := httpkit.ReadJSON(w, r, &in); err != nil {
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	if in.RefreshToken == "" {
-		WriteProblem(w, r, missing("refresh_token"))
+		httpkit.WriteProblem(w, missing("refresh_token"))
 		return
 	}
-	grant, err := a.Login.Renew(r.Context(), in.RefreshToken, a.Proxies.client(r))
-	writeGrant(w, r, grant, err)
+	grant, err := a.Login.Renew(r.Context(), in.RefreshToken, a.Proxies.Client(r))
+	writeGrant(w, grant, err)
 }
 
-func writeGrant(w http.ResponseWriter, r *http.Request, grant login.Grant, err error) {
+func writeGrant(w http.ResponseWriter, grant login.Grant, err error) {
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1 asks for it beside no-store
-	writeJSON(w, http.StatusOK, Grant{
+	httpkit.WriteJSON(w, http.StatusOK, Grant{
 		AccessToken: grant.AccessToken, TokenType: "Bearer", ExpiresIn: int64(grant.ExpiresIn / time.Second),
 		RefreshToken: grant.RefreshToken, SessionID: grant.SessionID,
 	})
 }
 
 func (a *Auth) logout(w http.ResponseWriter, r *http.Request) {
-	token, err := authenticate(a.Login, r)
+	token, err := httpkit.Authenticate(a.Login, r)
 	if err == nil {
-		err = a.Login.Logout(r.Context(), token, a.Proxies.client(r))
+		err = a.Login.Logout(r.Context(), token, a.Proxies.Client(r))
 	}
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -113,16 +143,16 @@ func (a *Auth) logout(w http.ResponseWriter, r *http.Request) {
 // auth_request, Traefik and Caddy forward-auth, Envoy ext_authz), whatever method
 // the request had that they ask about.
 func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
-	token, err := authenticate(a.Login, r)
+	token, err := httpkit.Authenticate(a.Login, r)
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	h := w.Header()
 	a.setIdentity(h, token)
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	_, _ = io.WriteString(w, token.Payload()) // the client is gone: there is nobody to tell
+	_, _ = io.WriteString(w, token.Payload()) // an error means that the client is gone
 }
 
 // setIdentity writes who the token's holder is. The fixed headers are always
@@ -182,8 +212,8 @@ func headerText(s string) string {
 
 var errNoSuchID = problem.New(problem.Invalid, "invalid_request", "nothing has such an id; give it as it stands in the token")
 
-// RevocationRequest is the body of POST /api/revocations: what to take back.
-// Exactly one of jti, token, session_id, user and kid.
+// RevocationRequest is the body of POST /api/revocations: what to revoke. Exactly one of
+// jti, token, session_id, user and kid.
 type RevocationRequest struct {
 	TokenID      string       `json:"jti,omitempty" doc:"one access token by its id"`
 	Token        string       `json:"token,omitempty" doc:"one access token, whole"`
@@ -195,31 +225,31 @@ type RevocationRequest struct {
 
 // Revocation answers POST /api/revocations.
 type Revocation struct {
-	Seq int64 `json:"seq" doc:"the line in the feed from which on everybody knows"`
+	Seq int64 `json:"seq" doc:"the sequence number of the feed's entry"`
 }
 
-func (a *Auth) takeBack(w http.ResponseWriter, r *http.Request) {
-	token, err := authenticate(a.Login, r)
+func (a *Auth) revoke(w http.ResponseWriter, r *http.Request) {
+	token, err := httpkit.Authenticate(a.Login, r)
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	var in RevocationRequest
-	if err := readJSON(w, r, &in); err != nil {
-		WriteProblem(w, r, err)
+	if err := httpkit.ReadJSON(w, r, &in); err != nil {
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	target, err := in.target()
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
-	seq, err := a.Login.TakeBack(r.Context(), token, target, a.Proxies.client(r))
+	seq, err := a.Login.Revoke(r.Context(), token, target, a.Proxies.Client(r))
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, Revocation{Seq: seq})
+	httpkit.WriteJSON(w, http.StatusOK, Revocation{Seq: seq})
 }
 
 func (in RevocationRequest) target() (login.Target, error) {
@@ -239,9 +269,9 @@ func (in RevocationRequest) target() (login.Target, error) {
 		}
 		target.IssuedBefore = time.Time(*in.IssuedBefore)
 	}
-	// What is taken back by its id alone need not exist any more, so its form is all
-	// that can be checked; and it has to be: the log goes by the digest of the id, so
-	// that another spelling would be answered with success and take nothing back.
+	// A target that is named by its id alone need not exist any more, so only its form can
+	// be checked. That is needed: the log goes by the digest of the id, and another
+	// spelling would be answered with success and revoke nothing.
 	if in.TokenID != "" && !token.IsID(in.TokenID) {
 		return login.Target{}, errNoSuchID
 	}
@@ -284,7 +314,7 @@ func (d *NumericDate) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// missing is the answer to a request that lacks what it needs.
+// missing is the answer to a request whose body lacks required members.
 func missing(names ...string) error {
 	return problem.New(problem.Invalid, "invalid_request", "the body needs %s", strings.Join(names, " and "))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/problem"
 )
 
@@ -72,17 +73,17 @@ type PeerView struct {
 
 type clusterOutput struct{ Body ClusterView }
 
-// Register adds the endpoint.
-func (c *Cluster) Register(o *Operations) {
-	register(o, huma.Operation{
+// Mount adds the route.
+func (c *Cluster) Mount(api *httpkit.API) {
+	httpkit.Register(api, huma.Operation{
 		OperationID: "cluster", Method: http.MethodGet, Path: "/api/cluster", Tags: []string{"cluster"},
 		Summary: "The replicas, their keys, and what they have seen of each other",
 		Errors:  []int{http.StatusForbidden, http.StatusNotFound},
 	}, c.get)
 }
 
-func (c *Cluster) get(ctx context.Context, by caller, _ *struct{}) (*clusterOutput, error) {
-	if err := c.Directory.Authorize(ctx, by.actor(), directory.KeysRead); err != nil {
+func (c *Cluster) get(ctx context.Context, by httpkit.Caller, _ *struct{}) (*clusterOutput, error) {
+	if err := c.Directory.Authorize(ctx, by.Actor(), directory.KeysRead); err != nil {
 		return nil, err
 	}
 	if c.Cluster == nil {

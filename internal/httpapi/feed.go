@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"runtime"
@@ -15,7 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/watchword-auth/watchword/internal/cluster"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/verify/revoked"
@@ -80,7 +84,7 @@ type Feed struct {
 	// Nil: there are no peers.
 	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
 	// Proxies are those who say for whom they ask.
-	Proxies Proxies
+	Proxies httpkit.Proxies
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.
 	MutualTLS bool
@@ -101,14 +105,30 @@ type feedHead struct {
 }
 
 // Mount adds the route.
-func (f *Feed) Mount(mux *http.ServeMux) {
-	mux.HandleFunc("GET /api/revocations", f.serve)
+func (f *Feed) Mount(api *httpkit.API) {
+	api.Handle(httpkit.Route{
+		Method: http.MethodGet, Path: "/api/revocations", ID: "revocations", Tag: "revocations",
+		Summary: "The feed of revocations: a page as JSON, or text/event-stream",
+		Errors:  []int{http.StatusBadRequest, http.StatusForbidden},
+		Parameters: []*huma.Param{
+			{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: between(0, math.MaxInt64)},
+			{Name: "limit", In: "query", Description: "how many entries a page has", Schema: between(1, feedMaxPage)},
+			{Name: "wait", In: "query", Description: "for how many seconds the page may be held back until there is a new entry", Schema: between(0, feedMaxWait.Seconds())},
+			{Name: "Last-Event-ID", In: "header", Description: "the id of the last event that was received, to resume a stream", Schema: &huma.Schema{Type: "string"}},
+			nonceHeader,
+		},
+		Status: http.StatusOK, Answer: revoked.Page{}, Type: jsonType,
+		OtherAnswers: []httpkit.Other{{
+			Status: http.StatusOK, Type: "text/event-stream",
+			Answer: &huma.Schema{Type: "string", Description: "events snapshot or resume, revocation, head"},
+		}},
+	}, f.serve)
 }
 
 func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 	q, err := readFeedQuery(r)
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
@@ -128,7 +148,7 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 		page, err = f.await(r, page, q)
 	}
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	if len(page.Entries) > feedBurst {
@@ -284,18 +304,18 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 	}
 	body, err := json.Marshal(page)
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	h := w.Header()
 	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" && f.Answer != nil {
 		if f.MutualTLS && !showedCertificate(r) {
-			WriteProblem(w, r, errNoCertificate)
+			httpkit.WriteProblem(w, errNoCertificate)
 			return
 		}
 		instance, mac, ok := f.Answer(nonce, q.log, q.after, body)
 		if !ok {
-			WriteProblem(w, r, errNonce)
+			httpkit.WriteProblem(w, errNonce)
 			return
 		}
 		h.Set(cluster.HeaderInstance, instance)
@@ -360,13 +380,13 @@ func acceptsGzip(h http.Header) bool {
 func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {
 	leave, ok := f.enter(r)
 	if !ok {
-		WriteProblem(w, r, errFeedFull)
+		httpkit.WriteProblem(w, errFeedFull)
 		return
 	}
 	defer leave()
 	page, err := f.first(r.Context(), q)
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	h := w.Header()

@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
@@ -42,7 +43,7 @@ func startFeed(t *testing.T) *feedNode {
 	t.Helper()
 	n := newFeed(t)
 	mux := http.NewServeMux()
-	n.feed.Mount(mux)
+	n.feed.Mount(httpkit.NewAPI(mux, "test", nil, nil))
 	n.Server = httptest.NewServer(mux)
 	t.Cleanup(n.Close)
 	return n
@@ -158,7 +159,7 @@ func TestFeedPages(t *testing.T) {
 		"?wait=-1": "invalid_wait", "?wait=21": "invalid_wait", "?wait=1s": "invalid_wait",
 	} {
 		res := n.get(t, query)
-		var p Problem
+		var p httpkit.Problem
 		if err := json.NewDecoder(res.Body).Decode(&p); err != nil || res.StatusCode != http.StatusBadRequest || p.Code != code {
 			t.Errorf("%s: %s, %+v, %v", query, res.Status, p, err)
 		}
@@ -501,7 +502,7 @@ func TestFeedHasRoomForSoManyStreams(t *testing.T) {
 
 // One client leaves room for others, however many addresses of its network it has.
 func TestFeedHasRoomForOthersThanOne(t *testing.T) {
-	f := &Feed{Proxies: Proxies{netip.MustParsePrefix("192.0.2.1/32")}}
+	f := &Feed{Proxies: httpkit.Proxies{netip.MustParsePrefix("192.0.2.1/32")}}
 	from := func(address string) *http.Request {
 		r := httptest.NewRequest("GET", "/api/revocations", nil) // its peer is 192.0.2.1
 		r.Header.Set("X-Forwarded-For", address)

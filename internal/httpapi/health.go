@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/problem"
 )
 
 // Health answers the probes. The process being alive, its being able to take
@@ -49,10 +52,29 @@ type Readiness struct {
 }
 
 // Mount adds the routes.
-func (h *Health) Mount(mux *http.ServeMux) {
-	mux.HandleFunc("GET /health", h.health)
+func (h *Health) Mount(api *httpkit.API) {
+	api.Handle(httpkit.Route{
+		Method: http.MethodGet, Path: "/health", ID: "health", Tag: "probes", Summary: "Whether every storage backend answers",
+		Status: http.StatusOK, Answer: HealthReport{}, Type: jsonType,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: HealthReport{}, Type: jsonType}},
+	}, h.health)
+	api.Handle(httpkit.Route{
+		Method: http.MethodGet, Path: "/livez", ID: "livez", Tag: "probes", Summary: "Whether the process is alive",
+		AnswersDuringStart: true, Status: http.StatusOK, Answer: Liveness{}, Type: jsonType,
+	}, h.alive)
+	api.Handle(httpkit.Route{
+		Method: http.MethodGet, Path: "/readyz", ID: "readyz", Tag: "probes", Summary: "Whether this replica may take traffic",
+		AnswersDuringStart: true, Status: http.StatusOK, Answer: Readiness{}, Type: jsonType,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: Readiness{}, Type: jsonType}},
+	}, h.ready)
+}
+
+// Probes returns a handler of /livez and /readyz alone, for a replica that is starting.
+func (h *Health) Probes() http.Handler {
+	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", h.alive)
 	mux.HandleFunc("GET /readyz", h.ready)
+	return mux
 }
 
 // Drain makes the node say that it takes no more traffic.
@@ -67,9 +89,9 @@ func (h *Health) health(w http.ResponseWriter, r *http.Request) {
 	if cause != nil {
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "1")
-		note(w, cause)
+		httpkit.NoteCause(w, cause)
 	}
-	writeJSON(w, status, shared)
+	httpkit.WriteJSON(w, status, shared)
 }
 
 // ask asks all backends side by side, and returns what went wrong with one of them
@@ -98,7 +120,7 @@ func (h *Health) ask(ctx context.Context) (report HealthReport, cause error) {
 }
 
 func (h *Health) alive(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, Liveness{Status: "alive"})
+	httpkit.WriteJSON(w, http.StatusOK, Liveness{Status: "alive"})
 }
 
 func (h *Health) ready(w http.ResponseWriter, _ *http.Request) {
@@ -106,14 +128,13 @@ func (h *Health) ready(w http.ResponseWriter, _ *http.Request) {
 	if h.draining.Load() {
 		reason = "this replica is shutting down"
 	} else if err := h.Ready(); err != nil {
-		body, _ := answer(err)
-		reason = body.Detail
-		note(w, err)
+		reason = problem.From(err).Detail
+		httpkit.NoteCause(w, err)
 	}
 	if reason != "" {
 		w.Header().Set("Retry-After", "1")
-		writeJSON(w, http.StatusServiceUnavailable, Readiness{Status: "not_ready", Reason: reason})
+		httpkit.WriteJSON(w, http.StatusServiceUnavailable, Readiness{Status: "not_ready", Reason: reason})
 		return
 	}
-	writeJSON(w, http.StatusOK, Readiness{Status: "ready"})
+	httpkit.WriteJSON(w, http.StatusOK, Readiness{Status: "ready"})
 }

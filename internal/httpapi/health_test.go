@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/httpkit"
 )
 
 // However many ask how it is, the storage is asked once at a time.
@@ -24,7 +26,7 @@ func TestHealthAsksOnceAtATime(t *testing.T) {
 		return errors.New("away")
 	}}}
 	mux := http.NewServeMux()
-	h.Mount(mux)
+	h.Mount(httpkit.NewAPI(mux, "test", nil, nil))
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {

@@ -12,7 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/watchword-auth/watchword/internal/cluster"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -69,9 +72,21 @@ type headerField struct {
 }
 
 // Mount adds the routes.
-func (k *KeySets) Mount(mux *http.ServeMux) {
-	mux.HandleFunc("GET /api/pkeys", k.serve)
-	mux.HandleFunc("GET /.well-known/jwks.json", k.serve)
+func (k *KeySets) Mount(api *httpkit.API) {
+	route := httpkit.Route{
+		Method: http.MethodGet, Tag: "keys", Errors: []int{http.StatusBadRequest, http.StatusForbidden},
+		Parameters: []*huma.Param{
+			{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
+			{Name: "If-None-Match", In: "header", Description: "the ETag of the set that is known", Schema: &huma.Schema{Type: "string"}},
+			nonceHeader,
+		},
+		Status: http.StatusOK, Answer: JWKS{}, Type: keySetType,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusNotModified}},
+	}
+	route.Path, route.ID, route.Summary = "/api/pkeys", "public-keys", "The merged key set of all replicas (RFC 7517)"
+	api.Handle(route, k.serve)
+	route.Path, route.ID, route.Summary = "/.well-known/jwks.json", "jwks", "The same as /api/pkeys"
+	api.Handle(route, k.serve)
 }
 
 // serve answers both paths with the same bytes; with ?local=true, with the keys of
@@ -83,7 +98,7 @@ func (k *KeySets) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	a, err := k.answer()
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	a.write(w, r)
@@ -93,7 +108,7 @@ func (k *KeySets) serve(w http.ResponseWriter, r *http.Request) {
 func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 	a, err := k.localAnswer()
 	if err != nil {
-		WriteProblem(w, r, err)
+		httpkit.WriteProblem(w, err)
 		return
 	}
 	nonce := r.Header.Get(cluster.HeaderNonce)
@@ -102,12 +117,12 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if k.MutualTLS && !showedCertificate(r) {
-		WriteProblem(w, r, errNoCertificate)
+		httpkit.WriteProblem(w, errNoCertificate)
 		return
 	}
 	instance, mac, ok := k.Answer(nonce, a.body)
 	if !ok {
-		WriteProblem(w, r, errNonce)
+		httpkit.WriteProblem(w, errNonce)
 		return
 	}
 	h := w.Header()

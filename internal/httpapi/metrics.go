@@ -6,19 +6,26 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/watchword-auth/watchword/internal/httpkit"
 )
 
-// maxGathers is how many answers of the metrics are put together at once; the
-// others wait for their turn.
+// maxGathers is how many requests gather the metrics at once; the others wait.
 const maxGathers = 4
 
-// metricsHandler serves the metrics. An answer is whole before it is sent: it is
-// open to anybody, so a slow reader may hold the few kilobytes of it and nothing
-// else, above all none of the places of those who are faster.
-func metricsHandler(registry *prometheus.Registry) http.Handler {
-	gather := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
+// Metrics serves the metrics to Prometheus. An answer is complete before it is sent. The
+// endpoint is open to any client, so a slow reader may hold the few kilobytes of its answer
+// and nothing else, least of all a place among those that are gathered at once.
+type Metrics struct{ Registry *prometheus.Registry }
+
+// Mount adds the route.
+func (m *Metrics) Mount(api *httpkit.API) {
+	gather := promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{DisableCompression: true})
 	places := make(chan struct{}, maxGathers)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	api.Handle(httpkit.Route{
+		Method: http.MethodGet, Path: "/metrics", ID: "metrics", Tag: "probes", Summary: "Prometheus metrics",
+		Status: http.StatusOK, Type: "text/plain",
+	}, func(w http.ResponseWriter, r *http.Request) {
 		whole := wholeAnswer{header: w.Header(), status: http.StatusOK}
 		places <- struct{}{}
 		gather.ServeHTTP(&whole, r)

@@ -8,16 +8,13 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/session"
 )
 
-// Sessions is where one is signed in; for administrators, where others are.
-type Sessions struct {
-	Login     *login.Service
-	Directory *directory.Service
-}
+// Sessions shows users their sessions, and administrators those of other users.
+type Sessions struct{ Login *login.Service }
 
 // Session is one sign-in.
 type Session struct {
@@ -60,64 +57,53 @@ type sessionsOutput struct{ Body SessionList }
 
 type noContent struct{}
 
-// Register adds the endpoints.
-func (s *Sessions) Register(o *Operations) {
-	register(o, huma.Operation{
+// Mount adds the routes.
+func (s *Sessions) Mount(api *httpkit.API) {
+	httpkit.Register(api, huma.Operation{
 		OperationID: "list-own-sessions", Method: http.MethodGet, Path: "/api/sessions", Tags: []string{"sessions"},
 		Summary: "Where I am signed in",
 	}, s.listOwn)
-	register(o, huma.Operation{
+	httpkit.Register(api, huma.Operation{
 		OperationID: "end-own-session", Method: http.MethodDelete, Path: "/api/sessions/{id}", Tags: []string{"sessions"},
-		Summary: "End one of my sessions and take back its tokens", DefaultStatus: http.StatusNoContent,
+		Summary: "End one of my sessions and revoke its tokens", DefaultStatus: http.StatusNoContent,
 	}, s.endOwn)
-	register(o, huma.Operation{
+	httpkit.Register(api, huma.Operation{
 		OperationID: "end-other-sessions", Method: http.MethodDelete, Path: "/api/sessions", Tags: []string{"sessions"},
-		Summary: "End all my sessions but this one and take back their tokens", DefaultStatus: http.StatusNoContent,
+		Summary: "End all my sessions but this one and revoke their tokens", DefaultStatus: http.StatusNoContent,
 	}, s.endOthers)
-	register(o, huma.Operation{
+	httpkit.Register(api, huma.Operation{
 		OperationID: "list-user-sessions", Method: http.MethodGet, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
 		Summary: "Where a user is signed in", Errors: []int{http.StatusForbidden},
 	}, s.listOf)
-	register(o, huma.Operation{
+	httpkit.Register(api, huma.Operation{
 		OperationID: "end-user-sessions", Method: http.MethodDelete, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
-		Summary: "End all sessions of a user and take back all its tokens", DefaultStatus: http.StatusNoContent,
+		Summary: "End all sessions of a user and revoke all tokens of the user", DefaultStatus: http.StatusNoContent,
 		Errors: []int{http.StatusForbidden},
 	}, s.endAllOf)
 }
 
-func (s *Sessions) listOwn(ctx context.Context, c caller, in *SessionPage) (*sessionsOutput, error) {
-	return s.list(ctx, c, c.token.Subject, *in)
+func (s *Sessions) listOwn(ctx context.Context, c httpkit.Caller, in *SessionPage) (*sessionsOutput, error) {
+	return s.list(ctx, c, "", *in)
 }
 
-func (s *Sessions) endOwn(ctx context.Context, c caller, in *PathID) (*noContent, error) {
-	return nil, s.Login.EndSession(ctx, c.token, in.ID, c.client)
+func (s *Sessions) endOwn(ctx context.Context, c httpkit.Caller, in *PathID) (*noContent, error) {
+	return nil, s.Login.EndSession(ctx, c.Token, in.ID, c.Client)
 }
 
-func (s *Sessions) endOthers(ctx context.Context, c caller, _ *struct{}) (*noContent, error) {
-	return nil, s.Login.EndOtherSessions(ctx, c.token, c.client)
+func (s *Sessions) endOthers(ctx context.Context, c httpkit.Caller, _ *struct{}) (*noContent, error) {
+	return nil, s.Login.EndOtherSessions(ctx, c.Token, c.Client)
 }
 
-func (s *Sessions) listOf(ctx context.Context, c caller, in *userSessions) (*sessionsOutput, error) {
-	if own, err := s.Directory.User(ctx, c.actor(), in.ID); err == nil && own.ID == c.token.Subject {
-		return s.list(ctx, c, own.ID, in.SessionPage)
-	}
-	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsRead, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return s.list(ctx, c, user.ID, in.SessionPage)
+func (s *Sessions) listOf(ctx context.Context, c httpkit.Caller, in *userSessions) (*sessionsOutput, error) {
+	return s.list(ctx, c, in.ID, in.SessionPage)
 }
 
-func (s *Sessions) endAllOf(ctx context.Context, c caller, in *PathID) (*noContent, error) {
-	user, err := s.Directory.AuthorizeOn(ctx, c.actor(), directory.SessionsWrite, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.Login.EndAllSessions(ctx, c.token, user.ID, c.client)
+func (s *Sessions) endAllOf(ctx context.Context, c httpkit.Caller, in *PathID) (*noContent, error) {
+	return nil, s.Login.EndAllSessions(ctx, c.Token, in.ID, c.Client)
 }
 
-func (s *Sessions) list(ctx context.Context, c caller, userID string, page SessionPage) (*sessionsOutput, error) {
-	sessions, err := s.Login.ListSessions(ctx, userID)
+func (s *Sessions) list(ctx context.Context, c httpkit.Caller, user string, page SessionPage) (*sessionsOutput, error) {
+	sessions, err := s.Login.ListSessions(ctx, c.Token, user, c.Client)
 	if err == nil && page.After != "" {
 		sessions, err = session.After(sessions, page.After)
 	}
@@ -131,7 +117,7 @@ func (s *Sessions) list(ctx context.Context, c caller, userID string, page Sessi
 		out.Body.Next = sessions[limit-1].Mark()
 	}
 	for _, one := range sessions {
-		out.Body.Sessions = append(out.Body.Sessions, sessionView(one, c.token.SessionID))
+		out.Body.Sessions = append(out.Body.Sessions, sessionView(one, c.Token.SessionID))
 	}
 	return out, nil
 }

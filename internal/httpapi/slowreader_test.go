@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -110,14 +111,16 @@ func TestMetricsHoldLittle(t *testing.T) {
 	for i := range 600 {
 		many.WithLabelValues(fmt.Sprintf("%x", revoked.Digest(revoked.Token, strconv.Itoa(i)))).Inc()
 	}
-	server := startHTTP2(t, metricsHandler(registry))
+	mux := http.NewServeMux()
+	(&Metrics{Registry: registry}).Mount(httpkit.NewAPI(mux, "test", nil, nil))
+	server := startHTTP2(t, mux)
 	const streams = 100
 	before := heap()
-	dialZeroWindow(t, server).ask(t, streams, "/")
+	dialZeroWindow(t, server).ask(t, streams, "/metrics")
 	if held := heap() - before; held > streams*(100<<10) {
 		t.Errorf("%d answers that nobody reads hold %d KiB", streams, held>>10)
 	}
-	res, err := server.Client().Get(server.URL)
+	res, err := server.Client().Get(server.URL + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -186,7 +186,7 @@ func sign(t testing.TB, r *Ring, now time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compact, err := s.Sign(token.Claims{Issuer: "i", Subject: "s", Audience: []string{"a"}, ID: id,
+	compact, err := s.Sign(token.Access{ClientID: token.FirstParty, Issuer: "i", Subject: "s", Audience: []string{"a"}, ID: id,
 		IssuedAt: now, ExpiresAt: now.Add(testPolicy.tokenDuration)})
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,4 @@
-// Package login holds the use cases of a token's life: log in, renew, log out,
-// verify, take back. It is where credentials, sessions, keys and revocation meet.
-//
-// Who calls it: httpapi.
+// Package login holds the use cases of a token's life: log in, renew, log out, verify,
+// revoke. Credentials, sessions, keys and revocation meet here, and it is decided here who
+// may end or revoke what.
 package login

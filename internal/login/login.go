@@ -34,10 +34,10 @@ type People interface {
 	ClaimsOf(ctx context.Context, userID string) (map[string]string, error)
 	// Subject returns a user and the claims as of one moment, or store.ErrNotFound.
 	Subject(ctx context.Context, userID string) (store.User, map[string]string, error)
-	// Authorize says whether the actor holds the permission at this moment.
+	// Authorize returns nil if the actor holds the permission at this moment.
 	Authorize(ctx context.Context, actor directory.Actor, permission string) error
 	// AuthorizeOn returns the user, named by id or username, if the actor holds the
-	// permission and the user is not stronger than he is.
+	// permission and no right of the user is missing from the actor's.
 	AuthorizeOn(ctx context.Context, actor directory.Actor, permission, user string) (store.User, error)
 }
 
@@ -52,10 +52,12 @@ type Config struct {
 	Revocations *revocation.Log
 	View        *revocation.View
 	Audit       *audit.Trail
+	// Factor asks users for a second factor; nil: no user has one.
+	Factor Factor
 
-	// Rules are what Verify holds a token to.
+	// Rules are those by which Verify checks a token.
 	Rules accesstoken.Rules
-	// ClockSkew is by how much the clock of whoever checks a token may run behind.
+	// ClockSkew is by how much the clock of a verifier may run behind.
 	ClockSkew time.Duration
 	// Issuer and Audience go into every token.
 	Issuer   string
@@ -65,8 +67,8 @@ type Config struct {
 	UserInfo UserInfo
 	// TokenDuration is an access token's life.
 	TokenDuration time.Duration
-	// SessionsReturn: the state may forget that a session was deleted, as Redis does
-	// in a failover or when it starts from an older snapshot.
+	// SessionsReturn reports that a session which was deleted may return, as after a
+	// failover of Redis or its start from an older snapshot.
 	SessionsReturn bool
 
 	Now        func() time.Time
@@ -81,7 +83,7 @@ type UserInfo struct{ Username, FullName, Email string }
 // A Client is where a request came from.
 type Client struct{ Address, UserAgent string }
 
-// A Grant is what a successful login or renewal answers.
+// A Grant is the answer of a successful login or renewal.
 type Grant struct {
 	AccessToken  string
 	ExpiresIn    time.Duration
@@ -98,67 +100,8 @@ type Service struct {
 // New makes a Service.
 func New(c Config) *Service { return &Service{Config: c, metrics: newMetrics(c.Registerer)} }
 
-// Login checks a password and begins a session.
-func (s *Service) Login(ctx context.Context, username, password string, client Client) (Grant, error) {
-	grant, err := s.login(ctx, username, password, client)
-	s.metrics.count("login", err)
-	return grant, err
-}
-
-func (s *Service) login(ctx context.Context, username, password string, client Client) (Grant, error) {
-	// Asked first, because a password costs 24 ms and a session a write.
-	signer, err := s.Keys.Signer()
-	if err != nil {
-		return Grant{}, err
-	}
-	user, err := s.People.Authenticate(ctx, username, password)
-	if err != nil {
-		// Not into the store: whoever guesses would fill it. The name is not
-		// written down either, people type passwords there.
-		s.Logger.Info("login refused", "address", client.Address, "code", problem.From(err).Code)
-		return Grant{}, err
-	}
-	claims, err := s.People.ClaimsOf(ctx, user.ID)
-	if err != nil {
-		return Grant{}, unavailable(err)
-	}
-	if err := s.fits(signer, user, claims); err != nil {
-		return Grant{}, err
-	}
-	sess, refresh, err := s.start(ctx, user, client)
-	if err != nil {
-		return Grant{}, err
-	}
-	grant, err := s.grant(signer, user, claims, sess)
-	if err != nil {
-		return Grant{}, err
-	}
-	grant.RefreshToken = refresh
-	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
-	return grant, nil
-}
-
-// start begins a session. Those that are one too many for it are stopped, and their
-// tokens are taken back, even if the client hangs up.
-func (s *Service) start(ctx context.Context, user store.User, client Client) (session.Session, string, error) {
-	ctx, cancel := finishing(ctx)
-	defer cancel()
-	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent)
-	if err != nil {
-		return session.Session{}, "", unavailable(err)
-	}
-	if len(ended) == 0 {
-		return sess, refresh, nil
-	}
-	if _, err := s.takeBackStopped(ctx, "max_per_user", ended); err != nil {
-		s.Sessions.Undo(ctx, user.ID, sess.ID)
-		return session.Session{}, "", err
-	}
-	return sess, refresh, nil
-}
-
-// Renew spends a refresh token. The claims are those that the user has now; a
-// user who is gone, disabled or was told to log in again gets nothing.
+// Renew spends a refresh token. The claims are those that the user has now. It refuses a
+// user who is deleted, disabled, or whose sessions have been ended since.
 func (s *Service) Renew(ctx context.Context, refreshToken string, client Client) (Grant, error) {
 	grant, err := s.renew(ctx, refreshToken, client)
 	s.metrics.count("renew", err)
@@ -186,11 +129,11 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 		if _, err := s.endSessions(ctx, "replay", sess); err != nil {
 			return Grant{}, err
 		}
-		s.Logger.Warn("a spent refresh token was presented; its session has been taken back", "session", sess.ID, "user", sess.UserID, "address", client.Address)
+		s.Logger.Warn("a spent refresh token was presented; its session has been revoked", "session", sess.ID, "user", sess.UserID, "address", client.Address)
 		s.Audit.Record(ctx, store.AuditEvent{Actor: sess.UserID, Action: "renew", Target: sess.ID, Outcome: audit.Denied, Address: client.Address, Detail: "refresh token replayed"})
 		return Grant{}, session.ErrReplayed
 	}
-	if errors.Is(err, session.ErrEnded) { // by somebody who could not finish it
+	if errors.Is(err, session.ErrEnded) { // by a request that could not finish it
 		if _, err := s.endSessions(ctx, "session_ended", sess); err != nil {
 			return Grant{}, err
 		}
@@ -203,9 +146,9 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 	return grant, nil
 }
 
-// entitled returns who holds a session, with the claims of now, if it may still be
-// renewed. What is taken back after this look concerns the token too: it carries
-// the epoch that was read here.
+// entitled returns the user of a session with their present claims, if the session may
+// still be renewed. A later revocation of the user concerns the new token too, because the
+// token carries the epoch that is read here.
 func (s *Service) entitled(ctx context.Context, sess session.Session) (store.User, map[string]string, error) {
 	user, claims, err := s.People.Subject(ctx, sess.UserID)
 	gone := errors.Is(err, store.ErrNotFound)
@@ -218,8 +161,8 @@ func (s *Service) entitled(ctx context.Context, sess session.Session) (store.Use
 		}
 		return store.User{}, nil, session.ErrInvalid
 	}
-	// A session that an administrator took back by its id alone may still have
-	// its record.
+	// A session that an administrator revoked by its id alone may still have its
+	// record.
 	err = s.View.Check(ctx, &accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()})
 	if errors.Is(err, revocation.ErrRevoked) {
 		err = session.ErrInvalid
@@ -227,27 +170,15 @@ func (s *Service) entitled(ctx context.Context, sess session.Session) (store.Use
 	return user, claims, err
 }
 
-// fits says whether a token has room for the user's claims, before a session
-// begins for one that cannot be made.
-func (s *Service) fits(signer *token.Signer, user store.User, claims map[string]string) error {
-	now := s.Now()
-	err := signer.Check(s.claims(user, claims, strings.Repeat("x", idLength), strings.Repeat("x", idLength), now, now.Add(s.TokenDuration)))
-	s.noteTooLong(err, user)
-	return err
-}
-
-// noteTooLong tells the log if a user's claims are why there is no token.
+// noteTooLong logs that a user's claims are the reason why there is no token.
 func (s *Service) noteTooLong(err error, user store.User) {
 	if errors.Is(err, token.ErrTooLong) {
 		s.Logger.Warn("a user gets no token, because the claims are too many or too long for one", "user", user.ID)
 	}
 }
 
-// idLength is that of the longer one of a session's id, a UUID, and a token's.
-const idLength = 36
-
-// grant signs an access token that ends with its session at the latest. The refresh
-// token is the caller's to add.
+// grant signs an access token that ends with its session at the latest. The caller adds
+// the refresh token.
 func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session) (Grant, error) {
 	now := s.Now()
 	expires := now.Add(s.TokenDuration)
@@ -269,20 +200,20 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), SessionID: sess.ID}, nil
 }
 
-// claims are all that a token says.
-func (s *Service) claims(user store.User, claims map[string]string, id, sessionID string, now, expires time.Time) token.Claims {
-	return token.Claims{
-		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID,
+// claims returns the claims of an access token.
+func (s *Service) claims(user store.User, claims map[string]string, id, sessionID string, now, expires time.Time) token.Access {
+	return token.Access{
+		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID, ClientID: token.FirstParty,
 		ID: id, SessionID: sessionID, Epoch: user.Epoch,
-		// A resource server whose clock runs behind must take the token at once.
+		// A resource server whose clock runs behind has to accept the token at once.
 		IssuedAt: now, NotBefore: now.Add(-s.ClockSkew), ExpiresAt: expires,
 		User: s.userInfo(user, claims),
 	}
 }
 
-// userInfo adds who the user is to what the user may; no claim takes the place of
-// a field, not even of one that the user leaves empty, nor does one that a reader
-// without regard to case would take for it.
+// userInfo adds the fields of the user's identity to the user's claims. A claim with the
+// name of such a field is left out, also if the field is empty, and also if the name differs
+// in case only, because some readers ignore case.
 func (s *Service) userInfo(user store.User, claims map[string]string) map[string]string {
 	members := maps.Clone(claims)
 	if members == nil {
@@ -301,7 +232,7 @@ func (s *Service) userInfo(user store.User, claims map[string]string) map[string
 	return members
 }
 
-// oneValue leaves out commas, which part the values of a claim: whoever is called
+// oneValue removes commas, which separate the values of a claim: a user with the name
 // "Ester,root" is not root.
 func oneValue(s string) string {
 	if !strings.Contains(s, ",") {
@@ -320,8 +251,8 @@ func fullName(u store.User) string {
 	return u.FirstName + " " + u.LastName
 }
 
-// unavailable makes an answer of an error of the stores: what a client may know
-// is that it can try again. Errors that are answers already pass.
+// unavailable turns an error of a store into an answer that says no more than that the
+// client can try again. An error that is an answer already is returned as it is.
 func unavailable(err error) error {
 	var p *problem.Error
 	if errors.As(err, &p) {

@@ -24,5 +24,7 @@ func (m metrics) count(use string, err error) {
 	if err != nil {
 		outcome = problem.From(err).Code
 	}
-	m.total.WithLabelValues(use, outcome).Inc()
+	m.countAs(use, outcome)
 }
+
+func (m metrics) countAs(use, outcome string) { m.total.WithLabelValues(use, outcome).Inc() }

@@ -10,15 +10,15 @@ import (
 )
 
 var (
-	// ErrInvalidToken: the token is not one of ours, or not whole.
+	// ErrInvalidToken: this cluster has not signed the token, or it has been changed.
 	ErrInvalidToken = problem.New(problem.Unauthenticated, "invalid_token", "the access token is not valid")
 	// ErrExpiredToken: it was valid once.
 	ErrExpiredToken = problem.New(problem.Unauthenticated, "token_expired", "the access token has expired")
 )
 
-// Verify says whose token it is: its signature, its claims and the revocations
-// are checked, without asking anybody unless revocation.check is shared. A revoked token is refused also by a view
-// that is too old to accept one.
+// Verify checks the signature and the claims of an access token, and that it is not
+// revoked. It needs no network, unless revocation.check is shared. A revoked token is
+// refused also by a view that is too old to accept one.
 func (s *Service) Verify(ctx context.Context, compact string) (*accesstoken.Token, error) {
 	t, err := s.verify(ctx, compact)
 	s.metrics.count("verify", err)
@@ -47,6 +47,6 @@ func (s *Service) verify(ctx context.Context, compact string) (*accesstoken.Toke
 	return t, nil
 }
 
-// notLookedUp says whether a token was not judged, because its key could not be
-// looked up.
+// notLookedUp reports whether a token was not checked, because its key could not be looked
+// up.
 func notLookedUp(err error) bool { return problem.From(err).Kind == problem.Unavailable }

@@ -17,6 +17,7 @@ const (
 	Unauthenticated             // 401
 	Denied                      // 403
 	NotFound                    // 404
+	WrongMethod                 // 405
 	Conflict                    // 409
 	TooLarge                    // 413
 	TooMany                     // 429, with RetryAfter

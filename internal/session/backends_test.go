@@ -48,7 +48,7 @@ func TestGarbageInRedis(t *testing.T) {
 	})
 	start := func() (session.Session, string, []session.Session) {
 		t.Helper()
-		began, refresh, ended, err := sessions.Start(t.Context(), user, 0, "", "")
+		began, refresh, ended, err := sessions.Start(t.Context(), user, 0, "", "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,7 +60,7 @@ func sessionID(n, i int) string { return fmt.Sprintf("00000000-0000-4000-9000-%0
 func exampleOf(b *testing.B, s *Store) string {
 	b.Helper()
 	user := userID(99_999_999)
-	sess, _, _, err := s.Start(b.Context(), user, 1, "192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+	sess, _, _, err := s.Start(b.Context(), user, 1, "192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func measure(b *testing.B, s *Store, users int) {
 		var sess Session
 		var refresh string
 		timed("create", func() (err error) {
-			sess, refresh, _, err = s.Start(b.Context(), guest, 1, "192.0.2.1", "test")
+			sess, refresh, _, err = s.Start(b.Context(), guest, 1, "192.0.2.1", "test", nil)
 			return err
 		})
 		timed("renew", func() error {

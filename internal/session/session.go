@@ -140,8 +140,9 @@ func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Regis
 // Start begins a session and returns it with its first refresh token. Sessions
 // of the user beyond MaxPerUser or MaxSessions are stopped, the oldest first. They
 // are returned, together with those that were stopped before, because their tokens
-// have still to be taken back.
-func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string) (Session, string, []Session, error) {
+// have still to be revoked. Before anything is written, issue is called with the session;
+// nil: nothing is called. Its error leaves everything as it was.
+func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(Session) error) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: id: %w", err)
@@ -152,6 +153,11 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL),
 		Address: address, UserAgent: clip(userAgent, maxUserAgent),
 	}}
+	if issue != nil {
+		if err := issue(rec.Session); err != nil {
+			return Session{}, "", nil, err
+		}
+	}
 	if rec.Turn, err = s.nextTurn(ctx, userID); err != nil {
 		return Session{}, "", nil, err
 	}

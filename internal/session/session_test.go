@@ -62,7 +62,7 @@ func always(context.Context, Session) error { return nil }
 
 func (b bench) start(t *testing.T) (Session, string) {
 	t.Helper()
-	s, refresh, _, err := b.Start(t.Context(), b.user, 7, "192.0.2.1", "test")
+	s, refresh, _, err := b.Start(t.Context(), b.user, 7, "192.0.2.1", "test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestMaxPerUserEndsTheOldest(t *testing.T) {
 	var sessions []Session
 	for range 3 {
 		b.clock.advance(time.Second)
-		s, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+		s, _, ended, err := b.Start(t.Context(), b.user, 0, "", "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +300,7 @@ func TestALowerMaxPerUserTakesEffectInSteps(t *testing.T) {
 	lower := New(config)
 	left := many
 	for left > 2 {
-		_, _, ended, err := lower.Start(t.Context(), b.user, 0, "", "")
+		_, _, ended, err := lower.Start(t.Context(), b.user, 0, "", "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -317,7 +317,7 @@ func TestALowerMaxPerUserTakesEffectInSteps(t *testing.T) {
 	// The time is over in the middle.
 	ctx, cancel := context.WithCancel(t.Context())
 	config.State = &cancelling{Store: b.State, cancel: cancel}
-	if _, _, _, err := New(config).Start(ctx, b.user, 0, "", ""); err == nil {
+	if _, _, _, err := New(config).Start(ctx, b.user, 0, "", "", nil); err == nil {
 		t.Fatal("the sign-in succeeded")
 	}
 	if now := len(b.live(t)); now > left {
@@ -359,7 +359,7 @@ func TestMaxPerUserDoesNotEndTheNewest(t *testing.T) {
 		replicas := []*Store{New(config), b.Store}
 		var began []string
 		for i := range 8 {
-			s, _, ended, err := replicas[i/2%2].Start(t.Context(), b.user, 0, "", "")
+			s, _, ended, err := replicas[i/2%2].Start(t.Context(), b.user, 0, "", "", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -399,7 +399,7 @@ func TestNobodyHasSessionsWithoutEnd(t *testing.T) {
 			t.Fatal("nothing ends")
 		}
 		var err error
-		if _, _, ended, err = b.Start(t.Context(), b.user, 0, "", ""); err != nil {
+		if _, _, ended, err = b.Start(t.Context(), b.user, 0, "", "", nil); err != nil {
 			t.Fatal(err)
 		}
 		looked++
@@ -445,7 +445,7 @@ func TestMaxPerUserHoldsWhenManySignInAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 32 {
 		wg.Go(func() {
-			if _, _, _, err := b.Start(context.Background(), b.user, 0, "", ""); err != nil {
+			if _, _, _, err := b.Start(context.Background(), b.user, 0, "", "", nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -478,7 +478,7 @@ func TestAStoppedSessionIsFoundUntilItIsDeleted(t *testing.T) {
 	if got, err := b.Get(t.Context(), b.user, s.ID); err != nil || !got.Ended {
 		t.Errorf("by its id: %+v, %v", got, err)
 	}
-	_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+	_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "", nil)
 	if err != nil || len(ended) != 1 || ended[0].ID != s.ID {
 		t.Errorf("the next sign-in found %+v, %v", ended, err)
 	}
@@ -675,7 +675,7 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || got != unread {
 				t.Fatalf("got %+v, %v", got, err)
 			}
-			_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "")
+			_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "", nil)
 			if err != nil || len(ended) != 1 || ended[0] != unread {
 				t.Fatalf("the third sign-in ended %+v, %v", ended, err)
 			}

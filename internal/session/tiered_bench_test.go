@@ -79,7 +79,7 @@ func BenchmarkSessionRead(b *testing.B) {
 
 	ids := make([]string, callers)
 	for i := range ids {
-		sess, _, _, err := s.Start(b.Context(), userID(i), 1, "192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+		sess, _, _, err := s.Start(b.Context(), userID(i), 1, "192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -11,16 +11,34 @@ import (
 	"unicode/utf8"
 )
 
-// ClientID is every token's client_id, which RFC 9068 §2.2 requires: the first-party
-// client that logs users in by their password. There are no others.
-const ClientID = "watchword"
+// A Kind of token is its typ (RFC 8725 §3.11), which keeps a token of one kind from being
+// taken for one of another.
+type Kind string
 
-// Claims are what a token says beside ClientID (RFC 7519 §4.1, RFC 9068 §2.2). All
-// but SessionID, NotBefore and User are required.
-type Claims struct {
+// AccessToken is the kind of Access (RFC 9068 §2.1).
+const AccessToken Kind = "at+jwt"
+
+// kinds are all that a Signer signs.
+var kinds = []Kind{AccessToken}
+
+// A Token is the kind and the claims of a token that is to be signed.
+type Token interface {
+	Kind() Kind
+	// Encode returns the claims as a JSON object, or an error if they lack what the
+	// kind requires.
+	Encode() ([]byte, error)
+}
+
+// FirstParty is the client_id of tokens that the server's own login issues.
+const FirstParty = "watchword"
+
+// Access are the claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2). All but
+// SessionID, NotBefore and User are required.
+type Access struct {
 	Issuer    string    // iss
 	Subject   string    // sub: the user's id
 	Audience  []string  // aud
+	ClientID  string    // client_id: the client that the token is issued to
 	ID        string    // jti: see NewID
 	SessionID string    // sid; left out when empty
 	Epoch     int64     // epoch: the user's, as of issuing
@@ -29,9 +47,12 @@ type Claims struct {
 	ExpiresAt time.Time // exp
 
 	// User are the user's claims and the user_info fields, by claim name. A
-	// Reserved name makes Sign fail.
+	// Reserved name makes Encode fail.
 	User map[string]string
 }
+
+// Kind returns AccessToken.
+func (Access) Kind() Kind { return AccessToken }
 
 // idBytes is how long a jti is before it is written.
 const idBytes = 16
@@ -45,16 +66,16 @@ func NewID(random io.Reader) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(id[:]), nil
 }
 
-// IsID says whether s is a jti as NewID writes it, to the letter: what is taken back
-// goes by the digest of its name, and another spelling has another one.
+// IsID reports whether s is a jti exactly as NewID writes it. A revocation goes by the
+// digest of the id, and another spelling of the same bits has another digest.
 func IsID(s string) bool {
 	id, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	return err == nil && len(id) == idBytes && len(s) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
-// encode gives the payload: its members in the order of their names, times as
-// whole seconds. A fraction is dropped, so that no token lives longer than said.
-func (c Claims) encode() ([]byte, error) {
+// Encode returns the claims as JSON, in the order of their names, with times in whole
+// seconds. A fraction is dropped, so that no token lives longer than ExpiresAt.
+func (c Access) Encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -72,7 +93,7 @@ func (c Claims) encode() ([]byte, error) {
 		m[name] = value
 	}
 	m["iss"], m["sub"], m["jti"], m["aud"] = c.Issuer, c.Subject, c.ID, c.Audience
-	m["client_id"] = ClientID
+	m["client_id"] = c.ClientID
 	if len(c.Audience) == 1 {
 		m["aud"] = c.Audience[0]
 	}
@@ -86,10 +107,10 @@ func (c Claims) encode() ([]byte, error) {
 	return json.Marshal(m)
 }
 
-func (c Claims) check() error {
+func (c Access) check() error {
 	switch {
-	case c.Issuer == "" || c.Subject == "" || c.ID == "":
-		return errors.New("token: iss, sub and jti are required")
+	case c.Issuer == "" || c.Subject == "" || c.ID == "" || c.ClientID == "":
+		return errors.New("token: iss, sub, jti and client_id are required")
 	case len(c.Audience) == 0 || slices.Contains(c.Audience, ""):
 		return errors.New("token: aud is required")
 	case c.IssuedAt.Unix() <= 0 || c.ExpiresAt.Unix() <= c.IssuedAt.Unix():
@@ -98,7 +119,7 @@ func (c Claims) check() error {
 		return errors.New("token: an epoch is not negative")
 	}
 	// encoding/json would write U+FFFD, and make one subject of two.
-	for _, s := range append([]string{c.Issuer, c.Subject, c.ID, c.SessionID}, c.Audience...) {
+	for _, s := range append([]string{c.Issuer, c.Subject, c.ID, c.ClientID, c.SessionID}, c.Audience...) {
 		if !utf8.ValidString(s) {
 			return errors.New("token: a claim is not UTF-8")
 		}

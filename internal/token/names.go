@@ -16,11 +16,11 @@ var (
 		"a claim's name has 1 to %d ASCII characters, without white space, commas, quotes or backslashes", MaxClaimName)
 )
 
-// CheckClaimName says whether a user's claim may have that name in the token. It
-// refuses Reserved names and those under which a token tells who the user is.
+// CheckClaimName returns an error if a user's claim may not have that name in the token:
+// Reserved names, and names of the user's identity.
 //
-// It lets pass roles, groups and entitlements: RFC 9068 §2.2.3.1 recommends these
-// very names for what a user may do, which is what a user's claim says.
+// It accepts roles, groups and entitlements, which RFC 9068 §2.2.3.1 recommends for the
+// rights of a user.
 func CheckClaimName(name string) error {
 	if err := checkSpelling(name); err != nil {
 		return err
@@ -31,16 +31,15 @@ func CheckClaimName(name string) error {
 	return nil
 }
 
-// Reserved says whether a standard or Watchword itself gives the name a meaning
-// that only the server may speak of, so that no claim and no user_info field may
-// take it. Case does not matter: many readers, encoding/json among them, take
+// Reserved reports whether a standard or Watchword itself gives the name a meaning that
+// only the server may fill, so that no claim and no user_info field may have it. Case does not matter: many readers, encoding/json among them, take
 // "EXP" for "exp".
 func Reserved(name string) bool {
 	return reserved[strings.ToLower(name)]
 }
 
-// checkSpelling keeps to printable ASCII. Beyond it lie letters that fold to an
-// ASCII one, so that a reader that ignores case takes "ſub" for "sub".
+// checkSpelling accepts printable ASCII. Some other letters fold to an ASCII letter: a
+// reader that ignores case takes "ſub" for "sub".
 func checkSpelling(name string) error {
 	if name == "" || len(name) > MaxClaimName {
 		return errSpelling
@@ -66,12 +65,12 @@ var reserved = set(
 	"nonce", "azp", "at_hash", "c_hash", "s_hash", "sub_jwk", // OpenID Connect Core §2, §3.3, §7.4
 	"_claim_names", "_claim_sources", // OpenID Connect Core §5.6.2
 	"sid",   // OpenID Connect Front-Channel Logout §3; our session
-	"epoch", // ours: see Claims
+	"epoch", // ours: see Access
 )
 
-// identity are the names under which a token tells who the user is. They come
-// from the user's record (tokens.user_info), never from a claim, or who may make
-// claims could be anybody to an application that goes by one of them.
+// identity are the names of the user's identity. Their values come from the user's record
+// (tokens.user_info) and never from a claim. Otherwise somebody who may create claims could
+// be any user to an application that goes by one of these names.
 var identity = set(
 	"username",                                                                     // RFC 7662 §2.2
 	"name", "given_name", "family_name", "middle_name", "nickname", "display_name", // OpenID Connect Core §5.1

@@ -21,15 +21,15 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// RSABits is the size of the RSA keys that GenerateKey makes: NIST SP 800-57
-// holds it good until 2030, and larger ones cost every verifier more. Who needs
-// more strength takes an elliptic curve.
+// RSABits is the size of the RSA keys that GenerateKey makes. NIST SP 800-57 accepts it
+// until 2030, and longer keys cost every verifier more. For more strength there are
+// elliptic curves.
 const RSABits = 2048
 
-// ErrTooLong: the claims make a token that nobody would accept. The user has too
-// many or too long claims.
+// ErrTooLong: the user has so many or so long claims that no verifier would accept the
+// token.
 var ErrTooLong = problem.New(problem.Denied, "claims_too_large",
-	"your claims make a token longer than %d bytes, which nobody would accept; whoever administers your account has to take some away",
+	"your claims make a token longer than %d bytes, which no verifier would accept; the administrator of your account has to remove some",
 	accesstoken.DefaultMaxLength)
 
 // GenerateKey makes a fresh private key for alg.
@@ -55,8 +55,8 @@ func GenerateKey(random io.Reader, alg string) (crypto.Signer, error) {
 type Signer struct {
 	key    crypto.Signer
 	public accesstoken.Key
-	header string            // the first part of every token it signs, with its dot
-	opts   crypto.SignerOpts // what the key is asked for
+	header map[Kind]string   // the first part of a token of the kind, with its dot
+	opts   crypto.SignerOpts // of every signature
 }
 
 // NewSigner makes a Signer of a key and the name under which its public half is
@@ -66,20 +66,19 @@ func NewSigner(kid, alg string, key crypto.Signer) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, err := json.Marshal(struct {
-		Alg string `json:"alg"`
-		Kid string `json:"kid"`
-		Typ string `json:"typ"`
-	}{alg, kid, "at+jwt"})
-	if err != nil {
-		return nil, err
+	s := &Signer{key: key, public: public, header: map[Kind]string{}, opts: optionsOf(alg)}
+	for _, kind := range kinds {
+		header, err := json.Marshal(struct {
+			Alg string `json:"alg"`
+			Kid string `json:"kid"`
+			Typ Kind   `json:"typ"`
+		}{alg, kid, kind})
+		if err != nil {
+			return nil, err
+		}
+		s.header[kind] = base64.RawURLEncoding.EncodeToString(header) + "."
 	}
-	return &Signer{
-		key:    key,
-		public: public,
-		header: base64.RawURLEncoding.EncodeToString(header) + ".",
-		opts:   optionsOf(alg),
-	}, nil
+	return s, nil
 }
 
 // KeyID is the kid of every token that it signs.
@@ -91,20 +90,24 @@ func (s *Signer) Algorithm() string { return s.public.Algorithm }
 // Public is the key that verifies its tokens.
 func (s *Signer) Public() accesstoken.Key { return s.public }
 
-// Check says whether Sign would take the claims, at less than the cost of a
-// signature.
-func (s *Signer) Check(c Claims) error {
-	_, err := s.input(c)
-	return err
-}
-
-// Sign makes a token of the claims, in compact form. It refuses claims that no
-// verifier would accept, and a user's claim that would stand for another thing.
-func (s *Signer) Sign(c Claims) (string, error) {
-	out, err := s.input(c)
+// Sign makes a token in compact form (RFC 7515 §7.1). It refuses claims that no verifier
+// would accept: ErrTooLong, or the error of t.Encode.
+func (s *Signer) Sign(t Token) (string, error) {
+	header, ok := s.header[t.Kind()]
+	if !ok {
+		return "", fmt.Errorf("token: there is no kind %q", t.Kind())
+	}
+	payload, err := t.Encode()
 	if err != nil {
 		return "", err
 	}
+	length := len(header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + maxSignature
+	if length > accesstoken.DefaultMaxLength {
+		return "", ErrTooLong
+	}
+	out := make([]byte, 0, length)
+	out = append(out, header...)
+	out = base64.RawURLEncoding.AppendEncode(out, payload)
 	signature, err := s.sign(out)
 	if err != nil {
 		return "", fmt.Errorf("token: signing: %w", err)
@@ -114,26 +117,11 @@ func (s *Signer) Sign(c Claims) (string, error) {
 	return string(out), nil
 }
 
-// input is what is signed, with room for the signature.
-func (s *Signer) input(c Claims) ([]byte, error) {
-	payload, err := c.encode()
-	if err != nil {
-		return nil, err
-	}
-	length := len(s.header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + maxSignature
-	if length > accesstoken.DefaultMaxLength {
-		return nil, ErrTooLong
-	}
-	out := make([]byte, 0, length)
-	out = append(out, s.header...)
-	return base64.RawURLEncoding.AppendEncode(out, payload), nil
-}
-
-// maxSignature is room for the longest signature that there is, of RSA with
-// RSABits in base64url: whether claims fit does not hang on the key.
+// maxSignature is the length of the longest signature, of RSA with RSABits in base64url.
+// It counts for every key, so that whether claims fit does not depend on the key.
 const maxSignature = 344
 
-// sign gives the signature as JWS wants it (RFC 7518 §3.3 to 3.5, RFC 8037 §3.1).
+// sign returns the signature in the form of JWS (RFC 7518 §3.3 to 3.5, RFC 8037 §3.1).
 func (s *Signer) sign(input []byte) ([]byte, error) {
 	message := input
 	if h := s.opts.HashFunc(); h != 0 {

@@ -101,37 +101,46 @@ func TestWireForm(t *testing.T) {
 	}
 }
 
+// otherKind is a token of a kind that the signer does not know.
+type otherKind struct{ token.Access }
+
+func (otherKind) Kind() token.Kind { return "other" }
+
 func TestSignRefuses(t *testing.T) {
 	s, _ := newSigner(t, accesstoken.EdDSA)
-	for name, change := range map[string]func(c *token.Claims){
-		"no issuer":         func(c *token.Claims) { c.Issuer = "" },
-		"no subject":        func(c *token.Claims) { c.Subject = "" },
-		"no id":             func(c *token.Claims) { c.ID = "" },
-		"no audience":       func(c *token.Claims) { c.Audience = nil },
-		"an empty audience": func(c *token.Claims) { c.Audience = []string{""} },
-		"no iat":            func(c *token.Claims) { c.IssuedAt = time.Time{} },
-		"no exp":            func(c *token.Claims) { c.ExpiresAt = time.Time{} },
-		"exp at iat":        func(c *token.Claims) { c.ExpiresAt = c.IssuedAt },
-		"exp in the second of iat": func(c *token.Claims) {
+	for name, change := range map[string]func(c *token.Access){
+		"no issuer":         func(c *token.Access) { c.Issuer = "" },
+		"no subject":        func(c *token.Access) { c.Subject = "" },
+		"no id":             func(c *token.Access) { c.ID = "" },
+		"no client":         func(c *token.Access) { c.ClientID = "" },
+		"no audience":       func(c *token.Access) { c.Audience = nil },
+		"an empty audience": func(c *token.Access) { c.Audience = []string{""} },
+		"no iat":            func(c *token.Access) { c.IssuedAt = time.Time{} },
+		"no exp":            func(c *token.Access) { c.ExpiresAt = time.Time{} },
+		"exp at iat":        func(c *token.Access) { c.ExpiresAt = c.IssuedAt },
+		"exp in the second of iat": func(c *token.Access) {
 			c.IssuedAt = c.IssuedAt.Truncate(time.Second)
 			c.ExpiresAt = c.IssuedAt.Add(time.Second - 1)
 		},
-		"a negative epoch":  func(c *token.Claims) { c.Epoch = -1 },
-		"sub as a claim":    func(c *token.Claims) { c.User["sub"] = "root" },
-		"EXP as a claim":    func(c *token.Claims) { c.User["EXP"] = "9999999999" },
-		"epoch as a claim":  func(c *token.Claims) { c.User["epoch"] = "9" },
-		"a name in quotes":  func(c *token.Claims) { c.User[`x","sub":"root`] = "1" },
-		"an empty name":     func(c *token.Claims) { c.User[""] = "1" },
-		"long s for s":      func(c *token.Claims) { c.User["ſub"] = "root" },
-		"value not UTF-8":   func(c *token.Claims) { c.User["x"] = "\xff" },
-		"issuer not UTF-8":  func(c *token.Claims) { c.Issuer = "\xff" },
-		"subject not UTF-8": func(c *token.Claims) { c.Subject = "\xff" },
+		"a negative epoch":  func(c *token.Access) { c.Epoch = -1 },
+		"sub as a claim":    func(c *token.Access) { c.User["sub"] = "root" },
+		"EXP as a claim":    func(c *token.Access) { c.User["EXP"] = "9999999999" },
+		"epoch as a claim":  func(c *token.Access) { c.User["epoch"] = "9" },
+		"a name in quotes":  func(c *token.Access) { c.User[`x","sub":"root`] = "1" },
+		"an empty name":     func(c *token.Access) { c.User[""] = "1" },
+		"long s for s":      func(c *token.Access) { c.User["ſub"] = "root" },
+		"value not UTF-8":   func(c *token.Access) { c.User["x"] = "\xff" },
+		"issuer not UTF-8":  func(c *token.Access) { c.Issuer = "\xff" },
+		"subject not UTF-8": func(c *token.Access) { c.Subject = "\xff" },
 	} {
 		c := someClaims(now)
 		change(&c)
 		if compact, err := s.Sign(c); err == nil {
 			t.Errorf("%s: signed %s", name, compact)
 		}
+	}
+	if compact, err := s.Sign(otherKind{someClaims(now)}); err == nil {
+		t.Errorf("a kind that there is not: signed %s", compact)
 	}
 	c := someClaims(now)
 	c.User["much"] = strings.Repeat("x", accesstoken.DefaultMaxLength)
@@ -146,7 +155,7 @@ func TestWhatIsSignedIsWhatIsRead(t *testing.T) {
 	s, _ := newSigner(t, accesstoken.EdDSA)
 	text := rapid.StringN(1, 20, -1)
 	rapid.Check(t, func(rt *rapid.T) {
-		c := token.Claims{
+		c := token.Access{ClientID: token.FirstParty,
 			Issuer: issuer, Subject: text.Draw(rt, "sub"), Audience: append(rapid.SliceOfN(text, 0, 3).Draw(rt, "aud"), audience),
 			ID: text.Draw(rt, "jti"), SessionID: rapid.StringN(0, 20, -1).Draw(rt, "sid"), Epoch: rapid.Int64Min(0).Draw(rt, "epoch"),
 			IssuedAt:  now.Add(-time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(rt, "age"))),

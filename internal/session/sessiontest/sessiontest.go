@@ -31,7 +31,7 @@ func Family(t *testing.T, replicas [2]state.Store) {
 		})
 	}
 	stores := [2]*session.Store{on(replicas[0], 10*time.Minute), on(replicas[1], 10*time.Minute)}
-	_, token, _, err := stores[0].Start(t.Context(), uuid.NewString(), 1, "192.0.2.1", "test")
+	_, token, _, err := stores[0].Start(t.Context(), uuid.NewString(), 1, "192.0.2.1", "test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

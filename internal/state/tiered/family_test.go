@@ -42,7 +42,7 @@ func TestRenewedInTurn(t *testing.T) {
 	}
 	copying, beside := on(store), on(tiered.Beside(durable, time.Now, slog.New(slog.DiscardHandler)))
 	user := uuid.NewString()
-	one, token, _, err := copying.Start(t.Context(), user, 1, "192.0.2.1", "test")
+	one, token, _, err := copying.Start(t.Context(), user, 1, "192.0.2.1", "test", nil)
 	check(t, err)
 	for range 3 {
 		untilReads(t, store)

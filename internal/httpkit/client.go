@@ -1,4 +1,4 @@
-package httpapi
+package httpkit
 
 import (
 	"net/http"
@@ -15,12 +15,13 @@ var (
 	errSeveralTokens = problem.New(problem.Malformed, "several_tokens", "the request has several Authorization headers")
 )
 
-// Proxies are the addresses whose X-Forwarded-For is believed. Everybody else's
-// is not looked at: it is a header that the client can write.
+// Proxies are the addresses whose X-Forwarded-For is believed. From any other address the
+// header is ignored, because the client can write it.
 type Proxies []netip.Prefix
 
-// Address is the client's: the peer's own, or, as long as the right end of
-// X-Forwarded-For was written by a trusted proxy, the one that it names.
+// Address returns the client's address. It is the address of the connection, or, as long as
+// a trusted proxy has written the right end of X-Forwarded-For, the address that stands
+// there.
 func (p Proxies) Address(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -34,7 +35,7 @@ func (p Proxies) Address(r *http.Request) string {
 	for i := len(hops) - 1; i >= 0; i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
-			break // nobody whom we trust wrote this: stay with the last one who did
+			break // no trusted proxy wrote this; the last trusted address counts
 		}
 		address = hop.Unmap().WithZone("") // a zone is any text
 		if !p.trusts(address) {
@@ -53,19 +54,19 @@ func (p Proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
-// client is where a request came from.
-func (p Proxies) client(r *http.Request) login.Client {
+// Client returns where a request came from.
+func (p Proxies) Client(r *http.Request) login.Client {
 	return login.Client{Address: p.Address(r), UserAgent: r.UserAgent()}
 }
 
-// bearer is the token of the one Authorization header (RFC 6750 §2.1). Tokens in a
+// bearer returns the token of the one Authorization header (RFC 6750 §2.1). Tokens in a
 // query or a body are not accepted: they end up in logs.
 func bearer(r *http.Request) (string, error) {
 	headers := r.Header.Values("Authorization")
 	switch {
 	case len(headers) == 0:
 		return "", errNoToken
-	case len(headers) > 1: // who is behind us might take another one than we
+	case len(headers) > 1: // a service behind this one might read another of them
 		return "", errSeveralTokens
 	}
 	scheme, token, ok := strings.Cut(headers[0], " ")
@@ -75,8 +76,8 @@ func bearer(r *http.Request) (string, error) {
 	return token, nil
 }
 
-// authenticate verifies the request's token.
-func authenticate(s *login.Service, r *http.Request) (*accesstoken.Token, error) {
+// Authenticate verifies the access token of a request.
+func Authenticate(s *login.Service, r *http.Request) (*accesstoken.Token, error) {
 	token, err := bearer(r)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package httpapi
+package httpkit
 
 import (
 	"context"
@@ -18,17 +18,18 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// Operations registers the endpoints that are described by their Go types, and
-// keeps the description of all. Hot paths have handlers of their own and only
-// describe themselves here.
-type Operations struct {
-	api     huma.API
+// An API is a mux whose routes are described in OpenAPI. Every route is added by Register,
+// if its Go types describe it, or by Handle, if it has an http.HandlerFunc of its own, as
+// hot paths have.
+type API struct {
+	mux     *http.ServeMux
+	huma    huma.API
 	login   *login.Service
 	proxies Proxies
 }
 
-// NewOperations makes the register on a mux.
-func NewOperations(mux *http.ServeMux, version string, l *login.Service, p Proxies) *Operations {
+// NewAPI makes an API on a mux. Access tokens are verified by l.
+func NewAPI(mux *http.ServeMux, version string, l *login.Service, p Proxies) *API {
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
@@ -46,13 +47,13 @@ func NewOperations(mux *http.ServeMux, version string, l *login.Service, p Proxi
 		},
 		Formats: map[string]huma.Format{
 			"application/json": strictFormat, "json": strictFormat,
-			"application/x-www-form-urlencoded": strictFormat, // what curl says of -d
+			"application/x-www-form-urlencoded": strictFormat, // the type that curl -d sends
 		},
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{asProblem},
 	}
-	return &Operations{api: humago.New(mux, config), login: l, proxies: p}
+	return &API{mux: mux, huma: humago.New(mux, config), login: l, proxies: p}
 }
 
 // strictFormat reads JSON as strictly as every other endpoint does.
@@ -66,9 +67,9 @@ var strictFormat = huma.Format{
 	},
 }
 
-// asProblem gives the errors that huma makes itself (a body that does not fit its
-// schema) the form of all others. The values that the client sent are left out:
-// one may be a password.
+// asProblem gives the errors that huma makes itself, as for a body that does not fit its
+// schema, the form of all others. It leaves out the values that the client sent: one may be
+// a password.
 func asProblem(_ huma.Context, _ string, v any) (any, error) {
 	m, ok := v.(*huma.ErrorModel)
 	if !ok {
@@ -95,25 +96,27 @@ func asProblem(_ huma.Context, _ string, v any) (any, error) {
 	return body, nil
 }
 
-// A caller is who makes a request: the holder of its verified token.
-type caller struct {
-	token  *accesstoken.Token
-	client login.Client
+// A Caller is the holder of a request's verified token.
+type Caller struct {
+	Token  *accesstoken.Token
+	Client login.Client
 }
 
-func (c caller) actor() directory.Actor {
-	return directory.Actor{ID: c.token.Subject, Address: c.client.Address}
+// Actor returns the caller as the directory knows them.
+func (c Caller) Actor() directory.Actor {
+	return directory.Actor{ID: c.Token.Subject, Address: c.Client.Address}
 }
 
 type callerKey struct{}
 
-// register adds an endpoint for holders of a token.
-func register[I, O any](o *Operations, op huma.Operation, f func(context.Context, caller, *I) (*O, error)) {
+// Register adds a route for holders of a token, whose input and output are described by
+// the types I and O.
+func Register[I, O any](a *API, op huma.Operation, f func(context.Context, Caller, *I) (*O, error)) {
 	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body of this size, too
 	op.Security = []map[string][]string{{"bearer": {}}}
-	op.Middlewares = huma.Middlewares{o.authenticate}
+	op.Middlewares = huma.Middlewares{a.authenticate}
 	// 422 is for an unknown parameter, too.
-	op.Errors = append(op.Errors, slices.Concat(ourErrors, bearerErrors, []int{http.StatusUnprocessableEntity})...)
+	op.Errors = append(op.Errors, slices.Concat(commonErrors, bearerErrors, []int{http.StatusUnprocessableEntity})...)
 	if op.Method == http.MethodPost || op.Method == http.MethodPatch { // it has a body
 		op.Middlewares = append(op.Middlewares, refuseTooLarge)
 		op.Errors = append(append(op.Errors, bodyErrors...), http.StatusUnsupportedMediaType)
@@ -121,11 +124,11 @@ func register[I, O any](o *Operations, op huma.Operation, f func(context.Context
 	if strings.Contains(op.Path, "{") {
 		op.Errors = append(op.Errors, http.StatusNotFound)
 	}
-	huma.Register(o.api, op, func(ctx context.Context, in *I) (*O, error) {
-		who := ctx.Value(callerKey{}).(*request)
-		out, err := f(ctx, who.caller, in)
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		r := ctx.Value(callerKey{}).(*request)
+		out, err := f(ctx, r.Caller, in)
 		if err != nil {
-			note(who.w, err)
+			NoteCause(r.w, err)
 			body, header := answer(err)
 			return nil, &failure{body, header}
 		}
@@ -135,26 +138,26 @@ func register[I, O any](o *Operations, op huma.Operation, f func(context.Context
 
 // request travels from the middleware to the handler.
 type request struct {
-	caller
+	Caller
 	w http.ResponseWriter
 }
 
-func (o *Operations) authenticate(ctx huma.Context, next func(huma.Context)) {
+func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
-	token, err := authenticate(o.login, r)
+	token, err := Authenticate(a.login, r)
 	if err != nil {
-		WriteProblem(w, r, err)
+		WriteProblem(w, err)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	next(huma.WithValue(ctx, callerKey{}, &request{caller{token, o.proxies.client(r)}, w}))
+	next(huma.WithValue(ctx, callerKey{}, &request{Caller{token, a.proxies.Client(r)}, w}))
 }
 
-// refuseTooLarge is what readJSON does with a body that says how large it is.
+// refuseTooLarge is what ReadJSON does with a body that says how large it is.
 func refuseTooLarge(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	if r.ContentLength > MaxBody {
-		WriteProblem(w, r, errTooLarge)
+		WriteProblem(w, errTooLarge)
 		return
 	}
 	next(ctx)
@@ -171,40 +174,105 @@ func (f *failure) GetStatus() int              { return f.Status }
 func (f *failure) GetHeaders() http.Header     { return f.header }
 func (f *failure) ContentType(_ string) string { return "application/problem+json" }
 
-// The errors that operations have in common.
+// The errors that routes have in common.
 var (
-	ourErrors    = []int{http.StatusInternalServerError, http.StatusServiceUnavailable} // 503: also while the node starts
-	bearerErrors = []int{http.StatusBadRequest, http.StatusUnauthorized}                // of authenticate
+	commonErrors = []int{http.StatusInternalServerError, http.StatusServiceUnavailable} // 503: also while the replica starts
+	bearerErrors = []int{http.StatusBadRequest, http.StatusUnauthorized}                // of Authenticate
 	bodyErrors   = []int{http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity}
 )
 
-// describe adds an endpoint that has a handler of its own to the description.
-// in and out are values of the bodies' types, nil where there is none. To the
-// answers that it returns others may be added.
-func (o *Operations) describe(op huma.Operation, in any, status int, out any, contentType string) map[string]*huma.Response {
-	schemas := o.api.OpenAPI().Components.Schemas
-	if in != nil {
+// A Route describes a route with a handler of its own.
+type Route struct {
+	// Method is empty for a route that takes every method.
+	Method, Path       string
+	ID, Tag, Summary   string
+	Bearer             bool  // it needs an access token
+	AnswersDuringStart bool  // it never answers 503 starting
+	Errors             []int // besides those that all such routes have
+	Parameters         []*huma.Param
+	Body               any // a value of the type of the request's body; nil: there is none
+	Status             int
+	Answer             any    // a value of the type of the answer's body; nil: not described
+	Type               string // of the answer; empty: it has no body
+	OtherAnswers       []Other
+}
+
+// Other is another successful answer of a route, or one of its errors that is no problem
+// document.
+type Other struct {
+	Status int
+	Answer any
+	Type   string
+}
+
+// Handle adds a route with a handler of its own.
+func (a *API) Handle(r Route, h http.HandlerFunc) {
+	if r.Method == "" {
+		a.mux.HandleFunc(r.Path, h)
+		for _, method := range openAPIMethods {
+			one := r
+			one.Method = method
+			if method != http.MethodGet {
+				one.ID += "-" + strings.ToLower(method)
+			}
+			a.describe(one)
+		}
+		return
+	}
+	a.mux.HandleFunc(r.Method+" "+r.Path, h)
+	a.describe(r)
+}
+
+// openAPIMethods are the methods that OpenAPI 3.1 can describe.
+var openAPIMethods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace,
+}
+
+func (a *API) describe(r Route) {
+	op := &huma.Operation{OperationID: r.ID, Method: r.Method, Path: r.Path, Tags: []string{r.Tag}, Summary: r.Summary, Parameters: r.Parameters}
+	op.Errors = slices.Concat(commonErrors, r.Errors)
+	if r.AnswersDuringStart {
+		op.Errors = append([]int{http.StatusInternalServerError}, r.Errors...)
+	}
+	if r.Bearer {
+		op.Security = []map[string][]string{{"bearer": {}}}
+		op.Errors = append(op.Errors, bearerErrors...)
+	}
+	if r.Body != nil {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			"application/json": {Schema: schemas.Schema(reflect.TypeOf(in), true, "")},
+			"application/json": {Schema: a.schema(r.Body)},
 		}}
 		op.Errors = append(op.Errors, bodyErrors...)
 	}
-	op.Responses = map[string]*huma.Response{fmt.Sprint(status): o.response(status, out, contentType)}
-	o.api.OpenAPI().AddOperation(&op)
-	return op.Responses
+	op.Responses = map[string]*huma.Response{}
+	for _, o := range append([]Other{{r.Status, r.Answer, r.Type}}, r.OtherAnswers...) {
+		code := fmt.Sprint(o.Status)
+		response := op.Responses[code]
+		if response == nil {
+			response = &huma.Response{Description: http.StatusText(o.Status)}
+			op.Responses[code] = response
+		}
+		if o.Type == "" {
+			continue
+		}
+		media := &huma.MediaType{}
+		if o.Answer != nil {
+			media.Schema = a.schema(o.Answer)
+		}
+		if response.Content == nil {
+			response.Content = map[string]*huma.MediaType{}
+		}
+		response.Content[o.Type] = media
+	}
+	a.huma.OpenAPI().AddOperation(op)
 }
 
-// response describes one answer; out and contentType as for describe.
-func (o *Operations) response(status int, out any, contentType string) *huma.Response {
-	r := &huma.Response{Description: http.StatusText(status)}
-	if contentType != "" {
-		media := &huma.MediaType{}
-		if out != nil {
-			media.Schema = o.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(out), true, "")
-		}
-		r.Content = map[string]*huma.MediaType{contentType: media}
+// schema returns the schema of a value's type. A schema that is given is taken as it is.
+func (a *API) schema(v any) *huma.Schema {
+	if s, ok := v.(*huma.Schema); ok {
+		return s
 	}
-	return r
+	return a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, "")
 }
 
 // describeErrors adds the errors that an operation answers. Those that huma
@@ -230,9 +298,9 @@ func describeErrors(op *huma.Operation) {
 // errorHeaders come with every error of the status.
 var errorHeaders = map[string]string{"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 
-// document renders the description.
-func (o *Operations) document() ([]byte, error) {
-	doc := o.api.OpenAPI()
+// Document renders the description of all routes.
+func (a *API) Document() ([]byte, error) {
+	doc := a.huma.OpenAPI()
 	schemas := doc.Components.Schemas
 	schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	for _, item := range doc.Paths {

@@ -1,4 +1,4 @@
-package httpapi
+package httpkit
 
 import (
 	"bytes"
@@ -26,13 +26,13 @@ var (
 	errMalformed = problem.New(problem.Malformed, "malformed_json", "the body is not one well-formed JSON object")
 )
 
-// readJSON reads a small object into v, strictly: one object, valid UTF-8, no
+// ReadJSON reads a small object into v, strictly: one object, valid UTF-8, no
 // name twice, no name that v does not know. It is read as JSON whatever type it
 // is said to be (curl -d says that it is a form): no browser sends a credential along
 // by itself, so there is nothing that a type could protect. A page of somebody else's
 // can have its visitors post a login as text/plain, but no cookie is set by it and,
 // without CORS, the page cannot read the answer.
-func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+func ReadJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if r.ContentLength > MaxBody { // who waits for 100 Continue need not send it
 		return errTooLarge
 	}
@@ -226,8 +226,8 @@ func uniqueNames(d *json.Decoder, depth int) error {
 	return err
 }
 
-// writeJSON answers with a body that nobody may keep.
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// WriteJSON answers with a body that nobody may keep.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")

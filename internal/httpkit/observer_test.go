@@ -1,4 +1,4 @@
-package httpapi
+package httpkit
 
 import (
 	"bytes"
@@ -21,8 +21,8 @@ func observed(t *testing.T, h http.HandlerFunc) (rec *httptest.ResponseRecorder,
 	rec = httptest.NewRecorder()
 	func() {
 		defer func() { thrown = recover() }()
-		o := newObserver(prometheus.NewRegistry(), slog.New(slog.NewTextHandler(&out, nil)))
-		o.wrap(mux).ServeHTTP(rec, httptest.NewRequest("GET", "/x?token=secret", nil))
+		o := NewObserver(prometheus.NewRegistry(), slog.New(slog.NewTextHandler(&out, nil)))
+		o.Wrap(mux).ServeHTTP(rec, httptest.NewRequest("GET", "/x?token=secret", nil))
 	}()
 	return rec, out.String(), thrown
 }
@@ -34,7 +34,7 @@ func TestAPanicIsAnsweredAndLogged(t *testing.T) {
 	if rec.Code != 500 || rec.Header().Get("Content-Type") != "application/problem+json" || strings.Contains(rec.Body.String(), "mind") || thrown != nil {
 		t.Errorf("%d %s, %v", rec.Code, rec.Body, thrown)
 	}
-	if !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "out of its mind") || !strings.Contains(log, "recorder_test.go") {
+	if !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "out of its mind") || !strings.Contains(log, "observer_test.go") {
 		t.Errorf("the log has %q", log)
 	}
 
@@ -47,7 +47,7 @@ func TestAPanicIsAnsweredAndLogged(t *testing.T) {
 
 func TestTheLogKnowsRoutesNotQueries(t *testing.T) {
 	_, log, _ := observed(t, func(w http.ResponseWriter, r *http.Request) {
-		WriteProblem(w, r, errors.New("the reason"))
+		WriteProblem(w, errors.New("the reason"))
 	})
 	if !strings.Contains(log, "GET /x") || !strings.Contains(log, "the reason") || strings.Contains(log, "secret") {
 		t.Errorf("the log has %q", log)

@@ -1,4 +1,4 @@
-package httpapi
+package httpkit
 
 import (
 	"encoding/json"
@@ -31,6 +31,7 @@ var statusOf = map[problem.Kind]int{
 	problem.Unauthenticated: http.StatusUnauthorized,
 	problem.Denied:          http.StatusForbidden,
 	problem.NotFound:        http.StatusNotFound,
+	problem.WrongMethod:     http.StatusMethodNotAllowed,
 	problem.Conflict:        http.StatusConflict,
 	problem.TooLarge:        http.StatusRequestEntityTooLarge,
 	problem.TooMany:         http.StatusTooManyRequests,
@@ -76,16 +77,12 @@ func retryAfter(d time.Duration) string {
 
 // WriteProblem answers a request with an error. Its cause goes to the log, never
 // to the client.
-func WriteProblem(w http.ResponseWriter, _ *http.Request, err error) {
+func WriteProblem(w http.ResponseWriter, err error) {
 	body, header := answer(err)
-	note(w, err)
+	NoteCause(w, err)
 	for name, values := range header {
 		w.Header()[name] = values
 	}
-	writeProblem(w, body)
-}
-
-func writeProblem(w http.ResponseWriter, body Problem) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")

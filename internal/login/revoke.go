@@ -23,8 +23,8 @@ var (
 	errNoUser    = problem.New(problem.NotFound, "user_not_found", "there is no such user")
 )
 
-// A Target is what somebody wants taken back; exactly one of TokenID, Token,
-// SessionID, User and KeyID is set.
+// A Target is what is to be revoked. Exactly one of TokenID, Token, SessionID, User and
+// KeyID is set.
 type Target struct {
 	TokenID   string // jti
 	Token     string // a whole access token, instead of its jti
@@ -36,8 +36,8 @@ type Target struct {
 	KeyID        string
 }
 
-// Logout ends the session of a verified token and takes back its tokens. When it
-// returns nil, this replica rejects them already.
+// Logout ends the session of a verified token and revokes its tokens. When it returns nil,
+// this replica rejects them already.
 func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
 	if _, err := s.endSessions(ctx, "logout", session.Session{ID: t.SessionID, UserID: t.Subject}); err != nil {
 		return err
@@ -46,11 +46,10 @@ func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Clien
 	return nil
 }
 
-// TakeBack takes back what target names, if the holder of the token may: one's
-// own, or anybody's with the claim for it. It returns the sequence number of the
-// log's line.
-func (s *Service) TakeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (int64, error) {
-	seq, what, err := s.takeBack(ctx, by, target, client)
+// Revoke revokes a target if the holder of the token may: users may revoke what is their
+// own, and more with a claim for it. It returns the sequence number of the log's entry.
+func (s *Service) Revoke(ctx context.Context, by *accesstoken.Token, target Target, client Client) (int64, error) {
+	seq, what, err := s.revoke(ctx, by, target, client)
 	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: what, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
 		p := problem.From(err)
@@ -63,67 +62,86 @@ func (s *Service) TakeBack(ctx context.Context, by *accesstoken.Token, target Ta
 	return seq, err
 }
 
-func (s *Service) takeBack(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, what string, err error) {
+// revoke also returns the id of the target, as far as it is known.
+func (s *Service) revoke(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, what string, err error) {
 	switch {
 	case target.Token != "":
-		t, err := s.Rules.Check(target.Token, s.Now(), s.Key)
-		if notLookedUp(err) {
-			return 0, "", err
-		}
-		if err != nil {
-			return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to take back is not a valid one of ours").Because(err)
-		}
-		if t.Subject != by.Subject {
-			if _, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, t.Subject); err != nil {
-				return 0, t.ID, err
-			}
-		}
-		seq, err = s.append(ctx, s.line(revoked.Token, t.ID, by.Subject, "revoked"))
-		return seq, t.ID, err
-
+		return s.revokeToken(ctx, by, target.Token, client)
 	case target.TokenID != "":
-		if target.TokenID != by.ID { // whose it is, nobody knows
-			if err := s.People.Authorize(ctx, actor(by, client), directory.Superuser); err != nil {
-				return 0, target.TokenID, err
-			}
-		}
-		seq, err = s.append(ctx, s.line(revoked.Token, target.TokenID, by.Subject, "revoked"))
+		seq, err = s.revokeTokenByID(ctx, by, target.TokenID, client)
 		return seq, target.TokenID, err
-
 	case target.SessionID != "":
-		seq, err = s.takeBackSessionByID(ctx, by, target.SessionID, client)
+		seq, err = s.revokeSessionByID(ctx, by, target.SessionID, client)
 		return seq, target.SessionID, err
-
 	case target.User != "":
-		id := by.Subject
-		own, err := s.isOwnName(ctx, id, target.User)
-		if err != nil {
-			return 0, target.User, err
-		}
-		if target.User != id && !own {
-			user, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, target.User)
-			if err != nil {
-				return 0, target.User, err
-			}
-			id = user.ID
-		}
-		seq, err = s.takeBackUser(ctx, by.Subject, id, target.IssuedBefore)
-		return seq, id, err
-
+		return s.revokeUserByName(ctx, by, target.User, target.IssuedBefore, client)
 	default:
 		if err := s.People.Authorize(ctx, actor(by, client), directory.KeysWrite); err != nil {
 			return 0, target.KeyID, err
 		}
-		seq, err = s.TakeBackKey(ctx, by.Subject, target.KeyID)
+		seq, err = s.RevokeKey(ctx, by.Subject, target.KeyID)
 		return seq, target.KeyID, err
 	}
 }
 
-// isOwnName says whether a name is a user's username.
+// revokeToken revokes a whole access token, which names its owner.
+func (s *Service) revokeToken(ctx context.Context, by *accesstoken.Token, compact string, client Client) (int64, string, error) {
+	t, err := s.Rules.Check(compact, s.Now(), s.Key)
+	if notLookedUp(err) {
+		return 0, "", err
+	}
+	if err != nil {
+		return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to revoke is not a valid token of this service").Because(err)
+	}
+	if t.Subject != by.Subject {
+		if _, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, t.Subject); err != nil {
+			return 0, t.ID, err
+		}
+	}
+	seq, err := s.append(ctx, s.entry(revoked.Token, t.ID, by.Subject, "revoked"))
+	return seq, t.ID, err
+}
+
+// revokeTokenByID revokes a token of which only the jti is known. Only a superuser may
+// revoke another one than the caller's own, because a jti does not say whose it is.
+func (s *Service) revokeTokenByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
+	if id != by.ID {
+		if err := s.People.Authorize(ctx, actor(by, client), directory.Superuser); err != nil {
+			return 0, err
+		}
+	}
+	return s.append(ctx, s.entry(revoked.Token, id, by.Subject, "revoked"))
+}
+
+// revokeUserByName revokes the tokens of a user, named by id or username.
+func (s *Service) revokeUserByName(ctx context.Context, by *accesstoken.Token, name string, before time.Time, client Client) (int64, string, error) {
+	id, err := s.subject(ctx, by, directory.Revoke, name, client)
+	if err != nil {
+		return 0, name, err
+	}
+	seq, err := s.revokeUser(ctx, by.Subject, id, before)
+	return seq, id, err
+}
+
+// subject returns the id of a user, named by id or username, if the holder of the token is
+// that user, or holds the permission over that user.
+func (s *Service) subject(ctx context.Context, by *accesstoken.Token, permission, name string, client Client) (string, error) {
+	own, err := s.isOwnName(ctx, by.Subject, name)
+	if err != nil || own {
+		return by.Subject, err
+	}
+	user, err := s.People.AuthorizeOn(ctx, actor(by, client), permission, name)
+	return user.ID, err
+}
+
+// isOwnName reports whether a name is a user's id or username.
 func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, error) {
+	if name == userID {
+		return true, nil
+	}
 	key, err := directory.UsernameKey(name)
 	if err != nil {
-		return false, nil // it is nobody's
+		return false, nil // no user has such a name
 	}
 	user, err := s.Store.User(ctx, userID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -135,19 +153,28 @@ func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, err
 	return user.NameKey == key, nil
 }
 
-// ListSessions returns a user's sessions, the newest first, as far as anything is known
-// of them. One that was taken back by its id alone may still have its record.
-func (s *Service) ListSessions(ctx context.Context, userID string) ([]session.Session, error) {
-	sessions, err := s.Sessions.List(ctx, userID)
+// ListSessions returns the sessions of a user, the newest first. The user, named by id or
+// username, is the holder of the token, or one whose sessions the holder may read. An empty
+// name stands for the holder.
+func (s *Service) ListSessions(ctx context.Context, by *accesstoken.Token, user string, client Client) ([]session.Session, error) {
+	id := by.Subject
+	if user != "" {
+		var err error
+		if id, err = s.subject(ctx, by, directory.SessionsRead, user, client); err != nil {
+			return nil, err
+		}
+	}
+	sessions, err := s.Sessions.List(ctx, id)
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	// A session that was revoked by its id alone may still have its record.
 	return slices.DeleteFunc(sessions, func(one session.Session) bool {
 		return one.Ended || one.Unreadable || s.View.SessionRevoked(one.ID)
 	}), nil
 }
 
-// EndSession ends one session of a user.
+// EndSession ends one session of the token's holder.
 func (s *Service) EndSession(ctx context.Context, by *accesstoken.Token, sessionID string, client Client) error {
 	sess, err := s.Sessions.Get(ctx, by.Subject, sessionID)
 	if errors.Is(err, state.ErrNotFound) {
@@ -174,10 +201,15 @@ func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, c
 	return err
 }
 
-// EndAllSessions ends all sessions of a user and takes back all its tokens.
-func (s *Service) EndAllSessions(ctx context.Context, by *accesstoken.Token, userID string, client Client) error {
-	_, err := s.takeBackUser(ctx, by.Subject, userID, time.Time{})
-	s.recordEnd(ctx, by, "session_end_all", userID, client, err)
+// EndAllSessions ends all sessions of a user, named by id or username, and revokes all
+// tokens of that user, if the holder of the token may end the user's sessions.
+func (s *Service) EndAllSessions(ctx context.Context, by *accesstoken.Token, user string, client Client) error {
+	target, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.SessionsWrite, user)
+	if err != nil {
+		return err
+	}
+	_, err = s.revokeUser(ctx, by.Subject, target.ID, time.Time{})
+	s.recordEnd(ctx, by, "session_end_all", target.ID, client, err)
 	return err
 }
 
@@ -194,8 +226,8 @@ func (s *Service) recordEnd(ctx context.Context, by *accesstoken.Token, action, 
 // revocation of a key is kept at least.
 const KeySetOutage = 24 * time.Hour
 
-// TakeBackKey takes back a signing key and everything it signed, and replaces it.
-func (s *Service) TakeBackKey(ctx context.Context, actor, kid string) (int64, error) {
+// RevokeKey revokes a signing key and everything that it signed, and replaces it.
+func (s *Service) RevokeKey(ctx context.Context, actor, kid string) (int64, error) {
 	var seq int64
 	err := s.Store.Update(ctx, func(r store.Records) (err error) {
 		seq, err = RevokeKeyIn(ctx, r, s.Revocations, kid, actor, s.Now())
@@ -210,9 +242,9 @@ func (s *Service) TakeBackKey(ctx context.Context, actor, kid string) (int64, er
 	return seq, s.settle(ctx, seq)
 }
 
-// RevokeKeyIn is TakeBackKey's part in the store: the key and the line in the log,
-// both or neither. The line covers what a thief may sign, too: it is kept for as
-// long as anybody may still know the key.
+// RevokeKeyIn is RevokeKey's part in the store: the key and the entry in the log, both or
+// neither. The entry is kept for as long as any resource server may still know the key, so
+// that it also covers what a thief of the key may sign.
 func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, kid, actor string, now time.Time) (seq int64, err error) {
 	key, err := keyring.RevokeIn(ctx, r, kid, now)
 	if err != nil {
@@ -227,10 +259,10 @@ func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, kid,
 	})
 }
 
-// takeBackSessionByID takes back a session of which only the id is known. The
-// record of another user's may not be found, so its line in the log is kept for as
-// long as the session could still renew.
-func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
+// revokeSessionByID revokes a session of which only the id is known. The record of another
+// user's session may not be found, so its entry in the log is kept for as long as the session
+// could still renew.
+func (s *Service) revokeSessionByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
 	own, err := s.Sessions.Get(ctx, by.Subject, id)
 	switch {
 	case err == nil:
@@ -244,24 +276,24 @@ func (s *Service) takeBackSessionByID(ctx context.Context, by *accesstoken.Token
 	if err != nil {
 		return 0, err
 	}
-	if err := s.mayTakeFrom(ctx, actor(by, client), owner); err != nil {
+	if err := s.mayRevokeOf(ctx, actor(by, client), owner); err != nil {
 		return 0, err
 	}
-	lines := []store.Revocation{s.line(revoked.Session, id, by.Subject, "session_ended")}
-	if err := s.outliveSessions(ctx, lines); err != nil {
+	entries := []store.Revocation{s.entry(revoked.Session, id, by.Subject, "session_ended")}
+	if err := s.outliveSessions(ctx, entries); err != nil {
 		return 0, err
 	}
-	seq, err := s.append(ctx, lines...)
+	seq, err := s.append(ctx, entries...)
 	if err == nil && owner != "" {
 		if err := s.Sessions.End(ctx, owner, id); err != nil {
-			s.Logger.Warn("a session that was taken back could not be deleted", "session", id, "err", err)
+			s.Logger.Warn("a session that was revoked could not be deleted", "session", id, "err", err)
 		}
 	}
 	return seq, err
 }
 
-// ownerOf returns the user who began a session, or nobody. Package state finds a
-// session only under its user; the trail has every login that could be written.
+// ownerOf returns the id of the user who began a session, or "". Package state finds a
+// session only under its user; the audit trail has every login that could be recorded.
 func (s *Service) ownerOf(ctx context.Context, sessionID string) (string, error) {
 	events, err := s.Audit.Events(ctx, store.AuditQuery{Target: sessionID, Limit: 200})
 	if err != nil {
@@ -275,9 +307,9 @@ func (s *Service) ownerOf(ctx context.Context, sessionID string) (string, error)
 	return "", nil
 }
 
-// mayTakeFrom says whether the actor may take back what is the owner's. What
-// belongs to nobody who is known may be a superuser's.
-func (s *Service) mayTakeFrom(ctx context.Context, actor directory.Actor, owner string) error {
+// mayRevokeOf returns nil if the actor may revoke a session of the owner. A session whose
+// owner is not known may be a superuser's, so only a superuser may revoke it.
+func (s *Service) mayRevokeOf(ctx context.Context, actor directory.Actor, owner string) error {
 	if owner != "" {
 		_, err := s.People.AuthorizeOn(ctx, actor, directory.Revoke, owner)
 		if !errors.Is(err, directory.ErrUserNotFound) {
@@ -287,30 +319,29 @@ func (s *Service) mayTakeFrom(ctx context.Context, actor directory.Actor, owner 
 	return s.People.Authorize(ctx, actor, directory.Superuser)
 }
 
-// outliveSessions has lines kept for as long as any session could still renew.
-func (s *Service) outliveSessions(ctx context.Context, lines []store.Revocation) error {
+// outliveSessions makes entries be kept for as long as any session could still renew.
+func (s *Service) outliveSessions(ctx context.Context, entries []store.Revocation) error {
 	longest, err := s.Revocations.Longest(ctx, s.Store)
 	if err != nil {
 		return err
 	}
-	for i := range lines {
-		lines[i].ExpiresAt = lines[i].CreatedAt.Add(longest.Session + longest.Token)
+	for i := range entries {
+		entries[i].ExpiresAt = entries[i].CreatedAt.Add(longest.Session + longest.Token)
 	}
 	return nil
 }
 
-// takeBackUser takes back a user's tokens. Up to now goes by the epoch and ends
-// the sessions too; up to an earlier moment goes by iat, and ends the sessions
-// that began before it.
-func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before time.Time) (int64, error) {
+// revokeUser revokes a user's tokens. Up to now, it goes by the epoch and ends all sessions.
+// Up to an earlier moment, it goes by iat and ends the sessions that began before it.
+func (s *Service) revokeUser(ctx context.Context, actor, userID string, before time.Time) (int64, error) {
 	now := s.Now()
 	untilNow := before.IsZero() || before.After(now.Add(-time.Second))
 	if before.After(now.Add(s.ClockSkew + time.Second)) {
-		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be taken back")
+		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be revoked")
 	}
-	line := s.line(revoked.User, userID, actor, "user_revoked")
+	entry := s.entry(revoked.User, userID, actor, "user_revoked")
 	if !untilNow {
-		line.IssuedBefore = before
+		entry.IssuedBefore = before
 	}
 	var seq int64
 	err := s.Store.Update(ctx, func(r store.Records) error {
@@ -319,11 +350,11 @@ func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before
 		}
 		var err error
 		if untilNow {
-			if line.Epoch, err = r.NextEpoch(ctx, userID, true); err != nil {
+			if entry.Epoch, err = r.NextEpoch(ctx, userID, true); err != nil {
 				return err
 			}
 		}
-		seq, err = s.Revocations.Append(ctx, r, line)
+		seq, err = s.Revocations.Append(ctx, r, entry)
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) {
@@ -336,7 +367,7 @@ func (s *Service) takeBackUser(ctx context.Context, actor, userID string, before
 		return seq, err
 	}
 	if untilNow {
-		// The epoch has ended the sessions; their records are only tidied away.
+		// The epoch has ended the sessions; deleting their records only saves space.
 		if err := s.Sessions.EndAll(ctx, userID); err != nil {
 			s.Logger.Warn("ended sessions could not be deleted", "user", userID, "err", err)
 		}
@@ -355,12 +386,12 @@ func (s *Service) endSessionsBefore(ctx context.Context, userID string, before t
 	return err
 }
 
-// endAtOnce is how many sessions are ended together: what is done of very many is
-// done.
+// endAtOnce is how many sessions are ended together. If a call with very many fails, what it
+// has done stays done.
 const endAtOnce = 100
 
-// endSessions stops sessions and takes back their tokens, and returns the last number
-// of the log. What fails half-way is done again by whoever tries again.
+// endSessions stops sessions, revokes their tokens, and returns the last sequence number of
+// the log. A call that has failed half-way may be made again.
 func (s *Service) endSessions(ctx context.Context, reason string, sessions ...session.Session) (seq int64, err error) {
 	for part := range slices.Chunk(sessions, endAtOnce) {
 		if err := ctx.Err(); err != nil {
@@ -373,8 +404,8 @@ func (s *Service) endSessions(ctx context.Context, reason string, sessions ...se
 	return seq, nil
 }
 
-// endPart is endSessions for a few. It ends what it has begun, even if the client
-// hangs up.
+// endPart is endSessions for at most endAtOnce. It ends what it has begun, also if the
+// client hangs up.
 func (s *Service) endPart(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
@@ -383,24 +414,24 @@ func (s *Service) endPart(ctx context.Context, reason string, sessions []session
 			return 0, unavailable(err)
 		}
 	}
-	return s.takeBackStopped(ctx, reason, sessions)
+	return s.revokeStopped(ctx, reason, sessions)
 }
 
-// takeBackStopped takes back the tokens of sessions that are stopped. Nothing is
-// signed for them any more, so their lines in the log need only outlive the tokens
-// that are out already, unless a record may come back. The records are deleted last:
-// were they gone before the lines are there, nobody could find what is left to do.
-func (s *Service) takeBackStopped(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
-	lines := make([]store.Revocation, len(sessions))
+// revokeStopped revokes the tokens of sessions that are stopped. No more tokens are signed
+// for them, so their entries in the log need only outlive the tokens that exist, unless a
+// record may return. The records are deleted last: without record and entry, a later call
+// could not find what is left to do.
+func (s *Service) revokeStopped(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
+	entries := make([]store.Revocation, len(sessions))
 	for i, one := range sessions {
-		lines[i] = s.line(revoked.Session, one.ID, one.UserID, reason)
+		entries[i] = s.entry(revoked.Session, one.ID, one.UserID, reason)
 	}
 	if s.SessionsReturn {
-		if err := s.outliveSessions(ctx, lines); err != nil {
+		if err := s.outliveSessions(ctx, entries); err != nil {
 			return 0, err
 		}
 	}
-	if seq, err = s.append(ctx, lines...); err != nil {
+	if seq, err = s.append(ctx, entries...); err != nil {
 		return 0, err
 	}
 	for _, one := range sessions {
@@ -411,24 +442,24 @@ func (s *Service) takeBackStopped(ctx context.Context, reason string, sessions [
 	return seq, nil
 }
 
-// finishTimeout bounds what goes on without a client.
+// finishTimeout bounds work that goes on without its client.
 const finishTimeout = 10 * time.Second
 
-// finishing is for what must not end half-way because the client hangs up.
+// finishing returns a context for work that must not end half-way when the client hangs up.
 func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 }
 
-// append writes lines of the log; when it returns, this replica's view has them.
-func (s *Service) append(ctx context.Context, lines ...store.Revocation) (int64, error) {
-	seq, err := s.Revocations.TakeBack(ctx, lines...)
+// append writes entries into the log. When it returns, this replica's view has them.
+func (s *Service) append(ctx context.Context, entries ...store.Revocation) (int64, error) {
+	seq, err := s.Revocations.TakeBack(ctx, entries...)
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	return seq, nil
 }
 
-func (s *Service) line(kind revoked.Kind, subject string, actor, reason string) store.Revocation {
+func (s *Service) entry(kind revoked.Kind, subject string, actor, reason string) store.Revocation {
 	return store.Revocation{Kind: string(kind), Subject: subject, CreatedAt: s.Now(), Actor: actor, Reason: reason}
 }
 
@@ -439,7 +470,7 @@ func (s *Service) settle(ctx context.Context, seq int64) error {
 	return nil
 }
 
-// actor is the holder of a token as the directory knows him.
+// actor returns the holder of a token as the directory knows them.
 func actor(t *accesstoken.Token, c Client) directory.Actor {
 	return directory.Actor{ID: t.Subject, Address: c.Address}
 }

@@ -1,4 +1,4 @@
-package httpapi
+package httpkit
 
 import (
 	"errors"
@@ -39,8 +39,8 @@ func (r *recorder) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach flushes and deadlines.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// note tells the recorder why a request failed.
-func note(w http.ResponseWriter, cause error) {
+// NoteCause tells the log why a request failed.
+func NoteCause(w http.ResponseWriter, cause error) {
 	if rec, ok := w.(*recorder); ok {
 		rec.cause = cause
 	}
@@ -62,7 +62,7 @@ type routeMetrics struct {
 	statuses sync.Map // int → prometheus.Counter
 }
 
-func newObserver(r prometheus.Registerer, logger *slog.Logger) *observer {
+func NewObserver(r prometheus.Registerer, logger *slog.Logger) *observer {
 	o := &observer{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "watchword_http_requests_total",
@@ -79,7 +79,7 @@ func newObserver(r prometheus.Registerer, logger *slog.Logger) *observer {
 	return o
 }
 
-func (o *observer) wrap(next http.Handler) http.Handler {
+func (o *observer) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
@@ -114,7 +114,7 @@ func (o *observer) serve(next http.Handler, rec *recorder, r *http.Request) {
 		if rec.status != 0 {
 			panic(http.ErrAbortHandler)
 		}
-		WriteProblem(rec, r, fmt.Errorf("panic: %v", thrown))
+		WriteProblem(rec, fmt.Errorf("panic: %v", thrown))
 	}()
 	next.ServeHTTP(rec, r)
 }

@@ -1,0 +1,279 @@
+package login
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// The ids of the users.
+const (
+	adaID = "0198c8c4-2f5e-7a63-9f3e-6b1d2f0c9a11"
+	bobID = "0198c8c4-2f5e-7a63-9f3e-6b1d2f0c9a12"
+)
+
+var errDenied = problem.New(problem.Denied, "permission_denied", "no")
+
+// people are users by name, all with the password "right", and the permissions that they
+// hold over every user.
+type people struct {
+	users  map[string]store.User
+	claims map[string]string
+	may    map[string]string // permission by the actor's id
+}
+
+func (p *people) Authenticate(_ context.Context, username, password string) (store.User, error) {
+	u, ok := p.users[username]
+	if !ok || password != "right" {
+		return store.User{}, directory.ErrInvalidCredentials
+	}
+	return u, nil
+}
+
+func (p *people) ClaimsOf(context.Context, string) (map[string]string, error) { return p.claims, nil }
+
+func (p *people) Subject(_ context.Context, id string) (store.User, map[string]string, error) {
+	for _, u := range p.users {
+		if u.ID == id {
+			return u, p.claims, nil
+		}
+	}
+	return store.User{}, nil, store.ErrNotFound
+}
+
+func (p *people) Authorize(_ context.Context, actor directory.Actor, permission string) error {
+	if p.may[actor.ID] != permission {
+		return errDenied
+	}
+	return nil
+}
+
+func (p *people) AuthorizeOn(ctx context.Context, actor directory.Actor, permission, user string) (store.User, error) {
+	if err := p.Authorize(ctx, actor, permission); err != nil {
+		return store.User{}, err
+	}
+	return p.users[user], nil
+}
+
+// factor asks every user for the code "123456".
+type factor struct{ user store.User }
+
+func (f *factor) Challenge(_ context.Context, user store.User, _ Client) (*Challenge, error) {
+	f.user = user
+	return &Challenge{ID: "challenge", Methods: []string{"totp"}}, nil
+}
+
+func (f *factor) Check(_ context.Context, challenge string, answer Answer, _ Client) (store.User, error) {
+	if challenge != "challenge" || answer != (Answer{"totp", "123456"}) {
+		return store.User{}, problem.New(problem.Unauthenticated, "invalid_code", "no")
+	}
+	return f.user, nil
+}
+
+// newService makes a service with the users ada and bob.
+func newService(t *testing.T) (*Service, *people) {
+	t.Helper()
+	db := sqlstore.New(sqldbtest.Open(t))
+	quiet := slog.New(slog.DiscardHandler)
+	p := &people{users: map[string]store.User{}, claims: map[string]string{"log": "r"}, may: map[string]string{}}
+	for name, id := range map[string]string{"ada": adaID, "bob": bobID} {
+		user := store.User{ID: id, Username: name, NameKey: name, CreatedAt: time.Now(), UpdatedAt: time.Now()}
+		if err := db.CreateUser(t.Context(), user); err != nil {
+			t.Fatal(err)
+		}
+		p.users[name] = user
+	}
+	view, err := revocation.NewView(revocation.Config{Store: db, Poll: time.Second, MaxStaleness: time.Minute, Now: time.Now, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := view.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); view.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-stopped })
+	trail, err := audit.New(audit.Config{Store: db, Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := keyring.Open(t.Context(), keyring.Config{
+		Keys: keyring.InMemory, Algorithm: accesstoken.EdDSA, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: time.Second,
+		InstanceID: "a", Store: db, Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(Config{
+		People: p, Store: db, Keys: keys, Key: keys.Public().Find, View: view, Audit: trail,
+		Sessions: session.New(session.Config{
+			State: memstate.New(time.Now), TTL: time.Hour, RefreshDuration: time.Hour, RenewGrace: time.Minute, Now: time.Now, Rand: rand.Reader,
+		}),
+		Revocations: &revocation.Log{Store: db, View: view, Now: time.Now, Lives: revocation.Lives{Token: time.Minute, Session: time.Hour}},
+		Rules:       accesstoken.Rules{Issuer: "i", Audience: []string{"a"}},
+		Issuer:      "i", Audience: []string{"a"}, TokenDuration: time.Minute,
+		Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
+	}), p
+}
+
+func sessionsOf(t *testing.T, s *Service, user string) int {
+	t.Helper()
+	sessions, err := s.Sessions.List(t.Context(), user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(sessions)
+}
+
+// signedIn logs a user in and returns the verified token.
+func signedIn(t *testing.T, s *Service, name string) *accesstoken.Token {
+	t.Helper()
+	step, err := s.Begin(t.Context(), Credential{name, "right"}, Client{})
+	if err != nil || step.Challenge != nil {
+		t.Fatalf("%+v, %v", step, err)
+	}
+	tok, err := s.Verify(t.Context(), step.Grant.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// A password alone logs in a user who has no second factor.
+func TestBegin(t *testing.T) {
+	s, _ := newService(t)
+	if _, err := s.Begin(t.Context(), Credential{"ada", "wrong"}, Client{}); !errors.Is(err, directory.ErrInvalidCredentials) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 0 {
+		t.Errorf("a wrong password leaves %d sessions", n)
+	}
+	tok := signedIn(t, s, "ada")
+	if tok.Subject != adaID || tok.Claim("log") != "r" || tok.Claim("client_id") != "watchword" {
+		t.Errorf("the token says %s", tok.Payload())
+	}
+	if n := sessionsOf(t, s, adaID); n != 1 {
+		t.Errorf("there are %d sessions", n)
+	}
+}
+
+// No session begins for a token that cannot be signed.
+func TestNoSessionWithoutToken(t *testing.T) {
+	s, p := newService(t)
+	p.claims = map[string]string{"much": strings.Repeat("x", accesstoken.DefaultMaxLength)}
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, Client{}); problem.From(err).Code != "claims_too_large" {
+		t.Errorf("claims that are too long: %v", err)
+	}
+	p.claims, s.Rand = nil, failing{}
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, Client{}); err == nil || problem.From(err).Kind != problem.Internal {
+		t.Errorf("without randomness: %v", err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 0 {
+		t.Errorf("there are %d sessions", n)
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// A user with a second factor gets a challenge and no session; the right answer to it
+// completes the login, on another replica too.
+func TestChallenge(t *testing.T) {
+	s, _ := newService(t)
+	f := &factor{}
+	s.Factor = f
+	step, err := s.Begin(t.Context(), Credential{"ada", "right"}, Client{})
+	if err != nil || step.Challenge == nil || step.Grant != (Grant{}) {
+		t.Fatalf("%+v, %v", step, err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 0 {
+		t.Errorf("a challenge leaves %d sessions", n)
+	}
+	var counted dto.Metric
+	if err := s.metrics.total.WithLabelValues("login", "ok").Write(&counted); err != nil || counted.Counter.GetValue() != 0 {
+		t.Errorf("a challenge counts as %v logins, %v", counted.Counter, err)
+	}
+	config := s.Config
+	config.Registerer = prometheus.NewRegistry()
+	other := New(config)
+	if _, err := other.Complete(t.Context(), "challenge", Answer{"totp", "000000"}, Client{}); problem.From(err).Code != "invalid_code" {
+		t.Errorf("a wrong code: %v", err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 0 {
+		t.Errorf("a wrong code leaves %d sessions", n)
+	}
+	grant, err := other.Complete(t.Context(), step.Challenge.ID, Answer{"totp", "123456"}, Client{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tok, err := s.Verify(t.Context(), grant.AccessToken); err != nil || tok.Subject != adaID {
+		t.Errorf("%v, %v", tok, err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 1 {
+		t.Errorf("there are %d sessions", n)
+	}
+	s.Factor = nil
+	if _, err := s.Complete(t.Context(), "challenge", Answer{"totp", "123456"}, Client{}); !errors.Is(err, ErrNoChallenge) {
+		t.Errorf("a challenge that nobody asked: %v", err)
+	}
+}
+
+// The use cases themselves decide who may read and end the sessions of a user.
+func TestSessionsOfOthers(t *testing.T) {
+	s, p := newService(t)
+	signedIn(t, s, "ada")
+	bob := signedIn(t, s, "bob")
+	for _, own := range []string{"", "bob", bobID} {
+		if list, err := s.ListSessions(t.Context(), bob, own, Client{}); err != nil || len(list) != 1 || list[0].UserID != bobID {
+			t.Errorf("one's own sessions by %q: %v, %v", own, list, err)
+		}
+	}
+	if list, err := s.ListSessions(t.Context(), bob, "ada", Client{}); !errors.Is(err, errDenied) {
+		t.Errorf("another user's sessions without the right: %v, %v", list, err)
+	}
+	if err := s.EndAllSessions(t.Context(), bob, "ada", Client{}); !errors.Is(err, errDenied) {
+		t.Errorf("ending another user's sessions without the right: %v", err)
+	}
+	if _, err := s.Revoke(t.Context(), bob, Target{User: "ada"}, Client{}); !errors.Is(err, errDenied) {
+		t.Errorf("revoking another user's tokens without the right: %v", err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 1 {
+		t.Errorf("ada has %d sessions", n)
+	}
+	p.may[bobID] = directory.SessionsRead
+	if list, err := s.ListSessions(t.Context(), bob, "ada", Client{}); err != nil || len(list) != 1 {
+		t.Errorf("with the right to read: %v, %v", list, err)
+	}
+	if err := s.EndAllSessions(t.Context(), bob, "ada", Client{}); !errors.Is(err, errDenied) {
+		t.Errorf("the right to read ends sessions: %v", err)
+	}
+	p.may[bobID] = directory.SessionsWrite
+	if err := s.EndAllSessions(t.Context(), bob, "ada", Client{}); err != nil {
+		t.Error(err)
+	}
+	if n := sessionsOf(t, s, adaID); n != 0 {
+		t.Errorf("there are %d sessions", n)
+	}
+}

@@ -1,0 +1,140 @@
+package login
+
+import (
+	"context"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/session"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
+)
+
+// ErrNoChallenge: there is no login that such a challenge would complete.
+var ErrNoChallenge = problem.New(problem.Unauthenticated, "invalid_challenge", "this login has ended or was never begun; log in again")
+
+// A Credential is what a user presents first.
+type Credential struct{ Username, Password string }
+
+// A Challenge asks for a second factor.
+type Challenge struct {
+	ID      string   // for Complete; secret
+	Methods []string // by which the user may answer
+}
+
+// An Answer is the answer to a Challenge.
+type Answer struct{ Method, Code string }
+
+// A Step is what Begin has led to: a Grant, or a Challenge if that is not nil.
+type Step struct {
+	Grant     Grant
+	Challenge *Challenge
+}
+
+// A Factor decides who needs a second factor, and checks it.
+type Factor interface {
+	// Challenge returns what the user has still to answer; nil: nothing.
+	Challenge(ctx context.Context, user store.User, client Client) (*Challenge, error)
+	// Check spends a challenge with its answer and returns the user whose login it
+	// completes, as the user was when the login began. A wrong answer is an error with
+	// the reason for the client.
+	Check(ctx context.Context, challenge string, answer Answer, client Client) (store.User, error)
+}
+
+// Begin checks a credential. A user without a second factor is logged in.
+func (s *Service) Begin(ctx context.Context, c Credential, client Client) (Step, error) {
+	step, err := s.begin(ctx, c, client)
+	if err == nil && step.Challenge != nil {
+		s.metrics.countAs("login", "challenge")
+	} else {
+		s.metrics.count("login", err)
+	}
+	return step, err
+}
+
+func (s *Service) begin(ctx context.Context, c Credential, client Client) (Step, error) {
+	// The key comes first: a password costs 24 ms and a session a write.
+	signer, err := s.Keys.Signer()
+	if err != nil {
+		return Step{}, err
+	}
+	user, err := s.People.Authenticate(ctx, c.Username, c.Password)
+	if err != nil {
+		// The store gets no entry, because guesses would fill it. The log gets no name,
+		// because people type passwords into its field.
+		s.Logger.Info("login refused", "address", client.Address, "code", problem.From(err).Code)
+		return Step{}, err
+	}
+	if s.Factor != nil {
+		challenge, err := s.Factor.Challenge(ctx, user, client)
+		if err != nil || challenge != nil {
+			return Step{Challenge: challenge}, err
+		}
+	}
+	grant, err := s.enter(ctx, signer, user, client)
+	return Step{Grant: grant}, err
+}
+
+// Complete finishes a login that Begin has answered with a challenge.
+func (s *Service) Complete(ctx context.Context, challenge string, answer Answer, client Client) (Grant, error) {
+	grant, err := s.complete(ctx, challenge, answer, client)
+	s.metrics.count("login_complete", err)
+	return grant, err
+}
+
+func (s *Service) complete(ctx context.Context, challenge string, answer Answer, client Client) (Grant, error) {
+	if s.Factor == nil {
+		return Grant{}, ErrNoChallenge
+	}
+	signer, err := s.Keys.Signer()
+	if err != nil {
+		return Grant{}, err
+	}
+	user, err := s.Factor.Check(ctx, challenge, answer, client)
+	if err != nil {
+		return Grant{}, err
+	}
+	return s.enter(ctx, signer, user, client)
+}
+
+// enter begins a session for a user who has presented all that is needed. The access token
+// is signed before the session is written, so that no session begins for claims that are
+// too long for a token.
+func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, client Client) (Grant, error) {
+	claims, err := s.People.ClaimsOf(ctx, user.ID)
+	if err != nil {
+		return Grant{}, unavailable(err)
+	}
+	var grant Grant
+	sess, refresh, err := s.start(ctx, user, client, func(sess session.Session) error {
+		if grant, err = s.grant(signer, user, claims, sess); err != nil {
+			return problem.From(err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Grant{}, err
+	}
+	grant.RefreshToken = refresh
+	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
+	return grant, nil
+}
+
+// start begins a session. Sessions beyond the user's bound are stopped and their tokens
+// revoked, also if the client hangs up meanwhile.
+func (s *Service) start(ctx context.Context, user store.User, client Client, issue func(session.Session) error) (session.Session, string, error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent, issue)
+	if err != nil {
+		return session.Session{}, "", unavailable(err)
+	}
+	if len(ended) == 0 {
+		return sess, refresh, nil
+	}
+	if _, err := s.revokeStopped(ctx, "max_per_user", ended); err != nil {
+		s.Sessions.Undo(ctx, user.ID, sess.ID)
+		return session.Session{}, "", err
+	}
+	return sess, refresh, nil
+}
