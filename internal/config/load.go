@@ -8,10 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/v2"
 )
 
 // maxSize bounds every file that is read here.
@@ -96,16 +92,11 @@ func load(path string, yaml []byte, env map[string]string) (*Config, error) {
 		return nil, &Error{problems}
 	}
 
-	k := koanf.New(".")
-	for _, l := range []*layer{file, environment} {
-		if err := k.Load(confmap.Provider(l.values, "."), nil); err != nil {
-			return nil, err
-		}
-	}
 	cfg := Default()
-	decoder := &mapstructure.DecoderConfig{ErrorUnused: true}
-	if err := k.UnmarshalWithConf("", cfg, koanf.UnmarshalConf{Tag: "yaml", DecoderConfig: decoder}); err != nil {
-		return nil, err
+	for _, l := range []*layer{file, environment} {
+		for key, value := range l.values {
+			find(key).put(cfg, value)
+		}
 	}
 	cfg.Complete()
 

@@ -116,6 +116,11 @@ func (s *Setting) value(c *Config) any {
 	return reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
 }
 
+// put makes value, which must be of the setting's type, the setting's value in c.
+func (s *Setting) put(c *Config, value any) {
+	reflect.ValueOf(c).Elem().FieldByIndex(s.index).Set(reflect.ValueOf(value))
+}
+
 // parse reads the text of a value into the setting's type. The value of a secret
 // is not repeated in the error.
 func (s *Setting) parse(text string) (any, error) {
