@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/password"
 )
 
 func newHashPassword() *cobra.Command {
@@ -25,7 +25,7 @@ The password is asked for on the terminal, or read from standard input.`,
 			if err != nil {
 				return err
 			}
-			hasher, err := directory.NewHasher(directory.HasherConfig{
+			hasher, err := password.New(password.Config{
 				Memory:      int(cfg.Password.Memory),
 				Iterations:  cfg.Password.Iterations,
 				Parallelism: cfg.Password.Parallelism,
@@ -35,11 +35,15 @@ The password is asked for on the terminal, or read from standard input.`,
 			if err != nil {
 				return err
 			}
-			password, err := readPassword(cmd)
+			plain, err := readPassword(cmd)
 			if err != nil {
 				return err
 			}
-			hash, err := hasher.HashNew(cmd.Context(), password)
+			prepared, err := password.PrepareNew(plain)
+			if err != nil {
+				return err
+			}
+			hash, err := hasher.Hash(cmd.Context(), prepared)
 			if err != nil {
 				return err
 			}

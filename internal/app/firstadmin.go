@@ -15,6 +15,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	pw "github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
@@ -32,7 +33,7 @@ func (n *Node) firstAdministrator(ctx context.Context, cfg *config.Config, out i
 		return d.EnsureAdministrator(ctx, directory.Bootstrap{Username: firstAdministrator, Password: password})
 	}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		password, err := directory.GeneratePassword(rand.Reader)
+		password, err := pw.Generate(rand.Reader)
 		if err != nil {
 			return err
 		}
@@ -72,7 +73,7 @@ const partial = ".partial"
 // whenever the process is killed, the file has its name when there is one. What another
 // process has written, or a former life of this one, is taken.
 func passwordFile(path string) (string, error) {
-	password, err := directory.GeneratePassword(rand.Reader)
+	password, err := pw.Generate(rand.Reader)
 	if err != nil {
 		return "", err
 	}

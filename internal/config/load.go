@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/watchword-auth/watchword/internal/yamlfile"
 )
 
 // maxSize bounds every file that is read here.
@@ -198,11 +200,11 @@ func readEnvironment(env map[string]string) *layer {
 		if !found || slices.Contains(known, ours) || isServiceLink(name, value) {
 			continue
 		}
-		near := nearest(ours, known)
+		near := yamlfile.Nearest(ours, known)
 		if near != "" {
 			near = prefix + near
 		}
-		l.problem(name, "", "there is no such setting%s", didYouMean(near))
+		l.problem(name, "", "there is no such setting%s", yamlfile.DidYouMean(near))
 	}
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return strings.Compare(a.Where, b.Where) })
 	return l

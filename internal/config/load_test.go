@@ -406,26 +406,6 @@ func TestFindFile(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	names := []string{"address", "public_url", "tls"}
-	for name, want := range map[string]string{
-		"adress": "address", "addresss": "address", "addrezz": "address", "Address": "address", "publicurl": "public_url",
-		"tsl": "tls", "host": "", "url": "", "": "", strings.Repeat("address", 10): "",
-	} {
-		if got := nearest(name, names); got != want {
-			t.Errorf("nearest to %q is %q, want %q", name, got, want)
-		}
-	}
-	for _, d := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}, {"abc", "abc", 0}} {
-		if got := distance(d.a, d.b); got != d.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", d.a, d.b, got, d.want)
-		}
-	}
-}
-
 // unmasked is what Print writes, with all secrets.
 func unmasked(t *testing.T, c *Config) string {
 	t.Helper()

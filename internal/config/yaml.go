@@ -1,39 +1,27 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/watchword-auth/watchword/internal/yamlfile"
 )
 
-// readYAML makes a layer of the file's text. It reads YAML's nodes rather than a
-// struct, so that each problem has its line.
+// readYAML makes a layer of the file's text. It reads nodes and not a struct, so that each
+// problem has its line.
 func readYAML(path string, text []byte, env map[string]string) *layer {
 	r := &yamlReader{layer: newLayer(), path: path, env: env}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var document, second yaml.Node
-	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF): // an empty file sets nothing
-		return r.layer
-	case err != nil && strings.Contains(err.Error(), "anchor"): // it repeats what may be a password
-		r.problem(path, "", "an alias (*name) has no anchor (&name); quote a value that begins with *")
-		return r.layer
+	switch root, err := yamlfile.Read(text); {
 	case err != nil:
-		r.problem(path, "", "%s", strings.TrimPrefix(err.Error(), "yaml: "))
-		return r.layer
+		r.problem(path, "", "%v", err)
+	case root != nil: // an empty file sets nothing
+		r.section(root, "")
 	}
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		r.problem(path, "", "there is a second YAML document in the file; keep one")
-		return r.layer
-	}
-	r.section(document.Content[0], "")
 	return r.layer
 }
 
@@ -46,43 +34,38 @@ type yamlReader struct {
 // section reads a mapping whose keys continue path.
 func (r *yamlReader) section(n *yaml.Node, path string) {
 	n = resolve(n)
-	if n.ShortTag() == "!!null" { // a section whose settings are all commented out
+	if yamlfile.IsNull(n) { // a section whose settings are all commented out
 		return
 	}
-	if n.Kind != yaml.MappingNode {
-		r.problem(r.at(n), path, "settings are expected here, each as name: value")
+	fields, ok := yamlfile.Fields(n, children(path))
+	if !ok {
+		r.problem(r.at(n.Line), path, "settings are expected here, each as name: value")
 		return
 	}
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name, value := n.Content[i], n.Content[i+1]
-		key := strings.TrimPrefix(path+"."+name.Value, ".")
-		if first, twice := seen[name.Value]; twice {
-			r.problem(r.at(name), key, "it is set already in line %d", first)
-			continue
-		}
-		seen[name.Value] = name.Line
-		siblings := children(path)
+	for _, f := range fields {
+		key := strings.TrimPrefix(path+"."+f.Name, ".")
 		switch s := find(key); {
-		case name.Kind != yaml.ScalarNode || !slices.Contains(siblings, name.Value):
-			r.problem(r.at(name), key, "there is no such setting%s", suggest(path, name.Value, siblings))
+		case f.First != 0:
+			r.problem(r.at(f.Line), key, "it is set already in line %d", f.First)
+		case !f.Known:
+			r.problem(r.at(f.Line), key, "there is no such setting%s", yamlfile.DidYouMean(suggest(path, f)))
 		case s != nil:
-			r.setting(s, value)
+			r.setting(s, f.Value)
 		default:
-			r.section(value, key)
+			r.section(f.Value, key)
 		}
 	}
 }
 
-// suggest names what was probably meant by an unknown name in a section: one that
-// is written nearly so, or the same name in another section.
-func suggest(path, name string, siblings []string) string {
-	if near := nearest(name, siblings); near != "" {
-		return didYouMean(strings.TrimPrefix(path+"."+near, "."))
+// suggest returns the key that was probably meant by an unknown field of a section: one
+// of the section with nearly its name, or one of another section with the same name.
+func suggest(path string, f yamlfile.Field) string {
+	if f.Near != "" {
+		return strings.TrimPrefix(path+"."+f.Near, ".")
 	}
 	for _, s := range settings {
-		if strings.HasSuffix(s.Key, "."+name) {
-			return didYouMean(s.Key)
+		if strings.HasSuffix(s.Key, "."+f.Name) {
+			return s.Key
 		}
 	}
 	return ""
@@ -92,17 +75,17 @@ func suggest(path, name string, siblings []string) string {
 func (r *yamlReader) setting(s *Setting, n *yaml.Node) {
 	n = resolve(n)
 	switch {
-	case n.ShortTag() == "!!null": // "address:" with nothing after it sets nothing
+	case yamlfile.IsNull(n): // "address:" with nothing after it sets nothing
 	case n.Kind == yaml.ScalarNode:
 		if text, err := expand(n.Value, r.env); err != nil {
-			r.problem(r.at(n), s.Key, "%v", err)
+			r.problem(r.at(n.Line), s.Key, "%v", err)
 		} else {
-			r.set(s, r.at(n), text)
+			r.set(s, r.at(n.Line), text)
 		}
 	case n.Kind == yaml.SequenceNode && s.Type == reflect.TypeFor[[]string]():
 		r.list(s, n)
 	default:
-		r.problem(r.at(n), s.Key, "one value is expected here")
+		r.problem(r.at(n.Line), s.Key, "one value is expected here")
 	}
 }
 
@@ -112,20 +95,20 @@ func (r *yamlReader) list(s *Setting, n *yaml.Node) {
 	for _, item := range n.Content {
 		item = resolve(item)
 		if item.Kind != yaml.ScalarNode {
-			r.problem(r.at(item), s.Key, "each item is one value")
+			r.problem(r.at(item.Line), s.Key, "each item is one value")
 			return
 		}
 		text, err := expand(item.Value, r.env)
 		if err != nil {
-			r.problem(r.at(item), s.Key, "%v", err)
+			r.problem(r.at(item.Line), s.Key, "%v", err)
 			return
 		}
 		items = append(items, text)
 	}
-	r.values[s.Key], r.where[s.Key] = items, r.at(n)
+	r.values[s.Key], r.where[s.Key] = items, r.at(n.Line)
 }
 
-func (r *yamlReader) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", r.path, n.Line) }
+func (r *yamlReader) at(line int) string { return fmt.Sprintf("%s:%d", r.path, line) }
 
 // resolve follows an alias (*name) to what it stands for.
 func resolve(n *yaml.Node) *yaml.Node {

@@ -2,12 +2,10 @@ package directory
 
 import (
 	"context"
-	"encoding/base32"
 	"errors"
-	"fmt"
-	"io"
-	"strings"
 
+	"github.com/watchword-auth/watchword/internal/names"
+	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -46,7 +44,7 @@ func (s *Service) EnsureAdministrator(ctx context.Context, b Bootstrap) (created
 	if err != nil {
 		return false, err
 	}
-	prepared, err := newPassword(b.Password)
+	prepared, err := password.PrepareNew(b.Password)
 	if err != nil {
 		return false, err
 	}
@@ -116,7 +114,7 @@ func (c *change) administrators(ctx context.Context) (store.Group, error) {
 		return g, err
 	}
 	g = store.Group{}
-	if g.Name, g.NameKey, err = name("group", administratorsGroup); err != nil {
+	if g.Name, g.NameKey, err = names.New("group", administratorsGroup); err != nil {
 		return g, err
 	}
 	if err := c.createGroup(ctx, &g); err != nil {
@@ -135,24 +133,8 @@ func (c *change) superuserClaim(ctx context.Context) (store.Claim, error) {
 		return one, err
 	}
 	one = store.Claim{ShortName: Admin, Value: Superuser}
-	if one.Name, one.NameKey, err = name("claim", superuserClaim); err != nil {
+	if one.Name, one.NameKey, err = names.New("claim", superuserClaim); err != nil {
 		return one, err
 	}
 	return one, c.createClaim(ctx, &one)
-}
-
-// GeneratePassword makes a password of 150 random bits that can be read aloud and
-// typed: six groups of five, without the letters that look like others.
-func GeneratePassword(random io.Reader) (string, error) {
-	const groups, size = 6, 5
-	raw := make([]byte, 19) // 152 bits, of which 30 characters use 150
-	if _, err := io.ReadFull(random, raw); err != nil {
-		return "", fmt.Errorf("directory: password: %w", err)
-	}
-	text := base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding).EncodeToString(raw)
-	parts := make([]string, groups)
-	for i := range parts {
-		parts[i] = text[i*size : (i+1)*size]
-	}
-	return strings.Join(parts, "-"), nil
 }

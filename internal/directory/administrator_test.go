@@ -1,11 +1,8 @@
 package directory
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
 	"sync"
 	"testing"
 
@@ -135,7 +132,7 @@ func TestTenReplicasMakeOneAdministrator(t *testing.T) {
 // itself; the operator does.
 func TestTheFirstAdministratorIsMadeOnce(t *testing.T) {
 	w := newWorld(t)
-	if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password}); !created || err != nil {
+	if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", secret}); !created || err != nil {
 		t.Fatal(created, err)
 	}
 	root, err := w.User(t.Context(), System(), "root")
@@ -145,7 +142,7 @@ func TestTheFirstAdministratorIsMadeOnce(t *testing.T) {
 	if err := w.Store.DeleteUser(t.Context(), root.ID); err != nil { // behind the service's back
 		t.Fatal(err)
 	}
-	if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password}); created || err != nil {
+	if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", secret}); created || err != nil {
 		t.Errorf("%v, %v", created, err)
 	}
 	w.superuser("root")
@@ -163,7 +160,7 @@ func TestEnsureAdministratorTakesNobodyOver(t *testing.T) {
 		if w.claimsOf(alice) != "" || len(w.events(alice.ID)) != 1 {
 			t.Error("alice was changed")
 		}
-		if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password}); !created || err != nil {
+		if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", secret}); !created || err != nil {
 			t.Errorf("with another name afterwards: %v, %v", created, err)
 		}
 	})
@@ -174,7 +171,7 @@ func TestEnsureAdministratorTakesNobodyOver(t *testing.T) {
 		if err := w.AddToGroup(t.Context(), System(), bob.ID, "administrators"); err != nil {
 			t.Fatal(err)
 		}
-		_, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password})
+		_, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", secret})
 		w.want(err, "administrators_taken")
 		if got := w.claimsOf(bob); got != "log=r" {
 			t.Errorf("bob holds %s", got)
@@ -185,7 +182,7 @@ func TestEnsureAdministratorTakesNobodyOver(t *testing.T) {
 		if _, err := w.CreateClaim(t.Context(), System(), NewClaim{"SUPERUSER", "log", "r"}); err != nil {
 			t.Fatal(err)
 		}
-		_, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", password})
+		_, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", secret})
 		w.want(err, "superuser_taken")
 	})
 	t.Run("there is one", func(t *testing.T) {
@@ -194,7 +191,7 @@ func TestEnsureAdministratorTakesNobodyOver(t *testing.T) {
 		if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", "another password"}); created || err != nil {
 			t.Errorf("%v, %v", created, err)
 		}
-		if _, err := w.Authenticate(t.Context(), "root", password); err != nil {
+		if _, err := w.Authenticate(t.Context(), "root", secret); err != nil {
 			t.Errorf("root's password was changed: %v", err)
 		}
 	})
@@ -204,24 +201,6 @@ func TestEnsureAdministratorRefusesWeakPasswords(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", "short"})
 	w.want(err, "password_too_short")
-	_, err = w.EnsureAdministrator(t.Context(), Bootstrap{"", password})
+	_, err = w.EnsureAdministrator(t.Context(), Bootstrap{"", secret})
 	w.want(err, "invalid_username")
-}
-
-func TestGeneratePassword(t *testing.T) {
-	shape := regexp.MustCompile(`^[0-9a-hjkmnp-tv-z]{5}(-[0-9a-hjkmnp-tv-z]{5}){5}$`)
-	seen := map[string]bool{}
-	for range 100 {
-		p, err := GeneratePassword(rand.Reader)
-		if err != nil || !shape.MatchString(p) || seen[p] {
-			t.Fatalf("%q, %v", p, err)
-		}
-		if _, err := newPassword(p); err != nil {
-			t.Error(err)
-		}
-		seen[p] = true
-	}
-	if _, err := GeneratePassword(strings.NewReader("too little")); err == nil {
-		t.Error("made without randomness")
-	}
 }

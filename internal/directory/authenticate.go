@@ -6,27 +6,27 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/watchword-auth/watchword/internal/names"
+	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // Authenticate returns the user whose name and password these are, or
-// ErrInvalidCredentials. A name that nobody has, a disabled user and one without
-// a password cost what a wrong password costs: one look into the store and one
-// hash. ErrBusy when too many ask at once.
-func (s *Service) Authenticate(ctx context.Context, username, password string) (store.User, error) {
+// ErrInvalidCredentials. A name that nobody has, a disabled user, and one without a
+// password cost what a wrong password costs: one query and one hash. It returns
+// password.ErrBusy when too many logins come at once.
+func (s *Service) Authenticate(ctx context.Context, username, plain string) (store.User, error) {
 	user, err := s.candidate(ctx, username)
 	if err != nil {
 		return store.User{}, fault(err)
 	}
-	prepared, err := preparePassword(password)
-	usable := err == nil && user.PasswordHash != "" && !user.Disabled
+	prepared, err := password.Prepare(plain)
+	usable := err == nil && !user.Disabled
 
 	hash := user.PasswordHash
-	if _, err := parsePHC(hash); err != nil {
-		if hash != "" {
-			s.Logger.ErrorContext(ctx, "the stored password hash of a user cannot be used; set a new password", "user", user.ID, "error", err)
-		}
-		hash, usable = s.Hasher.dummy, false
+	if err := password.CheckHash(hash); hash != "" && err != nil {
+		s.Logger.ErrorContext(ctx, "the stored password hash of a user cannot be used; set a new password", "user", user.ID, "error", err)
+		hash = ""
 	}
 	match, err := s.Hasher.Verify(ctx, prepared, hash)
 	if err != nil {
@@ -40,7 +40,7 @@ func (s *Service) Authenticate(ctx context.Context, username, password string) (
 
 // candidate is who has the name, or nobody: a user without an id or a password.
 func (s *Service) candidate(ctx context.Context, username string) (store.User, error) {
-	key, err := UsernameKey(username)
+	key, err := names.UsernameKey(username)
 	if err != nil {
 		return store.User{}, nil
 	}

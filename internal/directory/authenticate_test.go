@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -16,7 +17,7 @@ func TestAuthenticate(t *testing.T) {
 	w := newWorld(t)
 	alice := w.user("Alice", "log=r")
 	for _, name := range []string{"alice", "ALICE", "ａｌｉｃｅ"} {
-		u, err := w.Authenticate(t.Context(), name, password)
+		u, err := w.Authenticate(t.Context(), name, secret)
 		if err != nil || u.ID != alice.ID || u.Username != "Alice" || u.PasswordHash != "" {
 			t.Errorf("%s: %+v, %v", name, u, err)
 		}
@@ -27,7 +28,7 @@ func TestAuthenticate(t *testing.T) {
 func TestRefusalsAreAllAlike(t *testing.T) {
 	w := newWorld(t)
 	w.user("alice")
-	for _, n := range []NewUser{{Username: "disabled", Password: password, Disabled: true}, {Username: "machine"}} {
+	for _, n := range []NewUser{{Username: "disabled", Password: secret, Disabled: true}, {Username: "machine"}} {
 		if _, err := w.CreateUser(t.Context(), System(), n); err != nil {
 			t.Fatal(err)
 		}
@@ -39,10 +40,10 @@ func TestRefusalsAreAllAlike(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ name, password string }{
-		{"alice", "wrong password"}, {"alice", ""}, {"alice", password + " "}, {"alice", strings.ToUpper(password)},
+		{"alice", "wrong password"}, {"alice", ""}, {"alice", secret + " "}, {"alice", strings.ToUpper(secret)},
 		{"alice", strings.Repeat("x", 1<<20)}, {"alice", "\xff"}, {"alice", "nul\x00"},
-		{"nobody", password}, {"", password}, {"two words", password}, {"\x00", password}, {"\xff", password}, {strings.Repeat("x", 1<<20), password},
-		{"disabled", password}, {"machine", password}, {"machine", ""}, {"broken", password},
+		{"nobody", secret}, {"", secret}, {"two words", secret}, {"\x00", secret}, {"\xff", secret}, {strings.Repeat("x", 1<<20), secret},
+		{"disabled", secret}, {"machine", secret}, {"machine", ""}, {"broken", secret},
 	} {
 		u, err := w.Authenticate(t.Context(), c.name, c.password)
 		if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() || u != (store.User{}) {
@@ -58,11 +59,11 @@ func TestRefusalsAreAllAlike(t *testing.T) {
 // first and hashes then differs by a factor of a hundred.
 func TestRefusalsTakeTheSameTime(t *testing.T) {
 	w := newWorld(t)
-	w.Hasher = hasher(t, HasherConfig{Memory: 1 << 10, Iterations: 1, Parallelism: 1, Workers: 1})
+	w.Hasher = hasher(t, password.Config{Memory: 1 << 10, Iterations: 1, Parallelism: 1, Workers: 1})
 	w.user("outdated") // a password that was hashed at a former cost
-	w.Hasher = hasher(t, HasherConfig{Memory: 4 << 10, Iterations: 2, Parallelism: 1, Workers: 1})
+	w.Hasher = hasher(t, password.Config{Memory: 4 << 10, Iterations: 2, Parallelism: 1, Workers: 1})
 	w.user("known")
-	for _, n := range []NewUser{{Username: "disabled", Password: password, Disabled: true}, {Username: "machine"}} {
+	for _, n := range []NewUser{{Username: "disabled", Password: secret, Disabled: true}, {Username: "machine"}} {
 		if _, err := w.CreateUser(t.Context(), System(), n); err != nil {
 			t.Fatal(err)
 		}
@@ -96,27 +97,32 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 func TestAuthenticateIsBusyBeyondTheQueue(t *testing.T) {
 	w := newWorld(t)
 	w.user("alice")
-	w.Hasher = hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1})
-	release := occupy(t, w.Hasher)
+	real := w.Hasher
+	w.Hasher = full{real}
 	for _, name := range []string{"alice", "nobody"} {
-		_, err := w.Authenticate(t.Context(), name, password)
+		_, err := w.Authenticate(t.Context(), name, secret)
 		w.want(err, "login_busy")
 	}
-	release()
-	if _, err := w.Authenticate(t.Context(), "alice", password); err != nil {
+	w.Hasher = real
+	if _, err := w.Authenticate(t.Context(), "alice", secret); err != nil {
 		t.Error(err)
 	}
 }
+
+// full is a Hasher whose queue is full.
+type full struct{ Hasher }
+
+func (full) Verify(context.Context, string, string) (bool, error) { return false, password.ErrBusy }
 
 func TestALoginBringsThePasswordToTodaysCost(t *testing.T) {
 	w := newWorld(t)
 	alice := w.user("alice")
 	before := w.stored(alice)
-	w.Hasher = hasher(t, HasherConfig{Memory: 128, Iterations: 1, Parallelism: 1})
+	w.Hasher = hasher(t, password.Config{Memory: 128, Iterations: 1, Parallelism: 1})
 	if _, err := w.Authenticate(t.Context(), "alice", "wrong password"); err == nil || w.stored(alice) != before {
 		t.Fatal("a wrong password changed something")
 	}
-	u, err := w.Authenticate(t.Context(), "alice", password)
+	u, err := w.Authenticate(t.Context(), "alice", secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +130,7 @@ func TestALoginBringsThePasswordToTodaysCost(t *testing.T) {
 	if !strings.Contains(after.PasswordHash, "$m=128,") || after.Version != u.Version || after.Epoch != before.Epoch {
 		t.Errorf("%+v", after)
 	}
-	if _, err := w.Authenticate(t.Context(), "alice", password); err != nil || w.stored(alice) != after {
+	if _, err := w.Authenticate(t.Context(), "alice", secret); err != nil || w.stored(alice) != after {
 		t.Errorf("the next login: %v", err)
 	}
 }
@@ -134,18 +140,18 @@ func TestHashingAnewUndoesNoPasswordChange(t *testing.T) {
 	w := newWorld(t)
 	alice := w.user("alice")
 	for _, memory := range []int{128, 192, 256, 320} {
-		w.Hasher = hasher(t, HasherConfig{Memory: memory, Iterations: 1, Parallelism: 1, Queue: 8})
+		w.Hasher = hasher(t, password.Config{Memory: memory, Iterations: 1, Parallelism: 1, Queue: 8})
 		var all sync.WaitGroup
-		all.Go(func() { _, _ = w.Authenticate(t.Context(), "alice", password) })
+		all.Go(func() { _, _ = w.Authenticate(t.Context(), "alice", secret) })
 		all.Go(func() {
 			if err := w.SetPassword(t.Context(), System(), alice.ID, "another password"); err != nil {
 				t.Error(err)
 			}
 		})
 		all.Wait()
-		_, err := w.Authenticate(t.Context(), "alice", password)
+		_, err := w.Authenticate(t.Context(), "alice", secret)
 		w.want(err, "invalid_credentials")
-		if err := w.SetPassword(t.Context(), System(), alice.ID, password); err != nil {
+		if err := w.SetPassword(t.Context(), System(), alice.ID, secret); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,7 +162,7 @@ func TestAuthenticateWithoutADatabase(t *testing.T) {
 	w.user("alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := w.Authenticate(ctx, "alice", password)
+	_, err := w.Authenticate(ctx, "alice", secret)
 	w.want(err, "database_unavailable")
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -41,7 +42,7 @@ func (s *Service) CreateClaim(ctx context.Context, actor Actor, n NewClaim) (sto
 // patchClaim changes one as the patch says, or says what is wrong with it.
 func patchClaim(one *store.Claim, p ClaimPatch) (err error) {
 	if p.Name != nil {
-		if one.Name, one.NameKey, err = name("claim", *p.Name); err != nil {
+		if one.Name, one.NameKey, err = names.New("claim", *p.Name); err != nil {
 			return err
 		}
 	}
@@ -51,8 +52,7 @@ func patchClaim(one *store.Claim, p ClaimPatch) (err error) {
 	if p.Value != nil {
 		one.Value = *p.Value
 	}
-	r, err := right(one.ShortName, one.Value)
-	one.Value = r.Value
+	one.Value, err = right(one.ShortName, one.Value)
 	return err
 }
 
@@ -70,7 +70,7 @@ func (s *Service) Claims(ctx context.Context, actor Actor, p Page) (List[store.C
 	if err := s.Authorize(ctx, actor, ClaimsRead); err != nil {
 		return List[store.Claim]{}, err
 	}
-	fold := func(prefix string) (string, error) { return nameKey("claim", prefix) }
+	fold := func(prefix string) (string, error) { return names.Key("claim", prefix) }
 	return list(ctx, p, fold, func(c store.Claim) string { return c.NameKey }, s.Store.Claims)
 }
 
@@ -168,7 +168,7 @@ func (c *change) createClaim(ctx context.Context, one *store.Claim) (err error) 
 
 // findClaim by id or name.
 func findClaim(ctx context.Context, r store.Claims, ref string) (store.Claim, error) {
-	fold := func(s string) (string, error) { return nameKey("claim", s) }
+	fold := func(s string) (string, error) { return names.Key("claim", s) }
 	one, err := find(ctx, ref, r.Claim, r.ClaimByName, fold)
 	if errors.Is(err, store.ErrNotFound) {
 		err = ErrClaimNotFound

@@ -49,6 +49,9 @@ var (
 // SQLite, two for PostgreSQL beside it, eight if that is a millisecond away.
 const MaxAffected = 2000
 
+// MaxClaims bounds all claims of a user or a group, in bytes as JSON in a token.
+const MaxClaims = 4096
+
 // An Auditor writes down who did what (package audit).
 type Auditor interface {
 	// Record writes an event that stands by itself.
@@ -68,10 +71,17 @@ type Revoker interface {
 	Settle(ctx context.Context, seq int64) error
 }
 
+// A Hasher computes the hashes of passwords (package password).
+type Hasher interface {
+	Hash(ctx context.Context, prepared string) (phc string, err error)
+	Verify(ctx context.Context, prepared, phc string) (bool, error)
+	Outdated(phc string) bool
+}
+
 // Config is what a Service needs.
 type Config struct {
 	Store       store.Store
-	Hasher      *Hasher
+	Hasher      Hasher
 	Audit       Auditor
 	Revocations Revoker
 	// OnEnded is told of users whose sessions have all ended, so that their records

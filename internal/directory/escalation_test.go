@@ -65,9 +65,9 @@ func TestEscalationByAGroupForOneself(t *testing.T) {
 
 func TestEscalationByANewUserInAStrongerGroup(t *testing.T) {
 	w, _, delegate := delegated(t)
-	_, err := w.CreateUser(t.Context(), as(delegate), NewUser{Username: "puppet", Password: password, Groups: []string{"Administrators"}})
+	_, err := w.CreateUser(t.Context(), as(delegate), NewUser{Username: "puppet", Password: secret, Groups: []string{"Administrators"}})
 	w.refused(delegate, "puppet", err)
-	_, err = w.CreateUser(t.Context(), as(delegate), NewUser{Username: "puppet", Password: password, Administrator: true})
+	_, err = w.CreateUser(t.Context(), as(delegate), NewUser{Username: "puppet", Password: secret, Administrator: true})
 	w.refused(delegate, "puppet", err)
 	if _, err := w.User(t.Context(), System(), "puppet"); !errors.Is(err, ErrUserNotFound) {
 		t.Errorf("the puppet is there: %v", err)
@@ -150,7 +150,7 @@ func TestEscalationByAStrongerUsersAccount(t *testing.T) {
 			t.Errorf("%+v became %+v", before, after)
 		}
 	}
-	if _, err := w.Authenticate(t.Context(), "root", password); err != nil {
+	if _, err := w.Authenticate(t.Context(), "root", secret); err != nil {
 		t.Errorf("root: %v", err)
 	}
 	if len(w.revocations()) != 0 {
@@ -207,7 +207,7 @@ func TestADelegateAdministersWhatIsWithinHisRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := w.CreateUser(ctx, me, NewUser{Username: "anna", Password: password, Groups: []string{"READERS"}})
+	u, err := w.CreateUser(ctx, me, NewUser{Username: "anna", Password: secret, Groups: []string{"READERS"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,10 +239,10 @@ func TestPermissionsAreReadFromTheStore(t *testing.T) {
 	ctx := t.Context()
 	for _, actor := range []Actor{as(nobody), {ID: "gone"}, {}, {ID: delegate.ID + "x"}} {
 		for i, err := range []error{
-			second(w.CreateUser(ctx, actor, NewUser{Username: "x", Password: password})),
+			second(w.CreateUser(ctx, actor, NewUser{Username: "x", Password: secret})),
 			second(w.CreateUser(ctx, actor, NewUser{Username: "x"})),
 			second(w.UpdateUser(ctx, actor, "nobody", UserPatch{Email: new("")})),
-			w.SetPassword(ctx, actor, "nobody", password), w.DeleteUser(ctx, actor, "nobody"),
+			w.SetPassword(ctx, actor, "nobody", secret), w.DeleteUser(ctx, actor, "nobody"),
 			w.AddToGroup(ctx, actor, "nobody", "of delegate"), w.RemoveFromGroup(ctx, actor, "nobody", "of nobody"),
 			second(w.CreateGroup(ctx, actor, NewGroup{Name: "x"})), second(w.UpdateGroup(ctx, actor, "of nobody", GroupPatch{})),
 			w.DeleteGroup(ctx, actor, "of nobody"), w.AddClaim(ctx, actor, "of nobody", "log=r"), w.RemoveClaim(ctx, actor, "of nobody", "log=r"),

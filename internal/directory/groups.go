@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -25,7 +26,7 @@ type GroupPatch struct {
 // CreateGroup adds a group. It needs GroupsWrite, and all of the claims.
 func (s *Service) CreateGroup(ctx context.Context, actor Actor, n NewGroup) (store.Group, error) {
 	const action = "group.create"
-	shown, key, err := name("group", n.Name)
+	shown, key, err := names.New("group", n.Name)
 	if err != nil {
 		return store.Group{}, err
 	}
@@ -62,7 +63,7 @@ func (s *Service) Groups(ctx context.Context, actor Actor, p Page) (List[store.G
 	if err := s.Authorize(ctx, actor, GroupsRead); err != nil {
 		return List[store.Group]{}, err
 	}
-	fold := func(prefix string) (string, error) { return nameKey("group", prefix) }
+	fold := func(prefix string) (string, error) { return names.Key("group", prefix) }
 	return list(ctx, p, fold, func(g store.Group) string { return g.NameKey }, s.Store.Groups)
 }
 
@@ -98,7 +99,7 @@ func (s *Service) UpdateGroup(ctx context.Context, actor Actor, group string, p 
 	err := s.changeGroup(ctx, actor, action, group, func(c *change, found store.Group) (err error) {
 		g = found
 		if p.Name != nil {
-			if g.Name, g.NameKey, err = name("group", *p.Name); err != nil {
+			if g.Name, g.NameKey, err = names.New("group", *p.Name); err != nil {
 				return err
 			}
 		}
@@ -238,7 +239,7 @@ func (c *change) link(ctx context.Context, g store.Group, one store.Claim) error
 
 // findGroup by id or name.
 func findGroup(ctx context.Context, r store.Groups, ref string) (store.Group, error) {
-	fold := func(s string) (string, error) { return nameKey("group", s) }
+	fold := func(s string) (string, error) { return names.Key("group", s) }
 	g, err := find(ctx, ref, r.Group, r.GroupByName, fold)
 	if errors.Is(err, store.ErrNotFound) {
 		err = ErrGroupNotFound

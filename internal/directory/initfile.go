@@ -6,20 +6,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 
+	"github.com/watchword-auth/watchword/internal/initfile"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-const (
-	// maxInitFile bounds an init file, in bytes.
-	maxInitFile = 4 << 20
-	// lastInitFile is the setting with the digest of the file that was applied last.
-	lastInitFile = "init_file"
-)
+// lastInitFile is the setting with the digest of the init file that was applied last.
+const lastInitFile = "init_file"
 
 // An InitResult counts what an init file added.
 type InitResult struct {
@@ -27,43 +22,35 @@ type InitResult struct {
 	Links                 int // memberships and claims of groups
 }
 
-// ApplyInitFile adds the claims, groups and users of a YAML file that are not
-// there yet, and the links between them:
+// ApplyInitFile adds the claims, groups and users of an init file (package initfile)
+// that are not there yet, and the links between them. A group's claims and a user's
+// groups may also be ones that only the database has.
 //
-//	claims:
-//	  - {name: Log reader, short_name: log, value: r}
-//	groups:
-//	  - {name: Support, claims: [Log reader]}
-//	users:
-//	  - username: alice
-//	    password: …               # or password_hash: an Argon2id PHC string
-//	    email: alice@example.org  # as first_name and last_name: may be left out
-//	    groups: [Support]
-//
-// A group's claims and a user's groups may also be ones that only the database
-// has. The file is checked as a whole, with the lines of what is wrong, and
-// applied as a whole. It may be applied again, by any number of replicas at once.
-// What it has asked for once is remembered and is not done again, so what somebody
-// changed or removed in the database since stays as it is; what the file asks for
-// anew is added. What has left the file is not forgotten: of replicas that start with
-// different files, the one whose file lacks an entry would have the other one bring back
-// what was removed in the meantime. It changes no user who is there, least of all his password, and
-// removes nothing. A claim that the file newly says, or says otherwise than before,
-// is an error if the database has it with another right.
+//   - The file is checked as a whole, with the lines of what is wrong, and applied as a
+//     whole. Any number of replicas may apply it, at once and again.
+//   - What a file has asked for once is remembered and is not done again. So whatever was
+//     changed or removed in the database since then stays as it is, and only what the
+//     file newly asks for is added.
+//   - The memory outlives the entry in the file. Replicas may start with different files;
+//     if the file that lacks an entry made it forgotten, the other file would bring back
+//     what was removed meanwhile.
+//   - A user who exists is not changed, least of all the password. Nothing is removed.
+//   - A claim that is new in the file, or has another right there than before, is an
+//     error if the database has it with another right.
 func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, error) {
-	data, mode, err := readInitFile(path)
+	data, mode, err := initfile.Read(path)
 	if err != nil {
 		return InitResult{}, problem.New(problem.Invalid, "init_file_unreadable", "the init file %s cannot be read", path).Because(err)
 	}
-	file, err := parseInitFile(data)
+	file, err := initfile.Parse(data, right)
 	if err != nil {
 		return InitResult{}, problem.New(problem.Invalid, "init_file_invalid", "the init file %s is wrong: %v", path, err)
 	}
-	if file.secret() && mode&0o044 != 0 {
+	if file.HasSecrets() && mode&0o044 != 0 {
 		s.Logger.WarnContext(ctx, "the init file holds passwords and others on this machine can read it; take the right from them (chmod 600)",
 			"file", path, "mode", mode.String())
 	}
-	if last, err := s.Store.Setting(ctx, lastInitFile); last == file.digest() || err != nil && !errors.Is(err, store.ErrNotFound) {
+	if last, err := s.Store.Setting(ctx, lastInitFile); last == digestOf(file) || err != nil && !errors.Is(err, store.ErrNotFound) {
 		return InitResult{}, fault(err)
 	}
 	hashes, err := s.hashMissing(ctx, file)
@@ -77,9 +64,9 @@ func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, e
 			return done.apply(ctx)
 		})
 	})
-	var line *lineError
-	if errors.As(err, &line) {
-		return InitResult{}, problem.New(problem.Conflict, "init_file_conflict", "the init file %s cannot be applied: %v", path, line)
+	var wrong *initfile.Error
+	if errors.As(err, &wrong) {
+		return InitResult{}, problem.New(problem.Conflict, "init_file_conflict", "the init file %s cannot be applied: %v", path, wrong)
 	}
 	if err != nil {
 		return InitResult{}, err
@@ -91,37 +78,20 @@ func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, e
 	return done.added, nil
 }
 
-func readInitFile(path string) (data []byte, mode os.FileMode, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	data, err = io.ReadAll(io.LimitReader(f, maxInitFile+1))
-	if err == nil && len(data) > maxInitFile {
-		err = fmt.Errorf("it is larger than %d bytes", maxInitFile)
-	}
-	return data, info.Mode().Perm(), err
-}
-
-// hashMissing hashes the passwords of those who will be made, by name key, before
-// the transaction because it takes long.
-func (s *Service) hashMissing(ctx context.Context, file *initFile) (map[string]string, error) {
+// hashMissing hashes the passwords of the users who will be made, by name key. It does so
+// before the transaction because it takes long.
+func (s *Service) hashMissing(ctx context.Context, file *initfile.File) (map[string]string, error) {
 	hashes := make(map[string]string)
-	for _, u := range file.users {
-		if u.password == "" {
+	for _, u := range file.Users {
+		if u.Password == "" {
 			continue
 		}
-		_, err := s.Store.UserByName(ctx, u.NameKey)
+		_, err := s.Store.UserByName(ctx, u.Key)
 		if errors.Is(err, store.ErrNotFound) {
-			_, err = s.Store.Setting(ctx, memory("user", u.NameKey))
+			_, err = s.Store.Setting(ctx, memory("user", u.Key))
 		}
 		if errors.Is(err, store.ErrNotFound) {
-			hashes[u.NameKey], err = s.hash(ctx, u.password)
+			hashes[u.Key], err = s.hash(ctx, u.Password)
 		}
 		if err != nil {
 			return nil, fault(err)
@@ -130,81 +100,35 @@ func (s *Service) hashMissing(ctx context.Context, file *initFile) (map[string]s
 	return hashes, nil
 }
 
-// memory is the name of the setting that says that an init file has asked for
-// something. Only a claim's has a value: its right as the file said it.
-func memory(kind string, names ...string) string {
-	return lastInitFile + "/" + kind + "/" + digest(names)
-}
-
-func digest(names []string) string {
-	h := sha256.New()
-	for _, name := range names {
-		fmt.Fprintf(h, "%q ", name)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// digest is of all that the file asks for, so that an unchanged file costs one
-// look. It leaves out the passwords, which could be guessed from it.
-func (f *initFile) digest() string {
-	var all []string
-	for _, one := range f.claims {
-		all = append(all, memory("claim", one.NameKey), one.right())
-	}
-	for _, g := range f.groups {
-		all = append(all, memory("group", g.NameKey))
-		for _, ref := range g.claims {
-			all = append(all, memory("link", g.NameKey, ref.key("claim")))
-		}
-	}
-	for _, u := range f.users {
-		all = append(all, memory("user", u.NameKey))
-		for _, ref := range u.groups {
-			all = append(all, memory("member", u.NameKey, ref.key("group")))
-		}
-	}
-	return digest(all)
-}
-
-func (c initClaim) right() string { return c.ShortName + "=" + c.Value }
-
-// key is the name as it is compared, or what it is if it cannot be a name.
-func (r reference) key(what string) string {
-	if key, err := nameKey(what, r.name); err == nil {
-		return key
-	}
-	return r.name
-}
-
-// applying is one application inside its transaction.
+// applying is one application of a file, inside its transaction.
 type applying struct {
 	*change
-	file    *initFile
+	file    *initfile.File
 	hashes  map[string]string
 	added   InitResult
-	skipped []*lineError // links of what was removed
+	skipped []*initfile.Error // links of what was removed
 }
 
 func (a *applying) apply(ctx context.Context) error {
-	for _, one := range a.file.claims {
+	for _, one := range a.file.Claims {
 		if err := a.claim(ctx, one); err != nil {
 			return err
 		}
 	}
-	for _, g := range a.file.groups {
+	for _, g := range a.file.Groups {
 		if err := a.group(ctx, g); err != nil {
 			return err
 		}
 	}
-	for _, u := range a.file.users {
+	for _, u := range a.file.Users {
 		if err := a.user(ctx, u); err != nil {
 			return err
 		}
 	}
-	return a.r.PutSetting(ctx, lastInitFile, a.file.digest())
+	return a.r.PutSetting(ctx, lastInitFile, digestOf(a.file))
 }
 
-// remember notes what the file says under the name and returns what it said
+// remember notes what the file says under a name of memory, and returns what it said
 // before, if it did.
 func (a *applying) remember(ctx context.Context, name, says string) (was string, before bool, err error) {
 	was, err = a.r.Setting(ctx, name)
@@ -215,145 +139,163 @@ func (a *applying) remember(ctx context.Context, name, says string) (was string,
 	return was, before, a.r.PutSetting(ctx, name, says)
 }
 
-func (a *applying) claim(ctx context.Context, one initClaim) error {
-	was, before, err := a.remember(ctx, memory("claim", one.NameKey), one.right())
-	if err != nil || before && was == one.right() {
+func (a *applying) claim(ctx context.Context, one initfile.Claim) error {
+	was, before, err := a.remember(ctx, memory("claim", one.Key), rightOf(one))
+	if err != nil || before && was == rightOf(one) {
 		return err
 	}
-	found, err := a.r.ClaimByName(ctx, one.NameKey)
+	found, err := a.r.ClaimByName(ctx, one.Key)
 	if errors.Is(err, store.ErrNotFound) {
 		if before {
-			return at(one.line, "the claim %q was %s in this file and has been removed since; give the new one another name", one.Name, was)
+			return initfile.Errorf(one.Line, "the claim %q was %s in this file and has been removed since; give the new one another name", one.Name, was)
 		}
 		a.added.Claims++
-		return a.createClaim(ctx, &one.Claim)
+		return a.createClaim(ctx, &store.Claim{Name: one.Name, NameKey: one.Key, ShortName: one.ShortName, Value: one.Value})
 	}
 	if err == nil && (found.ShortName != one.ShortName || found.Value != one.Value) {
-		return at(one.line, "the claim %q is there already, as %s=%s", one.Name, found.ShortName, found.Value)
+		return initfile.Errorf(one.Line, "the claim %q is there already, as %s=%s", one.Name, found.ShortName, found.Value)
 	}
 	return err
 }
 
-func (a *applying) group(ctx context.Context, g initGroup) error {
-	_, before, err := a.remember(ctx, memory("group", g.NameKey), "")
+func (a *applying) group(ctx context.Context, g initfile.Group) error {
+	_, before, err := a.remember(ctx, memory("group", g.Key), "")
 	if err != nil {
 		return err
 	}
-	found, err := a.r.GroupByName(ctx, g.NameKey)
-	gone := errors.Is(err, store.ErrNotFound)
-	if gone && !before {
-		found, gone = g.Group, false
+	found, err := a.r.GroupByName(ctx, g.Key)
+	removed := errors.Is(err, store.ErrNotFound)
+	if removed && !before {
+		found, removed = store.Group{Name: g.Name, NameKey: g.Key}, false
 		a.added.Groups++
 		err = a.createGroup(ctx, &found)
 	}
-	if err != nil && !gone {
+	if err != nil && !removed {
 		return err
 	}
-	for _, ref := range g.claims {
-		_, before, err := a.remember(ctx, memory("link", g.NameKey, ref.key("claim")), "")
-		if err != nil {
-			return err
-		}
-		if before {
-			continue
-		}
-		if gone {
-			a.skip(ref, "the group %q", g.Name)
-			continue
-		}
-		if err := a.give(ctx, found, ref); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// give lets the group give a claim.
-func (a *applying) give(ctx context.Context, g store.Group, ref reference) error {
-	one, linked, err := a.linked(ctx, g, ref.name)
-	if errors.Is(err, ErrClaimNotFound) {
-		if slices.ContainsFunc(a.file.claims, func(c initClaim) bool { return c.NameKey == ref.key("claim") }) {
-			a.skip(ref, "the claim %q", ref.name)
+	return a.links(ctx, "link", g.Key, g.Claims, func(l initfile.Link) error {
+		if removed {
+			a.skip(l, "group", g.Name)
 			return nil
 		}
-		return at(ref.line, "there is no claim %q, neither in this file nor in the database", ref.name)
-	}
-	if err != nil || linked {
-		return err
-	}
-	a.added.Links++
-	return a.link(ctx, g, one)
+		one, linked, err := a.linked(ctx, found, l.Name)
+		if errors.Is(err, ErrClaimNotFound) {
+			return a.missing(l, "claim", slices.ContainsFunc(a.file.Claims, func(c initfile.Claim) bool { return c.Key == l.Key }))
+		}
+		if err != nil || linked {
+			return err
+		}
+		a.added.Links++
+		return a.link(ctx, found, one)
+	})
 }
 
-func (a *applying) user(ctx context.Context, u initUser) error {
-	_, before, err := a.remember(ctx, memory("user", u.NameKey), "")
+func (a *applying) user(ctx context.Context, u initfile.User) error {
+	_, before, err := a.remember(ctx, memory("user", u.Key), "")
 	if err != nil {
 		return err
 	}
-	found, err := a.r.UserByName(ctx, u.NameKey)
-	gone := errors.Is(err, store.ErrNotFound)
-	if gone && !before {
-		found, gone = u.User, false
-		if u.password != "" {
-			if found.PasswordHash = a.hashes[u.NameKey]; found.PasswordHash == "" {
-				return ErrChangedMeanwhile // deleted since his password could have been hashed
+	found, err := a.r.UserByName(ctx, u.Key)
+	removed := errors.Is(err, store.ErrNotFound)
+	if removed && !before {
+		removed = false
+		found = store.User{
+			Username: u.Username, NameKey: u.Key, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, PasswordHash: u.PasswordHash,
+		}
+		if u.Password != "" {
+			if found.PasswordHash = a.hashes[u.Key]; found.PasswordHash == "" {
+				return ErrChangedMeanwhile // the user was there in hashMissing, and is not any more
 			}
 		}
 		a.added.Users++
 		err = a.createUser(ctx, &found)
 	}
-	if err != nil && !gone {
+	if err != nil && !removed {
 		return err
 	}
-	for _, ref := range u.groups {
-		_, before, err := a.remember(ctx, memory("member", u.NameKey, ref.key("group")), "")
+	return a.links(ctx, "member", u.Key, u.Groups, func(l initfile.Link) error {
+		if removed {
+			a.skip(l, "user", u.Username)
+			return nil
+		}
+		g, member, err := a.membership(ctx, found, l.Name)
+		if errors.Is(err, ErrGroupNotFound) {
+			return a.missing(l, "group", slices.ContainsFunc(a.file.Groups, func(g initfile.Group) bool { return g.Key == l.Key }))
+		}
+		if err != nil || member {
+			return err
+		}
+		a.added.Links++
+		return a.join(ctx, found, g)
+	})
+}
+
+// links calls f for the links that no file has asked for before.
+func (a *applying) links(ctx context.Context, kind, from string, links []initfile.Link, f func(initfile.Link) error) error {
+	for _, l := range links {
+		_, before, err := a.remember(ctx, memory(kind, from, l.Key), "")
 		if err != nil {
 			return err
 		}
 		if before {
 			continue
 		}
-		if gone {
-			a.skip(ref, "the user %q", u.Username)
-			continue
-		}
-		if err := a.enter(ctx, found, ref); err != nil {
+		if err := f(l); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// enter makes the user a member of a group.
-func (a *applying) enter(ctx context.Context, u store.User, ref reference) error {
-	g, member, err := a.membership(ctx, u, ref.name)
-	if errors.Is(err, ErrGroupNotFound) {
-		if slices.ContainsFunc(a.file.groups, func(g initGroup) bool { return g.NameKey == ref.key("group") }) {
-			a.skip(ref, "the group %q", ref.name)
-			return nil
-		}
-		return at(ref.line, "there is no group %q, neither in this file nor in the database", ref.name)
+// missing is about a link whose target the database does not have. If the file asks for
+// the target too, then it was removed.
+func (a *applying) missing(l initfile.Link, what string, inFile bool) error {
+	if inFile {
+		a.skip(l, what, l.Name)
+		return nil
 	}
-	if err != nil || member {
-		return err
-	}
-	a.added.Links++
-	return a.join(ctx, u, g)
+	return initfile.Errorf(l.Line, "there is no %s %q, neither in this file nor in the database", what, l.Name)
 }
 
 // skip notes a link that is not made because one of its ends was removed.
-func (a *applying) skip(ref reference, format string, args ...any) {
-	a.skipped = append(a.skipped, at(ref.line, format+" was removed", args...))
+func (a *applying) skip(l initfile.Link, what, name string) {
+	a.skipped = append(a.skipped, initfile.Errorf(l.Line, "the %s %q was removed", what, name))
 }
 
-// A lineError says where in the file something is wrong.
-type lineError struct {
-	line int
-	text string
+// digestOf stands for all that the file asks for, so that an unchanged file costs one
+// query. It leaves out the passwords, which could be guessed from it.
+func digestOf(f *initfile.File) string {
+	var all []string
+	for _, one := range f.Claims {
+		all = append(all, memory("claim", one.Key), rightOf(one))
+	}
+	for _, g := range f.Groups {
+		all = append(all, memory("group", g.Key))
+		for _, l := range g.Claims {
+			all = append(all, memory("link", g.Key, l.Key))
+		}
+	}
+	for _, u := range f.Users {
+		all = append(all, memory("user", u.Key))
+		for _, l := range u.Groups {
+			all = append(all, memory("member", u.Key, l.Key))
+		}
+	}
+	return digest(all)
 }
 
-func at(line int, format string, args ...any) *lineError {
-	return &lineError{line, fmt.Sprintf(format, args...)}
+func rightOf(c initfile.Claim) string { return c.ShortName + "=" + c.Value }
+
+// memory is the name of the setting that remembers that an init file has asked for
+// something. Only a claim's setting has a value: its right as the file said it.
+func memory(kind string, keys ...string) string {
+	return lastInitFile + "/" + kind + "/" + digest(keys)
 }
 
-func (e *lineError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.text) }
+func digest(texts []string) string {
+	h := sha256.New()
+	for _, text := range texts {
+		fmt.Fprintf(h, "%q ", text)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

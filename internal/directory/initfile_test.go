@@ -7,8 +7,25 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/watchword-auth/watchword/internal/initfile"
 	"github.com/watchword-auth/watchword/internal/store"
 )
+
+const exampleInit = `claims:
+  - {name: Superuser, short_name: admin, value: all}
+  - {name: Log reader, short_name: log, value: r}
+groups:
+  - name: Administrators
+    claims: [Superuser, log READER]
+users:
+  - username: root
+    password: 0123456789
+    email: root@example.org
+    first_name: Ruth
+    groups: [administrators]
+  - username: guest
+    password_hash: $argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc
+`
 
 // initFile writes an init file that only its owner can read.
 func (w *world) initFile(content string) string {
@@ -179,7 +196,7 @@ func TestInitFileGivesNothingToANamesake(t *testing.T) {
 	if err := w.DeleteUser(t.Context(), System(), "root"); err != nil {
 		t.Fatal(err)
 	}
-	namesake, err := w.CreateUser(t.Context(), System(), NewUser{Username: "root", Password: password})
+	namesake, err := w.CreateUser(t.Context(), System(), NewUser{Username: "root", Password: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,11 +247,22 @@ func TestInitFileThatIsWrongChangesNothing(t *testing.T) {
 	if !strings.Contains(err.Error(), "line 16: ") && !strings.Contains(err.Error(), "line 15: ") {
 		t.Error(err)
 	}
+	for file, want := range map[string]string{
+		"claims:\n  - {name: a, short_name: x, value: 'r,S'}\n":          "line 2: a claim's value has",
+		"claims:\n  - {name: a, short_name: sub, value: root}\n":         "line 2: ",
+		"claims:\n  - {name: a, short_name: admin, value: everything}\n": "line 2: the claim admin grants administration",
+	} {
+		_, err := w.apply(file + exampleInit[strings.Index(exampleInit, "users:"):])
+		w.want(err, "init_file_invalid")
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+	}
 	_, err = w.User(t.Context(), System(), "root")
 	w.want(err, "user_not_found")
 	_, err = w.ApplyInitFile(t.Context(), filepath.Join(t.TempDir(), "missing.yaml"))
 	w.want(err, "init_file_unreadable")
-	_, err = w.apply(strings.Repeat("#", maxInitFile+1))
+	_, err = w.apply(strings.Repeat("#", initfile.MaxSize+1))
 	w.want(err, "init_file_unreadable")
 }
 

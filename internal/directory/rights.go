@@ -1,9 +1,13 @@
 package directory
 
 import (
+	"slices"
 	"strings"
 
+	"github.com/watchword-auth/watchword/internal/names"
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
 )
 
 // Admin is the short name of the claim that grants administration. Its values
@@ -81,4 +85,20 @@ func (r Rights) Include(other Rights) bool {
 		}
 	}
 	return true
+}
+
+// right checks the two halves of a claim, and returns the value in its normal form.
+func right(shortName, value string) (string, error) {
+	if err := token.CheckClaimName(shortName); err != nil {
+		return "", err
+	}
+	normal, err := names.ClaimValue(value)
+	if err != nil {
+		return "", err
+	}
+	if strings.EqualFold(shortName, Admin) && (shortName != Admin || !slices.Contains(permissions, normal)) {
+		return "", problem.New(problem.Invalid, "unknown_permission",
+			"the claim %s grants administration and has one of the values %s", Admin, strings.Join(permissions, ", "))
+	}
+	return normal, nil
 }

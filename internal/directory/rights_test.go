@@ -49,3 +49,24 @@ func TestNobodyHoldsNothing(t *testing.T) {
 		t.Error("no rights are some")
 	}
 }
+
+func TestClaimShortNamesAreNotTheTokensOwn(t *testing.T) {
+	for _, bad := range []string{"sub", "SUB", "exp", "Exp", "iss", "aud", "jti", "sid", "epoch", "scope", "", "a b", "preferred_username"} {
+		if _, err := right(bad, "x"); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestTheAdminClaimHasKnownValues(t *testing.T) {
+	for _, known := range permissions {
+		if _, err := right(Admin, known); err != nil {
+			t.Errorf("%s: %v", known, err)
+		}
+	}
+	for _, bad := range []Right{{Admin, "ALL"}, {Admin, "user:write"}, {Admin, "*"}, {"Admin", Superuser}, {"ADMIN", "x"}} {
+		if _, err := right(bad.ShortName, bad.Value); code(err) != "unknown_permission" {
+			t.Errorf("%v is taken: %v", bad, err)
+		}
+	}
+}

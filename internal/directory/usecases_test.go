@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -20,7 +21,7 @@ func TestThirtyTwoMakeTheSameUser(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 32 {
 			all.Go(func() {
-				_, err := worlds[i%2].CreateUser(t.Context(), System(), NewUser{Username: []string{"alice", "ALICE", "ａｌｉｃｅ"}[i%3], Password: password})
+				_, err := worlds[i%2].CreateUser(t.Context(), System(), NewUser{Username: []string{"alice", "ALICE", "ａｌｉｃｅ"}[i%3], Password: secret})
 				switch code(err) {
 				case "":
 					made.Add(1)
@@ -42,7 +43,7 @@ func TestAUserFromFirstToLast(t *testing.T) {
 	w := newWorld(t)
 	root := as(w.superuser("root"))
 	ctx := t.Context()
-	u, err := w.CreateUser(ctx, root, NewUser{Username: "Anna", Password: password, Email: "anna@example.org", FirstName: "Anna", LastName: "Ott"})
+	u, err := w.CreateUser(ctx, root, NewUser{Username: "Anna", Password: secret, Email: "anna@example.org", FirstName: "Anna", LastName: "Ott"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func TestAUserFromFirstToLast(t *testing.T) {
 		t.Error(err)
 	}
 	for _, err := range []error{
-		w.DeleteUser(ctx, root, u.ID), w.SetPassword(ctx, root, u.ID, password), w.AddToGroup(ctx, root, u.ID, "Administrators"),
+		w.DeleteUser(ctx, root, u.ID), w.SetPassword(ctx, root, u.ID, secret), w.AddToGroup(ctx, root, u.ID, "Administrators"),
 		second(w.User(ctx, root, u.ID)), second(w.UpdateUser(ctx, root, "anne", UserPatch{})),
 	} {
 		w.want(err, "user_not_found")
@@ -355,7 +356,7 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 	if !strings.Contains(written, "changed password") {
 		t.Errorf("nothing is written down: %s", written)
 	}
-	for _, secret := range []string{password, "another password", "a third password", "$argon2id$"} {
+	for _, secret := range []string{secret, "another password", "a third password", "$argon2id$"} {
 		if strings.Contains(written, secret) {
 			t.Errorf("%q is written down", secret)
 		}
@@ -365,7 +366,7 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 // What no token has room for is refused to whoever gives it.
 func TestClaimsHaveToFitIntoAToken(t *testing.T) {
 	w := newWorld(t)
-	long := strings.Repeat("v", MaxValue-4)
+	long := strings.Repeat("v", names.MaxValue-4)
 	half := func(group string) store.Group {
 		g := w.group(group)
 		for i := range 20 {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/internal/names"
+	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -88,22 +90,22 @@ func (n NewUser) user() (store.User, error) {
 // patchUser changes u as the patch says, or says what is wrong with it.
 func patchUser(u *store.User, p UserPatch) (err error) {
 	if p.Username != nil {
-		if u.Username, u.NameKey, err = username(*p.Username); err != nil {
+		if u.Username, u.NameKey, err = names.Username(*p.Username); err != nil {
 			return err
 		}
 	}
 	if p.Email != nil {
-		if u.Email, err = email(*p.Email); err != nil {
+		if u.Email, err = names.Email(*p.Email); err != nil {
 			return err
 		}
 	}
 	if p.FirstName != nil {
-		if u.FirstName, err = personName(*p.FirstName); err != nil {
+		if u.FirstName, err = names.Person(*p.FirstName); err != nil {
 			return err
 		}
 	}
 	if p.LastName != nil {
-		if u.LastName, err = personName(*p.LastName); err != nil {
+		if u.LastName, err = names.Person(*p.LastName); err != nil {
 			return err
 		}
 	}
@@ -133,7 +135,7 @@ func (s *Service) Users(ctx context.Context, actor Actor, p Page) (List[store.Us
 }
 
 func users(ctx context.Context, p Page, ask func(context.Context, store.Page) ([]store.User, error)) (List[store.User], error) {
-	l, err := list(ctx, p, UsernameKey, func(u store.User) string { return u.NameKey }, ask)
+	l, err := list(ctx, p, names.UsernameKey, func(u store.User) string { return u.NameKey }, ask)
 	for i := range l.Items {
 		l.Items[i] = shown(l.Items[i])
 	}
@@ -326,12 +328,12 @@ func (c *change) join(ctx context.Context, u store.User, g store.Group) error {
 
 // hashFor hashes a new password, before the transaction because it takes long,
 // and only for who may set one, because it costs.
-func (s *Service) hashFor(ctx context.Context, actor Actor, action, target, password string) (string, error) {
+func (s *Service) hashFor(ctx context.Context, actor Actor, action, target, plain string) (string, error) {
 	if err := s.Authorize(ctx, actor, UsersWrite); err != nil {
 		s.denied(ctx, actor, action, target, err)
 		return "", err
 	}
-	prepared, err := newPassword(password)
+	prepared, err := password.PrepareNew(plain)
 	if err != nil {
 		return "", err
 	}
@@ -345,15 +347,15 @@ func (s *Service) hash(ctx context.Context, prepared string) (string, error) {
 }
 
 func hashFault(err error) error {
-	if err == nil || errors.Is(err, ErrBusy) {
+	if err == nil || errors.Is(err, password.ErrBusy) {
 		return err
 	}
-	return ErrBusy.Because(err)
+	return password.ErrBusy.Because(err)
 }
 
 // findUser by id or name.
 func findUser(ctx context.Context, r store.Users, ref string) (store.User, error) {
-	u, err := find(ctx, ref, r.User, r.UserByName, UsernameKey)
+	u, err := find(ctx, ref, r.User, r.UserByName, names.UsernameKey)
 	if errors.Is(err, store.ErrNotFound) {
 		err = ErrUserNotFound
 	}
@@ -369,7 +371,7 @@ func find[T any](ctx context.Context, ref string, byID, byName func(context.Cont
 		return byID(ctx, ref)
 	}
 	key, err := fold(ref)
-	if err != nil || looksLikeID(key) {
+	if err != nil || names.LooksLikeID(key) {
 		return none, store.ErrNotFound // nothing can have such a name
 	}
 	return byName(ctx, key)

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/password"
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
@@ -24,9 +26,20 @@ import (
 )
 
 const (
-	password     = "correct horse battery"
+	secret       = "correct horse battery"
 	maxTokenLife = 31 * time.Minute
 )
+
+// hasher makes a Hasher.
+func hasher(t testing.TB, c password.Config) *password.Hasher {
+	t.Helper()
+	c.Rand = rand.Reader
+	h, err := password.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
 
 // A world is a Service with everything real around it.
 type world struct {
@@ -92,7 +105,7 @@ func replica(t testing.TB, url string) *world {
 		}
 	})
 	w.Service = New(Config{
-		Store: records, Hasher: cheap(t), Audit: trail,
+		Store: records, Hasher: hasher(t, password.Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64}), Audit: trail,
 		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lives: revocation.Lives{Token: maxTokenLife}},
 		OnEnded:     w.onEnded,
 		Now:         time.Now, Rand: rand.Reader, Logger: logger,
@@ -136,7 +149,7 @@ func (w *world) group(name string, claims ...string) store.Group {
 // user makes a user who holds these claims, through a group "of NAME".
 func (w *world) user(name string, claims ...string) store.User {
 	w.t.Helper()
-	n := NewUser{Username: name, Password: password}
+	n := NewUser{Username: name, Password: secret}
 	if len(claims) > 0 {
 		n.Groups = []string{w.group("of "+name, claims...).ID}
 	}
@@ -149,7 +162,7 @@ func (w *world) user(name string, claims ...string) store.User {
 
 func (w *world) superuser(name string) store.User {
 	w.t.Helper()
-	u, err := w.CreateUser(w.t.Context(), System(), NewUser{Username: name, Password: password, Administrator: true})
+	u, err := w.CreateUser(w.t.Context(), System(), NewUser{Username: name, Password: secret, Administrator: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -234,4 +247,16 @@ type unwritable struct{ Auditor }
 
 func (unwritable) RecordIn(context.Context, store.Records, store.AuditEvent) error {
 	return errors.New("disk full")
+}
+
+// code returns the code of a problem, or the text of any other error.
+func code(err error) string {
+	var p *problem.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &p):
+		return p.Code
+	}
+	return err.Error()
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -139,7 +140,7 @@ func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, err
 	if name == userID {
 		return true, nil
 	}
-	key, err := directory.UsernameKey(name)
+	key, err := names.UsernameKey(name)
 	if err != nil {
 		return false, nil // no user has such a name
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -91,7 +92,7 @@ func Assemble(a Assembly) (*Parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	hasher, err := directory.NewHasher(directory.HasherConfig{
+	hasher, err := password.New(password.Config{
 		Memory: int(a.Config.Password.Memory), Iterations: a.Config.Password.Iterations, Parallelism: a.Config.Password.Parallelism,
 		Workers: a.Config.Password.Workers, Queue: a.Config.Password.Queue, Rand: rand.Reader,
 	})

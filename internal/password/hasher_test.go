@@ -1,4 +1,4 @@
-package directory
+package password
 
 import (
 	"context"
@@ -17,13 +17,13 @@ import (
 
 // cheap is a Hasher for tests that are not about hashing.
 func cheap(t testing.TB) *Hasher {
-	return hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64})
+	return hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64})
 }
 
-func hasher(t testing.TB, c HasherConfig) *Hasher {
+func hasher(t testing.TB, c Config) *Hasher {
 	t.Helper()
 	c.Rand = rand.Reader
-	h, err := NewHasher(c)
+	h, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,10 +48,15 @@ func TestHashAndVerify(t *testing.T) {
 			t.Errorf("%q: %v, %v", password, got, err)
 		}
 	}
+	for _, password := range []string{"correct horse", ""} {
+		if got, err := h.Verify(ctx, password, ""); got || err != nil {
+			t.Errorf("%q is the password of no hash: %v, %v", password, got, err)
+		}
+	}
 	if h.Outdated(one) {
 		t.Error("a fresh hash is outdated")
 	}
-	for _, other := range []HasherConfig{{Memory: 128, Iterations: 1, Parallelism: 1}, {Memory: 64, Iterations: 2, Parallelism: 1}, {Memory: 64, Iterations: 1, Parallelism: 2}} {
+	for _, other := range []Config{{Memory: 128, Iterations: 1, Parallelism: 1}, {Memory: 64, Iterations: 2, Parallelism: 1}, {Memory: 64, Iterations: 1, Parallelism: 2}} {
 		if !hasher(t, other).Outdated(one) {
 			t.Errorf("not outdated for %+v", other)
 		}
@@ -71,7 +76,7 @@ func TestVerifyReferenceHash(t *testing.T) {
 func TestPlantedHashesAreRefused(t *testing.T) {
 	const salt, hash = "c29tZXNhbHQ", "CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
 	for _, phc := range []string{
-		"", "x", "plaintext password",
+		"x", "plaintext password",
 		"$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + hash,
 		"$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + hash,
 		"$argon2id$m=64,t=1,p=1$" + salt + "$" + hash,
@@ -100,13 +105,13 @@ func TestPlantedHashesAreRefused(t *testing.T) {
 }
 
 func TestHasherRefusesWhatCannotWork(t *testing.T) {
-	for _, c := range []HasherConfig{
+	for _, c := range []Config{
 		{}, {Memory: 64, Iterations: 1}, {Memory: 64, Parallelism: 1}, {Memory: 7, Iterations: 1, Parallelism: 1},
 		{Memory: int(config.MaxHashMemory) + 1, Iterations: 1, Parallelism: 1}, {Memory: int(config.MaxHashMemory), Iterations: 5, Parallelism: 1},
 		{Memory: 64, Iterations: 1, Parallelism: 1, Workers: -1}, {Memory: 64, Iterations: 1, Parallelism: 1, Queue: -1},
 	} {
 		c.Rand = rand.Reader
-		if _, err := NewHasher(c); err == nil {
+		if _, err := New(c); err == nil {
 			t.Errorf("%+v is taken", c)
 		}
 	}
@@ -123,7 +128,7 @@ func occupy(t *testing.T, h *Hasher) (release func()) {
 }
 
 func TestBeyondTheQueueIsBusy(t *testing.T) {
-	h := hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3})
+	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3})
 	release := occupy(t, h)
 	results := make(chan error, 3)
 	for range 3 {
@@ -148,8 +153,8 @@ func TestBeyondTheQueueIsBusy(t *testing.T) {
 	}
 }
 
-func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
-	h := hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 1})
+func TestACancelledHashLeavesTheQueue(t *testing.T) {
+	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 1})
 	release := occupy(t, h)
 	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -161,15 +166,15 @@ func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
 	eventually(t, func() bool { return len(h.admitted) == 2 })
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
-		t.Errorf("given up: %v", err)
+		t.Errorf("cancelled: %v", err)
 	}
 	eventually(t, func() bool { return len(h.admitted) == 1 })
 }
 
-// A hash that was made when hashes cost more takes the place of several.
+// A hash that was made when hashes cost more occupies several workers.
 func TestDearerHashesStayWithinTheBudget(t *testing.T) {
-	h := hasher(t, HasherConfig{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 4, Queue: 4})
-	dear, err := hasher(t, HasherConfig{Memory: 192, Iterations: 1, Parallelism: 1}).Hash(t.Context(), "x")
+	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 4, Queue: 4})
+	dear, err := hasher(t, Config{Memory: 192, Iterations: 1, Parallelism: 1}).Hash(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +186,7 @@ func TestDearerHashesStayWithinTheBudget(t *testing.T) {
 		_, err := h.Verify(t.Context(), "x", dear)
 		done <- err
 	}()
-	eventually(t, func() bool { return len(h.admitted) == 1 && !h.budget.TryAcquire(1) }) // he waits, and nobody passes him
+	eventually(t, func() bool { return len(h.admitted) == 1 && !h.budget.TryAcquire(1) }) // it waits, and no other passes it
 	h.budget.Release(64)
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -191,7 +196,7 @@ func TestDearerHashesStayWithinTheBudget(t *testing.T) {
 // Twenty logins at once, each of which takes 8 MiB, would take 160 MiB.
 func TestMemoryOfManyLoginsIsBounded(t *testing.T) {
 	const workers, memory, logins = 2, 8 << 10, 20
-	h := hasher(t, HasherConfig{Memory: memory, Iterations: 1, Parallelism: 1, Workers: workers, Queue: logins})
+	h := hasher(t, Config{Memory: memory, Iterations: 1, Parallelism: 1, Workers: workers, Queue: logins})
 	runtime.GC()
 	base := heap()
 	var stop atomic.Bool
@@ -207,7 +212,7 @@ func TestMemoryOfManyLoginsIsBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	for range logins {
 		wg.Go(func() {
-			if _, err := h.Verify(context.Background(), "x", h.dummy); err != nil {
+			if _, err := h.Verify(context.Background(), "x", ""); err != nil {
 				t.Error(err)
 			}
 		})
@@ -256,7 +261,7 @@ func FuzzParsePHC(f *testing.F) {
 }
 
 func BenchmarkHash(b *testing.B) {
-	h := hasher(b, HasherConfig{Memory: 19 << 10, Iterations: 2, Parallelism: 1})
+	h := hasher(b, Config{Memory: 19 << 10, Iterations: 2, Parallelism: 1})
 	for b.Loop() {
 		if _, err := h.Hash(b.Context(), "correct horse battery staple"); err != nil {
 			b.Fatal(err)

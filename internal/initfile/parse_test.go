@@ -1,11 +1,14 @@
-package directory
+package initfile
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/watchword-auth/watchword/internal/names"
+	"github.com/watchword-auth/watchword/internal/password"
 )
 
-const exampleInit = `claims:
+const example = `claims:
   - {name: Superuser, short_name: admin, value: all}
   - {name: Log reader, short_name: log, value: r}
 groups:
@@ -21,34 +24,49 @@ users:
     password_hash: $argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc
 `
 
-func TestParseInitFile(t *testing.T) {
-	f, err := parseInitFile([]byte(exampleInit))
+// parse judges claims by their values alone.
+func parse(data []byte) (*File, error) {
+	return Parse(data, func(_, value string) (string, error) { return names.ClaimValue(value) })
+}
+
+func TestParse(t *testing.T) {
+	f, err := parse([]byte(example))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.claims) != 2 || f.claims[1].ShortName != "log" || f.claims[1].Value != "r" || f.claims[1].NameKey != "log reader" {
-		t.Errorf("claims: %+v", f.claims)
+	if len(f.Claims) != 2 || f.Claims[1] != (Claim{Line: 3, Name: "Log reader", Key: "log reader", ShortName: "log", Value: "r"}) {
+		t.Errorf("claims: %+v", f.Claims)
 	}
-	if len(f.groups) != 1 || len(f.groups[0].claims) != 2 || f.groups[0].claims[1] != (reference{"log READER", 6}) {
-		t.Errorf("groups: %+v", f.groups)
+	if len(f.Groups) != 1 || f.Groups[0].Key != "administrators" || len(f.Groups[0].Claims) != 2 ||
+		f.Groups[0].Claims[1] != (Link{6, "log READER", "log reader"}) {
+		t.Errorf("groups: %+v", f.Groups)
 	}
-	root := f.users[0]
-	if len(f.users) != 2 || root.password != "0123456789" || root.Email != "root@example.org" || root.FirstName != "Ruth" || len(root.groups) != 1 {
-		t.Errorf("users: %+v", f.users)
+	root := f.Users[0]
+	if len(f.Users) != 2 || root.Username != "root" || root.Key != "root" || root.Password != "0123456789" || root.PasswordHash != "" ||
+		root.Email != "root@example.org" || root.FirstName != "Ruth" || root.LastName != "" ||
+		len(root.Groups) != 1 || root.Groups[0] != (Link{12, "administrators", "administrators"}) {
+		t.Errorf("users: %+v", f.Users)
 	}
-	if f.users[1].password != "" || !strings.HasPrefix(f.users[1].PasswordHash, "$argon2id$") {
-		t.Errorf("guest: %+v", f.users[1])
+	if f.Users[1].Password != "" || !strings.HasPrefix(f.Users[1].PasswordHash, "$argon2id$") {
+		t.Errorf("guest: %+v", f.Users[1])
 	}
-	if f, err := parseInitFile(nil); err != nil || f.secret() {
+	if !f.HasSecrets() {
+		t.Error("passwords are no secrets")
+	}
+	if f, err := parse([]byte("users:\n  - username: alice\n    groups: [\"\"]\n")); err != nil || f.HasSecrets() || f.Users[0].Groups[0] != (Link{3, "", ""}) {
+		t.Errorf("a file without passwords: %+v, %v", f, err)
+	}
+	if f, err := parse(nil); err != nil || f.HasSecrets() {
 		t.Errorf("an empty file: %v, %v", f, err)
 	}
 }
 
-func TestInitFileSaysWhatIsWrongAndWhere(t *testing.T) {
+func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
-		"unknown section":   {"user: []\n", `line 1: an init file has no "user"; it has claims, groups, users`},
-		"unknown key":       {"claims:\n  - name: a\n    shortname: b\n    value: c\n", `line 3: a claim has no "shortname"; it has name, short_name, value`},
-		"twice the key":     {"users:\n  - username: a\n    username: b\n", `line 3: "username" is there twice`},
+		"unknown section":   {"user: []\n", `line 1: an init file has no "user"; did you mean users?`},
+		"nothing like it":   {"users:\n  - username: a\n    role: b\n", `line 3: a user has no "role"; it has username, password, password_hash, email, first_name, last_name, groups`},
+		"unknown key":       {"claims:\n  - name: a\n    shortname: b\n    value: c\n", `line 3: a claim has no "shortname"; did you mean short_name?`},
+		"twice the key":     {"users:\n  - username: a\n    username: b\n", `line 3: "username" is set already in line 2`},
 		"twice the user":    {"users:\n  - username: alice\n  - username: ALICE\n", "line 3: the same user as on line 2"},
 		"twice the group":   {"groups:\n  - name: a b\n  - name: A  B\n", "line 3: the same group as on line 2"},
 		"twice the claim":   {"claims:\n  - {name: a, short_name: x, value: y}\n  - {name: A, short_name: x, value: z}\n", "line 3: the same claim as on line 2"},
@@ -60,24 +78,22 @@ func TestInitFileSaysWhatIsWrongAndWhere(t *testing.T) {
 		"alias":             {"users:\n  - &a {username: a}\n  - *a\n", "line 3: a user is a mapping"},
 		"merge":             {"users:\n  - {username: a, <<: {email: b@c.d}}\n", "line 2: a user has no such key"},
 		"comma":             {"claims:\n  - {name: a, short_name: x, value: 'r,S'}\n", "line 2: a claim's value has"},
-		"reserved":          {"claims:\n  - {name: a, short_name: sub, value: root}\n", "line 2: "},
-		"unknown right":     {"claims:\n  - {name: a, short_name: admin, value: everything}\n", "line 2: the claim admin grants administration"},
 		"short password":    {"users:\n  - username: a\n    password: short\n", "line 3: a password has at least 8 characters"},
 		"both passwords":    {"users:\n  - username: a\n    password: longenough\n    password_hash: x\n", "line 4: a user has password or password_hash, not both"},
 		"a bad hash":        {"users:\n  - username: a\n    password_hash: $2a$10$x\n", "line 3: not an Argon2id hash"},
 		"a dear hash":       {"users:\n  - username: a\n    password_hash: $argon2id$v=19$m=4194304,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc\n", "line 3: password hash: memory must be"},
-		"two documents":     {"users: []\n---\nusers: []\n", "more than one YAML document"},
+		"two documents":     {"users: []\n---\nusers: []\n", "there is a second YAML document"},
 		"syntax":            {"users: [\n", "line"},
-		"not text":          {"users: \xff\n", "it is not UTF-8"},
+		"not text":          {"users: \xff\n", "invalid leading UTF-8 octet"},
 		"both of two wrong": {"groups:\n  - name: ''\nusers:\n  - username: 'a b'\n", "line 4: a username"},
 	} {
-		if _, err := parseInitFile([]byte(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := parse([]byte(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v\nwant %s", name, err, c.want)
 		}
 	}
 }
 
-func TestInitFileErrorsRepeatNoPassword(t *testing.T) {
+func TestErrorsRepeatNoPassword(t *testing.T) {
 	for _, file := range []string{
 		"users:\n  - username: a\n    password: S3cr\n",
 		"users:\n  - username: a\n    password: [S3cretS3cret]\n",
@@ -87,37 +103,37 @@ func TestInitFileErrorsRepeatNoPassword(t *testing.T) {
 		"users:\n  - username: a\n    password: \"S3cretS3cret\n",
 		"users:\n  - username: a\n    password: *S3cret\n",
 	} {
-		if _, err := parseInitFile([]byte(file)); err == nil || strings.Contains(err.Error(), "S3cr") {
+		if _, err := parse([]byte(file)); err == nil || strings.Contains(err.Error(), "S3cr") {
 			t.Errorf("%q: %v", file, err)
 		}
 	}
 }
 
-func FuzzInitFile(f *testing.F) {
-	f.Add([]byte(exampleInit))
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(example))
 	f.Add([]byte("a: &a [*a, *a]\n"))
 	f.Add([]byte("users:\n  - {username: a, <<: *x}\n"))
 	f.Add([]byte("? [a]\n: b\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := parseInitFile(data)
+		file, err := parse(data)
 		if err != nil {
 			return
 		}
-		for _, c := range file.claims {
-			if _, err := right(c.ShortName, c.Value); err != nil || c.NameKey == "" {
-				t.Errorf("the claim %+v: %v", c, err)
+		for _, c := range file.Claims {
+			if c.Key == "" || c.Value == "" {
+				t.Errorf("the claim %+v", c)
 			}
 		}
-		for _, g := range file.groups {
-			if g.NameKey == "" {
+		for _, g := range file.Groups {
+			if g.Key == "" {
 				t.Error("a group without a name")
 			}
 		}
-		for _, u := range file.users {
-			if u.NameKey == "" || (u.password != "" && u.PasswordHash != "") {
+		for _, u := range file.Users {
+			if u.Key == "" || (u.Password != "" && u.PasswordHash != "") {
 				t.Errorf("the user %q", u.Username)
 			}
-			if _, err := newPassword(u.password); u.password != "" && err != nil {
+			if _, err := password.PrepareNew(u.Password); u.Password != "" && err != nil {
 				t.Errorf("the password of %q: %v", u.Username, err)
 			}
 		}

@@ -1,0 +1,188 @@
+package password
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// ErrBusy: all workers of this replica compute hashes, and its queue is full. The queue
+// is no rate limit policy: it bounds the memory and the CPU time of this one replica at
+// this moment, which counting attempts over the whole cluster would not.
+var ErrBusy = problem.New(problem.Unavailable, "login_busy", "too many logins at this moment; try again").After(time.Second)
+
+const (
+	saltBytes = 16
+	hashBytes = 32
+)
+
+// Config is what one hash costs, and how many may be computed at once.
+type Config struct {
+	Memory      int // KiB of one hash
+	Iterations  int
+	Parallelism int
+	// Workers is how many hashes are computed at once; 0: one for each CPU.
+	Workers int
+	// Queue is how many more may wait for a worker.
+	Queue int
+	Rand  io.Reader
+}
+
+// A Hasher computes and verifies hashes. The hashes in work together take no more memory
+// than Workers × Memory. Package argon2 allocates fresh memory for every hash; what the
+// finished hashes leave behind is less than the same amount again (see collect). A Hasher
+// may be used by any number of goroutines.
+type Hasher struct {
+	cost     cost
+	rand     io.Reader
+	admitted chan struct{}       // one element for each hash that is in work or waits
+	budget   *semaphore.Weighted // KiB
+	limit    int64               // KiB: the whole budget
+	decoy    encoded             // in place of the hash of a user who has none
+
+	garbage    atomic.Int64 // KiB that finished hashes have left behind
+	collecting sync.Mutex
+	idle       *time.Timer // returns memory to the system when no hash has ended for idleAfter
+}
+
+// idleAfter is long enough that a replica with few logins does not spend its time on
+// returning memory that it needs again.
+const idleAfter = 10 * time.Second
+
+// New makes a Hasher.
+func New(c Config) (*Hasher, error) {
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Workers < 0 || c.Queue < 0 {
+		return nil, errors.New("password: workers and queue cannot be negative")
+	}
+	k := cost{memory: c.Memory, iterations: c.Iterations, parallelism: c.Parallelism}
+	if err := k.check(); err != nil {
+		return nil, fmt.Errorf("password: %w", err)
+	}
+	h := &Hasher{
+		cost:     k,
+		rand:     c.Rand,
+		admitted: make(chan struct{}, c.Workers+c.Queue),
+		limit:    int64(c.Workers) * int64(c.Memory),
+	}
+	h.budget = semaphore.NewWeighted(h.limit)
+	h.idle = time.AfterFunc(idleAfter, debug.FreeOSMemory)
+	h.idle.Stop()
+	// The decoy's hash is random: no password leads to it, and comparing with it costs
+	// what comparing with a real hash costs.
+	random := make([]byte, saltBytes+hashBytes)
+	if _, err := io.ReadFull(h.rand, random); err != nil {
+		return nil, fmt.Errorf("password: %w", err)
+	}
+	h.decoy = encoded{k, random[:saltBytes], random[saltBytes:]}
+	return h, nil
+}
+
+// Hash makes the PHC string of a prepared password. It returns ErrBusy when the queue is
+// full, and the context's error when the context ends before a worker is free.
+func (h *Hasher) Hash(ctx context.Context, prepared string) (string, error) {
+	e := encoded{h.cost, make([]byte, saltBytes), nil}
+	if _, err := io.ReadFull(h.rand, e.salt); err != nil {
+		return "", fmt.Errorf("password: salt: %w", err)
+	}
+	var err error
+	if e.hash, err = h.compute(ctx, prepared, e, hashBytes); err != nil {
+		return "", err
+	}
+	return e.String(), nil
+}
+
+// Verify reports whether the PHC string was made of the prepared password. No password
+// matches an empty string, which costs as much as a hash. Errors are those of Hash and of
+// CheckHash.
+func (h *Hasher) Verify(ctx context.Context, prepared, phc string) (bool, error) {
+	e := h.decoy
+	if phc != "" {
+		var err error
+		if e, err = parsePHC(phc); err != nil {
+			return false, err
+		}
+	}
+	got, err := h.compute(ctx, prepared, e, len(e.hash))
+	if err != nil {
+		return false, err
+	}
+	return subtle.ConstantTimeCompare(got, e.hash) == 1 && phc != "", nil
+}
+
+// Outdated reports whether the PHC string was made with another cost than today's.
+func (h *Hasher) Outdated(phc string) bool {
+	e, err := parsePHC(phc)
+	return err != nil || e.cost != h.cost
+}
+
+// compute runs one hash when a worker is free.
+func (h *Hasher) compute(ctx context.Context, prepared string, e encoded, size int) ([]byte, error) {
+	select {
+	case h.admitted <- struct{}{}:
+		defer func() { <-h.admitted }()
+	default:
+		return nil, ErrBusy
+	}
+	// A hash that is cheaper than today's occupies one worker; a dearer one occupies
+	// several, or all.
+	weight := min(max(int64(e.memory), int64(h.cost.memory)), h.limit)
+	if err := h.budget.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	defer h.budget.Release(weight)
+	defer h.collect(weight)
+	hash := e.cost.compute(prepared, e.salt, size)
+	// A cheaper hash is followed by work that makes it as slow as today's. Otherwise the
+	// fast answer to a wrong password would reveal that the user exists. A dearer hash
+	// does reveal it, until its user logs in and it is replaced. Hiding that would make
+	// every login as slow as the dearest stored hash, so that lowering the cost would
+	// help nobody.
+	if rest, more := h.cost.beyond(e.cost); more {
+		rest.compute(prepared, e.salt, size)
+	}
+	return hash, nil
+}
+
+// collect runs the garbage collector when finished hashes have left behind as much as all
+// workers may take. The runtime alone would wait until the heap has doubled, and it
+// counts the hashes in work as heap. Hashes that finish during a collection wait for it,
+// so that they do not add to the garbage.
+//
+// A collection takes a millisecond or two, and happens after several hashes of 24 ms each.
+// It takes longer when the process holds much other memory. But then the runtime lets
+// garbage grow to the size of the live heap, and collect lets it grow nearly as far.
+func (h *Hasher) collect(kib int64) {
+	h.idle.Reset(idleAfter)
+	allowed := max(h.limit, liveHeap()-h.limit)
+	if h.garbage.Add(kib) < allowed {
+		return
+	}
+	h.collecting.Lock()
+	defer h.collecting.Unlock()
+	if garbage := h.garbage.Load(); garbage >= allowed {
+		runtime.GC()
+		h.garbage.Add(-garbage)
+	}
+}
+
+// liveHeap returns what the last collection found in use, in KiB.
+func liveHeap() int64 {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64() >> 10)
+}
