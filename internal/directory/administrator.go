@@ -13,29 +13,30 @@ import (
 const (
 	administratorsGroup = "Administrators"
 	superuserClaim      = "Superuser"
-	// firstAdministrator is the setting that says who the first administrator was.
+	// firstAdministrator is the setting that exists once the first administrator was made.
+	// Its value is random, so that the replica that wrote it recognises it.
 	firstAdministrator = "first_administrator"
-	// maxMeetings bounds how often a transaction is done again that met another one
-	// which made the same thing.
-	maxMeetings = 10
+	// maxConflicts bounds how often a transaction is run.
+	maxConflicts = 10
 )
 
-// A Bootstrap is the first administrator, as the operator names him.
+// A Bootstrap is the first administrator, as the operator names it.
 type Bootstrap struct {
 	Username string
 	Password string
 }
 
-// HasAdministrator says whether an enabled user is a superuser.
+// HasAdministrator reports whether an enabled user is a superuser.
 func (s *Service) HasAdministrator(ctx context.Context) (bool, error) {
 	has, err := s.Store.AnyoneHolds(ctx, Admin, Superuser)
 	return has, fault(err)
 }
 
-// EnsureAdministrator makes the first administrator, once in the life of a
-// database: of all replicas that try, one does, and is told so. It does nothing
-// when there is an administrator, and nothing more when there was one; to come
-// back from that, make another one with CreateUser in the name of System.
+// EnsureAdministrator makes the first administrator, once in the life of a database. Of
+// all replicas that try, one succeeds, and only there created is true: nobody but its
+// caller knows the password. While there is an administrator, nothing happens; and if the
+// administrators were lost, none is made by itself. The operator then makes one with
+// CreateUser in the name of System.
 func (s *Service) EnsureAdministrator(ctx context.Context, b Bootstrap) (created bool, err error) {
 	if has, err := s.HasAdministrator(ctx); err != nil || has {
 		return false, err
@@ -51,13 +52,13 @@ func (s *Service) EnsureAdministrator(ctx context.Context, b Bootstrap) (created
 	if user.PasswordHash, err = s.hash(ctx, prepared); err != nil {
 		return false, err
 	}
-	err = s.meet(func() error {
+	mine, err := s.newID()
+	if err != nil {
+		return false, err
+	}
+	err = s.retryConflicts(func() error {
 		return s.change(ctx, System(), UsersWrite, "user.create", user.Username, func(c *change) error {
 			created = false
-			mine, err := c.s.newID()
-			if err != nil {
-				return err
-			}
 			if first, err := c.r.CreateSetting(ctx, firstAdministrator, mine); err != nil {
 				return err
 			} else if first != mine {
@@ -79,13 +80,22 @@ func (s *Service) EnsureAdministrator(ctx context.Context, b Bootstrap) (created
 			return c.join(ctx, user, group)
 		})
 	})
-	return created && err == nil, err
+	if err == nil {
+		return created, nil
+	}
+	// A commit may fail and be persisted all the same. Then the administrator exists, and
+	// without this look the password would be lost.
+	first, lookErr := s.Store.Setting(context.WithoutCancel(ctx), firstAdministrator)
+	if lookErr == nil && first == mine {
+		return true, nil
+	}
+	return false, err
 }
 
-// meet does it again when another replica made the same thing at the same moment,
-// so that the next look finds it there.
-func (s *Service) meet(f func() error) (err error) {
-	for range maxMeetings {
+// retryConflicts runs f again when another replica made the same thing at the same
+// moment: the next run finds it there.
+func (s *Service) retryConflicts(f func() error) (err error) {
+	for range maxConflicts {
 		if err = f(); !errors.Is(err, store.ErrConflict) {
 			break
 		}
@@ -93,9 +103,9 @@ func (s *Service) meet(f func() error) (err error) {
 	return err
 }
 
-// administrators returns the group whose members are superusers and makes it if
-// it is not there. A group or claim of the name that is something else is left
-// alone: turning it into this one would raise whoever has it.
+// administrators returns the group whose members are superusers, and makes it if it is
+// not there. If a group or claim of the name is something else, that is an error: turning
+// it into this one would make superusers of its members.
 func (c *change) administrators(ctx context.Context) (store.Group, error) {
 	g, err := findGroup(ctx, c.r, administratorsGroup)
 	if err == nil {

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -149,6 +150,50 @@ func TestTheFirstAdministratorIsMadeOnce(t *testing.T) {
 	if has, err := w.HasAdministrator(t.Context()); !has || err != nil {
 		t.Errorf("%v, %v", has, err)
 	}
+}
+
+// The password is known to the caller alone, so created must be true whenever the
+// administrator exists, also if the commit was answered with an error.
+func TestTheFirstAdministratorAndAFailedCommit(t *testing.T) {
+	for _, persisted := range []bool{true, false} {
+		t.Run(fmt.Sprint("persisted ", persisted), func(t *testing.T) {
+			w := newWorld(t)
+			real := w.Store
+			w.Store = failedCommit{real, persisted}
+			created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"root", secret})
+			if created != persisted || (err == nil) != persisted {
+				t.Errorf("%v, %v", created, err)
+			}
+			w.Store = real
+			_, err = w.Authenticate(t.Context(), "root", secret)
+			if (err == nil) != persisted {
+				t.Errorf("a login: %v", err)
+			}
+			if created, err := w.EnsureAdministrator(t.Context(), Bootstrap{"other", secret}); created == persisted || err != nil {
+				t.Errorf("the next start: %v, %v", created, err)
+			}
+		})
+	}
+}
+
+// failedCommit is a store whose transactions fail, persisted or not.
+type failedCommit struct {
+	store.Store
+	persisted bool
+}
+
+func (f failedCommit) Update(ctx context.Context, change func(store.Records) error) error {
+	lost := errors.New("the connection is lost")
+	err := f.Store.Update(ctx, func(r store.Records) error {
+		if err := change(r); err != nil || f.persisted {
+			return err
+		}
+		return lost
+	})
+	if err == nil {
+		err = lost
+	}
+	return err
 }
 
 func TestEnsureAdministratorTakesNobodyOver(t *testing.T) {

@@ -58,7 +58,7 @@ func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, e
 		return InitResult{}, err
 	}
 	var done applying
-	err = s.meet(func() error {
+	err = s.retryConflicts(func() error {
 		return s.change(ctx, System(), Superuser, "init", path, func(c *change) error {
 			done = applying{change: c, file: file, hashes: hashes}
 			return done.apply(ctx)

@@ -39,7 +39,7 @@ func TestUsernamesAreComparedAsRFC8265Says(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"", " ", "two words", "tab\there", "nul\x00", "\u202eecila", "zero\u200bwidth", "\xff", "a\nb",
+		"", " ", "two words", "two,names", "two，names", "tab\there", "nul\x00", "\u202eecila", "zero\u200bwidth", "\xff", "a\nb",
 		strings.Repeat("a", MaxUsername+1), strings.Repeat("é", MaxUsername+1),
 	} {
 		if _, err := UsernameKey(bad); code(err) != "invalid_username" {
