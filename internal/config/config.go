@@ -7,12 +7,14 @@ import "time"
 //
 // Each field of a section is one key of the YAML file, named by its yaml tag, and one
 // environment variable: WATCHWORD_ and the path of the key in capitals, joined by
-// "_" (server.address is WATCHWORD_SERVER_ADDRESS). The tag env names a second
-// variable, known from the deployment guide; a field that has one may also be
-// read from a file, which is named by either variable with _FILE after it. The
-// tag oneof lists the words that a field may hold, secret says what of its value
-// is never printed: all, or of a URL the password, and live that a running node
-// takes a change over.
+// "_" (server.address is WATCHWORD_SERVER_ADDRESS). Other tags of a field are:
+//
+//   - env names a second variable, known from the deployment guide. A field that has one
+//     may also be read from a file, which is named by either variable with _FILE after it.
+//   - oneof lists the words that the field may hold.
+//   - secret says which part of the value is never printed: all of it, or the password of
+//     a URL.
+//   - live says that a running replica takes over a change.
 type Config struct {
 	Server     Server     `yaml:"server"`
 	Database   Database   `yaml:"database"`
@@ -31,7 +33,7 @@ type Config struct {
 	Telemetry  Telemetry  `yaml:"telemetry"`
 }
 
-// Server is where this node listens and how the world reaches it.
+// Server is where this replica listens, and how the world reaches it.
 type Server struct {
 	// Host and port to listen on. The default is reached from this machine only;
 	// ":8080" listens on every address. Port 0 takes any free port, and then
@@ -39,16 +41,16 @@ type Server struct {
 	Address string `yaml:"address"`
 	// The URL under which clients reach the service, without a slash at its end.
 	// It is the tokens' issuer unless tokens.issuer is set, so set it before the
-	// first token is issued, and the same on every node. Default: http, or https
+	// first token is issued, and the same on every replica. Default: http, or https
 	// with server.tls, and server.address.
 	PublicURL string `yaml:"public_url"`
-	// Addresses or networks (10.0.0.0/8) of the proxies in front of this node.
+	// Addresses or networks (10.0.0.0/8) of the proxies in front of this replica.
 	// X-Forwarded-For is believed from them and from nobody else; leave it empty
 	// when clients connect directly.
 	TrustedProxies []string `yaml:"trusted_proxies"`
-	// How long the node goes on serving after it was asked to stop, while /readyz
-	// already answers 503, so that load balancers can turn away first. Set it to
-	// a little more than their check interval.
+	// How long the replica goes on serving after it was asked to stop. /readyz answers
+	// 503 meanwhile, so that load balancers turn away before it stops. Set it to a little
+	// more than their check interval.
 	DrainDelay time.Duration `yaml:"drain_delay"`
 	TLS        TLS           `yaml:"tls"`
 }
@@ -66,11 +68,12 @@ type TLS struct {
 type Database struct {
 	// sqlite:FILE (relative to the working directory), postgres://… or mysql://…
 	// (MySQL and MariaDB), with user and password in the URL, percent-encoded.
-	// The schema is created and kept up to date by the node itself.
+	// The schema is created and kept up to date by the replicas themselves.
 	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
-	// The most connections this node opens, of which one is kept for its own look at
-	// what was taken back; in a cluster on PostgreSQL it has one more, on which it
-	// hears of news. All nodes together must stay below what the database allows.
+	// The most connections that this replica opens. One of them is kept for reading the
+	// revocation log. In a cluster on PostgreSQL the replica opens one more, on which the
+	// database notifies it. All replicas together must stay below what the database
+	// allows.
 	MaxConnections int `yaml:"max_connections"`
 	// How long a request waits for a connection before it is answered 503.
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
@@ -80,20 +83,21 @@ type Database struct {
 // state.backend is redis.
 type Redis struct {
 	// redis://user:password@host:port/db, or rediss:// for TLS, the password
-	// percent-encoded. A cluster: more of its nodes as ?addr=host:port&addr=….
+	// percent-encoded. A Redis Cluster: more of its servers as ?addr=host:port&addr=….
 	// Sentinel: the Sentinels in the same way, and &master_set=name.
 	URL string `yaml:"url" env:"REDIS_URL" secret:"password"`
-	// PEM certificates of who vouches for the servers of a rediss:// URL, if not one
-	// that the system trusts. Each server must have a certificate for the name or
-	// address by which the URL, the cluster, or the Sentinels know it.
+	// File with the certificates, PEM, of the authorities that may sign the certificates
+	// of the servers of a rediss:// URL. Default: the system's. Each server must have a
+	// certificate for the name or address by which the URL, the Redis Cluster, or the
+	// Sentinels know it.
 	CAFile string `yaml:"ca_file"`
 }
 
 // State is where sessions and other things that expire are kept.
 type State struct {
-	// sql keeps them in the database. tiered does so too and reads through Redis,
+	// sql keeps them in the database. tiered does so too and keeps copies in Redis,
 	// which may be lost at any moment. redis keeps them in Redis alone: what it
-	// loses is lost. memory: everybody is signed out when the node restarts.
+	// loses is lost. memory: everybody is signed out when the replica restarts.
 	// auto is tiered if redis.url is set, else sql.
 	Backend string `yaml:"backend" oneof:"auto memory sql redis tiered"`
 }
@@ -106,64 +110,63 @@ type Storage struct {
 	// database when this is empty. Keep it apart from the database's backups, and
 	// do not lose it.
 	Key string `yaml:"key" env:"AUTH_STORAGE_KEY" secret:"all"`
-	// Other storage keys that may be met in the database: those of before, and
-	// while the key is being changed the next one. What is sealed under them can
-	// be read; nothing is sealed under them any more. docs/storage.md tells how a
-	// key is changed.
+	// Other storage keys under which keys in the database may be encrypted: former ones,
+	// and while the storage key is being changed the next one. They are used for
+	// decryption alone. docs/storage.md says how to change the storage key.
 	PreviousKeys []string `yaml:"previous_keys" env:"AUTH_STORAGE_KEY_PREVIOUS" secret:"all"`
 }
 
-// Cluster is this node as one of several equal ones. They share a database, each
-// signs with keys of its own, and every one accepts the tokens of all.
-// docs/high-availability.md tells how it is set up.
+// Cluster is this replica as one of several equal ones. They share a database, each signs
+// with keys of its own, and every one accepts the tokens of all. docs/high-availability.md
+// says how to set it up.
 type Cluster struct {
-	// Whether there are other nodes. They need a database that all of them reach,
+	// Whether there are other replicas. They need a database that all of them reach,
 	// PostgreSQL or MySQL/MariaDB, and the same settings, but for server.address,
 	// server.tls, instance_id and advertise_url.
 	Enabled bool `yaml:"enabled"`
-	// How the nodes find each other to fetch each other's keys over HTTP, which
-	// they do beside reading them in the database. database: at the
-	// advertise_url that each has written there. static: at static_peers. dns and
-	// kubernetes: behind service_url.
+	// How the replicas find each other. They read each other's keys in the database, and
+	// fetch them over HTTP as well. database: at the advertise_url that each has written
+	// there. static: at static_peers. dns and kubernetes: behind service_url.
 	Discovery string `yaml:"discovery" oneof:"database static dns kubernetes"`
-	// The base URLs of all nodes, such as https://auth-0:8080. A node's own may be
-	// among them. Needed with discovery static. A running node takes over another
-	// list when its configuration file changes, or on SIGHUP.
+	// The base URLs of all replicas, such as https://auth-0:8080. A replica's own may be
+	// among them. Needed with discovery static. A running replica takes over another list
+	// when its configuration file changes, or on SIGHUP.
 	StaticPeers []string `yaml:"static_peers" live:"true"`
-	// Where to look for the nodes, as scheme://name:port. With dns, each address of
-	// the name is a node (a headless service); a name that begins with "_", such as
-	// https://_watchword._tcp.example.com, has SRV records, which say the ports,
-	// too. With kubernetes, the name is that of the service, or service.namespace,
-	// and without a port the service's first one is taken. Over https, a node's
-	// certificate must be for the name, or for the name in the SRV record.
+	// Where to look for the replicas, as scheme://name:port. With dns, each address of
+	// the name is a replica (a headless service); a name that begins with "_", such as
+	// https://_watchword._tcp.example.com, has SRV records, which say the ports, too. With
+	// kubernetes, the name is that of the service, or service.namespace, and without a
+	// port the service's first one is used. Over https, a replica's certificate must be
+	// for the name, or for the name in the SRV record.
 	ServiceURL string `yaml:"service_url"`
-	// How often the other nodes are asked for their keys, in seconds.
+	// How often the other replicas are asked for their keys, in seconds.
 	RefreshSec int `yaml:"refresh_sec"`
-	// The base URL at which the other nodes reach this one. With discovery database,
-	// they find it there; if it is empty, they do not ask it, and know its keys from
-	// the database alone. With any other, it spares the node asking itself.
+	// The base URL at which the other replicas reach this one. With discovery database,
+	// they read it there; if it is empty, they do not ask this replica, and know its keys
+	// from the database alone. With any other discovery, the replica finds itself in the
+	// list by it, and does not ask itself.
 	AdvertiseURL string `yaml:"advertise_url"`
-	// File with the certificates, PEM, of those who may vouch for other nodes'
-	// https URLs, and with cert_file for nodes that ask. Read at the start. Default:
-	// the system's.
+	// File with the certificates, PEM, of the authorities that may sign the certificates
+	// of other replicas: those of https URLs, and with cert_file those of replicas that
+	// connect. Read at the start. Default: the system's.
 	CAFile string `yaml:"ca_file"`
-	// File with the certificate, PEM, by which this node shows who it is when it
-	// asks others (mutual TLS). With it, it answers only nodes that show one, too:
-	// all nodes must have one, and listen with server.tls. Read for each connection,
-	// so a renewed one needs no restart. Needs key_file and ca_file.
+	// File with the certificate, PEM, that this replica shows to others when it asks them
+	// (mutual TLS). With it, this replica answers only replicas that show one, too: all
+	// must have one, and listen with server.tls. Read for each connection, so a renewed
+	// certificate needs no restart. Needs key_file and ca_file.
 	CertFile string `yaml:"cert_file"`
 	// File with the certificate's private key, PEM. Needs cert_file.
 	KeyFile string `yaml:"key_file"`
-	// The node's name: letters, digits, ".", "_" and "-". It begins the kid of
-	// every signing key that the node makes. Two nodes of one name are refused.
+	// The replica's name: letters, digits, ".", "_" and "-". It begins the kid of every
+	// signing key that the replica makes. Two replicas of one name are refused.
 	// Default: the host name and a random part, new at each start.
 	InstanceID string `yaml:"instance_id"`
-	// What the nodes know each other by: at least 32 bytes, the same for all
-	// (openssl rand -base64 32). Who has it can make keys that every node
-	// accepts.
+	// The secret by which the replicas recognise each other: at least 32 bytes, the same
+	// for all (openssl rand -base64 32). Anybody who has it can make keys that every
+	// replica accepts.
 	Secret string `yaml:"secret" env:"AUTH_CLUSTER_SECRET" secret:"all"`
-	// The signature algorithms that are accepted of other nodes' keys. Default:
-	// all, so that tokens.algorithm may be changed node by node.
+	// The signature algorithms that other replicas' keys may have. Default: all, so that
+	// tokens.algorithm may be changed replica by replica.
 	Algorithms []string `yaml:"algorithms"`
 }
 
@@ -171,14 +174,14 @@ type Cluster struct {
 type Tokens struct {
 	// Where private signing keys live. database: encrypted in the database, so
 	// that tokens stay valid over a restart. memory: they never leave the
-	// process; tokens end with it, unless there is a cluster, whose other nodes
+	// process; tokens end with it, unless there is a cluster, whose other replicas
 	// go on accepting them. auto is memory in a cluster, else database.
 	Keys string `yaml:"keys" oneof:"auto memory database"`
 	// The signature algorithm (RFC 7518, RFC 8037). Change it at any time: the
 	// next key has it, and tokens of older keys stay valid.
 	Algorithm string `yaml:"algorithm" oneof:"ES256 ES384 ES512 EdDSA RS256 PS256"`
-	// The tokens' iss (RFC 7519 §4.1.1), compared byte for byte by everybody who
-	// verifies. Default: server.public_url.
+	// The tokens' iss (RFC 7519 §4.1.1), which every verifier compares byte for byte.
+	// Default: server.public_url.
 	Issuer string `yaml:"issuer"`
 	// The tokens' aud: which services they are for. A service must find its own
 	// name in it. Default: the issuer.
@@ -226,27 +229,27 @@ type Sessions struct {
 	MaxPerUser int `yaml:"max_per_user"`
 }
 
-// Revocation is how soon, and how strictly, what was taken back is refused.
+// Revocation is how soon, and how strictly, revoked tokens are refused.
 type Revocation struct {
-	// Whom a token is asked of. local: this node's own knowledge of the log, which
-	// is as old as poll at most, or a bell's ring. shared: the shared store, for
-	// every token: Redis if state.backend uses it, and the database whenever Redis
-	// cannot be sure. Then a token is refused by every node from the moment in
-	// which it was taken back, and by all of them while there is nobody to ask.
+	// Where a replica looks up whether a token is revoked. local: in its own copy of the
+	// revocation log, which is as old as poll at most. shared: in the shared store, for
+	// every token: in Redis if state.backend uses it, and in the database whenever Redis
+	// cannot be sure. Then every replica refuses a token from the moment in which it was
+	// revoked, and refuses all tokens while the store does not answer.
 	Check string `yaml:"check" oneof:"local shared"`
-	// How often the log of revocations is asked for news.
+	// How often the revocation log is read.
 	Poll time.Duration `yaml:"poll"`
-	// How old the node's knowledge of the log may be. It is the promised bound:
-	// after it, a revoked token is refused by every node, or on_outage applies.
-	// Longer than poll.
+	// How old a replica's copy of the revocation log may be. It is the promised bound:
+	// after it, every replica refuses a revoked token, or on_outage applies. Longer than
+	// poll.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// What happens to tokens while the log has been out of reach for longer than
-	// max_staleness. deny: 503. allow: they are accepted by signature and expiry
-	// alone. allow 2m: so for two minutes, then deny.
+	// What happens to tokens while the revocation log has been out of reach for longer
+	// than max_staleness. deny: 503. allow: they are accepted by signature and expiry
+	// alone. allow 2m: allow for two minutes, then deny.
 	OnOutage OnOutage `yaml:"on_outage"`
 }
 
-// Bounds of what a password hash may cost, so that one from the database or the init
+// Bounds of what a password hash may cost, so that a hash from the database or the init
 // file cannot take a replica down.
 const (
 	MaxHashMemory      KiB = 256 << 10
@@ -255,10 +258,10 @@ const (
 	MaxHashWork        KiB = 4 * MaxHashMemory // memory × iterations
 )
 
-// Password is the price of a password hash (Argon2id, RFC 9106), and how many are
-// computed at once. Stored hashes keep the price they were made with until their
-// user logs in. After the price was lowered, and with dearer hashes of the init file,
-// the time of an answer tells until then that there is such a user.
+// Password is the cost of a password hash (Argon2id, RFC 9106), and how many are computed
+// at once. A stored hash keeps the cost it was made with until its user logs in. While it
+// costs more than today's, because the cost was lowered or the hash is from the init
+// file, the time that a login takes reveals that the user exists.
 type Password struct {
 	// Memory of one hash, such as 19MiB; a number alone is KiB. At least 8KiB for each
 	// lane, at most 256MiB, and memory × iterations at most 1GiB.
@@ -285,24 +288,23 @@ type Admin struct {
 
 // Users is where users come from.
 type Users struct {
-	// YAML file of claims, groups and users that are created at start if they are
-	// not there. It may grow; what it has asked for once is not done again, so that
-	// what was changed or removed in the database since stays so. That is remembered
-	// also of entries that have left the file: replicas of one cluster may start with
-	// different files for a while, or with an empty one by mistake, and must not bring
-	// back by that what was removed. What the file asked for before is made again with
-	// the command line or the API. It never removes anything and never overwrites a
-	// password.
+	// YAML file of claims, groups and users that are created at start if they are not
+	// there. It may grow. What it has asked for once is not done again, so what was
+	// changed or removed in the database since then stays so; use the command line or the
+	// API to create it again. Entries that have left the file are remembered too: the
+	// replicas of one cluster may start with different files for a while, or with an empty
+	// one by mistake, and must not bring back what was removed. The file never removes
+	// anything and never overwrites a password.
 	InitFile string `yaml:"init_file"`
 }
 
-// Health is what GET /health asks.
+// Health is how GET /health checks the backends.
 type Health struct {
 	// How long a storage backend may take to answer before it counts as down.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
-// Log is what the node says about itself, on standard error.
+// Log is what the replica writes about itself, to standard error.
 type Log struct {
 	// The least level that is written.
 	Level string `yaml:"level" oneof:"debug info warn error"`
@@ -310,17 +312,18 @@ type Log struct {
 	Format string `yaml:"format" oneof:"auto text json"`
 }
 
-// Telemetry is what the node measures of itself.
+// Telemetry is what the replica measures of itself.
 type Telemetry struct {
-	// How often the node issues a token of nobody's, has every node that it reaches
-	// and a resource server of its own accept it, takes it back, and measures until
-	// the last of them refuses it (watchword_revocation_propagation_seconds). Other
-	// nodes are asked over HTTP (cluster.discovery), the resource server follows
-	// server.public_url. 0s: never.
+	// How often the replica measures how soon a revoked token is refused everywhere
+	// (watchword_revocation_propagation_seconds). It issues a token that belongs to no
+	// user, waits until all replicas and a resource server of its own accept it, revokes
+	// it, and measures the time until the last of them refuses it. Other replicas are
+	// asked over HTTP (cluster.discovery); the resource server follows server.public_url.
+	// 0s: never.
 	Canary time.Duration `yaml:"canary"`
 }
 
-// Default returns the settings as they are when nothing is set.
+// Default returns the settings as they are when none is set.
 func Default() *Config {
 	return &Config{
 		Server: Server{

@@ -19,7 +19,7 @@ const maxSize = 1 << 20
 // prefix that is not a setting.
 const pathVariable = prefix + "CONFIG"
 
-// An Error is everything that is wrong with a configuration.
+// An Error has everything that is wrong with a configuration.
 type Error struct {
 	Problems []Problem
 }
@@ -116,7 +116,7 @@ func load(path string, yaml []byte, env map[string]string) (*Config, error) {
 	return cfg, nil
 }
 
-// A layer is what one source sets.
+// A layer has what one source sets.
 type layer struct {
 	values   map[string]any    // by key, each of its setting's type
 	where    map[string]string // by key: where it was written
@@ -127,7 +127,7 @@ func newLayer() *layer {
 	return &layer{values: map[string]any{}, where: map[string]string{}}
 }
 
-// set parses text as the value of s. What a secret holds is not repeated.
+// set parses text as the value of s.
 func (l *layer) set(s *Setting, where, text string) {
 	value, err := s.parse(text)
 	if err != nil {
@@ -146,7 +146,7 @@ func (l *layer) problem(where, key, format string, args ...any) {
 var unread = []string{"AUTH_JWT_SECRET", "AUTH_JWT_SECRET_PREVIOUS", "CRYPTOKI_LIB", "PKCS11_PIN"}
 
 // Unread returns a sentence for each variable of an environment, as from os.Environ,
-// that looks like a setting but that nothing reads.
+// that is named in the deployment guide but is read by nothing.
 func Unread(environ []string) []string {
 	env := variables(environ)
 	var list []string
@@ -160,7 +160,7 @@ func Unread(environ []string) []string {
 	return list
 }
 
-// readEnvironment makes a layer of the variables.
+// readEnvironment makes a layer of the environment.
 func readEnvironment(env map[string]string) *layer {
 	l := newLayer()
 	known := []string{strings.TrimPrefix(pathVariable, prefix)} // without the prefix
@@ -196,11 +196,11 @@ func readEnvironment(env map[string]string) *layer {
 		}
 	}
 	for name, value := range env {
-		ours, found := strings.CutPrefix(name, prefix)
-		if !found || slices.Contains(known, ours) || isServiceLink(name, value) {
+		setting, found := strings.CutPrefix(name, prefix)
+		if !found || slices.Contains(known, setting) || isServiceLink(name, value) {
 			continue
 		}
-		near := yamlfile.Nearest(ours, known)
+		near := yamlfile.Nearest(setting, known)
 		if near != "" {
 			near = prefix + near
 		}
@@ -210,13 +210,14 @@ func readEnvironment(env map[string]string) *layer {
 	return l
 }
 
-// Kubernetes puts variables into every pod for every service of its namespace; of
-// a service that is named watchword they begin like ours.
+// Kubernetes puts variables into every pod for every service of its namespace. Those of a
+// service that is named watchword begin like settings.
 var (
 	serviceLink     = regexp.MustCompile(`^WATCHWORD_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR))$`)
 	servicePortLink = regexp.MustCompile(`^WATCHWORD_([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://`)
 )
 
+// isServiceLink reports whether a variable is one that Kubernetes makes.
 func isServiceLink(name, value string) bool {
 	return serviceLink.MatchString(name) || servicePortLink.MatchString(name+"="+value)
 }

@@ -8,17 +8,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// mask stands for what is not shown.
+// mask stands in place of a secret.
 const mask = "********"
 
 // Print writes the configuration as a YAML file that has every setting. Secrets
 // are masked: the whole value, or in a URL its password and parameters.
 func (c *Config) Print(w io.Writer) error {
-	return c.encode(w, (*Setting).shown)
+	return c.encode(w, (*Setting).masked)
 }
 
-// shown is a value of the setting as it may be seen.
-func (s *Setting) shown(text string) string {
+// masked returns a value of the setting without what is secret in it.
+func (s *Setting) masked(text string) string {
 	switch {
 	case text == "" || s.Secret == "":
 		return text
@@ -32,29 +32,29 @@ func (s *Setting) shown(text string) string {
 // A Change is a setting that differs between two configurations.
 type Change struct {
 	Key      string
-	Old, New string // as they may be seen
-	Live     bool   // a running node takes it over; else it must be started anew
+	Old, New string // without secrets
+	Live     bool   // a running replica takes it over; otherwise it takes a restart
 }
 
-// Changes are the settings that differ between this configuration and the next one,
+// Changes returns the settings that differ between this configuration and the next one,
 // in the order of the manual.
 func (c *Config) Changes(next *Config) []Change {
 	var list []Change
 	for i := range settings {
 		s := &settings[i]
 		if before, after := s.Format(c), s.Format(next); before != after {
-			list = append(list, Change{s.Key, s.shown(before), s.shown(after), s.Live && isStatic(c) && isStatic(next)})
+			list = append(list, Change{s.Key, s.masked(before), s.masked(after), s.Live && isStatic(c) && isStatic(next)})
 		}
 	}
 	return list
 }
 
-// isStatic says whether nodes read the list of peers, the one setting that they take
-// over while they run; another way of finding peers takes a restart.
+// isStatic reports whether replicas use the list of peers. It is the one setting that they
+// take over while they run; another way of finding peers takes a restart.
 func isStatic(c *Config) bool { return c.Cluster.Discovery == "static" }
 
-// encode writes every setting, its text as shown returns it.
-func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string) error {
+// encode writes every setting, its text as edit returns it.
+func (c *Config) encode(w io.Writer, edit func(s *Setting, text string) string) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	sections := map[string]*yaml.Node{"": root}
 	for i := range settings {
@@ -65,10 +65,10 @@ func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string)
 		if list, ok := s.value(c).([]string); ok {
 			value = &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 			for _, item := range list {
-				value.Content = append(value.Content, scalar(shown(s, item), true))
+				value.Content = append(value.Content, scalar(edit(s, item), true))
 			}
 		} else {
-			value = scalar(shown(s, s.Format(c)), s.Type.Kind() == reflect.String)
+			value = scalar(edit(s, s.Format(c)), s.Type.Kind() == reflect.String)
 		}
 		parent.Content = append(parent.Content, scalar(s.Key[at+1:], true), value)
 	}
@@ -80,7 +80,7 @@ func (c *Config) encode(w io.Writer, shown func(s *Setting, text string) string)
 	return encoder.Close()
 }
 
-// section returns the mapping for a path, and makes it if it is not there.
+// section returns the mapping for a path, and adds it if it is not there.
 func section(sections map[string]*yaml.Node, path string) *yaml.Node {
 	if n, found := sections[path]; found {
 		return n

@@ -18,21 +18,21 @@ type Setting struct {
 	Key    string       // path in the YAML file: "server.tls.cert_file"
 	Env    string       // environment variable: "WATCHWORD_SERVER_TLS_CERT_FILE"
 	Alias  string       // second variable, of the deployment guide; "" without one
-	OneOf  []string     // the words it may hold; empty: not a matter of words
-	Secret string       // what of it is never printed: "all", or of a URL the "password"; "": it is no secret
-	Live   bool         // a running node takes a change over
+	OneOf  []string     // the words it may hold; empty: it does not hold one of a few words
+	Secret string       // what is never printed: "all", or the "password" of a URL; "": it is no secret
+	Live   bool         // a running replica takes over a change
 	Type   reflect.Type // of the field
 	index  []int        // where the field is in a Config
 }
 
-// settings are all of them, in the order of the manual.
+// settings has all settings in the order of the manual.
 var settings = describe(reflect.TypeFor[Config](), "", nil)
 
 // Settings returns all settings in the order of the struct.
 func Settings() []Setting { return slices.Clone(settings) }
 
-// describe walks the fields of t: a struct that is no value of its own is a
-// section, anything else is a setting.
+// describe walks the fields of t. A struct that cannot be read from a text is a section;
+// anything else is a setting.
 func describe(t reflect.Type, path string, index []int) []Setting {
 	var list []Setting
 	for i := range t.NumField() {
@@ -57,6 +57,7 @@ func describe(t reflect.Type, path string, index []int) []Setting {
 	return list
 }
 
+// isSection reports whether fields of type t are sections.
 func isSection(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
@@ -71,8 +72,8 @@ func find(key string) *Setting {
 	return nil
 }
 
-// children returns the names that stand directly in a section; the path of the
-// file itself is "".
+// children returns the names that stand directly in a section. The path "" is that of the
+// whole file.
 func children(path string) []string {
 	var names []string
 	for _, s := range settings {
@@ -111,7 +112,7 @@ func (s *Setting) Format(c *Config) string {
 	panic("config: no way to write " + s.Key)
 }
 
-// value is what c has for the setting.
+// value returns the setting's value in c.
 func (s *Setting) value(c *Config) any {
 	return reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
 }
@@ -121,8 +122,8 @@ func (s *Setting) put(c *Config, value any) {
 	reflect.ValueOf(c).Elem().FieldByIndex(s.index).Set(reflect.ValueOf(value))
 }
 
-// parse reads the text of a value into the setting's type. The value of a secret
-// is not repeated in the error.
+// parse reads the text of a value into the setting's type. Its errors repeat the text. No
+// secret is repeated, because secrets are of types that take any text.
 func (s *Setting) parse(text string) (any, error) {
 	switch s.Type {
 	case reflect.TypeFor[string]():

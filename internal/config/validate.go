@@ -58,7 +58,7 @@ func (c *Config) Validate() error {
 		v.problem("revocation.max_staleness", "it is not longer than revocation.poll (%s), so every answer would come too late; make it several times as long", formatDuration(c.Revocation.Poll))
 	}
 	if c.Revocation.Check == "shared" && c.Revocation.OnOutage.Allow {
-		v.problem("revocation.on_outage", "it would accept tokens that nobody was asked about, and revocation.check is shared; set one of them to its default")
+		v.problem("revocation.on_outage", "it would accept tokens without looking them up, and revocation.check is shared; set one of them to its default")
 	}
 
 	if (c.Admin.Username == "") != (c.Admin.Password == "") {
@@ -70,7 +70,7 @@ func (c *Config) Validate() error {
 	}
 	v.positive("health.timeout", c.Health.Timeout)
 	if c.Telemetry.Canary != 0 && c.Telemetry.Canary < minCanary {
-		v.problem("telemetry.canary", "each of its rounds is a line in the log of what was taken back; give it %s or more, or 0s", formatDuration(minCanary))
+		v.problem("telemetry.canary", "each measurement writes an entry to the revocation log; set it to %s or more, or to 0s", formatDuration(minCanary))
 	}
 
 	for i := range settings {
@@ -87,15 +87,14 @@ func (c *Config) Validate() error {
 	return v.err()
 }
 
-// minCanary is in no way exact.
+// minCanary keeps measurements from filling the revocation log. Its value is a guess.
 const minCanary = 5 * time.Second
 
-// maxDuration bounds every duration, so that no sum of some of them comes near what
-// a time.Duration holds: beyond it, what is kept for long would be kept for no time
-// at all.
+// maxDuration bounds every duration, so that no sum of several overflows a time.Duration.
+// What is to be kept until an overflowed time would not be kept at all.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// Warnings are sentences about what works, but is probably not meant.
+// Warnings returns sentences about settings that work, but are probably not meant.
 func (c *Config) Warnings() []string {
 	var list []string
 	if u, err := url.Parse(c.Server.PublicURL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
@@ -105,7 +104,7 @@ func (c *Config) Warnings() []string {
 		list = append(list, "server.trusted_proxies trusts everybody: a client can say that it is any other; name the proxies")
 	}
 	if c.State.Backend == "memory" {
-		list = append(list, "state.backend is memory: everybody is signed out when this node restarts")
+		list = append(list, "state.backend is memory: everybody is signed out when this replica restarts")
 	}
 	if backend := c.StateBackend(); c.Redis.URL != "" && backend != "redis" && backend != "tiered" {
 		list = append(list, "redis.url is set, but state.backend is "+backend+": Redis is not used")
@@ -139,8 +138,8 @@ func (c *Config) Complete() {
 	}
 }
 
-// defaultPublicURL is how a browser on this machine reaches the address; "" when
-// only the running node knows.
+// defaultPublicURL returns the URL by which a browser on this machine reaches the address,
+// or "" if only the running replica knows it.
 func (s *Server) defaultPublicURL() string {
 	host, port, err := net.SplitHostPort(s.Address)
 	if err != nil || port == "0" {
@@ -204,10 +203,10 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network.Masked(), err
 }
 
-// IsSQLite says whether the database is a file of this machine.
+// IsSQLite reports whether the database is a file of this machine.
 func (d *Database) IsSQLite() bool { return strings.HasPrefix(d.URL, "sqlite:") }
 
-// isServer says whether the URL names a database on the network.
+// isServer reports whether the URL names a database on the network.
 func (d *Database) isServer() bool {
 	scheme, _, _ := strings.Cut(d.URL, ":")
 	return scheme == "postgres" || scheme == "postgresql" || scheme == "mysql"
@@ -236,7 +235,7 @@ func (d *Database) validate(v *validator) {
 	v.positive("database.acquire_timeout", d.AcquireTimeout)
 }
 
-// StateBackend is state.backend, with auto decided.
+// StateBackend returns state.backend, with auto resolved.
 func (c *Config) StateBackend() string {
 	switch {
 	case c.State.Backend != "auto":
@@ -264,7 +263,7 @@ func (c *Config) validateState(v *validator) {
 	}
 }
 
-// KeysIn is tokens.keys, with auto decided.
+// KeysIn returns tokens.keys, with auto resolved.
 func (c *Config) KeysIn() string {
 	switch {
 	case c.Tokens.Keys != "auto":
@@ -276,7 +275,7 @@ func (c *Config) KeysIn() string {
 	}
 }
 
-// Digest stands for the settings that must be the same on every node.
+// Digest returns a short hash of the settings that must be the same on every replica.
 func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, s := range settings {
@@ -289,8 +288,7 @@ func (c *Config) Digest() string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// minClusterSecret is in bytes.
-const minClusterSecret = 32
+const minClusterSecret = 32 // bytes
 
 func (c *Config) validateCluster(v *validator) {
 	if id := c.Cluster.InstanceID; id != "" && !instanceID.MatchString(id) {
@@ -310,27 +308,27 @@ func (c *Config) validateCluster(v *validator) {
 	c.Cluster.validateDiscovery(v)
 	for _, name := range c.Cluster.Algorithms {
 		if !slices.Contains(accesstoken.Algorithms(), name) {
-			v.problem("cluster.algorithms", "%q is none; there are %s", name, strings.Join(accesstoken.Algorithms(), ", "))
+			v.problem("cluster.algorithms", "%q is not one of %s", name, strings.Join(accesstoken.Algorithms(), ", "))
 		}
 	}
 	if len(c.Cluster.Algorithms) > 0 && !slices.Contains(c.Cluster.Algorithms, c.Tokens.Algorithm) {
-		v.problem("cluster.algorithms", "the nodes' own algorithm is not among them (tokens.algorithm %s); add it", c.Tokens.Algorithm)
+		v.problem("cluster.algorithms", "the replicas' own algorithm is not among them (tokens.algorithm %s); add it", c.Tokens.Algorithm)
 	}
 	if !c.Cluster.Enabled {
 		return
 	}
 	if c.Database.IsSQLite() {
-		v.problem("database.url", "a cluster needs a database that every node reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false")
+		v.problem("database.url", "a cluster needs a database that every replica reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false")
 	}
 	if c.State.Backend == "memory" {
-		v.problem("state.backend", "in a cluster every node must see the sessions of all, and memory is this node's alone; use auto, sql, redis or tiered")
+		v.problem("state.backend", "in a cluster every replica must see the sessions of all, and memory is this replica's alone; use auto, sql, redis or tiered")
 	}
 	if c.Cluster.CertFile != "" && c.Server.TLS.CertFile == "" {
-		v.problem("server.tls.cert_file", "with cluster.cert_file the other nodes must show a certificate, which takes TLS on the listener itself; set it, or leave out cluster.cert_file")
+		v.problem("server.tls.cert_file", "with cluster.cert_file the other replicas must show a certificate, which takes TLS on the listener itself; set it, or leave out cluster.cert_file")
 	}
 	switch n := len(c.Cluster.Secret); {
 	case n == 0:
-		v.problem("cluster.secret", "the nodes know each other by it; make one with \"openssl rand -base64 32\" and give it to all of them (AUTH_CLUSTER_SECRET)")
+		v.problem("cluster.secret", "the replicas recognise each other by it; make one with \"openssl rand -base64 32\" and give it to all of them (AUTH_CLUSTER_SECRET)")
 	case n < minClusterSecret:
 		v.problem("cluster.secret", "it has %d bytes, and needs %d at least; make one with \"openssl rand -base64 32\"", n, minClusterSecret)
 	}
@@ -339,14 +337,14 @@ func (c *Config) validateCluster(v *validator) {
 func (c *Cluster) validateDiscovery(v *validator) {
 	if (c.Discovery == "static") != (len(c.StaticPeers) > 0) {
 		if c.Discovery == "static" {
-			v.problem("cluster.static_peers", "it lists the nodes, with cluster.discovery static; write their URLs, or leave out discovery")
+			v.problem("cluster.static_peers", "it lists the replicas, with cluster.discovery static; write their URLs, or leave out discovery")
 		} else {
 			v.problem("cluster.discovery", "cluster.static_peers is not used with %s; set it to static, or leave out the list", c.Discovery)
 		}
 	}
 	switch service := c.Discovery == "dns" || c.Discovery == "kubernetes"; {
 	case service && c.ServiceURL == "":
-		v.problem("cluster.service_url", "it says where to look for the nodes, with cluster.discovery %s; write http://name:port", c.Discovery)
+		v.problem("cluster.service_url", "it says where to look for the replicas, with cluster.discovery %s; write http://name:port", c.Discovery)
 	case !service && c.ServiceURL != "":
 		v.problem("cluster.discovery", "cluster.service_url is not used with %s; set it to dns or kubernetes, or leave out the URL", c.Discovery)
 	case service:
@@ -362,7 +360,7 @@ func (c *Cluster) validateDiscovery(v *validator) {
 		v.problem(missing, "a certificate and its key go together; set both or neither")
 	}
 	if c.CertFile != "" && c.CAFile == "" {
-		v.problem("cluster.ca_file", "with cluster.cert_file the nodes show each other certificates; say who vouches for them")
+		v.problem("cluster.ca_file", "with cluster.cert_file the replicas show each other certificates; name the file with the authorities that sign them")
 	}
 }
 
@@ -376,9 +374,9 @@ func checkDatabaseURL(text string) error {
 	return nil
 }
 
-// checkAuthority reads user, password and hosts of a URL. It never repeats them,
-// since there may be a password in it. A list of hosts (PostgreSQL's) is no URL to
-// package url, so only the part before the hosts is read strictly.
+// checkAuthority checks user, password and hosts of a URL. Its errors do not repeat them,
+// because one of them is a password. To package url, a list of hosts (PostgreSQL's) is no
+// URL, so each host is checked by itself.
 func checkAuthority(text string) error {
 	_, rest, _ := strings.Cut(text, "://")
 	authority, _, _ := strings.Cut(rest, "/")
@@ -430,8 +428,8 @@ func (t *Tokens) validate(v *validator) {
 	t.UserInfo.validate(v)
 }
 
-// KeySetStaleFor is how long beyond key_set_max_age a cache may answer with the key
-// set that it has while it asks for another (RFC 5861 §3), in whole seconds.
+// KeySetStaleFor returns how long beyond key_set_max_age a cache may answer with the key
+// set that it has while it fetches another (RFC 5861 §3), in whole seconds.
 func (t *Tokens) KeySetStaleFor() time.Duration {
 	return (t.KeySetMaxAge / 10).Truncate(time.Second)
 }
@@ -457,11 +455,12 @@ func (u *UserInfo) validate(v *validator) {
 	}
 }
 
-// checkUserInfo says whether a token may carry the user's own data under the name.
+// checkUserInfo returns why a token may not carry the user's own data under a name, if it
+// may not.
 func checkUserInfo(name string) error {
 	var spelling *problem.Error
 	switch err := token.CheckClaimName(name); {
-	case token.Reserved(name) || strings.EqualFold(name, "admin"): // admin is what administrators are known by
+	case token.Reserved(name) || strings.EqualFold(name, "admin"): // admin grants administration
 		return fmt.Errorf("%q has a meaning of its own in a token; take another name", name)
 	case errors.As(err, &spelling) && spelling.Code == "claim_name_invalid":
 		return fmt.Errorf("%q cannot be one: %s", name, spelling.Detail)

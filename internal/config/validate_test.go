@@ -18,9 +18,9 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"open port", "server: {address: ':0'}",
 			"server.public_url: it must be set when server.address leaves the port open"},
 		{"a canary without a pause", "telemetry: {canary: 1s}",
-			"telemetry.canary: each of its rounds is a line in the log of what was taken back; give it 5s or more, or 0s"},
-		{"nobody is asked, and all are accepted", "revocation: {check: shared, on_outage: allow}",
-			"revocation.on_outage: it would accept tokens that nobody was asked about, and revocation.check is shared; set one of them to its default"},
+			"telemetry.canary: each measurement writes an entry to the revocation log; set it to 5s or more, or to 0s"},
+		{"no token is looked up, and all are accepted", "revocation: {check: shared, on_outage: allow}",
+			"revocation.on_outage: it would accept tokens without looking them up, and revocation.check is shared; set one of them to its default"},
 		{"public URL without a scheme", "server: {public_url: auth.example.com}",
 			`server.public_url: "auth.example.com" is not an http or https URL`},
 		{"public URL of another scheme", "server: {public_url: 'ftp://auth.example.com'}",
@@ -60,7 +60,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"Redis of another scheme", "redis: {url: 'http://cache:6379'}", "redis.url: it begins with redis:// or rediss://"},
 		{"Redis password with an @", "redis: {url: 'redis://u:secr@et@cache:6379'}",
 			"redis.url: there are two @ in it; write @ in a user name or password as %40"},
-		{"who vouches for a Redis without TLS", "redis: {url: 'redis://cache:6379', ca_file: a}", "redis.ca_file: redis.url does not say TLS; write rediss://host:6379"},
+		{"authorities for a Redis without TLS", "redis: {url: 'redis://cache:6379', ca_file: a}", "redis.ca_file: redis.url does not say TLS; write rediss://host:6379"},
 		{"state in Redis without one", "state: {backend: redis}",
 			"redis.url: state.backend redis needs it: write redis://host:6379, or leave state.backend at auto"},
 		{"tiered state without Redis", "state: {backend: tiered}",
@@ -70,37 +70,37 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"name with a space", "cluster: {instance_id: 'a b'}",
 			`cluster.instance_id: it may have up to 64 letters, digits, ".", "_" and "-"`},
 		{"cluster on SQLite", "cluster: {enabled: true, secret: " + key + "}",
-			"database.url: a cluster needs a database that every node reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false"},
+			"database.url: a cluster needs a database that every replica reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false"},
 		{"cluster with state in memory", "{cluster: {enabled: true, secret: " + key + "}, database: {url: 'postgres://h/db'}, state: {backend: memory}}",
-			"state.backend: in a cluster every node must see the sessions of all, and memory is this node's alone; use auto, sql, redis or tiered"},
+			"state.backend: in a cluster every replica must see the sessions of all, and memory is this replica's alone; use auto, sql, redis or tiered"},
 		{"cluster without a secret", "{cluster: {enabled: true}, database: {url: 'postgres://h/db'}}",
-			`cluster.secret: the nodes know each other by it; make one with "openssl rand -base64 32" and give it to all of them (AUTH_CLUSTER_SECRET)`},
+			`cluster.secret: the replicas recognise each other by it; make one with "openssl rand -base64 32" and give it to all of them (AUTH_CLUSTER_SECRET)`},
 		{"cluster with a short secret", "{cluster: {enabled: true, secret: 0123456789012345678901234567890}, database: {url: 'postgres://h/db'}}",
 			`cluster.secret: it has 31 bytes, and needs 32 at least; make one with "openssl rand -base64 32"`},
 		{"static without peers", "cluster: {discovery: static}",
-			"cluster.static_peers: it lists the nodes, with cluster.discovery static; write their URLs, or leave out discovery"},
+			"cluster.static_peers: it lists the replicas, with cluster.discovery static; write their URLs, or leave out discovery"},
 		{"peers that nobody asks", "cluster: {static_peers: ['https://auth-0']}",
 			"cluster.discovery: cluster.static_peers is not used with database; set it to static, or leave out the list"},
 		{"dns without a name", "cluster: {discovery: dns}",
-			"cluster.service_url: it says where to look for the nodes, with cluster.discovery dns; write http://name:port"},
+			"cluster.service_url: it says where to look for the replicas, with cluster.discovery dns; write http://name:port"},
 		{"a service that nobody looks for", "cluster: {service_url: 'http://auth'}",
 			"cluster.discovery: cluster.service_url is not used with database; set it to dns or kubernetes, or leave out the URL"},
 		{"a service without a scheme", "cluster: {discovery: kubernetes, service_url: 'auth:8080'}",
 			`cluster.service_url: "auth:8080" is not an http or https URL`},
 		{"a peer's certificate without its key", "cluster: {ca_file: a, cert_file: b}",
 			"cluster.key_file: a certificate and its key go together; set both or neither"},
-		{"a peer's certificate that nobody vouches for", "cluster: {cert_file: a, key_file: b}",
-			"cluster.ca_file: with cluster.cert_file the nodes show each other certificates; say who vouches for them"},
+		{"a peer's certificate without authorities", "cluster: {cert_file: a, key_file: b}",
+			"cluster.ca_file: with cluster.cert_file the replicas show each other certificates; name the file with the authorities that sign them"},
 		{"mutual TLS without TLS", "{cluster: {enabled: true, secret: " + key + ", ca_file: a, cert_file: b, key_file: c}, database: {url: 'postgres://h/db'}}",
-			"server.tls.cert_file: with cluster.cert_file the other nodes must show a certificate, which takes TLS on the listener itself; set it, or leave out cluster.cert_file"},
+			"server.tls.cert_file: with cluster.cert_file the other replicas must show a certificate, which takes TLS on the listener itself; set it, or leave out cluster.cert_file"},
 		{"a peer without a scheme", "cluster: {discovery: static, static_peers: ['auth-0:8080']}",
 			`cluster.static_peers: "auth-0:8080" is not an http or https URL`},
 		{"an own URL that is none", "cluster: {advertise_url: 'auth-0'}", `cluster.advertise_url: "auth-0" is not an http or https URL`},
 		{"peers that are never asked", "cluster: {refresh_sec: 0}", "cluster.refresh_sec: it must be at least 1"},
 		{"unknown algorithm of peers", "cluster: {algorithms: [ES256, HS256]}",
-			`cluster.algorithms: "HS256" is none; there are ES256, ES384, ES512, EdDSA, RS256, PS256`},
-		{"peers may not do what this node does", "cluster: {algorithms: [EdDSA]}",
-			"cluster.algorithms: the nodes' own algorithm is not among them (tokens.algorithm ES256); add it"},
+			`cluster.algorithms: "HS256" is not one of ES256, ES384, ES512, EdDSA, RS256, PS256`},
+		{"peers may not do what this replica does", "cluster: {algorithms: [EdDSA]}",
+			"cluster.algorithms: the replicas' own algorithm is not among them (tokens.algorithm ES256); add it"},
 		{"key life shorter than token life", "tokens: {key_duration: 20m}",
 			"tokens.key_duration: a key must sign for at least as long as a token lives (tokens.token_duration 30m); make it longer"},
 		{"key life shorter than caches", "tokens: {key_duration: 1h59m, key_set_max_age: 1h}",
@@ -281,7 +281,7 @@ func TestPrintShowsNoSecret(t *testing.T) {
 }
 
 // Durations are added up, and a sum that overflows would lie in the past: what is
-// taken back until then would not be taken back at all.
+// revoked until then would not be revoked at all.
 func TestNoDurationIsBoundless(t *testing.T) {
 	for _, s := range Settings() {
 		if s.Type != reflect.TypeFor[time.Duration]() {
@@ -340,8 +340,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// The digest tells nodes apart by what must be the same everywhere, and by nothing
-// else.
+// The digest is of the settings that must be the same everywhere, and of no others.
 func TestDigest(t *testing.T) {
 	digest := func(text string) string {
 		t.Helper()

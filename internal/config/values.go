@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// OnOutage says what happens to tokens while nobody knows what was taken back.
-// The zero value denies.
+// OnOutage is what happens to tokens while it is not known which of them are revoked. The
+// zero value denies them.
 type OnOutage struct {
 	Allow bool
-	For   time.Duration // with Allow: for how long; zero: without end
+	For   time.Duration // with Allow: for how long; 0: without end
 }
 
 // MarshalText writes deny, allow or "allow 2m".
@@ -82,7 +82,7 @@ func (k *KiB) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// parseDuration reads 30s, 3h or 1h30m. None is negative here.
+// parseDuration reads 30s, 3h or 1h30m. It refuses negative durations.
 func parseDuration(text string) (time.Duration, error) {
 	if _, err := strconv.Atoi(text); err == nil && text != "0" {
 		return 0, fmt.Errorf("%q has no unit; write %ss, %sm or %sh", text, text, text, text)
@@ -94,7 +94,7 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// formatDuration writes what people write: 3h rather than 3h0m0s.
+// formatDuration writes a duration as people write it: 3h rather than 3h0m0s.
 func formatDuration(d time.Duration) string {
 	s := d.String()
 	if trimmed, found := strings.CutSuffix(s, "m0s"); found {

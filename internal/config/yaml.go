@@ -110,7 +110,7 @@ func (r *yamlReader) list(s *Setting, n *yaml.Node) {
 
 func (r *yamlReader) at(line int) string { return fmt.Sprintf("%s:%d", r.path, line) }
 
-// resolve follows an alias (*name) to what it stands for.
+// resolve follows an alias (*name) to the node that it stands for.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias

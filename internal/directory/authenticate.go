@@ -35,10 +35,11 @@ func (s *Service) Authenticate(ctx context.Context, username, plain string) (sto
 	if !match || !usable {
 		return store.User{}, ErrInvalidCredentials
 	}
-	return shown(s.rehash(ctx, user, prepared)), nil
+	return withoutHash(s.rehash(ctx, user, prepared)), nil
 }
 
-// candidate is who has the name, or nobody: a user without an id or a password.
+// candidate returns the user of the name. If there is none, it is a user without an id or
+// a password.
 func (s *Service) candidate(ctx context.Context, username string) (store.User, error) {
 	key, err := names.UsernameKey(username)
 	if err != nil {
@@ -51,8 +52,8 @@ func (s *Service) candidate(ctx context.Context, username string) (store.User, e
 	return user, err
 }
 
-// rehash keeps the password at today's cost. When that fails it is tried again at
-// the next login.
+// rehash stores a new hash of the password if the old one was not made at today's cost.
+// When that fails, the next login tries again.
 func (s *Service) rehash(ctx context.Context, user store.User, prepared string) store.User {
 	if !s.Hasher.Outdated(user.PasswordHash) {
 		return user
@@ -66,12 +67,12 @@ func (s *Service) rehash(ctx context.Context, user store.User, prepared string) 
 			return renewed
 		}
 	}
-	s.Logger.WarnContext(ctx, "a password could not be hashed anew", "user", user.ID, "error", err)
+	s.Logger.WarnContext(ctx, "a password could not be hashed again at today's cost", "user", user.ID, "error", err)
 	return user
 }
 
-// ClaimsOf are the user's claims as a token carries them: by short name, the
-// values of several groups joined with a comma, in a stable order.
+// ClaimsOf returns the user's claims as a token carries them: by short name, with the
+// values of several groups joined with commas, in a stable order.
 func (s *Service) ClaimsOf(ctx context.Context, userID string) (map[string]string, error) {
 	claims, err := s.Store.ClaimsOfUser(ctx, userID)
 	if err != nil {
@@ -80,8 +81,8 @@ func (s *Service) ClaimsOf(ctx context.Context, userID string) (map[string]strin
 	return joined(claims), nil
 }
 
-// Subject returns a user, and what ClaimsOf returns, both as of one moment;
-// store.ErrNotFound when the user is gone.
+// Subject returns a user and what ClaimsOf returns, both as of one moment, or
+// store.ErrNotFound if there is no such user.
 func (s *Service) Subject(ctx context.Context, userID string) (store.User, map[string]string, error) {
 	user, claims, err := s.Store.UserWithClaims(ctx, userID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -90,10 +91,10 @@ func (s *Service) Subject(ctx context.Context, userID string) (store.User, map[s
 	if err != nil {
 		return store.User{}, nil, fault(err)
 	}
-	return shown(user), joined(claims), nil
+	return withoutHash(user), joined(claims), nil
 }
 
-// joined makes a token's members of claims, which the store has in order.
+// joined makes the members of a token from claims, which the store returns in order.
 func joined(claims []store.Claim) map[string]string {
 	values := make(map[string][]string)
 	for _, c := range claims {

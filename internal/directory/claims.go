@@ -9,25 +9,25 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// ErrClaimNotFound: there is no claim of this id or name.
+// ErrClaimNotFound: no claim has this id or name.
 var ErrClaimNotFound = problem.New(problem.NotFound, "claim_not_found", "there is no such claim")
 
-// A NewClaim is what CreateClaim is told.
+// A NewClaim is a claim to be created.
 type NewClaim struct {
 	Name      string
 	ShortName string // the token's claim name
 	Value     string // one value
 }
 
-// A ClaimPatch says what changes; nil leaves it as it is.
+// A ClaimPatch is a change of a claim. What is nil stays as it is.
 type ClaimPatch struct {
 	Name      *string
 	ShortName *string
 	Value     *string
 }
 
-// CreateClaim adds a claim. It needs ClaimsWrite and the right itself, so that
-// only a superuser makes a right that nobody held before.
+// CreateClaim adds a claim. It needs ClaimsWrite and the claim's right itself, so that
+// only a superuser can make a right that nobody has held before.
 func (s *Service) CreateClaim(ctx context.Context, actor Actor, n NewClaim) (store.Claim, error) {
 	var one store.Claim
 	if err := patchClaim(&one, ClaimPatch{&n.Name, &n.ShortName, &n.Value}); err != nil {
@@ -39,7 +39,7 @@ func (s *Service) CreateClaim(ctx context.Context, actor Actor, n NewClaim) (sto
 	return one, err
 }
 
-// patchClaim changes one as the patch says, or says what is wrong with it.
+// patchClaim applies the patch to a claim, or returns what is wrong with it.
 func patchClaim(one *store.Claim, p ClaimPatch) (err error) {
 	if p.Name != nil {
 		if one.Name, one.NameKey, err = names.New("claim", *p.Name); err != nil {
@@ -56,7 +56,7 @@ func patchClaim(one *store.Claim, p ClaimPatch) (err error) {
 	return err
 }
 
-// Claim by id or name. It needs ClaimsRead.
+// Claim returns the claim with the id or name. It needs ClaimsRead.
 func (s *Service) Claim(ctx context.Context, actor Actor, ref string) (store.Claim, error) {
 	if err := s.Authorize(ctx, actor, ClaimsRead); err != nil {
 		return store.Claim{}, err
@@ -65,7 +65,7 @@ func (s *Service) Claim(ctx context.Context, actor Actor, ref string) (store.Cla
 	return one, fault(err)
 }
 
-// Claims in the order of their names. It needs ClaimsRead.
+// Claims returns claims in the order of their names. It needs ClaimsRead.
 func (s *Service) Claims(ctx context.Context, actor Actor, p Page) (List[store.Claim], error) {
 	if err := s.Authorize(ctx, actor, ClaimsRead); err != nil {
 		return List[store.Claim]{}, err
@@ -74,9 +74,9 @@ func (s *Service) Claims(ctx context.Context, actor Actor, p Page) (List[store.C
 	return list(ctx, p, fold, func(c store.Claim) string { return c.NameKey }, s.Store.Claims)
 }
 
-// UpdateClaim changes a claim. It needs ClaimsWrite, the right before and after,
-// and all rights of the groups that give it; when the right changes, also those of
-// their members, whose tokens are taken back.
+// UpdateClaim changes a claim. It needs ClaimsWrite, the claim's right before and after,
+// and all rights of the groups that give the claim. When the right changes, it needs all
+// rights of the groups' members too, and revokes their tokens.
 func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p ClaimPatch) (store.Claim, error) {
 	const action = "claim.update"
 	var one store.Claim
@@ -89,12 +89,12 @@ func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p 
 			return errNothing
 		}
 		before, after := Right{found.ShortName, found.Value}, Right{one.ShortName, one.Value}
-		if !c.own.Holds(after) {
+		if !c.rights.Holds(after) {
 			return ErrBeyondOwnRights
 		}
 		if after != before {
 			for _, g := range groups {
-				if err := c.takeFromMembers(ctx, g.ID, "rights_changed"); err != nil {
+				if err := c.revokeMembers(ctx, g.ID, "rights_changed"); err != nil {
 					return err
 				}
 			}
@@ -109,14 +109,14 @@ func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p 
 	return one, err
 }
 
-// DeleteClaim removes a claim and takes back the tokens of those who had it. It
-// needs ClaimsWrite, the right, and all rights of the groups that give it and of
-// their members.
+// DeleteClaim removes a claim and revokes the tokens of the users who held it. It needs
+// ClaimsWrite, the claim's right, and all rights of the groups that give it and of their
+// members.
 func (s *Service) DeleteClaim(ctx context.Context, actor Actor, claim string) error {
 	const action = "claim.delete"
 	return s.changeClaim(ctx, actor, action, claim, func(c *change, one store.Claim, groups []store.Group) error {
 		for _, g := range groups {
-			if err := c.takeFromMembers(ctx, g.ID, "rights_changed"); err != nil {
+			if err := c.revokeMembers(ctx, g.ID, "rights_changed"); err != nil {
 				return err
 			}
 		}
@@ -127,15 +127,15 @@ func (s *Service) DeleteClaim(ctx context.Context, actor Actor, claim string) er
 	})
 }
 
-// changeClaim is change for a claim that the actor holds, with the groups that
-// give it, none of which is stronger than the actor.
+// changeClaim is change for a claim that exists and whose right the actor holds. f is
+// given the groups that give the claim; the actor holds all their rights.
 func (s *Service) changeClaim(ctx context.Context, actor Actor, action, ref string, f func(*change, store.Claim, []store.Group) error) error {
 	return s.change(ctx, actor, ClaimsWrite, action, ref, func(c *change) error {
 		one, err := findClaim(ctx, c.r, ref)
 		if err != nil {
 			return err
 		}
-		if !c.own.Holds(Right{one.ShortName, one.Value}) {
+		if !c.rights.Holds(Right{one.ShortName, one.Value}) {
 			return ErrBeyondOwnRights
 		}
 		groups, err := c.r.GroupsWithClaim(ctx, one.ID)
@@ -143,7 +143,7 @@ func (s *Service) changeClaim(ctx context.Context, actor Actor, action, ref stri
 			return err
 		}
 		for _, g := range groups {
-			if err := within(ctx, c.own, c.r.ClaimsOfGroup, g.ID); err != nil {
+			if err := within(ctx, c.rights, c.r.ClaimsOfGroup, g.ID); err != nil {
 				return err
 			}
 		}
@@ -151,9 +151,9 @@ func (s *Service) changeClaim(ctx context.Context, actor Actor, action, ref stri
 	})
 }
 
-// createClaim adds a claim that the actor holds; its id and times it fills in.
+// createClaim adds a claim whose right the actor holds, and sets its id and times.
 func (c *change) createClaim(ctx context.Context, one *store.Claim) (err error) {
-	if !c.own.Holds(Right{one.ShortName, one.Value}) {
+	if !c.rights.Holds(Right{one.ShortName, one.Value}) {
 		return ErrBeyondOwnRights
 	}
 	if one.ID, err = c.s.newID(); err != nil {
@@ -166,7 +166,7 @@ func (c *change) createClaim(ctx context.Context, one *store.Claim) (err error) 
 	return c.note(ctx, "claim.create", one.ID, "%s %s=%s", one.Name, one.ShortName, one.Value)
 }
 
-// findClaim by id or name.
+// findClaim returns the claim with the id or name.
 func findClaim(ctx context.Context, r store.Claims, ref string) (store.Claim, error) {
 	fold := func(s string) (string, error) { return names.Key("claim", s) }
 	one, err := find(ctx, ref, r.Claim, r.ClaimByName, fold)

@@ -18,54 +18,55 @@ import (
 )
 
 var (
-	// ErrInvalidCredentials: whatever it was about username and password, nobody
-	// is told more.
+	// ErrInvalidCredentials: the username or the password is wrong, or the user may not
+	// log in. The answer is always the same, so that it reveals nothing.
 	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "the username or the password is wrong")
-	// ErrPermissionMissing: the actor lacks the claim for what he asked.
+	// ErrPermissionMissing: the actor lacks the permission for what was asked.
 	ErrPermissionMissing = problem.New(problem.Denied, "permission_missing", "your account may not do this")
-	// ErrBeyondOwnRights: something that would be changed holds, or would give, a
-	// right that the actor does not hold himself.
+	// ErrBeyondOwnRights: an object of the change holds, or would give, a right that the
+	// actor does not hold.
 	ErrBeyondOwnRights = problem.New(problem.Denied, "beyond_own_rights", "this touches rights that your own account does not hold")
-	// ErrLastAdministrator: nobody could administer this deployment any more.
+	// ErrLastAdministrator: the change would leave nobody who can administer this
+	// deployment.
 	ErrLastAdministrator = problem.New(problem.Conflict, "last_administrator", "this would leave no enabled administrator; make another one first")
 	// ErrTooManyAffected: more than MaxAffected users would lose a right at once.
 	ErrTooManyAffected = problem.New(problem.Conflict, "too_many_affected",
 		"this takes rights from more than %d users at once; remove members in smaller steps first", MaxAffected)
-	// ErrClaimsTooLarge: a token has no room for so many claims. Those whom a claim
-	// reaches through several groups may still come to hold more together; their
-	// login then says so.
+	// ErrClaimsTooLarge: a token has no room for so many claims. A group's new claim may
+	// still be too much for a member who has more claims from other groups. The login of
+	// that user then says so.
 	ErrClaimsTooLarge = problem.New(problem.Invalid, "claims_too_large",
 		"all claims together would have more than %d bytes, for which a token has no room", MaxClaims)
-	// ErrChangedMeanwhile: somebody else changed the same thing at the same moment.
+	// ErrChangedMeanwhile: another change of the same object came first.
 	ErrChangedMeanwhile = problem.New(problem.Conflict, "changed_meanwhile", "somebody else changed this at the same moment; read it again")
 
 	errBusy        = problem.New(problem.Unavailable, "database_busy", "the database is too busy at this moment; try again").After(time.Second)
 	errUnavailable = problem.New(problem.Unavailable, "database_unavailable", "the database cannot be asked at this moment; try again").After(time.Second)
 )
 
-// MaxAffected bounds the users from whom one change of a group or claim may take
-// rights. They are taken back in one transaction, during which no other
-// revocation can be written, so that it has to end within seconds: about one for
-// SQLite, two for PostgreSQL beside it, eight if that is a millisecond away.
+// MaxAffected bounds the users whose tokens one change of a group or claim may revoke.
+// All of them are revoked in one transaction. No other revocation can be written
+// meanwhile, so it has to end within seconds. It takes about one second on SQLite, two on
+// a PostgreSQL on the same machine, and eight on one that is a millisecond away.
 const MaxAffected = 2000
 
 // MaxClaims bounds all claims of a user or a group, in bytes as JSON in a token.
 const MaxClaims = 4096
 
-// An Auditor writes down who did what (package audit).
+// An Auditor records who did what (package audit).
 type Auditor interface {
-	// Record writes an event that stands by itself.
+	// Record writes an event that belongs to no transaction.
 	Record(ctx context.Context, e store.AuditEvent)
-	// RecordIn writes an event that happens only if the transaction does.
+	// RecordIn writes an event in a transaction: it is kept if the transaction is.
 	RecordIn(ctx context.Context, r store.Records, e store.AuditEvent) error
-	// Log says in the log what RecordIn wrote, once the transaction is committed.
+	// Log writes to the process's log what RecordIn wrote, after the commit.
 	Log(ctx context.Context, e store.AuditEvent)
 }
 
-// A Revoker is the log of what was taken back (package revocation).
+// A Revoker is the revocation log (package revocation).
 type Revoker interface {
-	// Append adds lines inside a transaction, which are kept for as long as a token
-	// of now may be accepted anywhere, and returns the last one's number.
+	// Append adds entries inside a transaction and returns the last one's number. They are
+	// kept for as long as a token that is issued now may be accepted anywhere.
 	Append(ctx context.Context, r store.Records, lines ...store.Revocation) (seq int64, err error)
 	// Settle is called after the transaction, with its highest number.
 	Settle(ctx context.Context, seq int64) error
@@ -84,35 +85,34 @@ type Config struct {
 	Hasher      Hasher
 	Audit       Auditor
 	Revocations Revoker
-	// OnEnded is told of users whose sessions have all ended, so that their records
-	// can go at once. It is a courtesy: the user's SessionEpoch has ended them.
-	// Nil: nobody is told.
+	// OnEnded is called for each user whose sessions have all ended, so that their records
+	// can be deleted at once. It may fail: the user's SessionEpoch has ended the sessions.
+	// It may be nil.
 	OnEnded func(ctx context.Context, userID string) error
 	Now     func() time.Time
 	Rand    io.Reader
 	Logger  *slog.Logger
 }
 
-// A Service is the use cases of this package. It may be used by any number of
+// A Service has the use cases of this package. It may be used by any number of
 // goroutines.
 type Service struct{ Config }
 
 // New makes a Service.
 func New(c Config) *Service { return &Service{c} }
 
-// An Actor is who asks for something. What he may do is read from the store in
-// the transaction that does it, not from his token.
+// An Actor is the user in whose name something is done. Its rights are read from the store
+// in the transaction that needs them, and not from the user's token.
 type Actor struct {
 	ID      string // user id
 	Address string // of the client; for the audit trail
 	system  bool
 }
 
-// System is the operator at the command line and the node itself: he holds
-// everything.
+// System is the actor of the command line and of the replica itself. It holds every right.
 func System() Actor { return Actor{system: true} }
 
-// Authorize says whether the actor holds the permission: nil, or
+// Authorize returns nil if the actor holds the permission, and otherwise
 // ErrPermissionMissing.
 func (s *Service) Authorize(ctx context.Context, actor Actor, permission string) error {
 	_, err := authorize(ctx, s.Store, actor, permission)
@@ -120,10 +120,10 @@ func (s *Service) Authorize(ctx context.Context, actor Actor, permission string)
 }
 
 // AuthorizeOn returns the user, named by id or username, if the actor holds the
-// permission and may use it on him: also ErrBeyondOwnRights when the user is
-// stronger than the actor.
+// permission and may use it on the user. ErrBeyondOwnRights: the user holds a right that
+// the actor does not hold.
 func (s *Service) AuthorizeOn(ctx context.Context, actor Actor, permission, user string) (store.User, error) {
-	own, err := authorize(ctx, s.Store, actor, permission)
+	rights, err := authorize(ctx, s.Store, actor, permission)
 	if err != nil {
 		return store.User{}, fault(err)
 	}
@@ -131,7 +131,7 @@ func (s *Service) AuthorizeOn(ctx context.Context, actor Actor, permission, user
 	if err != nil {
 		return store.User{}, fault(err)
 	}
-	return shown(u), fault(within(ctx, own, s.Store.ClaimsOfUser, u.ID))
+	return withoutHash(u), fault(within(ctx, rights, s.Store.ClaimsOfUser, u.ID))
 }
 
 // authorize returns the rights of an actor who holds the permission.
@@ -150,32 +150,33 @@ func authorize(ctx context.Context, r store.Records, actor Actor, permission str
 	if err != nil {
 		return Rights{}, err
 	}
-	own := RightsOf(claims)
-	if !own.Can(permission) {
+	rights := RightsOf(claims)
+	if !rights.Can(permission) {
 		return Rights{}, ErrPermissionMissing
 	}
-	return own, nil
+	return rights, nil
 }
 
-// within is the rule that nobody touches what is stronger than himself: the
-// claims of a user or group, which of returns, lie within one's own.
-func within(ctx context.Context, own Rights, of func(context.Context, string) ([]store.Claim, error), id string) error {
-	if own.Superuser() {
+// within is the rule that an actor only touches what holds no right beyond the actor's
+// own: the claims of the user or group, as claimsOf returns them, must lie within rights.
+func within(ctx context.Context, rights Rights, claimsOf func(context.Context, string) ([]store.Claim, error), id string) error {
+	if rights.Superuser() {
 		return nil
 	}
-	claims, err := of(ctx, id)
+	claims, err := claimsOf(ctx, id)
 	if err != nil {
 		return err
 	}
-	if !own.Include(RightsOf(claims)) {
+	if !rights.Include(RightsOf(claims)) {
 		return ErrBeyondOwnRights
 	}
 	return nil
 }
 
-// small is the rule that what somebody holds fits into a token.
-func small(ctx context.Context, of func(context.Context, string) ([]store.Claim, error), id string) error {
-	claims, err := of(ctx, id)
+// fitToken is the rule that the claims of a user or group, as claimsOf returns them, fit
+// into a token.
+func fitToken(ctx context.Context, claimsOf func(context.Context, string) ([]store.Claim, error), id string) error {
+	claims, err := claimsOf(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -186,39 +187,42 @@ func small(ctx context.Context, of func(context.Context, string) ([]store.Claim,
 	return err
 }
 
-// errNothing ends a change that finds everything as it should be.
+// errNothing ends a change that has nothing to do. The use case then succeeds.
 var errNothing = errors.New("nothing to change")
 
-// A change is one use case inside its transaction. It may be thrown away and done
-// again, so it is all that a use case may write to.
+// A change is one use case inside its transaction. The transaction may be run again with
+// a new change, so a use case may write to nothing else.
 type change struct {
-	s     *Service
-	r     store.Records
-	actor Actor
-	own   Rights
-	now   time.Time
-	// taken are the users who lost something, once each; the revocations come last
-	// because writing one holds the log.
-	taken       map[string]bool // whether the sessions ended
+	s      *Service
+	r      store.Records
+	actor  Actor
+	rights Rights // of the actor
+	now    time.Time
+	// revoked has the users whose tokens the change revokes, and whether it ends their
+	// sessions too. The entries for the log are written at the end of the transaction:
+	// from the first one on, no other transaction can write to the log.
+	revoked     map[string]bool
 	revocations []store.Revocation
-	events      []store.AuditEvent // that are written in the transaction
+	events      []store.AuditEvent // that were written in the transaction
 }
 
-// change runs f in one transaction in the name of the actor, who needs the
-// permission, and does what belongs to every change: nobody is left without an
-// administrator, what was taken back is in the log, and who was refused is in the
-// audit trail.
+// change runs f in one transaction in the name of the actor, who needs the permission. It
+// does what belongs to every change:
+//
+//   - A change that would leave no administrator is refused.
+//   - Revocations are in the log when it returns.
+//   - Refusals are in the audit trail.
 func (s *Service) change(ctx context.Context, actor Actor, permission, action, target string, f func(c *change) error) error {
 	var done *change
 	var seq int64 // of the last revocation
 	err := s.Store.Update(ctx, func(r store.Records) error {
-		own, err := authorize(ctx, r, actor, permission)
+		rights, err := authorize(ctx, r, actor, permission)
 		if err != nil {
 			return err
 		}
-		// As the store keeps times, so that an answer says what later ones say.
+		// The store keeps microseconds, and this answer has to say what later ones say.
 		now := s.Now().Truncate(time.Microsecond)
-		c := &change{s: s, r: r, actor: actor, own: own, now: now, taken: map[string]bool{}}
+		c := &change{s: s, r: r, actor: actor, rights: rights, now: now, revoked: map[string]bool{}}
 		administered, err := r.AnyoneHolds(ctx, Admin, Superuser)
 		if err != nil {
 			return err
@@ -257,12 +261,12 @@ func (s *Service) change(ctx context.Context, actor Actor, permission, action, t
 	return s.Revocations.Settle(ctx, seq)
 }
 
-// ended tells of the sessions that a change ended.
+// ended calls OnEnded for the users whose sessions a change ended.
 func (s *Service) ended(ctx context.Context, c *change) {
 	if s.OnEnded == nil {
 		return
 	}
-	for id, all := range c.taken {
+	for id, all := range c.revoked {
 		if !all {
 			continue
 		}
@@ -272,7 +276,7 @@ func (s *Service) ended(ctx context.Context, c *change) {
 	}
 }
 
-// denied notes who was refused.
+// denied records a refusal in the audit trail.
 func (s *Service) denied(ctx context.Context, actor Actor, action, target string, err error) {
 	if p := problem.From(err); p.Kind == problem.Denied {
 		s.Audit.Record(ctx, store.AuditEvent{
@@ -281,7 +285,7 @@ func (s *Service) denied(ctx context.Context, actor Actor, action, target string
 	}
 }
 
-// note writes the event of something done.
+// note writes the event of what the change does.
 func (c *change) note(ctx context.Context, action, target, format string, args ...any) error {
 	e := store.AuditEvent{
 		Actor: c.actor.ID, Action: action, Target: target, Outcome: audit.OK, Address: c.actor.Address, Detail: fmt.Sprintf(format, args...),
@@ -290,20 +294,20 @@ func (c *change) note(ctx context.Context, action, target, format string, args .
 	return c.s.Audit.RecordIn(ctx, c.r, e)
 }
 
-// take makes every token of the user that was issued until now worthless, and
-// with end his sessions too. To be called while the user is still there.
-func (c *change) take(ctx context.Context, userID string, end bool, reason string) error {
-	if _, ok := c.taken[userID]; ok {
+// revoke revokes every token of the user that was issued until now, and ends the user's
+// sessions if end is true. It must be called while the user exists.
+func (c *change) revoke(ctx context.Context, userID string, end bool, reason string) error {
+	if _, ok := c.revoked[userID]; ok {
 		return nil
 	}
-	if len(c.taken) == MaxAffected {
+	if len(c.revoked) == MaxAffected {
 		return ErrTooManyAffected
 	}
 	epoch, err := c.r.NextEpoch(ctx, userID, end)
 	if err != nil {
 		return err
 	}
-	c.taken[userID] = end
+	c.revoked[userID] = end
 	c.revocations = append(c.revocations, store.Revocation{
 		Kind: string(revoked.User), Subject: userID, Epoch: epoch,
 		CreatedAt: c.now, Actor: c.actor.ID, Reason: reason,
@@ -311,9 +315,9 @@ func (c *change) take(ctx context.Context, userID string, end bool, reason strin
 	return nil
 }
 
-// takeFromMembers is take for all members of a group, none of whom may be
-// stronger than the actor.
-func (c *change) takeFromMembers(ctx context.Context, groupID, reason string) error {
+// revokeMembers is revoke for all members of a group, without ending their sessions. None
+// of them may hold a right that the actor does not hold.
+func (c *change) revokeMembers(ctx context.Context, groupID, reason string) error {
 	page := store.Page{Limit: MaxPage}
 	for {
 		members, err := c.r.MembersOfGroup(ctx, groupID, page)
@@ -321,10 +325,10 @@ func (c *change) takeFromMembers(ctx context.Context, groupID, reason string) er
 			return err
 		}
 		for _, m := range members {
-			if err := within(ctx, c.own, c.r.ClaimsOfUser, m.ID); err != nil {
+			if err := within(ctx, c.rights, c.r.ClaimsOfUser, m.ID); err != nil {
 				return err
 			}
-			if err := c.take(ctx, m.ID, false, reason); err != nil {
+			if err := c.revoke(ctx, m.ID, false, reason); err != nil {
 				return err
 			}
 		}
@@ -335,7 +339,7 @@ func (c *change) takeFromMembers(ctx context.Context, groupID, reason string) er
 	}
 }
 
-// newID makes an id that is never used again.
+// newID makes an id that nothing else ever has.
 func (s *Service) newID() (string, error) {
 	id, err := uuid.NewV7FromReader(s.Rand)
 	if err != nil {
@@ -344,7 +348,7 @@ func (s *Service) newID() (string, error) {
 	return id.String(), nil
 }
 
-// fault gives every error of the store a face for the client.
+// fault makes of every error of the store one that a client may read.
 func fault(err error) error {
 	var p *problem.Error
 	switch {

@@ -1,8 +1,6 @@
-// Package directory owns users, groups and claims: what they may be named, who
-// holds which right, who may change what, and the checking of passwords.
+// Package directory owns users, groups and claims: who holds which right, who may change
+// what, and who a username and a password belong to.
 //
-// Its promise to an operator: nobody gives a right, to himself or to anybody,
-// that he does not hold.
-//
-// Who calls it: login, httpapi, the command line.
+// Its promise to an operator: no actor gives a right, to itself or to anybody, that the
+// actor does not hold.
 package directory

@@ -83,7 +83,7 @@ func TestEscalationByAClaimThatNobodyHeld(t *testing.T) {
 		w.refused(delegate, c.Name, err)
 	}
 	if _, err := w.CreateClaim(t.Context(), as(delegate), NewClaim{"again", "log", "r"}); err != nil {
-		t.Errorf("a right that he holds: %v", err)
+		t.Errorf("a right that the actor holds: %v", err)
 	}
 }
 
@@ -122,7 +122,7 @@ func TestEscalationByChangingAClaimThatOneHolds(t *testing.T) {
 	}
 }
 
-// Also a claim that no group gives is not for those who do not hold it.
+// An actor who does not hold a claim may not change it, even if no group gives it.
 func TestEscalationByAnUnusedClaim(t *testing.T) {
 	w, _, delegate := delegated(t)
 	w.claim("log", "w")
@@ -134,7 +134,7 @@ func TestEscalationByAnUnusedClaim(t *testing.T) {
 
 func TestEscalationByAStrongerUsersAccount(t *testing.T) {
 	w, root, delegate := delegated(t)
-	writer := w.user("writer", "log=w") // stronger too: he holds what the delegate does not
+	writer := w.user("writer", "log=w") // holds what the delegate does not
 	for _, victim := range []store.User{root, writer} {
 		before := w.stored(victim)
 		w.refused(delegate, victim.ID, w.SetPassword(t.Context(), as(delegate), victim.ID, "a new password"))
@@ -154,11 +154,11 @@ func TestEscalationByAStrongerUsersAccount(t *testing.T) {
 		t.Errorf("root: %v", err)
 	}
 	if len(w.revocations()) != 0 {
-		t.Error("tokens were taken back")
+		t.Error("tokens were revoked")
 	}
 }
 
-// A user who is disabled keeps his rights for the day on which he is enabled.
+// A disabled user keeps the rights for the day on which the user is enabled.
 func TestEscalationByEnablingAStrongerUser(t *testing.T) {
 	w, _, delegate := delegated(t)
 	w.superuser("second")
@@ -171,7 +171,7 @@ func TestEscalationByEnablingAStrongerUser(t *testing.T) {
 	w.refused(delegate, second.ID, err)
 }
 
-// A delegate cannot take rights from who is stronger, on whichever way.
+// A delegate cannot take rights in any way from a user who has others than the delegate.
 func TestEscalationByWeakeningTheStronger(t *testing.T) {
 	w, root, delegate := delegated(t)
 	readers := w.group("readers", "log=r")
@@ -190,7 +190,7 @@ func TestEscalationByWeakeningTheStronger(t *testing.T) {
 	_, err := w.UpdateGroup(t.Context(), as(delegate), administrators.ID, GroupPatch{Name: new("x")})
 	w.refused(delegate, administrators.ID, err)
 	w.refused(delegate, all.ID, w.DeleteClaim(t.Context(), as(delegate), all.ID))
-	// The group and the claim are within his rights, but root is among the members.
+	// The group and the claim are within the delegate's rights, but root is among the members.
 	w.refused(delegate, readers.ID, w.RemoveClaim(t.Context(), as(delegate), readers.ID, c.ID))
 	w.refused(delegate, readers.ID, w.DeleteGroup(t.Context(), as(delegate), readers.ID))
 	w.refused(delegate, c.ID, w.DeleteClaim(t.Context(), as(delegate), c.ID))
@@ -232,7 +232,7 @@ func TestADelegateAdministersWhatIsWithinHisRights(t *testing.T) {
 	}
 }
 
-// What an actor may do is read when he does it, whatever his token says.
+// The rights of an actor are read when they are needed, whatever the token says.
 func TestPermissionsAreReadFromTheStore(t *testing.T) {
 	w, _, delegate := delegated(t)
 	nobody := w.user("nobody", "log=r")
@@ -306,8 +306,8 @@ func TestAuthorizeOnWhoIsStronger(t *testing.T) {
 	}
 }
 
-// Two grants at once, each within the rights of who gives it, must not add up: a
-// friend who holds what one delegate gave is stronger than the other one.
+// Two grants at once, each within the rights of its giver, must not add up: a friend who
+// holds what one delegate gave holds more than the other delegate.
 func TestEscalationByTwoGrantsAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		other := replica(t, w.url)
@@ -336,8 +336,7 @@ func TestEscalationByTwoGrantsAtOnce(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// An id that somebody remembers must not become somebody else's when the one it
-// named is gone.
+// The id of a deleted user must not come to name another user.
 func TestEscalationByTheIDOfOneWhoIsGone(t *testing.T) {
 	w, _, delegate := delegated(t)
 	plain := w.user("plain")
@@ -360,7 +359,7 @@ func TestEscalationByTheIDOfOneWhoIsGone(t *testing.T) {
 			t.Errorf("a claim called by an %s: %v", form, err)
 		}
 	}
-	// One who has such a name since before it was refused.
+	// A user who had such a name before it was refused.
 	old := w.stored(delegate)
 	old.Username, old.NameKey = plain.ID, plain.ID
 	if err := w.Store.Update(t.Context(), func(r store.Records) error { return r.UpdateUser(t.Context(), old) }); err != nil {
@@ -376,6 +375,6 @@ func TestEscalationByTheIDOfOneWhoIsGone(t *testing.T) {
 		t.Errorf("the delegate holds %s", rights)
 	}
 	if u, err := w.User(t.Context(), System(), old.ID); err != nil || u.Username != plain.ID {
-		t.Errorf("by the own id comes %+v, %v", u, err)
+		t.Errorf("a user by their own id: %+v, %v", u, err)
 	}
 }

@@ -9,29 +9,29 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// ErrGroupNotFound: there is no group of this id or name.
+// ErrGroupNotFound: no group has this id or name.
 var ErrGroupNotFound = problem.New(problem.NotFound, "group_not_found", "there is no such group")
 
-// A NewGroup is what CreateGroup is told.
+// A NewGroup is a group to be created.
 type NewGroup struct {
 	Name   string
 	Claims []string // by id or name
 }
 
-// A GroupPatch says what changes; nil leaves it as it is.
+// A GroupPatch is a change of a group. What is nil stays as it is.
 type GroupPatch struct {
 	Name *string
 }
 
-// CreateGroup adds a group. It needs GroupsWrite, and all of the claims.
+// CreateGroup adds a group. It needs GroupsWrite and the rights of all its claims.
 func (s *Service) CreateGroup(ctx context.Context, actor Actor, n NewGroup) (store.Group, error) {
 	const action = "group.create"
-	shown, key, err := names.New("group", n.Name)
+	name, key, err := names.New("group", n.Name)
 	if err != nil {
 		return store.Group{}, err
 	}
-	g := store.Group{Name: shown, NameKey: key}
-	err = s.change(ctx, actor, GroupsWrite, action, shown, func(c *change) error {
+	g := store.Group{Name: name, NameKey: key}
+	err = s.change(ctx, actor, GroupsWrite, action, name, func(c *change) error {
 		if err := c.createGroup(ctx, &g); err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (s *Service) CreateGroup(ctx context.Context, actor Actor, n NewGroup) (sto
 	return g, err
 }
 
-// Group by id or name. It needs GroupsRead.
+// Group returns the group with the id or name. It needs GroupsRead.
 func (s *Service) Group(ctx context.Context, actor Actor, ref string) (store.Group, error) {
 	if err := s.Authorize(ctx, actor, GroupsRead); err != nil {
 		return store.Group{}, err
@@ -58,7 +58,7 @@ func (s *Service) Group(ctx context.Context, actor Actor, ref string) (store.Gro
 	return g, fault(err)
 }
 
-// Groups in the order of their names. It needs GroupsRead.
+// Groups returns groups in the order of their names. It needs GroupsRead.
 func (s *Service) Groups(ctx context.Context, actor Actor, p Page) (List[store.Group], error) {
 	if err := s.Authorize(ctx, actor, GroupsRead); err != nil {
 		return List[store.Group]{}, err
@@ -67,7 +67,7 @@ func (s *Service) Groups(ctx context.Context, actor Actor, p Page) (List[store.G
 	return list(ctx, p, fold, func(g store.Group) string { return g.NameKey }, s.Store.Groups)
 }
 
-// ClaimsOfGroup are the claims that a group, by id or name, gives. It needs
+// ClaimsOfGroup returns the claims that a group, named by id or name, gives. It needs
 // GroupsRead.
 func (s *Service) ClaimsOfGroup(ctx context.Context, actor Actor, group string) ([]store.Claim, error) {
 	g, err := s.Group(ctx, actor, group)
@@ -78,7 +78,8 @@ func (s *Service) ClaimsOfGroup(ctx context.Context, actor Actor, group string) 
 	return claims, fault(err)
 }
 
-// MembersOfGroup in the order of their names. It needs GroupsRead and UsersRead.
+// MembersOfGroup returns members in the order of their names. It needs GroupsRead and
+// UsersRead.
 func (s *Service) MembersOfGroup(ctx context.Context, actor Actor, group string, p Page) (List[store.User], error) {
 	g, err := s.Group(ctx, actor, group)
 	if err != nil {
@@ -116,8 +117,8 @@ func (s *Service) UpdateGroup(ctx context.Context, actor Actor, group string, p 
 	return g, err
 }
 
-// DeleteGroup removes a group and takes back the tokens of its members. It needs
-// GroupsWrite and all rights of the group and of its members.
+// DeleteGroup removes a group and revokes the tokens of its members. It needs GroupsWrite
+// and all rights of the group and of its members.
 func (s *Service) DeleteGroup(ctx context.Context, actor Actor, group string) error {
 	const action = "group.delete"
 	return s.changeGroup(ctx, actor, action, group, func(c *change, g store.Group) error {
@@ -126,7 +127,7 @@ func (s *Service) DeleteGroup(ctx context.Context, actor Actor, group string) er
 			return err
 		}
 		if len(claims) > 0 {
-			if err := c.takeFromMembers(ctx, g.ID, "rights_changed"); err != nil {
+			if err := c.revokeMembers(ctx, g.ID, "rights_changed"); err != nil {
 				return err
 			}
 		}
@@ -137,8 +138,8 @@ func (s *Service) DeleteGroup(ctx context.Context, actor Actor, group string) er
 	})
 }
 
-// AddClaim lets a group give a claim; it is no error when it does. It needs
-// GroupsWrite, the claim, and all rights of the group.
+// AddClaim makes a group give a claim. It is no error if the group gives it already. It
+// needs GroupsWrite, the claim's right, and all rights of the group.
 func (s *Service) AddClaim(ctx context.Context, actor Actor, group, claim string) error {
 	return s.changeGroup(ctx, actor, "group.add_claim", group, func(c *change, g store.Group) error {
 		one, linked, err := c.linked(ctx, g, claim)
@@ -152,9 +153,9 @@ func (s *Service) AddClaim(ctx context.Context, actor Actor, group, claim string
 	})
 }
 
-// RemoveClaim ends that a group gives a claim and takes back the tokens of its
-// members; it is no error when it does not. It needs what AddClaim needs, and all
-// rights of the members.
+// RemoveClaim makes a group give a claim no more, and revokes the tokens of its members.
+// It is no error if the group does not give the claim. It needs GroupsWrite and all rights
+// of the group and of its members.
 func (s *Service) RemoveClaim(ctx context.Context, actor Actor, group, claim string) error {
 	const action = "group.remove_claim"
 	return s.changeGroup(ctx, actor, action, group, func(c *change, g store.Group) error {
@@ -165,7 +166,7 @@ func (s *Service) RemoveClaim(ctx context.Context, actor Actor, group, claim str
 		if !linked {
 			return errNothing
 		}
-		if err := c.takeFromMembers(ctx, g.ID, "rights_changed"); err != nil {
+		if err := c.revokeMembers(ctx, g.ID, "rights_changed"); err != nil {
 			return err
 		}
 		if err := c.r.RemoveClaim(ctx, g.ID, one.ID); err != nil {
@@ -175,21 +176,21 @@ func (s *Service) RemoveClaim(ctx context.Context, actor Actor, group, claim str
 	})
 }
 
-// changeGroup is change for a group that is there and not stronger than the actor.
+// changeGroup is change for a group that exists and all of whose rights the actor holds.
 func (s *Service) changeGroup(ctx context.Context, actor Actor, action, ref string, f func(*change, store.Group) error) error {
 	return s.change(ctx, actor, GroupsWrite, action, ref, func(c *change) error {
 		g, err := findGroup(ctx, c.r, ref)
 		if err != nil {
 			return err
 		}
-		if err := within(ctx, c.own, c.r.ClaimsOfGroup, g.ID); err != nil {
+		if err := within(ctx, c.rights, c.r.ClaimsOfGroup, g.ID); err != nil {
 			return err
 		}
 		return f(c, g)
 	})
 }
 
-// createGroup adds the group, whose id and times it fills in.
+// createGroup adds a group, and sets its id and times.
 func (c *change) createGroup(ctx context.Context, g *store.Group) (err error) {
 	if g.ID, err = c.s.newID(); err != nil {
 		return err
@@ -208,7 +209,7 @@ func nameTaken(what string, err error) error {
 	return err
 }
 
-// linked finds the claim and says whether the group gives it.
+// linked returns the claim with the id or name, and reports whether the group gives it.
 func (c *change) linked(ctx context.Context, g store.Group, claim string) (store.Claim, bool, error) {
 	one, err := findClaim(ctx, c.r, claim)
 	if err != nil {
@@ -223,21 +224,21 @@ func (c *change) linked(ctx context.Context, g store.Group, claim string) (store
 	return one, false, err
 }
 
-// link lets a group give a claim that the actor holds.
+// link makes a group give a claim whose right the actor holds.
 func (c *change) link(ctx context.Context, g store.Group, one store.Claim) error {
-	if !c.own.Holds(Right{one.ShortName, one.Value}) {
+	if !c.rights.Holds(Right{one.ShortName, one.Value}) {
 		return ErrBeyondOwnRights
 	}
 	if err := c.r.AddClaim(ctx, g.ID, one.ID); err != nil {
 		return err
 	}
-	if err := small(ctx, c.r.ClaimsOfGroup, g.ID); err != nil {
+	if err := fitToken(ctx, c.r.ClaimsOfGroup, g.ID); err != nil {
 		return err
 	}
 	return c.note(ctx, "group.add_claim", g.ID, "claim %s", one.Name)
 }
 
-// findGroup by id or name.
+// findGroup returns the group with the id or name.
 func findGroup(ctx context.Context, r store.Groups, ref string) (store.Group, error) {
 	fold := func(s string) (string, error) { return names.Key("group", s) }
 	g, err := find(ctx, ref, r.Group, r.GroupByName, fold)

@@ -47,7 +47,7 @@ func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, e
 		return InitResult{}, problem.New(problem.Invalid, "init_file_invalid", "the init file %s is wrong: %v", path, err)
 	}
 	if file.HasSecrets() && mode&0o044 != 0 {
-		s.Logger.WarnContext(ctx, "the init file holds passwords and others on this machine can read it; take the right from them (chmod 600)",
+		s.Logger.WarnContext(ctx, "the init file holds passwords and others on this machine can read it; deny them (chmod 600)",
 			"file", path, "mode", mode.String())
 	}
 	if last, err := s.Store.Setting(ctx, lastInitFile); last == digestOf(file) || err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -72,7 +72,7 @@ func (s *Service) ApplyInitFile(ctx context.Context, path string) (InitResult, e
 		return InitResult{}, err
 	}
 	for _, one := range done.skipped {
-		s.Logger.WarnContext(ctx, "the init file asks for more of what was removed from the database, where it stays removed",
+		s.Logger.WarnContext(ctx, "the init file asks for a link whose one end was removed from the database; it is not made",
 			"file", path, "entry", one.Error())
 	}
 	return done.added, nil

@@ -98,7 +98,7 @@ func TestInitFileAgainAddsWhatIsMissing(t *testing.T) {
 }
 
 // An unchanged file, and one that has grown, leave alone what somebody changed or
-// took away in the database since: the node starts, and nothing comes back.
+// removed in the database since: the replica starts, and nothing comes back.
 func TestInitFileBringsNothingBack(t *testing.T) {
 	w := newWorld(t)
 	const file = `claims:
@@ -187,8 +187,8 @@ users:
 	}
 }
 
-// Who makes a user or a group of a removed one's name must not get by a restart
-// what the file once gave it.
+// A user or group that is created with the name of a removed one must not be given by a
+// restart what the file once gave to the removed one.
 func TestInitFileGivesNothingToANamesake(t *testing.T) {
 	w := newWorld(t)
 	w.mustApply(exampleInit, InitResult{Claims: 2, Groups: 1, Users: 2, Links: 3})

@@ -15,20 +15,20 @@ const (
 	MaxPage     = 200
 )
 
-// A Page asks for a part of a list, which is ordered by folded name.
+// A Page asks for a part of a list, which is ordered by the keys of names.
 type Page struct {
 	After  string // List.Next of the page before; empty: from the start
-	Prefix string // of the name; compared as names are
+	Prefix string // of the names, compared as names are
 	Limit  int    // 1 to MaxPage; 0: DefaultPage
 }
 
-// A List is a page of what was asked for.
+// A List is one page.
 type List[T any] struct {
 	Items []T
-	Next  string // for Page.After; empty: this was the last page
+	Next  string // for Page.After; empty: this is the last page
 }
 
-// list asks for one page. fold makes the key of a prefix, key tells an item's.
+// list reads one page. fold makes the key of a prefix; key returns that of an item.
 func list[T any](ctx context.Context, p Page, fold func(string) (string, error), key func(T) string,
 	ask func(context.Context, store.Page) ([]T, error)) (List[T], error) {
 	if p.Limit == 0 {

@@ -10,22 +10,22 @@ import (
 	"github.com/watchword-auth/watchword/internal/token"
 )
 
-// Admin is the short name of the claim that grants administration. Its values
-// are the permissions below.
+// Admin is the short name of the claim that grants administration. Its values are the
+// permissions below.
 const Admin = "admin"
 
-// What a value of the claim Admin allows. Each …:write allows the same …:read.
+// The permissions. Each …:write includes the same …:read.
 const (
 	Superuser     = "all"            // everything; holds every right there is
 	UsersRead     = "users:read"     // see users and their groups
-	UsersWrite    = "users:write"    // make, change and delete users; passwords; who is in which group
+	UsersWrite    = "users:write"    // create, change and delete users; passwords; who is in which group
 	GroupsRead    = "groups:read"    // see groups and their claims
-	GroupsWrite   = "groups:write"   // make, change and delete groups; which claims they give
+	GroupsWrite   = "groups:write"   // create, change and delete groups; which claims they give
 	ClaimsRead    = "claims:read"    // see claims
-	ClaimsWrite   = "claims:write"   // make, change and delete claims
+	ClaimsWrite   = "claims:write"   // create, change and delete claims
 	SessionsRead  = "sessions:read"  // see where users are signed in
 	SessionsWrite = "sessions:write" // end their sessions
-	Revoke        = "revoke"         // take back tokens of others who are not stronger
+	Revoke        = "revoke"         // revoke tokens of users all of whose rights the actor holds
 	KeysRead      = "keys:read"      // see the signing keys' public halves and their state
 	KeysWrite     = "keys:write"     // rotate and revoke signing keys
 	AuditRead     = "audit:read"     // read the audit trail
@@ -41,13 +41,13 @@ type Right struct{ ShortName, Value string }
 
 var superuser = Right{Admin, Superuser}
 
-// Rights are a set of rights.
+// Rights is a set of rights.
 type Rights struct {
 	all  bool
 	held map[Right]struct{}
 }
 
-// RightsOf is what the claims give, with what they imply.
+// RightsOf returns the rights that claims give, with those that they include.
 func RightsOf(claims []store.Claim) Rights {
 	r := Rights{held: make(map[Right]struct{}, len(claims))}
 	for _, c := range claims {
@@ -64,20 +64,20 @@ func (r *Rights) add(one Right) {
 	}
 }
 
-// Superuser says whether everything is held.
+// Superuser reports whether the set has every right.
 func (r Rights) Superuser() bool { return r.all }
 
-// Holds says whether one right is held.
+// Holds reports whether the set has a right.
 func (r Rights) Holds(one Right) bool {
 	_, ok := r.held[one]
 	return ok || r.all
 }
 
-// Can says whether administration of this kind is allowed: Holds of a permission.
+// Can reports whether the set has a permission.
 func (r Rights) Can(permission string) bool { return r.Holds(Right{Admin, permission}) }
 
-// Include says whether everything in other is held. Only a superuser includes
-// another one.
+// Include reports whether the set has every right of other. Only a superuser's rights
+// include those of a superuser.
 func (r Rights) Include(other Rights) bool {
 	for one := range other.held {
 		if !r.Holds(one) {

@@ -112,7 +112,7 @@ func TestAGroupAndAClaimFromFirstToLast(t *testing.T) {
 	if claims, err := w.ClaimsOfGroup(ctx, root, "help"); err != nil || len(claims) != 1 || claims[0].ID != c.ID {
 		t.Errorf("%+v, %v", claims, err)
 	}
-	// What is so already is no error and leaves no trace.
+	// A change that changes nothing is no error and leaves no trace.
 	before := len(w.events(g.ID))
 	for _, err := range []error{
 		w.AddClaim(ctx, root, "help", "reader"),
@@ -137,7 +137,7 @@ func TestAGroupAndAClaimFromFirstToLast(t *testing.T) {
 	w.want(w.AddToGroup(ctx, root, "root", g.ID), "group_not_found")
 }
 
-// Whatever takes a right away takes back the tokens that carry it, of everybody
+// Whatever takes a right away revokes the tokens that carry it, of everybody
 // whom it concerns and of nobody else.
 func TestWhatTakesRightsTakesTokens(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -201,12 +201,12 @@ func TestWhatTakesRightsTakesTokens(t *testing.T) {
 					t.Errorf("epoch %d, of sessions %d", after.Epoch, after.SessionEpoch)
 				}
 				if slices.Contains(w.ended, r.Subject) != c.ends {
-					t.Errorf("told that the sessions ended: %v", w.ended)
+					t.Errorf("OnEnded was called for %v", w.ended)
 				}
 				epochs[r.Subject] = store.User{Epoch: -9} // a second line is one too many
 			}
 			if len(concerned) > 0 {
-				t.Errorf("not taken back: %v", concerned)
+				t.Errorf("not revoked: %v", concerned)
 			}
 		})
 	}
@@ -229,7 +229,7 @@ func (w *world) epochs() map[string]store.User {
 	return m
 }
 
-// A large group is taken its right in one transaction, or not at all.
+// A large group loses its right in one transaction, or not at all.
 func TestALargeGroupLosesItsClaim(t *testing.T) {
 	const members = MaxPage + 20 // they are read in pages
 	w := newWorld(t)
@@ -257,11 +257,11 @@ func TestALargeGroupLosesItsClaim(t *testing.T) {
 		t.Errorf("%d of %d users, in %d lines", len(subjects), members, len(w.revocations()))
 	}
 
-	c := &change{taken: make(map[string]bool, MaxAffected)}
+	c := &change{revoked: make(map[string]bool, MaxAffected)}
 	for i := range MaxAffected {
-		c.taken[fmt.Sprint(i)] = false
+		c.revoked[fmt.Sprint(i)] = false
 	}
-	w.want(c.take(t.Context(), "one more", false, "x"), "too_many_affected")
+	w.want(c.revoke(t.Context(), "one more", false, "x"), "too_many_affected")
 }
 
 func TestOneselfMayBeSeen(t *testing.T) {
@@ -363,7 +363,7 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 	}
 }
 
-// What no token has room for is refused to whoever gives it.
+// A claim for which a token would have no room is refused when it is given.
 func TestClaimsHaveToFitIntoAToken(t *testing.T) {
 	w := newWorld(t)
 	long := strings.Repeat("v", names.MaxValue-4)

@@ -13,10 +13,10 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// ErrUserNotFound: nobody has this id or name.
+// ErrUserNotFound: no user has this id or name.
 var ErrUserNotFound = problem.New(problem.NotFound, "user_not_found", "there is no such user")
 
-// A NewUser is what CreateUser is told.
+// A NewUser is a user to be created.
 type NewUser struct {
 	Username  string
 	Password  string // empty: no login by password
@@ -25,22 +25,22 @@ type NewUser struct {
 	LastName  string
 	Disabled  bool
 	Groups    []string // by id or name
-	// Administrator makes a superuser: a member of the group Administrators, which
-	// is made if it is not there.
+	// Administrator makes the user a superuser: a member of the group Administrators,
+	// which is created if it is not there.
 	Administrator bool
 }
 
-// A UserPatch says what changes; nil leaves it as it is.
+// A UserPatch is a change of a user. What is nil stays as it is.
 type UserPatch struct {
 	Username  *string
-	Password  *string // ends the sessions and takes back the tokens
+	Password  *string // a new one ends the sessions and revokes the tokens
 	Email     *string
 	FirstName *string
 	LastName  *string
 	Disabled  *bool
 }
 
-// CreateUser adds a user. It needs UsersWrite, and all rights of the groups.
+// CreateUser adds a user. It needs UsersWrite and all rights of the groups.
 func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store.User, error) {
 	const action = "user.create"
 	user, err := n.user()
@@ -78,16 +78,16 @@ func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store
 		}
 		return nil
 	})
-	return shown(user), err
+	return withoutHash(user), err
 }
 
-// user checks what was given.
+// user checks the fields, and makes a user of them who has no password yet.
 func (n NewUser) user() (store.User, error) {
 	u := store.User{Disabled: n.Disabled}
 	return u, patchUser(&u, UserPatch{Username: &n.Username, Email: &n.Email, FirstName: &n.FirstName, LastName: &n.LastName})
 }
 
-// patchUser changes u as the patch says, or says what is wrong with it.
+// patchUser applies the patch to a user, or returns what is wrong with it.
 func patchUser(u *store.User, p UserPatch) (err error) {
 	if p.Username != nil {
 		if u.Username, u.NameKey, err = names.Username(*p.Username); err != nil {
@@ -115,7 +115,8 @@ func patchUser(u *store.User, p UserPatch) (err error) {
 	return nil
 }
 
-// User by id or name. It needs UsersRead, except for oneself.
+// User returns the user with the id or name. It needs UsersRead, unless the user is the
+// actor.
 func (s *Service) User(ctx context.Context, actor Actor, ref string) (store.User, error) {
 	u, err := findUser(ctx, s.Store, ref)
 	if err != nil || u.ID != actor.ID {
@@ -123,10 +124,10 @@ func (s *Service) User(ctx context.Context, actor Actor, ref string) (store.User
 			return store.User{}, err
 		}
 	}
-	return shown(u), fault(err)
+	return withoutHash(u), fault(err)
 }
 
-// Users in the order of their names. It needs UsersRead.
+// Users returns users in the order of their names. It needs UsersRead.
 func (s *Service) Users(ctx context.Context, actor Actor, p Page) (List[store.User], error) {
 	if err := s.Authorize(ctx, actor, UsersRead); err != nil {
 		return List[store.User]{}, err
@@ -137,12 +138,13 @@ func (s *Service) Users(ctx context.Context, actor Actor, p Page) (List[store.Us
 func users(ctx context.Context, p Page, ask func(context.Context, store.Page) ([]store.User, error)) (List[store.User], error) {
 	l, err := list(ctx, p, names.UsernameKey, func(u store.User) string { return u.NameKey }, ask)
 	for i := range l.Items {
-		l.Items[i] = shown(l.Items[i])
+		l.Items[i] = withoutHash(l.Items[i])
 	}
 	return l, err
 }
 
-// GroupsOf a user, by id or name. It needs UsersRead, except for oneself.
+// GroupsOf returns the groups of a user, who is named by id or name. It needs UsersRead,
+// unless the user is the actor.
 func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]store.Group, error) {
 	u, err := s.User(ctx, actor, user)
 	if err != nil {
@@ -153,7 +155,7 @@ func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]sto
 }
 
 // UpdateUser changes a user. It needs UsersWrite and all rights of the user.
-// Disabling, and another password, end the sessions and take back the tokens.
+// Disabling the user, and another password, end the sessions and revoke the tokens.
 func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p UserPatch) (store.User, error) {
 	const action = "user.update"
 	hash := ""
@@ -186,27 +188,27 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 			reason = "password_changed"
 		}
 		if reason != "" {
-			if err := c.take(ctx, u.ID, true, reason); err != nil {
+			if err := c.revoke(ctx, u.ID, true, reason); err != nil {
 				return err
 			}
 		}
 		return c.note(ctx, action, u.ID, "%s", changedFields(found, u))
 	})
-	return shown(u), err
+	return withoutHash(u), err
 }
 
-// SetPassword is UpdateUser of the password alone.
+// SetPassword is UpdateUser with a new password and nothing else.
 func (s *Service) SetPassword(ctx context.Context, actor Actor, user, password string) error {
 	_, err := s.UpdateUser(ctx, actor, user, UserPatch{Password: &password})
 	return err
 }
 
-// DeleteUser removes a user, ends his sessions and takes back his tokens. It needs
-// UsersWrite and all rights of the user.
+// DeleteUser removes a user, ends the user's sessions and revokes the user's tokens. It
+// needs UsersWrite and all rights of the user.
 func (s *Service) DeleteUser(ctx context.Context, actor Actor, user string) error {
 	const action = "user.delete"
 	return s.changeUser(ctx, actor, action, user, func(c *change, u store.User) error {
-		if err := c.take(ctx, u.ID, true, "user_deleted"); err != nil {
+		if err := c.revoke(ctx, u.ID, true, "user_deleted"); err != nil {
 			return err
 		}
 		if err := c.r.DeleteUser(ctx, u.ID); err != nil {
@@ -216,8 +218,8 @@ func (s *Service) DeleteUser(ctx context.Context, actor Actor, user string) erro
 	})
 }
 
-// AddToGroup makes the user a member; it is no error when he is. It needs
-// UsersWrite, and all rights of the user and of the group.
+// AddToGroup makes the user a member of a group. It is no error if the user is one. It
+// needs UsersWrite, and all rights of the user and of the group.
 func (s *Service) AddToGroup(ctx context.Context, actor Actor, user, group string) error {
 	return s.changeUser(ctx, actor, "user.join", user, func(c *change, u store.User) error {
 		g, member, err := c.membership(ctx, u, group)
@@ -231,9 +233,9 @@ func (s *Service) AddToGroup(ctx context.Context, actor Actor, user, group strin
 	})
 }
 
-// RemoveFromGroup ends a membership and takes back the user's tokens; it is no
-// error when he is no member. It needs UsersWrite and all rights of the user,
-// among which are the group's.
+// RemoveFromGroup ends a membership and revokes the user's tokens. It is no error if the
+// user is no member. It needs UsersWrite and all rights of the user, which include those
+// of the group.
 func (s *Service) RemoveFromGroup(ctx context.Context, actor Actor, user, group string) error {
 	const action = "user.leave"
 	return s.changeUser(ctx, actor, action, user, func(c *change, u store.User) error {
@@ -247,28 +249,28 @@ func (s *Service) RemoveFromGroup(ctx context.Context, actor Actor, user, group 
 		if err := c.r.RemoveMember(ctx, u.ID, g.ID); err != nil {
 			return err
 		}
-		if err := c.take(ctx, u.ID, false, "rights_changed"); err != nil {
+		if err := c.revoke(ctx, u.ID, false, "rights_changed"); err != nil {
 			return err
 		}
 		return c.note(ctx, action, u.ID, "group %s", g.Name)
 	})
 }
 
-// changeUser is change for a user who is there and not stronger than the actor.
+// changeUser is change for a user who exists and all of whose rights the actor holds.
 func (s *Service) changeUser(ctx context.Context, actor Actor, action, ref string, f func(*change, store.User) error) error {
 	return s.change(ctx, actor, UsersWrite, action, ref, func(c *change) error {
 		u, err := findUser(ctx, c.r, ref)
 		if err != nil {
 			return err
 		}
-		if err := within(ctx, c.own, c.r.ClaimsOfUser, u.ID); err != nil {
+		if err := within(ctx, c.rights, c.r.ClaimsOfUser, u.ID); err != nil {
 			return err
 		}
 		return f(c, u)
 	})
 }
 
-// createUser adds the user, whose id and times it fills in.
+// createUser adds a user, and sets the id and times.
 func (c *change) createUser(ctx context.Context, u *store.User) (err error) {
 	if u.ID, err = c.s.newID(); err != nil {
 		return err
@@ -280,7 +282,7 @@ func (c *change) createUser(ctx context.Context, u *store.User) (err error) {
 	return c.note(ctx, "user.create", u.ID, "%s", u.Username)
 }
 
-// updateUser writes the user, as whom it then stands in the store.
+// updateUser writes a user, and sets the time and version as the store then has them.
 func (c *change) updateUser(ctx context.Context, u *store.User) error {
 	u.UpdatedAt = c.now
 	if err := usernameTaken(c.r.UpdateUser(ctx, *u)); err != nil {
@@ -297,7 +299,7 @@ func usernameTaken(err error) error {
 	return err
 }
 
-// membership finds the group and says whether the user is in it.
+// membership returns the group with the id or name, and reports whether the user is in it.
 func (c *change) membership(ctx context.Context, u store.User, group string) (store.Group, bool, error) {
 	g, err := findGroup(ctx, c.r, group)
 	if err != nil {
@@ -312,22 +314,22 @@ func (c *change) membership(ctx context.Context, u store.User, group string) (st
 	return g, false, err
 }
 
-// join makes the user a member of a group that the actor holds.
+// join makes the user a member of a group all of whose rights the actor holds.
 func (c *change) join(ctx context.Context, u store.User, g store.Group) error {
-	if err := within(ctx, c.own, c.r.ClaimsOfGroup, g.ID); err != nil {
+	if err := within(ctx, c.rights, c.r.ClaimsOfGroup, g.ID); err != nil {
 		return err
 	}
 	if err := c.r.AddMember(ctx, u.ID, g.ID); err != nil {
 		return err
 	}
-	if err := small(ctx, c.r.ClaimsOfUser, u.ID); err != nil {
+	if err := fitToken(ctx, c.r.ClaimsOfUser, u.ID); err != nil {
 		return err
 	}
 	return c.note(ctx, "user.join", u.ID, "group %s", g.Name)
 }
 
-// hashFor hashes a new password, before the transaction because it takes long,
-// and only for who may set one, because it costs.
+// hashFor hashes a new password. It does so before the transaction, because hashing takes
+// long, and only for an actor who may set a password, because hashing is expensive.
 func (s *Service) hashFor(ctx context.Context, actor Actor, action, target, plain string) (string, error) {
 	if err := s.Authorize(ctx, actor, UsersWrite); err != nil {
 		s.denied(ctx, actor, action, target, err)
@@ -340,7 +342,7 @@ func (s *Service) hashFor(ctx context.Context, actor Actor, action, target, plai
 	return s.hash(ctx, prepared)
 }
 
-// hash is Hasher.Hash with a face for every error.
+// hash is Hasher.Hash with errors that a client may read.
 func (s *Service) hash(ctx context.Context, prepared string) (string, error) {
 	hash, err := s.Hasher.Hash(ctx, prepared)
 	return hash, hashFault(err)
@@ -353,7 +355,7 @@ func hashFault(err error) error {
 	return password.ErrBusy.Because(err)
 }
 
-// findUser by id or name.
+// findUser returns the user with the id or name.
 func findUser(ctx context.Context, r store.Users, ref string) (store.User, error) {
 	u, err := find(ctx, ref, r.User, r.UserByName, names.UsernameKey)
 	if errors.Is(err, store.ErrNotFound) {
@@ -362,9 +364,9 @@ func findUser(ctx context.Context, r store.Users, ref string) (store.User, error
 	return u, err
 }
 
-// find takes what looks like an id for an id and for nothing else. Were it looked
-// for among the names, too, then an id that somebody remembers could become another
-// one's when the thing it named is gone.
+// find looks for an id by id, and for anything else by name. If ids were looked for among
+// the names too, then the id of a deleted object could later be found as another object's
+// name.
 func find[T any](ctx context.Context, ref string, byID, byName func(context.Context, string) (T, error), fold func(string) (string, error)) (T, error) {
 	var none T
 	if id, err := uuid.Parse(ref); err == nil && id.String() == ref {
@@ -377,13 +379,13 @@ func find[T any](ctx context.Context, ref string, byID, byName func(context.Cont
 	return byName(ctx, key)
 }
 
-// shown is a user as he leaves this package: his password's hash stays.
-func shown(u store.User) store.User {
+// withoutHash is a user as this package returns it: without the hash of the password.
+func withoutHash(u store.User) store.User {
 	u.PasswordHash = ""
 	return u
 }
 
-// changedFields names what differs, for the audit trail.
+// changedFields names the fields in which two users differ, for the audit trail.
 func changedFields(a, b store.User) string {
 	s := "changed"
 	for _, f := range []struct {

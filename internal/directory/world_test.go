@@ -49,7 +49,7 @@ type world struct {
 	logs *logbook
 
 	mu    sync.Mutex
-	ended []string // users of whom OnEnded was told
+	ended []string // users for whom OnEnded was called
 }
 
 func newWorld(t testing.TB) *world {
@@ -57,8 +57,8 @@ func newWorld(t testing.TB) *world {
 	return replica(t, sqldbtest.SQLite(t))
 }
 
-// onEach runs a test in which several meet on SQLite, where writers take turns,
-// and on PostgreSQL, where they really meet.
+// onEach runs a test of simultaneous changes on SQLite, where writers take turns, and on
+// PostgreSQL, where transactions run beside each other.
 func onEach(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, newWorld(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, replica(t, testenv.Postgres(t))) })
@@ -169,10 +169,10 @@ func (w *world) superuser(name string) store.User {
 	return u
 }
 
-// as is the user as an actor.
+// as makes an actor of the user.
 func as(u store.User) Actor { return Actor{ID: u.ID, Address: "192.0.2.1"} }
 
-// claimsOf are the user's claims as short=values, in order.
+// claimsOf returns the user's claims as short=values, in order.
 func (w *world) claimsOf(u store.User) string {
 	w.t.Helper()
 	claims, err := w.ClaimsOf(w.t.Context(), u.ID)
@@ -187,7 +187,7 @@ func (w *world) claimsOf(u store.User) string {
 	return strings.Join(all, " ")
 }
 
-// stored is the user as the store has him, or nobody.
+// stored returns the user as the store has it, or an empty one.
 func (w *world) stored(u store.User) store.User {
 	w.t.Helper()
 	s, err := w.Store.User(w.t.Context(), u.ID)
@@ -197,7 +197,7 @@ func (w *world) stored(u store.User) store.User {
 	return s
 }
 
-// revocations are the lines of the log, oldest first.
+// revocations returns the entries of the log, oldest first.
 func (w *world) revocations() []store.Revocation {
 	w.t.Helper()
 	rs, _, err := w.Store.RevocationsAfter(w.t.Context(), 0, 100_000)
@@ -207,7 +207,7 @@ func (w *world) revocations() []store.Revocation {
 	return rs
 }
 
-// events are the audit events about a target, newest first.
+// events returns the audit events about a target, newest first.
 func (w *world) events(target string) []store.AuditEvent {
 	w.t.Helper()
 	es, err := w.Store.AuditEvents(w.t.Context(), store.AuditQuery{Target: target, Limit: 100})
@@ -224,7 +224,7 @@ func (w *world) want(err error, want string) {
 	}
 }
 
-// A logbook is what was logged.
+// A logbook keeps what was logged.
 type logbook struct {
 	mu   sync.Mutex
 	text strings.Builder

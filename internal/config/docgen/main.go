@@ -1,5 +1,5 @@
-// Command docgen writes docs/configuration.md: the manual that stands in the
-// comments of package config's struct, as a page. `make docs` runs it.
+// Command docgen writes docs/configuration.md from the comments of package config's
+// struct. `make docs` runs it.
 //
 //	docgen config.go ../../docs/configuration.md
 package main
@@ -45,15 +45,15 @@ const introduction = "# Configuration\n\n" +
 	"3. the environment: first the names of the deployment guide (`DATABASE_URL`), over them the names that begin with `WATCHWORD_`.\n\n" +
 	"Every key has a variable: `WATCHWORD_` and the path of the key in capitals, joined by `_`. A variable that is set\n" +
 	"counts, even if it is empty. A list is written with commas.\n\n" +
-	"**Secrets from files.** The settings for which *or from a file* is said may be read from a file, which is named by the\n" +
+	"**Secrets from files.** Settings that are marked *or from a file* may be read from a file, which is named by the\n" +
 	"variable with `_FILE` after it (`DATABASE_URL_FILE=/run/secrets/database`), as Docker and Kubernetes provide them. A line\n" +
 	"break at the end of the file is not part of the value. A variable and its `_FILE` at once are refused.\n\n" +
 	"**Variables in the YAML file.** `${NAME}` in a value is replaced with the variable `NAME`; a variable that is not set is\n" +
 	"an error. `$${` stands for the two characters themselves.\n\n" +
 	"**Nothing is ignored.** An unknown key, an unknown `WATCHWORD_` variable, a key that stands twice, or a value of the wrong\n" +
 	"kind stops the start, with the line and, where there is one, the nearest known name. So does what cannot work together.\n" +
-	"`watchword config check FILE` says so beforehand, and `watchword config` prints the settings in effect with secrets masked.\n" +
-	"Of a variable of the deployment guide for which this version has no use, a warning says so.\n\n" +
+	"`watchword config check FILE` finds this beforehand, and `watchword config` prints the settings in effect with secrets masked.\n" +
+	"A warning names each variable of the deployment guide that is set but not used by this version.\n\n" +
 	"Durations are written `30s`, `5m`, `3h` or `1h30m`; `0s` is none.\n"
 
 // page makes the manual from the source of config's struct.
