@@ -86,12 +86,12 @@ func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discov
 		return nil, fmt.Errorf("cluster.service_url: %w", err)
 	}
 	switch cfg.Discovery {
-	case "static":
+	case config.DiscoveryStatic:
 		found.Set(cfg.StaticPeers)
-	case "dns":
+	case config.DiscoveryDNS:
 		every := time.Duration(cfg.RefreshSec) * time.Second
 		return func(ctx context.Context) { found.RunDNS(ctx, net.DefaultResolver, service, every) }, nil
-	case "kubernetes":
+	case config.DiscoveryKubernetes:
 		api, err := inCluster()
 		if err != nil {
 			return nil, err
@@ -216,7 +216,7 @@ func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()
 	for _, c := range n.loaded.Changes(next) {
-		if !c.Live || n.discovery != "static" { // it may have been another one at the start
+		if !c.Live || n.discovery != config.DiscoveryStatic { // it may have been another one at the start
 			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
 			continue
 		}

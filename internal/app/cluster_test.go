@@ -562,8 +562,10 @@ func TestPeerCertificates(t *testing.T) {
 	}
 	byIP, byName := at(ipCert, ipKey), at(nameCert, nameKey)
 	for name, test := range map[string]struct {
-		ca, discovery, url string
-		refused            string // why; empty: believed
+		ca        string
+		discovery config.Discovery
+		url       string
+		refused   string // why; empty: believed
 	}{
 		"good":               {ipCert, "static", "https://127.0.0.1:" + byIP, ""},
 		"good by name":       {nameCert, "dns", "https://localhost:" + byName, ""},
@@ -640,7 +642,7 @@ func TestFinder(t *testing.T) {
 		{config.Cluster{Discovery: "dns", ServiceURL: "https://localhost:8080", RefreshSec: 1}, discovery.Peer{URL: "https://127.0.0.1:8080", Name: "localhost"}},
 		{config.Cluster{Discovery: "kubernetes", ServiceURL: "https://watchword:8080"}, discovery.Peer{URL: "https://10.0.0.7:8080", Name: "watchword"}},
 	} {
-		t.Run(test.cfg.Discovery, func(t *testing.T) {
+		t.Run(string(test.cfg.Discovery), func(t *testing.T) {
 			found := discovery.NewList(discard, func() {})
 			find, err := finder(test.cfg, found, inCluster)
 			if err != nil {

@@ -74,7 +74,7 @@ type Node struct {
 	health  *httpapi.Health
 	logger  *slog.Logger
 
-	discovery string // of the other replicas, since the start
+	discovery config.Discovery // of the other replicas, since the start
 
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
@@ -94,7 +94,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Store != nil && cfg.KeysIn() == keyring.InDatabase && cfg.Storage.Key == "" {
+	if o.Store != nil && cfg.KeysIn() == config.KeysDatabase && cfg.Storage.Key == "" {
 		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
 	}
 	proxies, err := cfg.Server.Proxies()
@@ -300,7 +300,7 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 		return err
 	}
 	c := keyring.Config{
-		Keys: cfg.KeysIn(), Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
+		Keys: string(cfg.KeysIn()), Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
 		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: operator.Leeway,
 		MaxAge: cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor(),
 		Store:  n.store, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,

@@ -23,13 +23,13 @@ import (
 // Nothing that a node answers, even to a superuser, notes or logs has a private key
 // in it, sealed or not.
 func TestNoPrivateKeyLeaves(t *testing.T) {
-	for _, keys := range []string{"database", "memory"} {
+	for _, keys := range []config.KeyMode{config.KeysDatabase, config.KeysMemory} {
 		for _, alg := range []string{"ES256", "EdDSA"} {
-			t.Run(keys+" "+alg, func(t *testing.T) {
+			t.Run(string(keys)+" "+alg, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, b *bubble) {
 					w := b.join(func(cfg *config.Config) {
 						cfg.Tokens.Keys, cfg.Tokens.Algorithm = keys, alg
-						if keys == "database" {
+						if keys == config.KeysDatabase {
 							cfg.Storage.Key = strings.Repeat("00", 32)
 						}
 					})

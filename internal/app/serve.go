@@ -105,7 +105,7 @@ func NewLogger(c config.Log, out *os.File) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
-	if c.Format == "text" || c.Format == "auto" && term.IsTerminal(int(out.Fd())) {
+	if c.Format == config.LogText || c.Format == config.LogAuto && term.IsTerminal(int(out.Fd())) {
 		return slog.New(slog.NewTextHandler(out, options))
 	}
 	return slog.New(slog.NewJSONHandler(out, options))

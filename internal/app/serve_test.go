@@ -12,7 +12,7 @@ import (
 
 // A duration is readable in every format.
 func TestLogWritesDurations(t *testing.T) {
-	for format, want := range map[string]string{"json": `"for":"10s"`, "text": "for=10s"} {
+	for format, want := range map[config.LogFormat]string{config.LogJSON: `"for":"10s"`, config.LogText: "for=10s"} {
 		file, err := os.Create(filepath.Join(t.TempDir(), "log"))
 		if err != nil {
 			t.Fatal(err)

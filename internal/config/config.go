@@ -99,7 +99,7 @@ type State struct {
 	// which may be lost at any moment. redis keeps them in Redis alone: what it
 	// loses is lost. memory: everybody is signed out when the replica restarts.
 	// auto is tiered if redis.url is set, else sql.
-	Backend string `yaml:"backend" oneof:"auto memory sql redis tiered"`
+	Backend StateBackend `yaml:"backend" oneof:"auto memory sql redis tiered"`
 }
 
 // Storage protects what is kept at rest.
@@ -127,7 +127,7 @@ type Cluster struct {
 	// How the replicas find each other. They read each other's keys in the database, and
 	// fetch them over HTTP as well. database: at the advertise_url that each has written
 	// there. static: at static_peers. dns and kubernetes: behind service_url.
-	Discovery string `yaml:"discovery" oneof:"database static dns kubernetes"`
+	Discovery Discovery `yaml:"discovery" oneof:"database static dns kubernetes"`
 	// The base URLs of all replicas, such as https://auth-0:8080. A replica's own may be
 	// among them. Needed with discovery static. A running replica takes over another list
 	// when its configuration file changes, or on SIGHUP.
@@ -176,7 +176,7 @@ type Tokens struct {
 	// that tokens stay valid over a restart. memory: they never leave the
 	// process; tokens end with it, unless there is a cluster, whose other replicas
 	// go on accepting them. auto is memory in a cluster, else database.
-	Keys string `yaml:"keys" oneof:"auto memory database"`
+	Keys KeyMode `yaml:"keys" oneof:"auto memory database"`
 	// The signature algorithm (RFC 7518, RFC 8037). Change it at any time: the
 	// next key has it, and tokens of older keys stay valid.
 	Algorithm string `yaml:"algorithm" oneof:"ES256 ES384 ES512 EdDSA RS256 PS256"`
@@ -236,7 +236,7 @@ type Revocation struct {
 	// every token: in Redis if state.backend uses it, and in the database whenever Redis
 	// cannot be sure. Then every replica refuses a token from the moment in which it was
 	// revoked, and refuses all tokens while the store does not answer.
-	Check string `yaml:"check" oneof:"local shared"`
+	Check RevocationCheck `yaml:"check" oneof:"local shared"`
 	// How often the revocation log is read.
 	Poll time.Duration `yaml:"poll"`
 	// How old a replica's copy of the revocation log may be. It is the promised bound:
@@ -309,7 +309,7 @@ type Log struct {
 	// The least level that is written.
 	Level string `yaml:"level" oneof:"debug info warn error"`
 	// auto is text on a terminal and json elsewhere.
-	Format string `yaml:"format" oneof:"auto text json"`
+	Format LogFormat `yaml:"format" oneof:"auto text json"`
 }
 
 // Telemetry is what the replica measures of itself.
@@ -335,14 +335,14 @@ func Default() *Config {
 			AcquireTimeout: 5 * time.Second,
 		},
 		State: State{
-			Backend: "auto",
+			Backend: StateAuto,
 		},
 		Cluster: Cluster{
-			Discovery:  "database",
+			Discovery:  DiscoveryDatabase,
 			RefreshSec: 30,
 		},
 		Tokens: Tokens{
-			Keys:            "auto",
+			Keys:            KeysAuto,
 			Algorithm:       "ES256",
 			KeyDuration:     3 * time.Hour,
 			TokenDuration:   30 * time.Minute,
@@ -359,7 +359,7 @@ func Default() *Config {
 			TTL: 24 * time.Hour,
 		},
 		Revocation: Revocation{
-			Check:        "local",
+			Check:        CheckLocal,
 			Poll:         time.Second,
 			MaxStaleness: 5 * time.Second,
 		},
@@ -374,7 +374,7 @@ func Default() *Config {
 		},
 		Log: Log{
 			Level:  "info",
-			Format: "auto",
+			Format: LogAuto,
 		},
 	}
 }

@@ -51,7 +51,7 @@ func (c *Config) Changes(next *Config) []Change {
 
 // isStatic reports whether replicas use the list of peers. It is the one setting that they
 // take over while they run; another way of finding peers takes a restart.
-func isStatic(c *Config) bool { return c.Cluster.Discovery == "static" }
+func isStatic(c *Config) bool { return c.Cluster.Discovery == DiscoveryStatic }
 
 // encode writes every setting, its text as edit returns it.
 func (c *Config) encode(w io.Writer, edit func(s *Setting, text string) string) error {

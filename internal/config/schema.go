@@ -91,9 +91,10 @@ func children(path string) []string {
 
 // Format writes the setting's value in c as it is written in the environment.
 func (s *Setting) Format(c *Config) string {
+	if s.Type.Kind() == reflect.String {
+		return s.field(c).String()
+	}
 	switch v := s.value(c).(type) {
-	case string:
-		return v
 	case int:
 		return strconv.Itoa(v)
 	case bool:
@@ -113,24 +114,27 @@ func (s *Setting) Format(c *Config) string {
 }
 
 // value returns the setting's value in c.
-func (s *Setting) value(c *Config) any {
-	return reflect.ValueOf(c).Elem().FieldByIndex(s.index).Interface()
+func (s *Setting) value(c *Config) any { return s.field(c).Interface() }
+
+func (s *Setting) field(c *Config) reflect.Value {
+	return reflect.ValueOf(c).Elem().FieldByIndex(s.index)
 }
 
 // put makes value, which must be of the setting's type, the setting's value in c.
 func (s *Setting) put(c *Config, value any) {
-	reflect.ValueOf(c).Elem().FieldByIndex(s.index).Set(reflect.ValueOf(value))
+	s.field(c).Set(reflect.ValueOf(value))
 }
 
 // parse reads the text of a value into the setting's type. Its errors repeat the text. No
 // secret is repeated, because secrets are of types that take any text.
 func (s *Setting) parse(text string) (any, error) {
-	switch s.Type {
-	case reflect.TypeFor[string]():
+	if s.Type.Kind() == reflect.String {
 		if len(s.OneOf) > 0 && !slices.Contains(s.OneOf, text) {
 			return nil, fmt.Errorf("%q is not one of %s", text, strings.Join(s.OneOf, ", "))
 		}
-		return text, nil
+		return reflect.ValueOf(text).Convert(s.Type).Interface(), nil
+	}
+	switch s.Type {
 	case reflect.TypeFor[int]():
 		n, err := strconv.Atoi(text)
 		if err != nil {

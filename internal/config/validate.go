@@ -34,7 +34,7 @@ func (c *Config) Validate() error {
 		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
 			v.problem("storage.key", "%v", err)
 		}
-	} else if c.KeysIn() == "database" && c.Database.isServer() {
+	} else if c.KeysIn() == KeysDatabase && c.Database.isServer() {
 		v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
 	}
 	for i, key := range c.Storage.PreviousKeys {
@@ -57,7 +57,7 @@ func (c *Config) Validate() error {
 	if c.Revocation.MaxStaleness <= c.Revocation.Poll {
 		v.problem("revocation.max_staleness", "it is not longer than revocation.poll (%s), so every answer would come too late; make it several times as long", formatDuration(c.Revocation.Poll))
 	}
-	if c.Revocation.Check == "shared" && c.Revocation.OnOutage.Allow {
+	if c.Revocation.Check == CheckShared && c.Revocation.OnOutage.Allow {
 		v.problem("revocation.on_outage", "it would accept tokens without looking them up, and revocation.check is shared; set one of them to its default")
 	}
 
@@ -103,11 +103,11 @@ func (c *Config) Warnings() []string {
 	if proxies, err := c.Server.Proxies(); err == nil && slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
 		list = append(list, "server.trusted_proxies trusts everybody: a client can say that it is any other; name the proxies")
 	}
-	if c.State.Backend == "memory" {
+	if c.State.Backend == StateMemory {
 		list = append(list, "state.backend is memory: everybody is signed out when this replica restarts")
 	}
-	if backend := c.StateBackend(); c.Redis.URL != "" && backend != "redis" && backend != "tiered" {
-		list = append(list, "redis.url is set, but state.backend is "+backend+": Redis is not used")
+	if backend := c.StateBackend(); c.Redis.URL != "" && backend != StateRedis && backend != StateTiered {
+		list = append(list, "redis.url is set, but state.backend is "+string(backend)+": Redis is not used")
 	}
 	if c.Revocation.OnOutage.Allow {
 		list = append(list, "revocation.on_outage is allow: while the database is away, revoked tokens are accepted")
@@ -236,14 +236,14 @@ func (d *Database) validate(v *validator) {
 }
 
 // StateBackend returns state.backend, with auto resolved.
-func (c *Config) StateBackend() string {
+func (c *Config) StateBackend() StateBackend {
 	switch {
-	case c.State.Backend != "auto":
+	case c.State.Backend != StateAuto:
 		return c.State.Backend
 	case c.Redis.URL != "":
-		return "tiered"
+		return StateTiered
 	default:
-		return "sql"
+		return StateSQL
 	}
 }
 
@@ -255,7 +255,7 @@ func (c *Config) validateState(v *validator) {
 		} else if err := checkAuthority(c.Redis.URL); err != nil {
 			v.problem("redis.url", "%v", err)
 		}
-	case backend == "redis" || backend == "tiered":
+	case backend == StateRedis || backend == StateTiered:
 		v.problem("redis.url", "state.backend %s needs it: write redis://host:6379, or leave state.backend at auto", backend)
 	}
 	if c.Redis.CAFile != "" && !strings.HasPrefix(c.Redis.URL, "rediss://") {
@@ -264,14 +264,14 @@ func (c *Config) validateState(v *validator) {
 }
 
 // KeysIn returns tokens.keys, with auto resolved.
-func (c *Config) KeysIn() string {
+func (c *Config) KeysIn() KeyMode {
 	switch {
-	case c.Tokens.Keys != "auto":
+	case c.Tokens.Keys != KeysAuto:
 		return c.Tokens.Keys
 	case c.Cluster.Enabled:
-		return "memory"
+		return KeysMemory
 	default:
-		return "database"
+		return KeysDatabase
 	}
 }
 
@@ -320,7 +320,7 @@ func (c *Config) validateCluster(v *validator) {
 	if c.Database.IsSQLite() {
 		v.problem("database.url", "a cluster needs a database that every replica reaches, and SQLite is a file of one machine; use postgres:// or mysql://, or set cluster.enabled to false")
 	}
-	if c.State.Backend == "memory" {
+	if c.State.Backend == StateMemory {
 		v.problem("state.backend", "in a cluster every replica must see the sessions of all, and memory is this replica's alone; use auto, sql, redis or tiered")
 	}
 	if c.Cluster.CertFile != "" && c.Server.TLS.CertFile == "" {
@@ -335,14 +335,14 @@ func (c *Config) validateCluster(v *validator) {
 }
 
 func (c *Cluster) validateDiscovery(v *validator) {
-	if (c.Discovery == "static") != (len(c.StaticPeers) > 0) {
-		if c.Discovery == "static" {
+	if (c.Discovery == DiscoveryStatic) != (len(c.StaticPeers) > 0) {
+		if c.Discovery == DiscoveryStatic {
 			v.problem("cluster.static_peers", "it lists the replicas, with cluster.discovery static; write their URLs, or leave out discovery")
 		} else {
 			v.problem("cluster.discovery", "cluster.static_peers is not used with %s; set it to static, or leave out the list", c.Discovery)
 		}
 	}
-	switch service := c.Discovery == "dns" || c.Discovery == "kubernetes"; {
+	switch service := c.Discovery == DiscoveryDNS || c.Discovery == DiscoveryKubernetes; {
 	case service && c.ServiceURL == "":
 		v.problem("cluster.service_url", "it says where to look for the replicas, with cluster.discovery %s; write http://name:port", c.Discovery)
 	case !service && c.ServiceURL != "":

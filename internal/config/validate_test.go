@@ -222,7 +222,10 @@ func TestWarnings(t *testing.T) {
 }
 
 func TestStateBackend(t *testing.T) {
-	for _, tt := range []struct{ yaml, want string }{
+	for _, tt := range []struct {
+		yaml string
+		want StateBackend
+	}{
 		{"", "sql"},
 		{"redis: {url: 'redis://h'}", "tiered"},
 		{"{redis: {url: 'redis://h'}, state: {backend: redis}}", "redis"},
@@ -359,6 +362,21 @@ func TestDigest(t *testing.T) {
 	} {
 		if got := digest(text) == plain; got != same {
 			t.Errorf("%s: the same: %v", text, got)
+		}
+	}
+}
+
+// The constants are the words of the manual, no more and no fewer.
+func TestConstantsAreTheWordsOfTheManual(t *testing.T) {
+	for key, words := range map[string][]string{
+		"state.backend":     {string(StateAuto), string(StateMemory), string(StateSQL), string(StateRedis), string(StateTiered)},
+		"cluster.discovery": {string(DiscoveryDatabase), string(DiscoveryStatic), string(DiscoveryDNS), string(DiscoveryKubernetes)},
+		"tokens.keys":       {string(KeysAuto), string(KeysMemory), string(KeysDatabase)},
+		"revocation.check":  {string(CheckLocal), string(CheckShared)},
+		"log.format":        {string(LogAuto), string(LogText), string(LogJSON)},
+	} {
+		if got := find(key).OneOf; !reflect.DeepEqual(got, words) {
+			t.Errorf("%s: %q, want %q", key, got, words)
 		}
 	}
 }

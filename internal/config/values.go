@@ -7,6 +7,53 @@ import (
 	"time"
 )
 
+// A StateBackend is a value of state.backend.
+type StateBackend string
+
+const (
+	StateAuto   StateBackend = "auto"
+	StateMemory StateBackend = "memory"
+	StateSQL    StateBackend = "sql"
+	StateRedis  StateBackend = "redis"
+	StateTiered StateBackend = "tiered"
+)
+
+// A Discovery is a value of cluster.discovery.
+type Discovery string
+
+const (
+	DiscoveryDatabase   Discovery = "database"
+	DiscoveryStatic     Discovery = "static"
+	DiscoveryDNS        Discovery = "dns"
+	DiscoveryKubernetes Discovery = "kubernetes"
+)
+
+// A KeyMode is a value of tokens.keys.
+type KeyMode string
+
+const (
+	KeysAuto     KeyMode = "auto"
+	KeysMemory   KeyMode = "memory"
+	KeysDatabase KeyMode = "database"
+)
+
+// A RevocationCheck is a value of revocation.check.
+type RevocationCheck string
+
+const (
+	CheckLocal  RevocationCheck = "local"
+	CheckShared RevocationCheck = "shared"
+)
+
+// A LogFormat is a value of log.format.
+type LogFormat string
+
+const (
+	LogAuto LogFormat = "auto"
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
 // OnOutage is what happens to tokens while it is not known which of them are revoked. The
 // zero value denies them.
 type OnOutage struct {
