@@ -43,7 +43,11 @@ type (
 	LogHead    = store.LogHead
 	AuditEvent = store.AuditEvent
 	AuditQuery = store.AuditQuery
+	AuditPage  = store.AuditPage
 )
+
+// AuditScan is how many events one AuditEvents looks at, at most.
+const AuditScan = store.AuditScan
 
 // What a Store returns, each alone or wrapped; see Store for when.
 var (

@@ -51,9 +51,9 @@ func TestMove(t *testing.T) {
 	to.want(to.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
 	to.want(to.do("GET", "/api/verify", ended.AccessToken, nil), 401, "token_revoked")
 	to.want(to.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: ended.RefreshToken}), 401, "invalid_refresh_token")
-	events, err := to.node.parts.Store.AuditEvents(t.Context(), store.AuditQuery{Limit: 50})
-	if err != nil || !slices.ContainsFunc(events, func(e store.AuditEvent) bool { return e.Action == "storage.restore" }) {
-		t.Errorf("the trail has %+v, %v", events, err)
+	trail, err := to.node.parts.Store.AuditEvents(t.Context(), store.AuditQuery{Limit: 50})
+	if err != nil || !slices.ContainsFunc(trail.Events, func(e store.AuditEvent) bool { return e.Action == "storage.restore" }) {
+		t.Errorf("the trail has %+v, %v", trail, err)
 	}
 }
 

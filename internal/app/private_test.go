@@ -101,7 +101,7 @@ func (w *world) getAll(token string) map[string]answer {
 			good++
 		}
 	}
-	for _, path := range []string{"/api/cluster", "/api/pkeys", "/metrics"} {
+	for _, path := range []string{"/api/cluster", "/api/audit", "/api/pkeys", "/metrics"} {
 		if answers[path].status != 200 {
 			w.t.Errorf("%s is answered %d %s", path, answers[path].status, answers[path].body)
 		}

@@ -10,7 +10,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/store"
@@ -30,8 +29,6 @@ const (
 	writeTimeout  = 5 * time.Second
 	sweepInterval = time.Hour
 	sweepBatch    = 1000
-	defaultLimit  = 50
-	maxLimit      = 200
 	maxWord       = 64  // runes of an action or outcome
 	maxName       = 128 // runes of an actor, target or address
 	maxDetail     = 500 // runes of a detail
@@ -51,6 +48,7 @@ type Config struct {
 // number of goroutines.
 type Trail struct {
 	cfg    Config
+	ids    ids
 	failed prometheus.Counter
 	flood  flood
 }
@@ -109,16 +107,6 @@ func (t *Trail) Log(ctx context.Context, e store.AuditEvent) {
 	t.log(ctx, clean(e))
 }
 
-// Events returns the newest events that q asks for, newest first, 50 unless
-// q.Limit says otherwise and never more than 200.
-func (t *Trail) Events(ctx context.Context, q store.AuditQuery) ([]store.AuditEvent, error) {
-	if q.Limit <= 0 {
-		q.Limit = defaultLimit
-	}
-	q.Limit = min(q.Limit, maxLimit)
-	return t.cfg.Store.AuditEvents(ctx, q)
-}
-
 // Run deletes events that are older than the retention, hourly, until ctx ends.
 func (t *Trail) Run(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
@@ -151,12 +139,9 @@ func (t *Trail) Sweep(ctx context.Context) error {
 func (t *Trail) complete(e store.AuditEvent) (store.AuditEvent, error) {
 	e = clean(e)
 	e.At = t.cfg.Now()
-	id, err := uuid.NewV7FromReader(t.cfg.Rand)
-	if err != nil {
-		return e, fmt.Errorf("audit: no event id: %w", err)
-	}
-	e.ID = id.String()
-	return e, nil
+	var err error
+	e.ID, err = t.ids.next(e.At, t.cfg.Rand)
+	return e, err
 }
 
 func (t *Trail) log(ctx context.Context, e store.AuditEvent) {

@@ -53,7 +53,7 @@ const MaxAffected = 2000
 // MaxClaims bounds all claims of a user or a group, in bytes as JSON in a token.
 const MaxClaims = 4096
 
-// An Auditor records who did what (package audit).
+// An Auditor records who did what, and shows it (package audit).
 type Auditor interface {
 	// Record writes an event that belongs to no transaction.
 	Record(ctx context.Context, e store.AuditEvent)
@@ -61,6 +61,8 @@ type Auditor interface {
 	RecordIn(ctx context.Context, r store.Records, e store.AuditEvent) error
 	// Log writes to the process's log what RecordIn wrote, after the commit.
 	Log(ctx context.Context, e store.AuditEvent)
+	// Page returns the newest events that q asks for.
+	Page(ctx context.Context, q audit.Query) (audit.Page, error)
 }
 
 // A Revoker is the revocation log (package revocation).

@@ -210,11 +210,11 @@ func (w *world) revocations() []store.Revocation {
 // events returns the audit events about a target, newest first.
 func (w *world) events(target string) []store.AuditEvent {
 	w.t.Helper()
-	es, err := w.Store.AuditEvents(w.t.Context(), store.AuditQuery{Target: target, Limit: 100})
+	page, err := w.Store.AuditEvents(w.t.Context(), store.AuditQuery{Target: target, Limit: 100})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return es
+	return page.Events
 }
 
 func (w *world) want(err error, want string) {

@@ -41,6 +41,7 @@ func New(c Config) (http.Handler, error) {
 		&Sessions{Login: c.Login},
 		&Admin{Directory: c.Directory},
 		&Cluster{Cluster: c.Cluster, Directory: c.Directory},
+		&Audit{Directory: c.Directory},
 		&Metrics{Registry: c.Metrics},
 	} {
 		face.Mount(api)

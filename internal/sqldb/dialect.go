@@ -40,6 +40,16 @@ func (d Dialect) Now() string {
 	}[d]
 }
 
+// Using follows the table of a SELECT that reads in the order of an index whose first
+// column is fixed, and begins or ends inside: MySQL and MariaDB may compare the first
+// column alone, read the rows before the beginning, and read on after the end.
+func (d Dialect) Using(index string) string {
+	if d == MySQL {
+		return " FORCE INDEX (" + index + ")"
+	}
+	return ""
+}
+
 // Upsert inserts a row or, when one with the same key columns is there, sets its
 // other columns. The parameters are the keys, then the others. Keys must be the
 // table's primary key, and the table may have no other unique columns.

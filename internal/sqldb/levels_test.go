@@ -401,7 +401,7 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	for i := range 8 {
 		q := store.AuditQuery{Limit: 2}
 		if i&1 > 0 {
-			q.Before = "e2"
+			q.Action = "login"
 		}
 		if i&2 > 0 {
 			q.Actor = "u1"

@@ -250,9 +250,9 @@ type Revocations interface {
 	RenewLog(ctx context.Context, id string) error
 }
 
-// An AuditEvent is one line of who did what.
+// An AuditEvent is one entry of the audit trail: who did what.
 type AuditEvent struct {
-	ID      string // UUIDv7
+	ID      string // UUIDv7, whose time is At
 	At      time.Time
 	Actor   string // user id; empty: nobody was known
 	Action  string // "login", "user.create"…
@@ -262,18 +262,40 @@ type AuditEvent struct {
 	Detail  string // short text; never a secret
 }
 
-// AuditQuery asks for the newest events before a moment.
+// An AuditQuery asks for events of the audit trail. An empty field asks for nothing.
 type AuditQuery struct {
-	Before string // event id; empty: from the newest
-	Actor  string
-	Target string
-	Limit  int
+	// Before and After bound the ids from above and from below; neither bound is
+	// included, and neither need be the id of an event. Ids are compared byte by byte.
+	Before string
+	After  string
+
+	Actor   string
+	Action  string
+	Target  string
+	Outcome string
+
+	Limit int
 }
+
+// An AuditPage is a part of the audit trail, newest event first.
+type AuditPage struct {
+	Events []AuditEvent
+	// Next is AuditQuery.Before of the next page. Empty: no event is left.
+	Next string
+}
+
+// AuditScan is how many events one AuditEvents looks at, at most.
+const AuditScan = 10_000
 
 // Audit is the trail.
 type Audit interface {
 	AppendAudit(ctx context.Context, e AuditEvent) error
-	AuditEvents(ctx context.Context, q AuditQuery) ([]AuditEvent, error) // newest first
+	// AuditEvents returns the q.Limit events with the highest ids that q asks for, the
+	// highest first. It costs what it returns if q names nothing but bounds, and an
+	// actor or a target. Any other query looks at the AuditScan events with the highest
+	// ids that lie within the bounds, and that are the target's, or the actor's where q
+	// names no target: its page may have fewer events than q.Limit, or none, and a Next.
+	AuditEvents(ctx context.Context, q AuditQuery) (AuditPage, error)
 	DeleteAuditBefore(ctx context.Context, t time.Time, limit int) (int, error)
 }
 

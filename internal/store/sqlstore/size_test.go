@@ -44,10 +44,11 @@ func TestMany(t *testing.T) {
 		if out, err := load.CombinedOutput(); err != nil || len(out) > 0 {
 			t.Fatalf("%s %v", out, err)
 		}
-		everyOperation(t, db, func(t *testing.T, q sqldb.Q, query string, args []any) {
+		everyOperation(t, db, func(t *testing.T, q sqldb.Q, query string, args []any, most int) {
 			sqlitePlan(t, q, query, args)
-			sqliteSteps(t, path, query, args)
+			sqliteSteps(t, path, query, args, most)
 		})
+		wholeTrail(t, db)
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
@@ -56,6 +57,7 @@ func TestMany(t *testing.T) {
 		fill(t, "pgx", url, "BEGIN; SET LOCAL session_replication_role = replica;\n"+
 			rows("generate_series(1, ?) AS s(n)", "lpad(CAST(n AS TEXT), 8, '0')")+"COMMIT; ANALYZE")
 		everyOperation(t, db, postgresPlan)
+		wholeTrail(t, db)
 	})
 	t.Run("mariadb", func(t *testing.T) {
 		t.Parallel()
@@ -70,6 +72,7 @@ func TestMany(t *testing.T) {
 				rows("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s) AS s", "lpad(n, 8, '0')")+
 				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, revocations, audit_events")
 		everyOperation(t, db, nil)
+		wholeTrail(t, db)
 	})
 }
 
@@ -119,21 +122,32 @@ func rows(series, digits string) string {
 		"revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)" +
 			" SELECT n, 'jti', 'j' || n, 0, 0, n, 0, '', 'logout'" + from(many/10),
 		"audit_events (id, at_time, actor, action, target, outcome, address, detail)" +
-			" SELECT 'e' || " + digits + ", n, 'u' || (n % " + fmt.Sprint(many/1000) + "), 'login', 't' || (n % " + fmt.Sprint(many/1000) + "), 'ok', '', ''" + from(many/10),
+			" SELECT 'e' || " + digits + ", n, 'u' || (n % " + fmt.Sprint(many/1000) + "), 'login', 't' || (n % " + fmt.Sprint(many/1000) + "), 'ok', '', ''" + from(trail),
+		// Half of them are one actor's, a quarter about one target; few have another outcome.
+		"audit_events (id, at_time, actor, action, target, outcome, address, detail)" +
+			" SELECT 'f' || " + digits + ", n, 'busy', 'read', CASE WHEN n % 2 = 0 THEN 'looked at' ELSE 't' || n END," +
+			" CASE WHEN n % " + fmt.Sprint(trail/10) + " = 1 THEN 'denied' ELSE 'ok' END, '', ''" + from(trail),
 	}
 	return "INSERT INTO " + strings.Join(all, ";\nINSERT INTO ") + ";\nUPDATE revocation_head SET seq = " + fmt.Sprint(many/10) + ";\n"
 }
 
+// trail is how many events half of the audit trail has, many more than a page may look
+// at.
+const trail = 3 * store.AuditScan
+
 // userName is the name of the nth user.
 func userName(n int) string { return fmt.Sprintf("user%08d", n) }
 
+// refusal is the id of the nth refusal in the trail.
+func refusal(n int) string { return fmt.Sprintf("f%08d", (n-1)*trail/10+1) }
+
 // most is how many rows an operation may look at. Each returns 20 at most, and the
-// user in question is in 3 groups.
+// user in question is in 3 groups. What looks through the trail may look at more.
 const most = 100
 
 // everyOperation runs every operation whose cost could depend on the size of a
 // table, and rolls it back.
-func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.Q, query string, args []any)) {
+func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.Q, query string, args []any, most int)) {
 	id, name := fmt.Sprintf("019%08d-0000-7000-8000-000000000000", many/100), userName(many/100)
 	page := store.Page{After: userName(many * 9 / 10), Limit: 20}
 	search := store.Page{Prefix: fmt.Sprintf("user%05d", many*7/10_000), Limit: 20} // a thousand
@@ -221,10 +235,38 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		"trail of a target": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Target: "t7", Limit: 20}))
 		},
+		"trail of a busy one": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Actor: "busy", Limit: 20}))
+		},
+		"trail of a busy one, before": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.AuditEvents(ctx, store.AuditQuery{Actor: "busy", Before: refusal(4), Limit: 20}))
+		},
+		"trail of a busy target, after": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 1)(r.AuditEvents(ctx, store.AuditQuery{Target: "looked at", Before: refusal(4), After: refusal(4)[:8], Limit: 20}))
+		},
+		"look through the trail for an action": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 0)(r.AuditEvents(ctx, store.AuditQuery{Action: "none", Limit: 20}))
+		},
+		"look through the trail for refusals": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 4)(r.AuditEvents(ctx, store.AuditQuery{Outcome: "denied", Before: refusal(5) + "0", Limit: 20}))
+		},
+		"look through the trail of one": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 2)(r.AuditEvents(ctx, store.AuditQuery{Actor: "busy", Outcome: "denied", Limit: 2}))
+		},
+		"look through the trail of a busy target": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 0)(r.AuditEvents(ctx, store.AuditQuery{Target: "looked at", Actor: "u7", Limit: 20}))
+		},
+		"look through the trail of a target for a busy actor": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 1)(r.AuditEvents(ctx, store.AuditQuery{Target: "t7", Actor: "busy", Limit: 20}))
+		},
 		"sweep of the trail": func(t *testing.T, ctx context.Context, r records) error {
 			return second(r.DeleteAuditBefore(ctx, now, 20))
 		},
 	} {
+		most := most
+		if strings.HasPrefix(what, "look through") {
+			most = 4 * store.AuditScan
+		}
 		t.Run(what, func(t *testing.T) {
 			done := errors.New("rolled back")
 			err := db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
@@ -232,7 +274,7 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 					var plans []func()
 					before := mysqlReads(t, q)
 					err := operation(t, ctx, within(watched{q, func(query string, args []any) {
-						plans = append(plans, func() { mysqlPlan(t, q, query, args) })
+						plans = append(plans, func() { mysqlPlan(t, q, query, args, most) })
 					}}))
 					if err != nil {
 						return err
@@ -244,7 +286,7 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 					for _, plan := range plans {
 						plan()
 					}
-				} else if err := operation(t, ctx, within(watched{q, func(query string, args []any) { plan(t, q, query, args) }})); err != nil {
+				} else if err := operation(t, ctx, within(watched{q, func(query string, args []any) { plan(t, q, query, args, most) }})); err != nil {
 					return err
 				}
 				return done
@@ -253,6 +295,41 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// wholeTrail finds what is rare in the trail, each event once, over pages most of which
+// are empty.
+func wholeTrail(t *testing.T, db *sqldb.DB) {
+	for what, c := range map[string]struct {
+		query store.AuditQuery
+		want  int
+	}{
+		"refusals":        {store.AuditQuery{Outcome: "denied"}, 10},
+		"refusals of one": {store.AuditQuery{Actor: "busy", Outcome: "denied"}, 10},
+		"an action":       {store.AuditQuery{Action: "login", Target: "t7"}, trail / (many / 1000)},
+		"nothing":         {store.AuditQuery{Action: "none"}, 0},
+	} {
+		began, found, asked := time.Now(), map[string]bool{}, 0
+		for c.query.Limit = 20; ; asked++ {
+			page, err := New(db).AuditEvents(t.Context(), c.query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range page.Events {
+				if found[e.ID] {
+					t.Errorf("%s: %s is there twice", what, e.ID)
+				}
+				found[e.ID] = true
+			}
+			if c.query.Before = page.Next; page.Next == "" {
+				break
+			}
+		}
+		if len(found) != c.want {
+			t.Errorf("%s: %d of %d were found", what, len(found), c.want)
+		}
+		t.Logf("%s: %v for %d pages", what, time.Since(began), asked+1)
 	}
 }
 
@@ -266,8 +343,8 @@ func count(list any) int {
 		return len(l)
 	case []store.Revocation:
 		return len(l)
-	case []store.AuditEvent:
-		return len(l)
+	case store.AuditPage:
+		return len(l.Events)
 	}
 	return -1
 }
@@ -298,7 +375,7 @@ func (w watched) QueryRow(ctx context.Context, query string, args ...any) sqldb.
 var (
 	sqliteCount = regexp.MustCompile(`(?m)^VM-steps: (\d+)$`)
 	// What SQLite calls a scan: of nothing, or of a part that has been found already.
-	sqliteOneRow = regexp.MustCompile(`^SCAN (CONSTANT ROW|r LEFT-JOIN)$`)
+	sqliteOneRow = regexp.MustCompile(`^SCAN (CONSTANT ROW|r LEFT-JOIN|seen)$`)
 	sqliteSorted = regexp.MustCompile(`u\.name_key > |m\.user_key > |FROM revocations WHERE|FROM audit_events WHERE`)
 )
 
@@ -322,7 +399,7 @@ func sqlitePlan(t *testing.T, q sqldb.Q, query string, args []any) {
 
 // sqliteSteps lets SQLite's own program count what a SELECT does; the plan does not
 // say where in an index it begins to read.
-func sqliteSteps(t *testing.T, path, query string, args []any) {
+func sqliteSteps(t *testing.T, path, query string, args []any, most int) {
 	if !strings.HasPrefix(query, "SELECT") {
 		return
 	}
@@ -359,7 +436,7 @@ type postgresNode struct {
 
 // postgresPlan looks at the plans that a prepared statement comes to have. What reads
 // is also run.
-func postgresPlan(t *testing.T, q sqldb.Q, query string, args []any) {
+func postgresPlan(t *testing.T, q sqldb.Q, query string, args []any, most int) {
 	analyze, call := "", ""
 	if strings.HasPrefix(query, "SELECT") {
 		analyze = "ANALYZE, "
@@ -408,7 +485,7 @@ func postgresPlan(t *testing.T, q sqldb.Q, query string, args []any) {
 		for _, p := range plans {
 			walk(p.Plan)
 		}
-		if rows > most {
+		if rows > float64(most) {
 			t.Errorf("%v rows are read", rows)
 		}
 		if t.Failed() {
@@ -427,7 +504,7 @@ func numbered(query string) string {
 }
 
 // mysqlPlan lets no statement look at all rows of a table that has many.
-func mysqlPlan(t *testing.T, q sqldb.Q, query string, args []any) {
+func mysqlPlan(t *testing.T, q sqldb.Q, query string, args []any, most int) {
 	rows, err := q.Query(t.Context(), "EXPLAIN "+query, args...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, query)

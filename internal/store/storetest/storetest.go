@@ -550,40 +550,95 @@ func expiredRevocations(t *testing.T, a, b store.Store) {
 func audit(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	var all []store.AuditEvent // newest first
-	for i := range 6 {
+	for i := range 12 {
 		e := store.AuditEvent{
-			ID: fmt.Sprintf("01-%d", i), At: now.Add(time.Duration(i) * time.Minute), Actor: fmt.Sprint("actor", i%2),
-			Action: "login", Target: fmt.Sprint("target", i%3), Outcome: "ok", Address: "192.0.2.1", Detail: "für 🎈",
+			ID: fmt.Sprintf("01-%02d", i), At: now.Add(time.Duration(i) * time.Minute), Actor: fmt.Sprint("actor", i%2),
+			Action: []string{"login", "Login", "logout"}[i%3], Target: fmt.Sprint("target", i%4),
+			Outcome: []string{"ok", "denied", "denied", "failed", "failed"}[i%5], Address: "192.0.2.1", Detail: "für 🎈",
 		}
 		ok(t, a.AppendAudit(ctx, e))
 		all = append([]store.AuditEvent{e}, all...)
 	}
-	for _, test := range []struct {
-		query store.AuditQuery
-		want  []store.AuditEvent
-	}{
-		{store.AuditQuery{Limit: 10}, all},
-		{store.AuditQuery{Limit: 2}, all[:2]},
-		{store.AuditQuery{Limit: 2, Before: all[1].ID}, all[2:4]},
-		{store.AuditQuery{Limit: 10, Actor: "actor1"}, []store.AuditEvent{all[0], all[2], all[4]}},
-		{store.AuditQuery{Limit: 10, Target: "target0"}, []store.AuditEvent{all[2], all[5]}},
-		{store.AuditQuery{Limit: 10, Target: "target0", Actor: "actor1"}, []store.AuditEvent{all[2]}},
-		{store.AuditQuery{Limit: 10, Actor: "nobody"}, nil},
+	for _, q := range []store.AuditQuery{
+		{},
+		{Before: all[1].ID},
+		{After: all[10].ID},
+		{Before: all[2].ID, After: all[8].ID},
+		{Before: all[8].ID, After: all[2].ID},
+		{Before: "01-"},
+		{After: "01-"},
+		{After: "01-0"},
+		{Before: "01-1", After: "01-05"},
+		{Actor: "actor1"},
+		{Actor: "nobody"},
+		{Actor: "ACTOR1"},
+		{Target: "target0"},
+		{Target: "target0", Actor: "actor0"},
+		{Target: "target0", Actor: "actor1"},
+		{Action: "login"},
+		{Action: "Login"},
+		{Action: "logi_"},
+		{Action: "%"},
+		{Outcome: "denied"},
+		{Action: "logout", Outcome: "failed"},
+		{Actor: "actor1", Action: "login"},
+		{Actor: "actor0", Outcome: "ok", Before: all[1].ID},
+		{Target: "target1", Action: "login", Outcome: "denied"},
+		{Target: "target3", Actor: "actor1", Action: "login", Outcome: "failed", After: "01-0"},
+		{Actor: "' OR '1'='1"},
+		{Action: "x' OR 'a'='a"},
+		{Outcome: `\' OR 1=1 -- `},
+		{Target: "?"},
+		{Before: "' OR 1=1 -- "},
+		{Action: "log\x00in"},
+		{Outcome: "\xff"},
 	} {
-		equal(t, must(b.AuditEvents(ctx, test.query))(t), test.want)
+		var want []store.AuditEvent
+		for _, e := range all {
+			if (q.Before == "" || e.ID < q.Before) && e.ID > q.After && asked(q.Actor, e.Actor) && asked(q.Target, e.Target) &&
+				asked(q.Action, e.Action) && asked(q.Outcome, e.Outcome) {
+				want = append(want, e)
+			}
+		}
+		for _, limit := range []int{1, 2, 100} {
+			q.Limit = limit
+			equal(t, wholeTrail(t, b, q), want)
+		}
 	}
-	equal(t, must(b.DeleteAuditBefore(ctx, all[2].At, 2))(t), 2)
+	equal(t, must(b.AuditEvents(ctx, store.AuditQuery{}))(t), store.AuditPage{}) // a limit of nothing
+	equal(t, must(b.DeleteAuditBefore(ctx, all[2].At, 8))(t), 8)
 	equal(t, must(b.DeleteAuditBefore(ctx, all[2].At, 2))(t), 1)
-	equal(t, must(a.AuditEvents(ctx, store.AuditQuery{Limit: 10}))(t), all[:3])
+	equal(t, wholeTrail(t, a, store.AuditQuery{Limit: 10}), all[:3])
 }
 
-// auditText: what a client sends must not keep the line about it from being
-// written.
+// asked reports whether a field of an event is the one that a query names, if any.
+func asked(want, got string) bool { return want == "" || want == got }
+
+// wholeTrail returns the events of all pages, from the one that q asks for on.
+func wholeTrail(t *testing.T, s store.Audit, q store.AuditQuery) (all []store.AuditEvent) {
+	t.Helper()
+	for {
+		page := must(s.AuditEvents(t.Context(), q))(t)
+		if len(page.Events) > q.Limit {
+			t.Fatalf("%d events, and %d were asked for", len(page.Events), q.Limit)
+		}
+		all = append(all, page.Events...)
+		if page.Next == "" {
+			return all
+		}
+		if q.Before != "" && page.Next >= q.Before {
+			t.Fatalf("after the page before %q comes the one before %q", q.Before, page.Next)
+		}
+		q.Before = page.Next
+	}
+}
+
+// auditText: no text that a client sends keeps the event about it from being written.
 func auditText(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	for i, text := range []string{"a\x00b", "\xff", string(bytes.Repeat([]byte("ä"), 100_000))} {
 		ok(t, a.AppendAudit(ctx, store.AuditEvent{ID: fmt.Sprint(i), At: now, Target: text, Actor: text, Address: text, Detail: text}))
-		if found := must(b.AuditEvents(ctx, store.AuditQuery{Target: text, Limit: 9}))(t); len(found) != 1 {
+		if found := wholeTrail(t, b, store.AuditQuery{Target: text, Limit: 9}); len(found) != 1 {
 			t.Errorf("%d events about %.10q, want 1", len(found), text)
 		}
 	}
@@ -631,7 +686,7 @@ func updates(t *testing.T, a, b store.Store) {
 		t.Helper()
 		is(t, second(b.User(ctx, "id-alice")), store.ErrNotFound)
 		is(t, second(b.Setting(ctx, "x")), store.ErrNotFound)
-		equal(t, len(must(b.AuditEvents(ctx, store.AuditQuery{Limit: 1}))(t)), 0)
+		equal(t, len(must(b.AuditEvents(ctx, store.AuditQuery{Limit: 1}))(t).Events), 0)
 		revs, head, err := b.RevocationsAfter(ctx, 0, 10)
 		if err != nil || len(revs) != 0 || head.Seq != 0 {
 			t.Fatalf("the log has %v, %v, %v", revs, head, err)

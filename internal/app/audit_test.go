@@ -1,0 +1,162 @@
+package app
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/httpapi"
+)
+
+// trail gets all pages of the audit trail.
+func (w *world) trail(token string, query url.Values) (all []httpapi.AuditEvent) {
+	w.t.Helper()
+	for {
+		a := w.want(w.do("GET", "/api/audit?"+query.Encode(), token, nil), 200, "")
+		page := decode[httpapi.AuditList](w.t, a)
+		if !strings.Contains(string(a.body), `"events":[`) {
+			w.t.Errorf("no array: %s", a.body)
+		}
+		all = append(all, page.Events...)
+		if page.Next == "" {
+			return all
+		}
+		query.Set("after", page.Next)
+	}
+}
+
+func TestAuditOverHTTP(t *testing.T) {
+	w := newWorld(t, nil)
+	tester := w.user("tester")
+	w.user("reader", "admin=audit:read")
+	first, second := w.login("tester"), w.login("tester")
+	w.want(w.do("POST", "/api/users", first.AccessToken, httpapi.NewUser{Username: "x"}), 403, "permission_missing")
+	w.want(w.do("POST", "/api/logout", second.AccessToken, nil), 204, "")
+	token := w.login("reader").AccessToken
+
+	all := w.trail(token, url.Values{})
+	if len(all) < 8 || !slices.IsSortedFunc(all, func(a, b httpapi.AuditEvent) int { return b.At.Compare(a.At) }) {
+		t.Fatalf("%d events: %+v", len(all), all)
+	}
+	denied := slices.IndexFunc(all, func(e httpapi.AuditEvent) bool { return e.Outcome == "denied" })
+	if e := all[denied]; e.Actor != tester || e.Action != "user.create" || e.Address != "127.0.0.1" || e.Detail != "permission_missing" || e.ID == "" {
+		t.Errorf("who was refused: %+v", e)
+	}
+	logout := slices.IndexFunc(all, func(e httpapi.AuditEvent) bool { return e.Action == "logout" })
+	at := func(i int) string { return all[i].At.Format(time.RFC3339Nano) }
+	for _, c := range []struct {
+		name  string
+		query url.Values
+		want  func(e httpapi.AuditEvent) bool
+		least int
+	}{
+		{"everything", url.Values{}, func(e httpapi.AuditEvent) bool { return true }, 8},
+		{"an actor", url.Values{"actor": {tester}}, func(e httpapi.AuditEvent) bool { return e.Actor == tester }, 4},
+		{"a target", url.Values{"target": {second.SessionID}}, func(e httpapi.AuditEvent) bool { return e.Target == second.SessionID }, 2},
+		{"an action", url.Values{"action": {"login"}}, func(e httpapi.AuditEvent) bool { return e.Action == "login" }, 3},
+		{"an outcome", url.Values{"outcome": {"denied"}}, func(e httpapi.AuditEvent) bool { return e.Outcome == "denied" }, 1},
+		{"several", url.Values{"actor": {tester}, "action": {"login"}, "outcome": {"ok"}, "target": {first.SessionID}},
+			func(e httpapi.AuditEvent) bool { return e.Action == "login" && e.Target == first.SessionID }, 1},
+		{"since", url.Values{"since": {at(logout)}}, func(e httpapi.AuditEvent) bool {
+			return e.At.UnixMilli() >= all[logout].At.UnixMilli()
+		}, 1},
+		{"until", url.Values{"until": {at(logout)}}, func(e httpapi.AuditEvent) bool {
+			return e.At.UnixMilli() < all[logout].At.UnixMilli()
+		}, 1},
+		{"an hour that has no events", url.Values{"until": {time.Now().Add(-time.Hour).Format(time.RFC3339)}},
+			func(httpapi.AuditEvent) bool { return false }, 0},
+		{"all of time", url.Values{"since": {"0001-01-01T00:00:00Z"}, "until": {"9999-12-31T23:59:59Z"}},
+			func(httpapi.AuditEvent) bool { return true }, 8},
+	} {
+		var want []httpapi.AuditEvent
+		for _, e := range all {
+			if c.want(e) {
+				want = append(want, e)
+			}
+		}
+		if len(want) < c.least {
+			t.Errorf("%s: only %d events are wanted", c.name, len(want))
+		}
+		for _, limit := range []string{"", "1", "3", "200"} {
+			query := url.Values{"limit": {limit}}
+			for name, values := range c.query {
+				query[name] = values
+			}
+			if got := w.trail(token, query); !slices.Equal(got, want) {
+				t.Errorf("%s, limit %q: %d events, want %d", c.name, limit, len(got), len(want))
+			}
+		}
+	}
+}
+
+// Nothing that a client writes into a filter finds more than what it says.
+func TestAuditFiltersAreNoSQL(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for _, evil := range []string{
+		"%", "_", "*", "?", "'", `"`, `\`, "''", "' OR '1'='1", "' OR 1=1 -- ", "'; DELETE FROM audit_events; --", `\' OR 1=1 #`,
+		"$1", ":id", "{{bin}}", "\x00", "\xff", "login\x00", "LOGIN", " login", "login ", strings.Repeat("a", 64),
+	} {
+		for _, name := range []string{"actor", "action", "target"} {
+			query := url.Values{name: {evil}}
+			if got := w.trail(token, query); len(got) != 0 {
+				t.Errorf("%s=%q finds %d events", name, evil, len(got))
+			}
+		}
+		for _, name := range []string{"outcome", "after", "since", "until", "limit"} {
+			if a := w.do("GET", "/api/audit?"+url.Values{name: {evil}}.Encode(), token, nil); a.status != 422 {
+				t.Errorf("%s=%q: %d %s", name, evil, a.status, a.body)
+			}
+		}
+	}
+	if n := len(w.trail(token, url.Values{})); n == 0 {
+		t.Error("the trail is gone")
+	}
+}
+
+func TestAuditRefusals(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester", "admin=users:write", "log=r")
+	w.user("reader", "admin=audit:read")
+	tester, reader := w.login("tester").AccessToken, w.login("reader").AccessToken
+	w.want(w.do("GET", "/api/audit", "", nil), 401, "token_missing")
+	w.want(w.do("GET", "/api/audit", tester, nil), 403, "permission_missing")
+	w.want(w.do("GET", "/api/audit?actor=x", tester, nil), 403, "permission_missing")
+	w.want(w.do("POST", "/api/audit", reader, nil), 405, "method_not_allowed")
+	w.want(w.do("DELETE", "/api/audit", reader, nil), 405, "method_not_allowed")
+	w.want(w.do("GET", "/api/users", reader, nil), 403, "permission_missing")
+	for query, code := range map[string]string{
+		"limit=-1": "invalid_request", "limit=201": "invalid_request", "limit=x": "invalid_request", "limit=1e9": "invalid_request",
+		"since=yesterday": "invalid_request", "since=2026-01-01": "invalid_request", "until=1767225600": "invalid_request",
+		"since=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z": "invalid_time_range",
+		"since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z": "invalid_time_range",
+		"outcome=OK": "invalid_request", "after=x": "invalid_cursor", "after=" + strings.Repeat("a", 65): "invalid_request",
+		"action=" + strings.Repeat("a", 65): "invalid_request", "actor=" + strings.Repeat("a", 257): "invalid_request",
+		"prefix=a": "invalid_request", "user=a": "invalid_request", "Actor=a": "invalid_request", "before=a": "invalid_request",
+	} {
+		a := w.do("GET", "/api/audit?"+query, reader, nil)
+		if a.status != 422 || a.code() != code {
+			t.Errorf("%s: %d %s, want 422 %s", query, a.status, a.body, code)
+		}
+	}
+	w.want(w.do("PATCH", "/api/users/reader", w.login("admin").AccessToken, map[string]any{"disabled": true}), 200, "")
+	w.want(w.do("GET", "/api/audit", reader, nil), 401, "token_revoked")
+}
+
+// However much there is, a page is a page.
+func TestAuditPagesAreBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.login("admin").AccessToken
+	for i := range 60 {
+		w.want(w.do("POST", "/api/groups", token, httpapi.NewGroup{Name: fmt.Sprint("g", i)}), 201, "")
+	}
+	for _, query := range []string{"", "?limit=0", "?since=0001-01-01T00:00:00Z&until=9999-12-31T23:59:59Z", "?action=group.create"} {
+		page := decode[httpapi.AuditList](t, w.want(w.do("GET", "/api/audit"+query, token, nil), 200, ""))
+		if len(page.Events) != 50 || page.Next == "" {
+			t.Errorf("%q: %d events, next %q", query, len(page.Events), page.Next)
+		}
+	}
+}
