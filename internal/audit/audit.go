@@ -68,16 +68,16 @@ func New(cfg Config) (*Trail, error) {
 	return t, nil
 }
 
-// Record writes an event that stands by itself, such as a login: to the log, then
-// to the store. It fills ID and At. When the store does not take it, what happened
-// has happened all the same: the event is in the log, an error beside it, and
-// watchword_audit_write_failures_total counts it. It is written even if ctx is
-// cancelled, so that nobody escapes the trail by hanging up. Who is refused again and
-// again fills the log, but not the store.
+// Record writes an event that is part of no transaction, such as a login: to the log,
+// then to the store. It fills ID and At. When the store does not take the event, what
+// was done stays done: an error follows the event in the log, and
+// watchword_audit_write_failures_total counts it. The event is written even if ctx is
+// cancelled, so that no client leaves the trail by hanging up. The log gets all
+// refusals of an actor, the store a bounded number of them (floodRate).
 func (t *Trail) Record(ctx context.Context, e store.AuditEvent) {
 	e, err := t.complete(e)
 	t.log(ctx, e)
-	e, wanted := t.flood.stored(e)
+	e, wanted := t.flood.admit(e)
 	if err == nil && wanted {
 		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 		defer cancel()
@@ -89,10 +89,9 @@ func (t *Trail) Record(ctx context.Context, e store.AuditEvent) {
 	}
 }
 
-// RecordIn writes an event into the caller's transaction: a change and its event
-// are there together or not at all. It fills ID and At. Nothing goes to the log,
-// since the transaction may yet be undone or run again; call Log once it is
-// committed.
+// RecordIn writes an event into the caller's transaction, so that the store has both
+// the change and its event, or neither. It fills ID and At. Nothing goes to the log,
+// since the transaction may yet be undone or run again; call Log once it is committed.
 func (t *Trail) RecordIn(ctx context.Context, r store.Records, e store.AuditEvent) error {
 	e, err := t.complete(e)
 	if err != nil {
@@ -101,8 +100,8 @@ func (t *Trail) RecordIn(ctx context.Context, r store.Records, e store.AuditEven
 	return r.AppendAudit(ctx, e)
 }
 
-// Log writes an event to the log alone: what RecordIn stored, once its transaction
-// is committed.
+// Log writes an event to the log alone. It is for what RecordIn stored, once the
+// transaction is committed.
 func (t *Trail) Log(ctx context.Context, e store.AuditEvent) {
 	t.log(ctx, clean(e))
 }
@@ -123,8 +122,8 @@ func (t *Trail) Run(ctx context.Context) {
 	}
 }
 
-// Sweep deletes all events that are older than the retention, in small batches so
-// that it never holds the database for long.
+// Sweep deletes all events that are older than the retention, in batches that are small
+// enough to hold no lock of the database for long.
 func (t *Trail) Sweep(ctx context.Context) error {
 	before := t.cfg.Now().Add(-t.cfg.Retention)
 	for {
@@ -154,8 +153,8 @@ func (t *Trail) log(ctx context.Context, e store.AuditEvent) {
 		slog.String("detail", e.Detail))
 }
 
-// clean makes every text of an event fit for a log line, a column and a page: part
-// of it comes from clients.
+// clean makes every text of an event fit for a log line, a column and a page. Clients
+// choose some of these texts.
 func clean(e store.AuditEvent) store.AuditEvent {
 	e.Actor = printable(e.Actor, maxName)
 	e.Action = printable(e.Action, maxWord)

@@ -84,7 +84,7 @@ func TestRecordIsInTheLogAndInTheStore(t *testing.T) {
 	}
 }
 
-// A client that hangs up does not take its line out of the trail.
+// The event of a client that hangs up is in the trail.
 func TestRecordOutlivesItsRequest(t *testing.T) {
 	f := newTrail(t, newStore(t), at(now))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -243,8 +243,8 @@ func TestRunSweepsAndEnds(t *testing.T) {
 	<-done
 }
 
-// Whoever is refused again and again fills the log and not the store; what others do,
-// and what is not refused, is there.
+// Many refusals of an actor are in the log and not in the store. What is not refused, and
+// what other actors do, is stored.
 func TestRefusalsDoNotFillTheStore(t *testing.T) {
 	clock := now
 	f := newTrail(t, newStore(t), func() time.Time { return clock })

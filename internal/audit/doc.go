@@ -1,6 +1,8 @@
-// Package audit writes down who did what: to the log at once, and to the store
-// for those who ask later. It never holds a secret.
+// Package audit writes down who did what, and shows it: to the log at once, and to the
+// store, from which it is read by actor, action, target, outcome and time.
 //
-// Who calls it: login and directory, for what they do; app, for the commands that
-// change keys, and to have old events deleted.
+// It promises that an event of a change is stored if and only if the change is, that no
+// other event is lost without an error in the log and a count in a metric, that neither
+// clients that are refused nor readers can make the store do more than a bounded amount
+// of work, and that no event holds a secret or text that forges a log line.
 package audit

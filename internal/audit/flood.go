@@ -5,67 +5,79 @@ import (
 	"sync"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// What is refused costs the one who asks nothing, so of his refusals the store gets
-// floodBurst, and from then on one for each floodEvery, which says how many were left
-// out. The log has them all.
-const (
-	floodBurst = 30
-	floodEvery = time.Second
-	// floodActors bounds whom a replica remembers.
-	floodActors = 10000
-)
+// floodRate is how many refusals of one actor are stored: 30 at once, and one per
+// second in the long run. A refused request costs its sender nothing, so without a
+// bound any user could fill the database with refusals. The log has all of them.
+//
+// Each replica counts for itself, and so a cluster may store as many times more as it
+// has replicas. state.Limit, which counts for the whole cluster, would write to the
+// database for each refusal, and that is what has to be avoided.
+var floodRate = state.Rate{Burst: 30, Period: 30 * time.Second}
 
-// A flood knows who was refused how often.
+// floodActors is how many actors a replica counts apart from each other. All further
+// ones share one budget.
+const floodActors = 10_000
+
+// A flood counts the refusals of each actor.
 type flood struct {
 	mu     sync.Mutex
 	actors map[string]*refusals
+	swept  time.Time // when idle actors were last forgotten
 }
 
+// refusals are those of one actor.
 type refusals struct {
-	full time.Time // as of when the whole burst is there again
-	left int       // how many were left out since the last one that was stored
+	arrival int64 // of state.Rate.Decide
+	left    int   // how many were left out since the last one that was stored
 }
 
-// stored says whether an event goes into the store, and as what.
-func (f *flood) stored(e store.AuditEvent) (store.AuditEvent, bool) {
+// admit reports whether an event is to be stored, and returns it as it is to be stored:
+// the first refusal after others that were left out says in its detail how many.
+func (f *flood) admit(e store.AuditEvent) (store.AuditEvent, bool) {
 	if e.Outcome != Denied && e.Outcome != Failed {
 		return e, true
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	r := f.of(e.Actor, e.At)
-	if r.full.Before(e.At) {
-		r.full = e.At
-	}
-	if r.full.Add(floodEvery).Sub(e.At) > floodBurst*floodEvery {
+	r := f.ofLocked(e.Actor, e.At)
+	var d state.Decision
+	if r.arrival, d = floodRate.Decide(r.arrival, e.At.UnixMicro()); !d.Allowed {
 		r.left++
 		return e, false
 	}
-	r.full = r.full.Add(floodEvery)
 	if r.left > 0 {
 		e.Detail = fmt.Sprintf("%d refusals before were left out; %s", r.left, e.Detail)
 		r.left = 0
-		return clean(e), true // its detail has become longer
+		e = clean(e) // the detail may have become too long
 	}
 	return e, true
 }
 
-// of finds the actor's, and forgets those who have been quiet when there are many.
-func (f *flood) of(actor string, now time.Time) *refusals {
+// ofLocked returns the refusals of an actor. When too many actors are known, those whose
+// whole budget is free again are forgotten. f.mu is held.
+func (f *flood) ofLocked(actor string, now time.Time) *refusals {
 	if r, ok := f.actors[actor]; ok {
 		return r
 	}
-	if len(f.actors) >= floodActors {
+	if len(f.actors) >= floodActors && now.Sub(f.swept) >= time.Second {
+		f.swept = now
 		for name, r := range f.actors {
-			if r.full.Before(now) {
+			if r.arrival < now.UnixMicro() {
 				delete(f.actors, name)
 			}
 		}
 	}
-	r := &refusals{}
-	f.actors[actor] = r
+	if len(f.actors) >= floodActors {
+		actor = "" // the budget of events without an actor
+	}
+	r, ok := f.actors[actor]
+	if !ok {
+		r = &refusals{}
+		f.actors[actor] = r
+	}
 	return r
 }

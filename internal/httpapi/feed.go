@@ -40,6 +40,8 @@ const (
 	// each is a connection that anybody may open. One address gets no more than
 	// feedMaxShare of them: many subscribers may stand behind one proxy, but no one
 	// client may keep all others out. This machine's own is a proxy's, and has no share.
+	// Each replica counts its own connections, which are what it has to bound: state.Limit
+	// counts events, and for the whole cluster.
 	feedMaxStreams = 10000
 	feedMaxShare   = feedMaxStreams / 4
 	// feedGather is the least time between two parts of a stream that bring news: in
