@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // trail gets all pages of the audit trail.
@@ -159,4 +160,33 @@ func TestAuditPagesAreBounded(t *testing.T) {
 			t.Errorf("%q: %d events, next %q", query, len(page.Events), page.Next)
 		}
 	}
+}
+
+// Refused attempts to revoke a session do not push the login out of sight by which an
+// administrator of sessions may revoke it.
+func TestRefusalsDoNotHideWhoBeganASession(t *testing.T) {
+	w := newWorld(t, nil)
+	w.user("tester")
+	w.user("other")
+	w.user("revoker", "admin=revoke")
+	session, other, revoker := w.login("tester"), w.login("other").AccessToken, w.login("revoker").AccessToken
+	body := map[string]string{"session_id": session.SessionID}
+	w.want(w.do("POST", "/api/revocations", other, body), 403, "permission_missing")
+	denied := w.trail(w.login("admin").AccessToken, url.Values{"target": {session.SessionID}, "outcome": {"denied"}})
+	if len(denied) != 1 {
+		t.Fatalf("%+v", denied)
+	}
+	// Four minutes of them.
+	if err := w.node.parts.Store.Update(t.Context(), func(r store.Records) error {
+		for range 240 {
+			if err := w.node.parts.Audit.RecordIn(t.Context(), r, store.AuditEvent(denied[0])); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.want(w.do("POST", "/api/revocations", revoker, body), 200, "")
+	w.want(w.do("GET", "/api/verify", session.AccessToken, nil), 401, "token_revoked")
 }

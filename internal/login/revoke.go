@@ -296,16 +296,14 @@ func (s *Service) revokeSessionByID(ctx context.Context, by *accesstoken.Token, 
 // ownerOf returns the id of the user who began a session, or "". Package state finds a
 // session only under its user; the audit trail has every login that could be recorded.
 func (s *Service) ownerOf(ctx context.Context, sessionID string) (string, error) {
-	events, err := s.Audit.Events(ctx, store.AuditQuery{Target: sessionID, Limit: 200})
+	logins, err := s.Audit.Events(ctx, store.AuditQuery{Target: sessionID, Action: "login", Outcome: audit.OK, Limit: 1})
 	if err != nil {
 		return "", unavailable(err)
 	}
-	for _, e := range events {
-		if e.Action == "login" && e.Outcome == audit.OK {
-			return e.Actor, nil
-		}
+	if len(logins) == 0 {
+		return "", nil
 	}
-	return "", nil
+	return logins[0].Actor, nil
 }
 
 // mayRevokeOf returns nil if the actor may revoke a session of the owner. A session whose
