@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
@@ -49,7 +49,7 @@ Times are written as in RFC 3339, and count in whole milliseconds.`,
 			if limit < 0 {
 				return misused(cmd, fmt.Errorf("--limit: %d is no number of events", limit))
 			}
-			return reading(cmd, func(ctx context.Context, p *app.Parts, _ *config.Config) error {
+			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				if asJSON {
 					lines := json.NewEncoder(cmd.OutOrStdout())
 					return eachEvent(ctx, p, q, limit, func(e store.AuditEvent) error { return lines.Encode(httpapi.AuditEvent(e)) })
@@ -81,7 +81,7 @@ Times are written as in RFC 3339, and count in whole milliseconds.`,
 
 // eachEvent calls do for the newest events that q asks for, at most limit of them if
 // limit is not 0.
-func eachEvent(ctx context.Context, p *app.Parts, q audit.Query, limit int, do func(store.AuditEvent) error) error {
+func eachEvent(ctx context.Context, p *operator.Parts, q audit.Query, limit int, do func(store.AuditEvent) error) error {
 	for left := limit; ; {
 		q.Limit = audit.MaxPage
 		if limit > 0 {

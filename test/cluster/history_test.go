@@ -117,6 +117,14 @@ const (
 	keyTimeout      = requestTime
 )
 
+// registryUnavailable is the code with which a replica refuses an unknown kid while its
+// last look at the registry has failed. It looks every second, also when the database is
+// back and it is ready; registryPoll is that and the time of a look.
+const (
+	registryUnavailable = "keys_unavailable"
+	registryPoll        = 2 * time.Second
+)
+
 // renewAfterLogout is a renewal that must be refused.
 const renewAfterLogout = "renew after logout"
 
@@ -169,6 +177,9 @@ type trouble struct {
 func (t *trouble) excuses(e event) bool {
 	if e.code == keysUnavailable { // the fetch began before
 		e.at = e.at.Add(-keyTimeout)
+	}
+	if e.code == registryUnavailable && (t.kind == database || t.kind == cutOff) {
+		e.at = e.at.Add(-registryPoll)
 	}
 	if !e.until.After(t.from) || !t.to.IsZero() && e.at.After(t.to) {
 		return false
