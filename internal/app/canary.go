@@ -88,7 +88,7 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 			watchers := []canary.Watcher{own}
 			if n.cluster != nil {
 				for _, at := range n.cluster.Others() {
-					watchers = append(watchers, canary.Replica(at.URL, n.clients.get(at.Name)))
+					watchers = append(watchers, canary.Replica(at.URL, n.clients.Get(at.Name)))
 				}
 			}
 			replicas := len(watchers)
@@ -182,7 +182,7 @@ func Canary(ctx context.Context, cfg *config.Config, replicas []string, username
 	if err != nil {
 		return nil, err
 	}
-	client := clients.get("")
+	client := clients.Get("")
 	verifier, err := newCanaryVerifier(cfg, replicas[0], client, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err

@@ -3,15 +3,12 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,10 +52,10 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Incarnation: incarnation, Version: o.Version, Digest: cfg.Digest(),
 		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
-		Own:     func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
-		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.get,
-		Tell: func() { n.bell.Ring(bell.Registry) },
-		Now:  o.Now, Logger: o.Logger, Registerer: registry,
+		OwnURLs: func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
+		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.Get,
+		Notify: func() { n.bell.Ring(bell.Registry) },
+		Now:    o.Now, Logger: o.Logger, Registerer: registry,
 	}
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = accesstoken.Algorithms()
@@ -120,68 +117,14 @@ func (n *Node) openBell(registry *prometheus.Registry) (*bell.Bell, error) {
 	return b, err
 }
 
-// peerClients ask other replicas over HTTP. They go through no proxy and follow
-// nobody anywhere else.
-type peerClients struct {
-	tls *tls.Config
-
-	mu     sync.Mutex
-	byName map[string]*http.Client
-}
-
-func newPeerClients(cfg config.Cluster) (*peerClients, error) {
-	roots, err := peerRoots(cfg.CAFile)
+// newPeerClients are what other replicas are asked with.
+func newPeerClients(cfg config.Cluster) (*cluster.Clients, error) {
+	roots, err := certificates("cluster.ca_file", cfg.CAFile)
 	if err != nil {
 		return nil, err
 	}
-	c := &peerClients{tls: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, byName: map[string]*http.Client{}}
-	if cfg.CertFile == "" {
-		return c, nil
-	}
-	// Read for every connection, since certificates are renewed.
-	load := func() (*tls.Certificate, error) {
-		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("cluster.cert_file: %w", err)
-		}
-		return &cert, nil
-	}
-	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
-	_, err = load()
-	return c, err
+	return cluster.NewClients(cluster.ClientConfig{Roots: roots, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile})
 }
-
-// get returns the client for peers whose certificate is for the name; empty: for the
-// host of their URL.
-func (c *peerClients) get(name string) *http.Client {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if client := c.byName[name]; client != nil {
-		return client
-	}
-	tls := c.tls.Clone()
-	tls.ServerName = name
-	c.byName[name] = &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig: tls, ForceAttemptHTTP2: true,
-			MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Minute,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return c.byName[name]
-}
-
-// close ends the connections, none of which may be in use.
-func (c *peerClients) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, client := range c.byName {
-		client.CloseIdleConnections()
-	}
-}
-
-// peerRoots are those who vouch for peers.
-func peerRoots(file string) (*x509.CertPool, error) { return certificates("cluster.ca_file", file) }
 
 // certificates are those in the file that a key names; nil means the system's.
 func certificates(key, file string) (*x509.CertPool, error) {

@@ -517,7 +517,7 @@ func TestMutualTLS(t *testing.T) {
 			return nil
 		})
 	}
-	roots, err := peerRoots(certFile)
+	roots, err := certificates("cluster.ca_file", certFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -827,39 +827,6 @@ func TestClusterStatus(t *testing.T) {
 		alone.want(alone.do("GET", "/api/cluster", alone.login("admin").AccessToken, nil), 404, "no_cluster")
 		gone.start() // for its own stop
 	})
-}
-
-// A node that has ended holds no connection to its peers.
-func TestPeerClientsEnd(t *testing.T) {
-	states := make(chan http.ConnState, 16)
-	peer := httptest.NewUnstartedServer(http.NotFoundHandler())
-	peer.Config.ConnState = func(_ net.Conn, s http.ConnState) { states <- s }
-	peer.Start()
-	defer peer.Close()
-	clients, err := newPeerClients(config.Cluster{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := clients.get("").Get(peer.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.Copy(io.Discard, res.Body) // else it is not kept
-	res.Body.Close()
-	for _, want := range []http.ConnState{http.StateNew, http.StateActive, http.StateIdle} {
-		if got := <-states; got != want {
-			t.Fatalf("the connection is %v, not %v", got, want)
-		}
-	}
-	clients.close()
-	select {
-	case got := <-states:
-		if got != http.StateClosed {
-			t.Errorf("the connection is %v", got)
-		}
-	case <-time.After(patience):
-		t.Error("the connection stays")
-	}
 }
 
 // What changes at one replica is seen at once by the others, by either bell: the registry

@@ -69,7 +69,7 @@ type Node struct {
 	cluster *cluster.Cluster // nil: this replica is alone
 	bell    *bell.Bell       // of the cluster
 	found   *discovery.List  // the other replicas; nil: they are in the registry
-	clients *peerClients     // to ask them
+	clients *cluster.Clients // to ask them
 	find    func(ctx context.Context)
 	health  *httpapi.Health
 	logger  *slog.Logger
@@ -259,7 +259,7 @@ func (n *Node) Close() error {
 	var err error
 	if n.cluster != nil {
 		n.leave()
-		n.clients.close()
+		n.clients.Close()
 	}
 	if n.state != nil {
 		err = n.state.close()

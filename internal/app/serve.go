@@ -91,7 +91,7 @@ func listen(cfg *config.Config, starting http.Handler, logger *slog.Logger) (*gr
 	}
 	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {
 		// Clients need no certificate; replicas that ask each other do (httpapi.KeySets).
-		roots, err := peerRoots(cfg.Cluster.CAFile)
+		roots, err := certificates("cluster.ca_file", cfg.Cluster.CAFile)
 		if err != nil {
 			return nil, err
 		}

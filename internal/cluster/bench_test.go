@@ -30,7 +30,7 @@ func BenchmarkVerifyWithPeers(b *testing.B) {
 		b.Fatal(err)
 	}
 	replica := func(peers int) *Cluster {
-		r := newRegistry(b)
+		r := openRegistry(b)
 		for range peers {
 			create(b, r, row(b, now, "auth-1", accesstoken.ES256))
 		}

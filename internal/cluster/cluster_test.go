@@ -54,8 +54,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// A registry is the real one, until it is away; it counts its readings.
-type registry struct {
+// A testRegistry is the real one, until it is away; it counts its readings.
+type testRegistry struct {
 	*sqlstore.Store
 	db   *sqldb.DB
 	away atomic.Bool
@@ -65,7 +65,7 @@ type registry struct {
 
 var errAway = errors.New("away")
 
-func (r *registry) RegistryVersion(ctx context.Context) (int64, error) {
+func (r *testRegistry) RegistryVersion(ctx context.Context) (int64, error) {
 	r.read.Add(1)
 	if r.away.Load() {
 		return 0, errAway
@@ -77,10 +77,10 @@ func (r *registry) RegistryVersion(ctx context.Context) (int64, error) {
 	return r.Store.RegistryVersion(ctx)
 }
 
-func newRegistry(t testing.TB) *registry {
+func openRegistry(t testing.TB) *testRegistry {
 	t.Helper()
 	db := sqldbtest.Open(t)
-	return &registry{Store: sqlstore.New(db), db: db}
+	return &testRegistry{Store: sqlstore.New(db), db: db}
 }
 
 // keys are a replica's own.
@@ -95,7 +95,7 @@ func config(r Registry, c *clock, instance string) Config {
 		Registry: r, Secret: testSecret, Instance: instance, Version: "test", MaxAge: 10 * time.Second,
 		Algorithms: accesstoken.Algorithms(), Now: c.Now, Incarnation: rand.Text(),
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-		Refresh: time.Hour, Client: func(string) *http.Client { return http.DefaultClient }, Tell: func() {},
+		Refresh: time.Hour, Client: func(string) *http.Client { return http.DefaultClient }, Notify: func() {},
 	}
 }
 
@@ -113,7 +113,7 @@ func join(t testing.TB, cfg Config) *Cluster {
 // patient has a replica, which does not run yet, give a look all the time that it takes on
 // a machine that does a lot besides.
 func patient(c *Cluster) *Cluster {
-	c.lookTimeout = time.Minute
+	c.lookup.timeout = time.Minute
 	return c
 }
 
@@ -161,7 +161,7 @@ func vouch(k store.Key) store.Key {
 	return k
 }
 
-func create(t testing.TB, r *registry, k store.Key) {
+func create(t testing.TB, r *testRegistry, k store.Key) {
 	t.Helper()
 	if err := r.CreateKey(t.Context(), k); err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func count(t testing.TB, c prometheus.Collector, label string) int {
 
 // A key of a replica whose clock is ahead stands where its maker has it.
 func TestStatusByTheMakersClock(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	c.Move(5 * time.Second)
 	cl := join(t, config(r, c, "auth-0"))
 	create(t, r, row(t, c.Now(), "auth-0", accesstoken.ES256))
@@ -249,7 +249,7 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRegistry(t)
+			r := openRegistry(t)
 			cfg := config(r, c, "auth-0")
 			cfg.Algorithms = []string{accesstoken.ES256}
 			log := &logBuffer{}
@@ -281,7 +281,7 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 // A key stays until its end, though its row and the whole registry are gone; one
 // that was taken back goes at once and does not come back.
 func TestLastKnownGood(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	cl := join(t, config(r, c, "auth-0"))
 	kept, revoked := row(t, c.Now(), "auth-1", accesstoken.ES256), row(t, c.Now(), "auth-1", accesstoken.ES256)
 	create(t, r, kept)
@@ -330,7 +330,7 @@ func TestLastKnownGood(t *testing.T) {
 // Others have a key when each that lives has seen it, and caches when MaxAge has
 // passed since, the longest of all.
 func TestEverybodyHasAKey(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	mine := join(t, config(r, c, "auth-0"))
 	slow := config(r, c, "auth-1")
 	slow.MaxAge = 2 * time.Minute
@@ -376,7 +376,7 @@ func TestEverybodyHasAKey(t *testing.T) {
 // A key whose algorithm a live replica does not accept is not used while its maker, who
 // is told, waits; it holds up nobody when its maker has gone or was there before.
 func TestAlgorithmThatIsNotAccepted(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	mine := join(t, config(r, c, "auth-0"))
 	old := row(t, c.Now(), "auth-0", accesstoken.EdDSA)
 	create(t, r, old)
@@ -432,7 +432,7 @@ func TestAlgorithmThatIsNotAccepted(t *testing.T) {
 // After the restore of an older backup versions begin again at a lower one: what was
 // made before it is waited for as what is made after it.
 func TestRestoredRegistry(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	mine, other := join(t, config(r, c, "auth-0")), join(t, config(r, c, "auth-1"))
 	if mine.AnyKey() {
 		t.Error("it knows a key, and there is none")
@@ -471,7 +471,7 @@ func TestRestoredRegistry(t *testing.T) {
 // What holds a replica without a key up is said as it is: another replica, which is
 // logged and counted when it takes long, caches, or the database.
 func TestWaiting(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	log, cfg := &logBuffer{}, config(r, c, "auth-0")
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	mine, other := join(t, cfg), join(t, config(r, c, "auth-1"))
@@ -509,7 +509,7 @@ func TestWaiting(t *testing.T) {
 func TestSilentReplica(t *testing.T) {
 	for _, cutOff := range []time.Duration{0, 30 * time.Second} {
 		t.Run(cutOff.String(), func(t *testing.T) {
-			c, r := &clock{}, newRegistry(t)
+			c, r := &clock{}, openRegistry(t)
 			cfg := config(r, c, "auth-0")
 			cfg.CutOff = cutOff
 			mine := join(t, cfg)
@@ -553,7 +553,7 @@ func sign(t testing.TB, r store.Replica) store.Replica {
 
 // A replica whose row another one took says so, and enters again when it may.
 func TestUsurped(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	cl := join(t, config(r, c, "auth-0"))
 	usurper := sign(t, store.Replica{Instance: "auth-0", Incarnation: "x"})
 	if _, err := r.EnterRegistry(t.Context(), usurper, 0); err != nil {
@@ -580,7 +580,7 @@ func TestUsurped(t *testing.T) {
 }
 
 // beatAhead puts the beat of a replica ahead of the database's clock.
-func beatAhead(t testing.TB, r *registry, instance string) {
+func beatAhead(t testing.TB, r *testRegistry, instance string) {
 	t.Helper()
 	if _, err := r.db.Exec(t.Context(), "UPDATE replicas SET beat_at = beat_at + ? WHERE instance = ?", time.Hour.Microseconds(), instance); err != nil {
 		t.Fatal(err)
@@ -590,7 +590,7 @@ func beatAhead(t testing.TB, r *registry, instance string) {
 // A row that nobody vouches for takes no live replica out of service, however young it
 // looks; one that somebody kept and wrote again does so for no longer than LiveFor.
 func TestForgedPlace(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	log, cfg := &logBuffer{}, config(r, c, "auth-0")
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	cl := join(t, cfg)
@@ -626,7 +626,7 @@ func TestForgedPlace(t *testing.T) {
 // A replica that died when its beat lay ahead of the database's clock, which was put
 // back since, keeps neither its heir nor a key of another one waiting for long.
 func TestBeatAhead(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	mine := join(t, config(r, c, "auth-0"))
 	join(t, config(r, c, "auth-1"))
 	beatAhead(t, r, "auth-1")
@@ -646,7 +646,7 @@ func TestBeatAhead(t *testing.T) {
 	}
 
 	synctest.Test(t, func(t *testing.T) {
-		c, r := &clock{}, newRegistry(t)
+		c, r := &clock{}, openRegistry(t)
 		join(t, config(r, c, "auth-1"))
 		beatAhead(t, r, "auth-1")
 		began := time.Now()
@@ -660,7 +660,7 @@ func TestBeatAhead(t *testing.T) {
 // A hundred tokens at once that name an unknown key are one look; two thousand
 // random names are one, too, and keep no good key from being found.
 func TestUnknownKeys(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	cl := patient(join(t, config(r, c, "auth-0")))
 	run(t, cl)
 	good := row(t, c.Now(), "auth-1", accesstoken.ES256)
@@ -708,8 +708,8 @@ func TestUnknownKeys(t *testing.T) {
 	if got := count(t, cl.metrics.lookups, unknown) - before; got != 1 {
 		t.Errorf("%d looks for random names", got)
 	}
-	if len(cl.unknown.until) > maxNegatives {
-		t.Errorf("%d names are remembered", len(cl.unknown.until))
+	if len(cl.lookup.unknown.until) > maxNegatives {
+		t.Errorf("%d names are remembered", len(cl.lookup.unknown.until))
 	}
 
 	c.Move(cooldown)
@@ -734,8 +734,8 @@ func TestFloodOfNames(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		t.Run(fmt.Sprint("away ", away), func(t *testing.T) {
 			t.Parallel()
-			c, r := &clock{}, newRegistry(t)
-			maker := join(t, config(newRegistry(t), c, "auth-1"))
+			c, r := &clock{}, openRegistry(t)
+			maker := join(t, config(openRegistry(t), c, "auth-1"))
 			var body atomic.Pointer[[]byte]
 			publish := func(keys ...store.Key) {
 				set := keySet(t, keys...)
@@ -779,13 +779,13 @@ func TestFloodOfNames(t *testing.T) {
 					publish(late)
 				}
 				// Until all that go on wait for the next look.
-				for deadline := time.Now().Add(time.Minute); names.Load() < each || waiting.Load() > cl.unknown.held(); time.Sleep(100 * time.Microsecond) {
+				for deadline := time.Now().Add(time.Minute); names.Load() < each || waiting.Load() > cl.lookup.unknown.held(); time.Sleep(100 * time.Microsecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%d names, %d wait", names.Load(), waiting.Load())
 					}
 				}
 				select {
-				case <-cl.bell:
+				case <-cl.lookup.bell:
 					looks++
 					poll()
 				default:
@@ -833,13 +833,13 @@ func (n *negatives) held() int64 {
 // What nobody could be asked about is not refused, whether or not somebody looks for
 // it; what cannot be one of our keys is.
 func TestNobodyToAsk(t *testing.T) {
-	for name, cut := range map[string]func(r *registry){
-		"away": func(r *registry) { r.away.Store(true) },
-		"hung": func(r *registry) { r.hung.Store(true) },
+	for name, cut := range map[string]func(r *testRegistry){
+		"away": func(r *testRegistry) { r.away.Store(true) },
+		"hung": func(r *testRegistry) { r.hung.Store(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, r := &clock{}, newRegistry(t)
+				c, r := &clock{}, openRegistry(t)
 				cl := join(t, config(r, c, "auth-0"))
 				run(t, cl)
 				cut(r)
@@ -853,7 +853,7 @@ func TestNobodyToAsk(t *testing.T) {
 				}
 				want(late.ID, ErrKeysUnavailable) // before it is known that the registry does not answer
 				time.Sleep(pollEvery + roundTimeout)
-				if !cl.cutOff() {
+				if !cl.lookup.cutOff() {
 					t.Fatal("it has not noticed")
 				}
 				c.Move(cooldown)
@@ -881,7 +881,7 @@ func TestNobodyToAsk(t *testing.T) {
 // A replica that slept looks before it answers; one that merely cannot reach the
 // registry does not make its clients wait each time.
 func TestSlept(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	cl := patient(join(t, config(r, c, "auth-0")))
 	k := row(t, c.Now(), "auth-1", accesstoken.ES256)
 	create(t, r, k)
@@ -910,7 +910,7 @@ func TestSlept(t *testing.T) {
 func TestClockOffset(t *testing.T) {
 	c, log := &clock{}, &logBuffer{}
 	c.Move(-maxClockOffset - 2*time.Second)
-	cfg := config(newRegistry(t), c, "auth-0")
+	cfg := config(openRegistry(t), c, "auth-0")
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	cl := join(t, cfg)
 	for step, want := range []struct {
@@ -939,12 +939,12 @@ func TestClockOffset(t *testing.T) {
 // clock.
 func TestClockOffsetOfASlowAnswer(t *testing.T) {
 	c, log := &clock{}, &logBuffer{}
-	cfg := config(newRegistry(t), c, "auth-0")
+	cfg := config(openRegistry(t), c, "auth-0")
 	cl := join(t, cfg)
 	cl.cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	database := time.Now().UTC()
 	ask := func(offset, took time.Duration) {
-		cl.compareClocks(t.Context(), database.Add(offset-took/2), database.Add(offset+took/2), database)
+		cl.registry.compareClocks(t.Context(), database.Add(offset-took/2), database.Add(offset+took/2), database)
 	}
 	ask(maxClockOffset+time.Second, 3*time.Second)
 	if log.String() != "" {

@@ -9,152 +9,225 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// What became of a key that a token named and nobody here had heard of.
+// What became of looking for a key that a token named and this replica did not know.
 const (
 	found   = "found"
 	unknown = "unknown"
 	refused = "refused" // without looking
-	// unavailable: nobody could be asked who would know it.
+	// unavailable: no one that would know the key could be asked.
 	unavailable = "unavailable"
 )
 
 const (
-	// cooldown is how long after a look that found nothing no other is made.
+	// cooldown is for how long no look is made after one that found nothing.
 	cooldown = 30 * time.Second
-	// forgetAfter is how long a kid that was looked for in vain is known as such.
+	// forgetAfter is how long a kid that was looked for in vain is remembered.
 	forgetAfter = 5 * time.Minute
-	// maxNegatives and maxWaiting bound what strangers can make this replica
-	// remember, and have wait.
+	// maxNegatives bounds how many such kids strangers can make this replica remember,
+	// and maxWaiting how many requests they can make wait.
 	maxNegatives = 1024
 	maxWaiting   = 256
-	// lookTimeout bounds how long a request waits for a look, but in some tests.
+	// lookTimeout bounds how long a request waits for a look.
 	lookTimeout = 1500 * time.Millisecond
 )
 
-// ErrKeysUnavailable: it cannot be found out at the moment whether there is such a
-// key.
+// ErrKeysUnavailable: it cannot be found out at the moment whether there is such a key.
 var ErrKeysUnavailable = problem.New(problem.Unavailable, "keys_unavailable",
 	"the key that the token names cannot be looked up at the moment")
 
-// Find returns the key of a token: one of the merged set or, if there is none of
-// that name, what one look at the registry finds, or its maker's answer while that is
-// away. The error is accesstoken.ErrUnknownKey, or ErrKeysUnavailable if neither
-// could be asked.
+// lookup has the registry read for requests that cannot be answered without, and has
+// them wait for it.
+type lookup struct {
+	*common
+	registry *registry
+	peers    *peers
+	bell     chan struct{} // holds a ring that Run has not heard yet
+	timeout  time.Duration // lookTimeout, but in some tests
+	unknown  negatives
+
+	// mu guards everything below.
+	mu        sync.Mutex
+	begun     int64         // looks at the registry
+	ended     int64         // the last of them that has ended
+	endedAt   time.Time     // when it ended
+	failed    bool          // it did not succeed
+	succeeded int64         // the last of them that has succeeded
+	next      chan struct{} // closed and replaced when a look ends
+}
+
+func newLookup(shared *common, r *registry, p *peers) *lookup {
+	return &lookup{
+		common: shared, registry: r, peers: p, timeout: lookTimeout,
+		bell: make(chan struct{}, 1), next: make(chan struct{}),
+	}
+}
+
+func (l *lookup) ring() {
+	select {
+	case l.bell <- struct{}{}:
+	default: // a ring is waiting; it will be heard after this moment
+	}
+}
+
+// begin notes that a look at the registry begins.
+func (l *lookup) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun++
+}
+
+// end notes how the look ended that began last.
+func (l *lookup) end(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended, l.endedAt, l.failed = l.begun, l.cfg.Now(), err != nil
+	if err == nil {
+		l.succeeded = l.begun
+	}
+	close(l.next)
+	l.next = make(chan struct{})
+}
+
+// lastFailed reports whether the last look at the registry failed.
+func (l *lookup) lastFailed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// Keys returns the keys of all replicas that may have signed a living token. It is
+// the same pointer until a key comes or goes.
 //
-// However many tokens name unknown keys, there is one look at a time and none for a
-// while after one in vain. Meanwhile a few of them wait for the look that is made
-// every second anyway, and the others are refused.
-func (c *Cluster) Find(kid string) (accesstoken.Key, error) {
-	if k, ok := c.current().Key(kid); ok {
+// A replica that has not looked at the registry for longer than others wait for it (it
+// was suspended, for example) looks first: the others may have begun to sign with keys
+// that it does not know.
+func (c *Cluster) Keys() *accesstoken.KeySet {
+	c.lookup.awake()
+	return c.registry.current()
+}
+
+// Find returns the key of a token: one of the merged set, or what one look at the
+// registry finds. While the registry is away, the answer of a peer counts, too. The
+// error is accesstoken.ErrUnknownKey, or ErrKeysUnavailable if nobody could be asked.
+//
+// However many tokens name unknown keys, there is one look at a time, and none for a
+// while after a look that found nothing. Meanwhile a few of them wait for the look that
+// is made every second anyway, and the others are refused.
+func (c *Cluster) Find(kid string) (accesstoken.Key, error) { return c.lookup.find(kid) }
+
+func (l *lookup) find(kid string) (accesstoken.Key, error) {
+	if k, ok := l.registry.current().Key(kid); ok {
 		return k, nil
 	}
 	maker, ours := makerOf(kid)
 	if !ours {
-		c.metrics.lookups.WithLabelValues(refused).Inc()
+		l.metrics.lookups.WithLabelValues(refused).Inc()
 		return accesstoken.Key{}, accesstoken.ErrUnknownKey
 	}
-	c.awake()
-	if k, ok := c.current().Key(kid); ok {
+	l.awake()
+	if k, ok := l.registry.current().Key(kid); ok {
 		return k, nil
 	}
 	result := refused
-	switch now := c.cfg.Now(); c.unknown.ask(kid, now) {
+	switch now := l.cfg.Now(); l.unknown.ask(kid, now) {
 	case askNow:
-		result = c.lookFor(kid, maker, true)
-		c.unknown.answer(kid, result, now)
+		result = l.lookFor(kid, maker, true)
+		l.unknown.answer(kid, result, now)
 	case askLater:
-		if result = c.lookFor(kid, maker, false); result == unknown {
-			result = refused // the look was none of its own
+		if result = l.lookFor(kid, maker, false); result == unknown {
+			result = refused // the look was not made for it
 		}
-		c.unknown.leave()
+		l.unknown.leave()
 	case askNot:
-		if c.cutOff() {
+		if l.cutOff() {
 			result = unavailable
 		}
 	}
-	c.metrics.lookups.WithLabelValues(result).Inc()
-	k, err := c.current().Find(kid)
+	l.metrics.lookups.WithLabelValues(result).Inc()
+	k, err := l.registry.current().Find(kid)
 	if err != nil && result == unavailable {
 		err = ErrKeysUnavailable
 	}
 	return k, err
 }
 
-// lookFor waits until the key is there, or those have been asked after the call who
-// would know it: the registry, or its maker. With now the registry is looked at at
-// once. While it fails, Run has the peers asked.
-func (c *Cluster) lookFor(kid, maker string, now bool) (result string) {
-	since := c.cfg.Now()
-	c.mu.Lock()
-	called := c.begun
-	c.mu.Unlock()
+// lookFor waits until the key is there, or until one that would know the key was asked
+// after the call: the registry, or the key's maker. With now, the registry is read at
+// once. While that fails, Run has the peers asked.
+func (l *lookup) lookFor(kid, maker string, now bool) (result string) {
+	since := l.cfg.Now()
+	called := l.lastBegun()
 	if now {
-		c.Ring()
+		l.ring()
 	}
 	result = unavailable
-	c.waitUntil(func() bool {
-		c.mu.Lock()
-		succeeded, ended := c.succeeded, c.ended
-		c.mu.Unlock()
-		if _, ok := c.current().Key(kid); ok {
+	l.waitUntil(func() bool {
+		l.mu.Lock()
+		succeeded, ended := l.succeeded, l.ended
+		l.mu.Unlock()
+		if _, ok := l.registry.current().Key(kid); ok {
 			result = found
-		} else if succeeded > called || c.peers.heardFrom(maker, since) {
+		} else if succeeded > called || l.peers.heardFrom(maker, since) {
 			result = unknown
 		}
-		return result != unavailable || ended > called && len(c.Others()) == 0
+		return result != unavailable || ended > called && len(l.peers.others()) == 0
 	})
 	return result
 }
 
-// cutOff says whether the last look at the registry failed, or is overdue.
-func (c *Cluster) cutOff() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failed || c.cfg.Now().Sub(c.endedAt) > pollEvery+c.lookTimeout
+func (l *lookup) lastBegun() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun
 }
 
-// awake returns when this replica has looked at the registry, or has tried to,
-// within LiveFor.
-func (c *Cluster) awake() {
-	c.mu.Lock()
-	last := c.endedAt
-	c.mu.Unlock()
-	now := c.cfg.Now()
-	// By the wall clock, too: the other one may have stood still with the machine.
+// cutOff reports whether the last look at the registry failed, or is overdue.
+func (l *lookup) cutOff() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed || l.cfg.Now().Sub(l.endedAt) > pollEvery+l.timeout
+}
+
+// awake returns when this replica has looked at the registry, or has tried to, within
+// LiveFor.
+func (l *lookup) awake() {
+	l.mu.Lock()
+	last := l.endedAt
+	l.mu.Unlock()
+	now := l.cfg.Now()
+	// By the wall clock, too: the monotonic one may have stood still with the machine.
 	if now.Sub(last) > LiveFor || now.Round(0).Sub(last.Round(0)) > LiveFor {
-		c.wait()
+		l.wait()
 	}
 }
 
-// wait returns when a round has ended that began after the call, or after a while.
-// The round begins now.
-func (c *Cluster) wait() {
-	c.mu.Lock()
-	called := c.begun
-	c.mu.Unlock()
-	c.Ring()
-	c.waitUntil(func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.ended > called
+// wait has the registry read now, and returns when a look has ended that began after
+// the call, or after a while.
+func (l *lookup) wait() {
+	called := l.lastBegun()
+	l.ring()
+	l.waitUntil(func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.ended > called
 	})
 }
 
-// waitUntil returns when done says so, which is asked whenever a round or a question
-// to a peer has ended, or after a while.
-func (c *Cluster) waitUntil(done func() bool) {
-	patience := time.NewTimer(c.lookTimeout)
+// waitUntil returns when done reports true, or after a while. It calls done whenever
+// a look, or a question to a peer, has ended.
+func (l *lookup) waitUntil(done func() bool) {
+	patience := time.NewTimer(l.timeout)
 	defer patience.Stop()
 	for {
-		c.mu.Lock()
-		round := c.next
-		c.mu.Unlock()
-		answer := c.peers.nextAnswer()
+		l.mu.Lock()
+		look := l.next
+		l.mu.Unlock()
+		answer := l.peers.nextAnswer()
 		if done() {
 			return
 		}
 		select {
-		case <-round:
+		case <-look:
 		case <-answer:
 		case <-patience.C:
 			return
@@ -171,16 +244,17 @@ const (
 	askLater            // leave must follow
 )
 
-// negatives are the kids that were looked for in vain, and who is looking.
+// negatives are the kids that were looked for in vain, and how many requests look for
+// one now.
 type negatives struct {
-	mu      sync.Mutex
-	until   map[string]time.Time // by kid
-	quiet   time.Time            // no look before
-	looking bool
-	waiting int
+	mu      sync.Mutex           // guards everything below
+	until   map[string]time.Time // until when a kid is remembered
+	quiet   time.Time            // no look is made before
+	looking bool                 // a request has a look made
+	waiting int                  // how many others wait for the look that is made anyway
 }
 
-// ask says what a request for a kid may do.
+// ask returns what a request for a kid may do.
 func (n *negatives) ask(kid string, now time.Time) permission {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -197,7 +271,7 @@ func (n *negatives) ask(kid string, now time.Time) permission {
 	return askNot
 }
 
-// answer ends a look for a kid.
+// answer ends the look that was made for a kid.
 func (n *negatives) answer(kid, result string, now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -206,7 +280,7 @@ func (n *negatives) answer(kid, result string, now time.Time) {
 		return
 	}
 	n.quiet = now.Add(cooldown)
-	if result == unavailable { // nothing is known of it
+	if result == unavailable { // nothing was learned about it
 		return
 	}
 	if len(n.until) >= maxNegatives {
@@ -218,14 +292,15 @@ func (n *negatives) answer(kid, result string, now time.Time) {
 	n.until[kid] = now.Add(forgetAfter)
 }
 
+// leave ends waiting for a look.
 func (n *negatives) leave() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.waiting--
 }
 
-// makerOf returns the instance id with which a kid begins, and whether a thumbprint
-// follows it, as in all of ours.
+// makerOf returns the instance id with which a kid begins, and reports whether a
+// thumbprint follows it, as in all kids that replicas make.
 func makerOf(kid string) (instance string, ours bool) {
 	const thumbprint = 43 // characters of a SHA-256 in base64url
 	end := len(kid) - thumbprint - 1

@@ -6,9 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Why something that was said in another replica's name was not believed.
+// The reasons why something that was said in a replica's name is not believed.
 const (
-	wrongMAC       = "mac"       // it is not vouched for by the cluster's secret
+	wrongMAC       = "mac"       // the cluster's secret does not vouch for it
 	wrongOwner     = "owner"     // the kid is not its maker's, or not the key's
 	wrongAlgorithm = "algorithm" // none that is accepted
 	wrongKey       = "key"       // it cannot be read
@@ -47,7 +47,7 @@ func newMetrics() *metrics {
 		}, []string{"reason"}),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "watchword_cluster_lookups_total",
-			Help: "Keys that tokens named and nobody here had heard of, by what became of it.",
+			Help: "Keys that tokens named and this replica did not know, by what became of looking for them.",
 		}, []string{"result"}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "watchword_cluster_registry_failures_total",
@@ -72,7 +72,7 @@ func newMetrics() *metrics {
 	}
 	m.feeds = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "watchword_cluster_feed_fetches_total",
-		Help: "Attempts to learn from another replica what was taken back, because the database did not answer, by result.",
+		Help: "Attempts to learn from another replica what was revoked, because the database did not answer, by result.",
 	}, []string{"result"})
 	for _, result := range []string{fetchOK, fetchFailed, fetchRejected} {
 		m.feeds.WithLabelValues(result)

@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,20 +12,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/discovery"
-	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
-)
-
-// The headers of a question to a peer and of its answer.
-const (
-	HeaderNonce    = "Watchword-Nonce"    // chosen by who asks
-	HeaderInstance = "Watchword-Instance" // who answers
-	HeaderMAC      = "Watchword-MAC"      // over the nonce, the instance and the body, in base64url
 )
 
 // The results of asking a peer.
@@ -34,57 +24,209 @@ const (
 	fetchOK       = "ok"
 	fetchFailed   = "failed"   // no answer, or none of a replica
 	fetchRejected = "rejected" // an answer that is not believed
-	fetchSelf     = "self"     // it is this replica
+	fetchSelf     = "self"     // this replica answered
 )
 
 const (
 	// fetchTimeout bounds asking one peer.
 	fetchTimeout = 2 * time.Second
-	// maxPeers bounds how many are asked.
+	// maxPeers bounds how many peers are asked.
 	maxPeers = 256
 	// selfFor is how long a URL at which this replica answered itself is not asked
-	// again. Another one may come to answer there, and who stands between them on
-	// plain http can pass a question back.
+	// again. Another replica may come to answer there. On plain http, whoever is
+	// between two replicas can also send a question back to the replica that asked.
 	selfFor = 10 * time.Minute
-	// maxNonce bounds what an asker may have authenticated.
-	minNonce, maxNonce = 16, 128
 )
 
 // peers are the other replicas as they are reached over HTTP.
 type peers struct {
-	now chan struct{} // holds a wish to ask them now
+	*common
+	registry *registry
+	wanted   chan struct{} // holds a wish to ask them now
 
-	mu      sync.Mutex
-	known   map[string]*peer // by base URL
-	next    chan struct{}    // closed and replaced when a question has ended
-	tooMany int              // those beyond maxPeers, as it was logged last
+	// mu guards everything below. It is not held while a peer is asked.
+	mu       sync.Mutex
+	known    map[string]*peer // by base URL
+	answered chan struct{}    // closed and replaced when a question has ended
+	tooMany  int              // how many are beyond maxPeers, as it was logged last
 }
 
-// A peer is what became of asking it.
+// A peer is what became of asking one of them.
 type peer struct {
-	asking   chan struct{} // closed when the question under way has ended; nil: there is none
-	instance string        // who answered last
+	inFlight chan struct{} // closed when the present question has ended; nil: there is none
+	instance string        // which replica answered last
 	self     time.Time     // when this replica answered last; zero: another one has since
 	asked    time.Time     // when the last question began that has ended
-	answered time.Time     // when it was last believed
+	believed time.Time     // when an answer was last believed
 	problem  string        // why the last question failed; empty: it did not
+}
+
+func newPeers(shared *common, r *registry) *peers {
+	return &peers{
+		common: shared, registry: r, wanted: make(chan struct{}, 1),
+		known: map[string]*peer{}, answered: make(chan struct{}),
+	}
 }
 
 func (p *peers) askNow() {
 	select {
-	case p.now <- struct{}{}:
+	case p.wanted <- struct{}{}:
 	default:
 	}
 }
 
-// nextAnswer is closed when the next question has ended.
+// run asks the peers for their keys, at the start and then at each refresh, until ctx
+// ends. Replicas that were started together do not ask together.
+func (p *peers) run(ctx context.Context) {
+	var questions sync.WaitGroup
+	defer questions.Wait()
+	next := time.NewTimer(mathrand.N(p.cfg.Refresh))
+	defer next.Stop()
+	for {
+		for _, at := range p.others() {
+			questions.Go(func() { p.ask(ctx, at) })
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			next.Reset(p.cfg.Refresh)
+		case <-p.wanted:
+		}
+	}
+}
+
+// others: see Cluster.Others.
+func (p *peers) others() []discovery.Peer {
+	var list []discovery.Peer
+	if p.cfg.Peers != nil {
+		list = slices.Clone(p.cfg.Peers())
+	} else {
+		for _, base := range p.registry.urls() {
+			list = append(list, discovery.Peer{URL: base})
+		}
+	}
+	if p.cfg.OwnURLs != nil {
+		own := p.cfg.OwnURLs()
+		list = slices.DeleteFunc(list, func(at discovery.Peer) bool { return slices.Contains(own, at.URL) })
+	}
+	now := p.cfg.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list = p.limitLocked(list)
+	for base := range p.known {
+		if !slices.ContainsFunc(list, func(at discovery.Peer) bool { return at.URL == base }) {
+			delete(p.known, base)
+		}
+	}
+	return slices.DeleteFunc(list, func(at discovery.Peer) bool {
+		one := p.known[at.URL]
+		return one != nil && !one.self.IsZero() && now.Sub(one.self) < selfFor
+	})
+}
+
+// limitLocked cuts the list to maxPeers. Each time the number of those beyond it
+// changes, that is logged.
+func (p *peers) limitLocked(list []discovery.Peer) []discovery.Peer {
+	tooMany := max(len(list)-maxPeers, 0)
+	if tooMany != p.tooMany && tooMany > 0 {
+		p.cfg.Logger.Warn("there are more peers than are asked for their keys; the keys of the others come by the registry alone", "peers", len(list), "asked", maxPeers)
+	}
+	p.tooMany = tooMany
+	return list[:len(list)-tooMany]
+}
+
+// ask takes in the keys of a peer. If it is being asked already, ask waits for that
+// answer.
+func (p *peers) ask(ctx context.Context, at discovery.Peer) {
+	one, inFlight := p.begin(at.URL)
+	if inFlight != nil {
+		select {
+		case <-inFlight:
+		case <-ctx.Done():
+		}
+		return
+	}
+	began := p.cfg.Now()
+	instance, err := p.fetch(ctx, at)
+	p.end(ctx, one, at.URL, began, instance, err)
+}
+
+// begin returns the peer that the caller is to ask, or what is closed when the
+// question has ended that it is being asked already.
+func (p *peers) begin(base string) (one *peer, inFlight <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one = p.known[base]
+	if one == nil {
+		one = &peer{}
+		p.known[base] = one
+	}
+	if one.inFlight != nil {
+		return nil, one.inFlight
+	}
+	one.inFlight = make(chan struct{})
+	return one, nil
+}
+
+// end takes in what became of asking a peer, which may have left the list meanwhile.
+func (p *peers) end(ctx context.Context, one *peer, base string, began time.Time, instance string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.answered)
+	p.answered = make(chan struct{})
+	close(one.inFlight)
+	one.inFlight = nil
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return // nothing was learned
+	}
+	one.asked = began
+	var rejected *disbelief
+	result := fetchOK
+	switch {
+	case err == nil && instance == p.cfg.Instance:
+		one.instance, one.self, result = instance, p.cfg.Now(), fetchSelf
+	case err == nil:
+		one.instance, one.self, one.believed = instance, time.Time{}, p.cfg.Now()
+	case errors.As(err, &rejected):
+		result = fetchRejected
+		p.metrics.rejected.WithLabelValues(rejected.reason).Inc()
+	default:
+		result = fetchFailed
+	}
+	p.metrics.fetches.WithLabelValues(result).Inc()
+	p.logLocked(ctx, base, one, err)
+}
+
+// logLocked logs that a peer begins to fail, or fails in another way than before, or
+// no longer fails.
+func (p *peers) logLocked(ctx context.Context, base string, one *peer, err error) {
+	was := one.problem
+	one.problem = ""
+	if err != nil {
+		one.problem = err.Error()
+	}
+	var rejected *disbelief
+	switch {
+	case one.problem == was:
+	case errors.As(err, &rejected):
+		p.cfg.Logger.WarnContext(ctx, "not believed: the answer of a peer", "url", base, "reason", rejected.reason, "err", err)
+	case err != nil && was == "":
+		p.cfg.Logger.WarnContext(ctx, "a peer cannot be asked for its keys", "url", base, "err", err)
+	case err == nil && was != "":
+		p.cfg.Logger.InfoContext(ctx, "a peer answers again", "url", base, "replica", one.instance)
+	}
+}
+
+// nextAnswer returns a channel that is closed when the next question has ended.
 func (p *peers) nextAnswer() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.next
+	return p.answered
 }
 
-// heardFrom says whether a replica has answered a question that was put since then.
+// heardFrom reports whether a replica has answered a question that was put at that
+// time or later.
 func (p *peers) heardFrom(instance string, since time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,162 +238,24 @@ func (p *peers) heardFrom(instance string, since time.Time) bool {
 	return false
 }
 
-// runPeers asks the peers for their keys, at the start and then at each refresh,
-// until ctx ends. Replicas that were started together do not ask together.
-func (c *Cluster) runPeers(ctx context.Context) {
-	var asking sync.WaitGroup
-	defer asking.Wait()
-	next := time.NewTimer(mathrand.N(c.cfg.Refresh))
-	defer next.Stop()
-	for {
-		for _, at := range c.Others() {
-			asking.Go(func() { c.ask(ctx, at) })
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-next.C:
-			next.Reset(c.cfg.Refresh)
-		case <-c.peers.now:
-		}
-	}
-}
+// A disbelief is why the answer of a peer is not believed.
+type disbelief struct{ reason, text string }
 
-// Others are where the other replicas are reached; this one may be among them as long
-// as it does not know a URL for its own and has not recognised itself.
-func (c *Cluster) Others() []discovery.Peer {
-	var list []discovery.Peer
-	if c.cfg.Peers != nil {
-		list = slices.Clone(c.cfg.Peers())
-	} else {
-		c.mu.Lock()
-		for _, r := range c.replicas {
-			if r.URL != "" && r.Instance != c.cfg.Instance {
-				list = append(list, discovery.Peer{URL: r.URL})
-			}
-		}
-		c.mu.Unlock()
-	}
-	if c.cfg.Own != nil {
-		own := c.cfg.Own()
-		list = slices.DeleteFunc(list, func(at discovery.Peer) bool { return slices.Contains(own, at.URL) })
-	}
-	list = c.few(list)
-	now := c.cfg.Now()
-	c.peers.mu.Lock()
-	defer c.peers.mu.Unlock()
-	for base := range c.peers.known {
-		if !slices.ContainsFunc(list, func(at discovery.Peer) bool { return at.URL == base }) {
-			delete(c.peers.known, base)
-		}
-	}
-	return slices.DeleteFunc(list, func(at discovery.Peer) bool {
-		p := c.peers.known[at.URL]
-		return p != nil && !p.self.IsZero() && now.Sub(p.self) < selfFor
-	})
-}
+func (d *disbelief) Error() string { return d.text }
 
-// few are as many as are asked. It says once that there are more, and of each other
-// number of them.
-func (c *Cluster) few(list []discovery.Peer) []discovery.Peer {
-	tooMany := max(len(list)-maxPeers, 0)
-	c.peers.mu.Lock()
-	defer c.peers.mu.Unlock()
-	if tooMany != c.peers.tooMany && tooMany > 0 {
-		c.cfg.Logger.Warn("there are more peers than are asked for their keys, which the registry alone brings", "peers", len(list), "asked", maxPeers)
-	}
-	c.peers.tooMany = tooMany
-	return list[:len(list)-tooMany]
-}
-
-// ask takes in the keys of a peer. Who asks while a question is under way waits
-// for its answer.
-func (c *Cluster) ask(ctx context.Context, at discovery.Peer) {
-	c.peers.mu.Lock()
-	p := c.peers.known[at.URL]
-	if p == nil {
-		p = &peer{}
-		c.peers.known[at.URL] = p
-	}
-	if asking := p.asking; asking != nil {
-		c.peers.mu.Unlock()
-		select {
-		case <-asking:
-		case <-ctx.Done():
-		}
-		return
-	}
-	asking := make(chan struct{})
-	p.asking = asking
-	c.peers.mu.Unlock()
-
-	asked := c.cfg.Now()
-	instance, err := c.fetch(ctx, at)
-	c.peers.mu.Lock()
-	defer c.peers.mu.Unlock()
-	p.asking = nil
-	close(asking)
-	close(c.peers.next)
-	c.peers.next = make(chan struct{})
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return // nothing was learned
-	}
-	p.asked = asked
-	var lie *liar
-	result := fetchOK
-	switch {
-	case err == nil && instance == c.cfg.Instance:
-		p.instance, p.self, result = instance, c.cfg.Now(), fetchSelf
-	case err == nil:
-		p.instance, p.self, p.answered = instance, time.Time{}, c.cfg.Now()
-	case errors.As(err, &lie):
-		result = fetchRejected
-		c.metrics.rejected.WithLabelValues(lie.reason).Inc()
-	default:
-		result = fetchFailed
-	}
-	c.metrics.fetches.WithLabelValues(result).Inc()
-	c.logPeer(ctx, at.URL, p, err)
-}
-
-// logPeer says when a peer begins to fail, in another way than before, and when it
-// ceases to. c.peers.mu is held.
-func (c *Cluster) logPeer(ctx context.Context, base string, p *peer, err error) {
-	was := p.problem
-	p.problem = ""
-	if err != nil {
-		p.problem = err.Error()
-	}
-	var lie *liar
-	switch {
-	case p.problem == was:
-	case errors.As(err, &lie):
-		c.cfg.Logger.WarnContext(ctx, "not believed: the answer of a peer", "url", base, "reason", lie.reason, "err", err)
-	case err != nil && was == "":
-		c.cfg.Logger.WarnContext(ctx, "a peer cannot be asked for its keys", "url", base, "err", err)
-	case err == nil && was != "":
-		c.cfg.Logger.InfoContext(ctx, "a peer answers again", "url", base, "replica", p.instance)
-	}
-}
-
-// A liar is a peer whose answer is not believed.
-type liar struct{ reason, text string }
-
-func (l *liar) Error() string { return l.text }
-
-// fetch asks a peer for the keys of its own, and takes them in. It returns who
-// answered.
-func (c *Cluster) fetch(ctx context.Context, at discovery.Peer) (instance string, err error) {
-	instance, body, err := c.get(ctx, at, "/api/pkeys?local=true", nil, accesstoken.MaxKeySetLength, c.secret.answer)
-	if err != nil || instance == c.cfg.Instance {
+// fetch asks a peer for its keys and takes them in. It returns the id of the replica
+// that answered.
+func (p *peers) fetch(ctx context.Context, at discovery.Peer) (instance string, err error) {
+	instance, body, err := p.get(ctx, at, "/api/pkeys?local=true", nil, accesstoken.MaxKeySetLength, p.secret.answer)
+	if err != nil || instance == p.cfg.Instance {
 		return instance, err
 	}
-	return instance, c.takeAnswer(ctx, instance, body)
+	return instance, p.registry.takeInAnswer(ctx, instance, body)
 }
 
-// get asks a peer and returns who answered what, if the cluster's secret vouches for
-// it and for this question.
-func (c *Cluster) get(ctx context.Context, at discovery.Peer, path string, header http.Header, longest int64, mac func(nonce, instance string, body []byte) []byte) (instance string, body []byte, err error) {
+// get asks a peer. It returns the id of the replica that answered, and its answer, if
+// the cluster's secret vouches for them and for this question.
+func (p *peers) get(ctx context.Context, at discovery.Peer, path string, header http.Header, longest int64, mac func(nonce, instance string, body []byte) []byte) (instance string, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.URL+path, nil)
@@ -263,11 +267,11 @@ func (c *Cluster) get(ctx context.Context, at discovery.Peer, path string, heade
 	}
 	nonce := rand.Text()
 	r.Header.Set(HeaderNonce, nonce)
-	answer, err := c.cfg.Client(at.Name).Do(r)
+	answer, err := p.cfg.Client(at.Name).Do(r)
 	if err != nil {
 		var e *url.Error
 		if errors.As(err, &e) {
-			err = e.Err // without the URL, which the log has
+			err = e.Err // without the URL, which the log entry has
 		}
 		return "", nil, err
 	}
@@ -284,55 +288,7 @@ func (c *Cluster) get(ctx context.Context, at discovery.Peer, path string, heade
 	instance = answer.Header.Get(HeaderInstance)
 	got, err := base64.RawURLEncoding.Strict().DecodeString(answer.Header.Get(HeaderMAC))
 	if err != nil || instance == "" || !hmac.Equal(got, mac(nonce, instance, body)) {
-		return "", nil, &liar{wrongMAC, "the answer is not vouched for by the cluster's secret for this question"}
+		return "", nil, &disbelief{wrongMAC, "the answer is not vouched for by the cluster's secret for this question"}
 	}
 	return instance, body, nil
-}
-
-// takeAnswer takes in the keys that a replica published over HTTP. If there is one
-// that it may not speak for, the others are taken in none the less.
-func (c *Cluster) takeAnswer(ctx context.Context, instance string, body []byte) error {
-	var set struct{ Keys []json.RawMessage }
-	if err := json.Unmarshal(body, &set); err != nil {
-		return &liar{wrongKey, "the answer is not a key set"}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var wrong error
-	for _, raw := range set.Keys {
-		var about struct {
-			Kid string
-			Alg string
-			Exp int64
-		}
-		if err := json.Unmarshal(raw, &about); err != nil {
-			wrong = &liar{wrongKey, "the answer has a key that cannot be read"}
-			continue
-		}
-		k := store.Key{ID: about.Kid, Instance: instance, Algorithm: about.Alg, PublicJWK: raw, CreatedAt: c.cfg.Now(), RemoveAt: time.Unix(about.Exp, 0)}
-		if e := c.entries[k.ID]; e != nil && e.maker == instance {
-			e.until = later(e.until, k.RemoveAt)
-			continue
-		}
-		if _, reason := c.check(k); reason != "" {
-			wrong = &liar{reason, fmt.Sprintf("the answer has a key that %s may not speak for, or that is none: %.80q", instance, about.Kid)}
-			continue
-		}
-		c.takeIn(ctx, store.RegisteredKey{Key: k})
-	}
-	c.merge()
-	return wrong
-}
-
-// Answer returns what authenticates this replica's keys for a peer, or false if the
-// nonce is none.
-func (c *Cluster) Answer(nonce string, body []byte) (instance, mac string, ok bool) {
-	return c.vouch(nonce, body, c.secret.answer)
-}
-
-func (c *Cluster) vouch(nonce string, body []byte, mac func(nonce, instance string, body []byte) []byte) (instance, text string, ok bool) {
-	if len(nonce) < minNonce || len(nonce) > maxNonce || strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", "", false
-	}
-	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(mac(nonce, c.cfg.Instance, body)), true
 }

@@ -51,10 +51,15 @@ func keySet(t testing.TB, keys ...store.Key) []byte {
 	return body
 }
 
+// answer authenticates a body as a replica does its keys.
+func answer(c *Cluster, nonce string, body []byte) (instance, mac string, ok bool) {
+	return c.vouch(nonce, body, c.secret.answer)
+}
+
 // honest answers like a replica.
 func honest(c *Cluster, body []byte) func(w http.ResponseWriter, r *http.Request) {
 	return func(w http.ResponseWriter, r *http.Request) {
-		instance, mac, ok := c.Answer(r.Header.Get(HeaderNonce), body)
+		instance, mac, ok := answer(c, r.Header.Get(HeaderNonce), body)
 		if !ok || r.URL.Path != "/api/pkeys" || r.URL.Query().Get("local") != "true" {
 			http.Error(w, "no peer asks so", http.StatusBadRequest)
 			return
@@ -77,7 +82,7 @@ func at(urls ...string) func() []discovery.Peer {
 // with starts a replica that asks peers.
 func with(t testing.TB, c *clock, instance string, urls ...string) *Cluster {
 	t.Helper()
-	cfg := config(newRegistry(t), c, instance)
+	cfg := config(openRegistry(t), c, instance)
 	cfg.Peers = at(urls...)
 	return join(t, cfg)
 }
@@ -86,7 +91,7 @@ func with(t testing.TB, c *clock, instance string, urls ...string) *Cluster {
 func askAll(t testing.TB, cl *Cluster) {
 	var asking sync.WaitGroup
 	for _, at := range cl.Others() {
-		asking.Go(func() { cl.ask(t.Context(), at) })
+		asking.Go(func() { cl.peers.ask(t.Context(), at) })
 	}
 	asking.Wait()
 }
@@ -98,12 +103,12 @@ func TestLyingPeers(t *testing.T) {
 	now := c.Now()
 	own, foreign := row(t, now, "auth-1", accesstoken.ES256), row(t, now, "auth-2", accesstoken.ES256)
 	weak := row(t, now, "auth-1", accesstoken.EdDSA)
-	peer := join(t, config(newRegistry(t), c, "auth-1"))
-	strangerConfig := config(newRegistry(t), c, "auth-1")
+	peer := join(t, config(openRegistry(t), c, "auth-1"))
+	strangerConfig := config(openRegistry(t), c, "auth-1")
 	strangerConfig.Secret = "another secret of 32 bytes or more"
 	stranger := join(t, strangerConfig)
 	record := func(c *Cluster, nonce string, body []byte) http.Header {
-		instance, mac, _ := c.Answer(nonce, body)
+		instance, mac, _ := answer(c, nonce, body)
 		return http.Header{HeaderInstance: {instance}, HeaderMAC: {mac}}
 	}
 	reply := func(h http.Header, body []byte) func(http.ResponseWriter, *http.Request) {
@@ -137,7 +142,7 @@ func TestLyingPeers(t *testing.T) {
 		{"no key set", wrongKey, honest(peer, []byte("hello")), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := config(newRegistry(t), c, "auth-0")
+			cfg := config(openRegistry(t), c, "auth-0")
 			cfg.Algorithms = []string{accesstoken.ES256}
 			url := serve(t, tt.answer).URL
 			cfg.Peers = at(url)
@@ -185,12 +190,12 @@ func saidOnce(t testing.TB, log *logBuffer, reason string) {
 
 // A nonce that could carry something else is no nonce.
 func TestNonces(t *testing.T) {
-	cl := join(t, config(newRegistry(t), &clock{}, "auth-0"))
+	cl := join(t, config(openRegistry(t), &clock{}, "auth-0"))
 	for nonce, want := range map[string]bool{
 		"": false, "short": false, "0123456789abcdef": true, "0123456789 abcdef": false, "0123456789abcdefé": false,
 		string(make([]byte, 20)): false, fmt.Sprintf("%0129d", 0): false, fmt.Sprintf("%0128d", 0): true,
 	} {
-		if _, _, ok := cl.Answer(nonce, nil); ok != want {
+		if _, _, ok := answer(cl, nonce, nil); ok != want {
 			t.Errorf("%q: %v", nonce, ok)
 		}
 	}
@@ -238,9 +243,9 @@ func TestHungPeer(t *testing.T) {
 		own := row(t, c.Now(), "auth-1", accesstoken.ES256)
 		peers := inProcess{
 			"hung": hung.ServeHTTP,
-			"good": honest(join(t, config(newRegistry(t), c, "auth-1")), keySet(t, own)),
+			"good": honest(join(t, config(openRegistry(t), c, "auth-1")), keySet(t, own)),
 		}
-		cfg := config(newRegistry(t), c, "auth-0")
+		cfg := config(openRegistry(t), c, "auth-0")
 		cfg.Peers, cfg.Client = at("http://hung", "http://good"), peers.client
 		cl := join(t, cfg)
 		run(t, cl)
@@ -272,7 +277,7 @@ func TestHungPeer(t *testing.T) {
 func TestHungPeerIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, hung := &clock{}, &hungPeer{}
-		cfg := config(newRegistry(t), c, "auth-0")
+		cfg := config(openRegistry(t), c, "auth-0")
 		cfg.Peers, cfg.Client, cfg.Refresh = at("http://hung"), inProcess{"hung": hung.ServeHTTP}.client, 5*time.Second
 		cl := join(t, cfg)
 		run(t, cl)
@@ -305,7 +310,7 @@ func TestOwnURL(t *testing.T) {
 	}
 	c.Move(selfFor)
 	reflected := cl
-	cl = join(t, config(newRegistry(t), c, "auth-1"))
+	cl = join(t, config(openRegistry(t), c, "auth-1"))
 	for range 2 {
 		askAll(t, reflected)
 	}
@@ -321,9 +326,9 @@ func TestOwnURL(t *testing.T) {
 func TestKnownOwnURL(t *testing.T) {
 	c := &clock{}
 	self, other := serve(t, http.NotFound), serve(t, http.NotFound)
-	cfg := config(newRegistry(t), c, "auth-0")
+	cfg := config(openRegistry(t), c, "auth-0")
 	cfg.Peers = at(self.URL, other.URL)
-	cfg.Own = func() []string { return []string{"http://auth-0", self.URL} }
+	cfg.OwnURLs = func() []string { return []string{"http://auth-0", self.URL} }
 	askAll(t, join(t, cfg))
 	if self.asked.Load() != 0 || other.asked.Load() != 1 {
 		t.Errorf("it asked itself %d times, and another one %d times", self.asked.Load(), other.asked.Load())
@@ -336,7 +341,7 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clock{}
 		body, isClosed := keySet(t), false
-		maker := join(t, config(newRegistry(t), c, "auth-1"))
+		maker := join(t, config(openRegistry(t), c, "auth-1"))
 		peer := func(w http.ResponseWriter, r *http.Request) {
 			if isClosed {
 				http.Error(w, "gone", http.StatusBadGateway)
@@ -344,7 +349,7 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 			}
 			honest(maker, body)(w, r)
 		}
-		r := newRegistry(t)
+		r := openRegistry(t)
 		cfg := config(r, c, "auth-0")
 		cfg.Peers, cfg.Client = at("http://auth-1"), inProcess{"auth-1": peer}.client
 		cl := join(t, cfg)
@@ -364,7 +369,7 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 			t.Errorf("it is gone before its end: %v", err)
 		}
 		c.Move(2 * time.Minute)
-		cl.wait() // time passes with the looks
+		cl.lookup.wait() // time passes with the looks
 		if _, err := cl.Find(late.ID); !errors.Is(err, ErrKeysUnavailable) {
 			t.Errorf("after its end: %v", err)
 		}
@@ -374,8 +379,8 @@ func TestPeersWhenTheRegistryIsAway(t *testing.T) {
 // Without the registry, only its maker can say that there is no such key.
 func TestOnlyTheMakerKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, r := &clock{}, newRegistry(t)
-		maker := join(t, config(newRegistry(t), c, "auth-1"))
+		c, r := &clock{}, openRegistry(t)
+		maker := join(t, config(openRegistry(t), c, "auth-1"))
 		cfg := config(r, c, "auth-0")
 		cfg.Peers, cfg.Client = at("http://auth-1"), inProcess{"auth-1": honest(maker, keySet(t))}.client
 		cl := join(t, cfg)
@@ -394,7 +399,7 @@ func TestOnlyTheMakerKnows(t *testing.T) {
 func TestRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var times []time.Time // of questions, which come one after the other
-		cfg := config(newRegistry(t), &clock{}, "auth-0")
+		cfg := config(openRegistry(t), &clock{}, "auth-0")
 		cfg.Refresh, cfg.Peers = 2*time.Second, at("http://auth-1")
 		cfg.Client = inProcess{"auth-1": func(w http.ResponseWriter, _ *http.Request) {
 			times = append(times, time.Now())
@@ -420,7 +425,7 @@ func TestRefresh(t *testing.T) {
 
 // In the registry, a replica without a URL is not asked, nor is this one.
 func TestPeersFromTheRegistry(t *testing.T) {
-	c, r := &clock{}, newRegistry(t)
+	c, r := &clock{}, openRegistry(t)
 	for instance, url := range map[string]string{"auth-0": "http://auth-0", "auth-1": "http://auth-1", "auth-2": ""} {
 		cfg := config(r, c, instance)
 		cfg.URL = url
@@ -438,7 +443,7 @@ func TestPeersFromTheRegistry(t *testing.T) {
 // Peers that are too many are not passed over without a word.
 func TestTooManyPeers(t *testing.T) {
 	log := &logBuffer{}
-	cfg := config(newRegistry(t), &clock{}, "auth-0")
+	cfg := config(openRegistry(t), &clock{}, "auth-0")
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	var urls []string
 	for i := range maxPeers + 2 {
@@ -465,11 +470,11 @@ func TestTooManyPeers(t *testing.T) {
 // A request that ends does not make a peer look ill.
 func TestAskedByWhoLeaves(t *testing.T) {
 	c := &clock{}
-	peer := serve(t, honest(join(t, config(newRegistry(t), c, "auth-1")), keySet(t)))
+	peer := serve(t, honest(join(t, config(openRegistry(t), c, "auth-1")), keySet(t)))
 	cl := with(t, c, "auth-0", peer.URL)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	cl.ask(ctx, discovery.Peer{URL: peer.URL})
+	cl.peers.ask(ctx, discovery.Peer{URL: peer.URL})
 	if n := count(t, cl.metrics.fetches, fetchFailed); n != 0 {
 		t.Errorf("%d failures are counted", n)
 	}

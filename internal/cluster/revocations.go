@@ -12,59 +12,50 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// maxFeedPage bounds a page of revocations in bytes, of which an entry has 150 at
-// most.
+// maxFeedPage bounds a page of revocations in bytes. An entry has 150 at most.
 const maxFeedPage = 1 << 20
 
-// Revocations implements revocation.Peers: it asks the other replicas, side by
-// side, what was taken back after a number of a log.
+// Revocations implements revocation.Peers: it asks the other replicas, all at once,
+// what was revoked after a number of a log.
 func (c *Cluster) Revocations(ctx context.Context, log string, after int64, take func(revoked.Page)) {
-	var asking sync.WaitGroup
+	var questions sync.WaitGroup
 	for _, at := range c.Others() {
-		asking.Go(func() {
-			page, err := c.feed(ctx, at, log, after)
-			var lie *liar
+		questions.Go(func() {
+			page, err := c.peers.feed(ctx, at, log, after)
+			var rejected *disbelief
 			switch {
 			case err == nil:
 				c.metrics.feeds.WithLabelValues(fetchOK).Inc()
 				take(page)
-			case errors.As(err, &lie):
+			case errors.As(err, &rejected):
 				c.metrics.feeds.WithLabelValues(fetchRejected).Inc()
-				c.mu.Lock()
-				c.reject(ctx, lie.reason, "revocations", at.URL)
-				c.mu.Unlock()
+				c.rejected.add(ctx, rejected.reason, "revocations", at.URL)
 			case errors.Is(err, errOwnFeed):
 			default:
 				c.metrics.feeds.WithLabelValues(fetchFailed).Inc()
-				c.cfg.Logger.DebugContext(ctx, "a peer does not say what was taken back", "url", at.URL, "err", err)
+				c.cfg.Logger.DebugContext(ctx, "a peer does not say what was revoked", "url", at.URL, "err", err)
 			}
 		})
 	}
-	asking.Wait()
+	questions.Wait()
 }
 
 // errOwnFeed: the peer is this replica.
 var errOwnFeed = errors.New("cluster: this replica answers")
 
-func (c *Cluster) feed(ctx context.Context, at discovery.Peer, log string, after int64) (page revoked.Page, err error) {
+func (p *peers) feed(ctx context.Context, at discovery.Peer, log string, after int64) (page revoked.Page, err error) {
 	header := http.Header{"Last-Event-Id": {log + ":" + strconv.FormatInt(after, 10)}}
-	instance, body, err := c.get(ctx, at, "/api/revocations", header, maxFeedPage, c.feedMAC(log, after))
+	instance, body, err := p.get(ctx, at, "/api/revocations", header, maxFeedPage, p.feedMAC(log, after))
 	if err != nil {
 		return page, err
 	}
-	if instance == c.cfg.Instance {
+	if instance == p.cfg.Instance {
 		return page, errOwnFeed
 	}
 	return page, json.Unmarshal(body, &page)
 }
 
-// AnswerFeed returns what authenticates a page of revocations for a peer that asked
-// for what comes after a number of a log, or false if the nonce is none.
-func (c *Cluster) AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, ok bool) {
-	return c.vouch(nonce, body, c.feedMAC(log, after))
-}
-
-func (c *Cluster) feedMAC(log string, after int64) func(nonce, instance string, body []byte) []byte {
+func (c *common) feedMAC(log string, after int64) func(nonce, instance string, body []byte) []byte {
 	return func(nonce, instance string, body []byte) []byte {
 		return c.secret.feed(nonce, instance, log, after, body)
 	}

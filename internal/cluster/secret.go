@@ -14,13 +14,13 @@ import (
 // MinSecret is how long the cluster's secret must be, in bytes.
 const MinSecret = 32
 
-// A secret is what the cluster's secret becomes: a key for each purpose, so that
-// what was made for one means nothing to another (RFC 5869).
+// A secret is the cluster's secret as a key for each purpose, so that a MAC that was
+// made for one purpose means nothing for another (RFC 5869).
 type secret struct {
 	keys     []byte // rows of signing keys
 	replicas []byte // rows of replicas
 	answers  []byte // answers to peers that ask for keys
-	feeds    []byte // answers to peers that ask what was taken back
+	feeds    []byte // answers to peers that ask what was revoked
 }
 
 func newSecret(text string) (*secret, error) {
@@ -42,8 +42,9 @@ func newSecret(text string) (*secret, error) {
 	return s, nil
 }
 
-// key is the MAC of a row of a signing key: all that says what it is and how long
-// it lives. That it was revoked is not in it: any replica may write that.
+// key is the MAC of a signing key's row. It is over everything that says what the key
+// is and how long it lives. That the key was revoked is not in it, since any replica
+// may write that.
 func (s *secret) key(k store.Key) []byte {
 	return sum(s.keys, k.ID, k.Instance, k.Algorithm, string(k.PublicJWK),
 		sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
@@ -55,23 +56,25 @@ func (s *secret) replica(r store.Replica) []byte {
 		r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen)
 }
 
-// feed is the MAC of what a replica tells a peer that chose the nonce about what was
-// taken back after a number of a log. The place is in it, because the page does not
-// name it: who can change the question could have a part of the log left out.
+// feed is the MAC of a page of revocations after a number of a log, for a peer that
+// chose the nonce. The number is in it because the page does not name it: whoever can
+// change the question could have a part of the log left out.
 func (s *secret) feed(nonce, instance, log string, after int64, body []byte) []byte {
 	return sum(s.feeds, nonce, instance, log, after, string(body))
 }
 
-// answer is the MAC of the keys that a replica answers to a peer that chose the nonce.
+// answer is the MAC of the keys that a replica answers, for a peer that chose the
+// nonce.
 func (s *secret) answer(nonce, instance string, body []byte) []byte {
 	return sum(s.answers, nonce, instance, string(body))
 }
 
+// ownsKey and ownsReplica report whether the secret vouches for a row.
 func (s *secret) ownsKey(k store.Key) bool         { return hmac.Equal(k.MAC, s.key(k)) }
 func (s *secret) ownsReplica(r store.Replica) bool { return hmac.Equal(r.MAC, s.replica(r)) }
 
-// sum is HMAC-SHA-256 over the fields, strings and numbers, each with its length
-// before it.
+// sum is HMAC-SHA-256 over the fields, which are strings and numbers. Each follows its
+// length.
 func sum(key []byte, fields ...any) []byte {
 	h := hmac.New(sha256.New, key)
 	for _, f := range fields {

@@ -16,11 +16,12 @@ type Standing string
 // How a replica stands.
 const (
 	Live   Standing = "live"
-	Silent Standing = "silent" // not heard of for LiveFor
+	Silent Standing = "silent" // it has not beaten for LiveFor
 	Gone   Standing = "gone"   // it has left, or was forgotten; some of its keys are still valid
 )
 
-// Status is the whole cluster as the registry has it: what is vouched for.
+// Status is the whole cluster as the registry has it. It holds only what is vouched
+// for.
 type Status struct {
 	Version  int64     // of the registry
 	AsOf     time.Time // by the database's clock
@@ -29,12 +30,12 @@ type Status struct {
 	Rejected int
 }
 
-// ReplicaStatus is one replica. Of one that is gone there are only the keys.
+// ReplicaStatus is one replica. For one that is gone it holds only the keys.
 type ReplicaStatus struct {
 	store.Replica
 	Standing Standing
-	// Clock is by how much its clock is ahead of the database's, with the time
-	// that its last word took on the way.
+	// Clock is by how much its clock is ahead of the database's. The time that its last
+	// beat took on the way is in it.
 	Clock time.Duration
 	Keys  []KeyStatus
 	// Unseen are the keys of others that it has not yet taken in.
@@ -50,13 +51,13 @@ type KeyStatus struct {
 // PeerStatus is what became of asking a peer over HTTP.
 type PeerStatus struct {
 	URL      string
-	Instance string    // who answered last; empty: nobody yet
+	Instance string    // which replica answered last; empty: none yet
 	Self     bool      // it is this replica
 	Answered time.Time // when an answer was last believed
 	Problem  string    // why the last question failed; empty: it did not
 }
 
-// ReadStatus reads the registry, and judges what it holds by the cluster's secret.
+// ReadStatus reads the registry and checks what it holds with the cluster's secret.
 func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, error) {
 	s, err := newSecret(clusterSecret)
 	if err != nil {
@@ -110,18 +111,19 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 	return status, nil
 }
 
-// Status is ReadStatus, and how this replica fares with asking its peers.
+// Status is ReadStatus, and what became of asking this replica's peers.
 func (c *Cluster) Status(ctx context.Context) (Status, []PeerStatus, error) {
 	status, err := ReadStatus(ctx, c.cfg.Registry, c.cfg.Secret)
-	c.peers.mu.Lock()
-	defer c.peers.mu.Unlock()
-	var asked []PeerStatus
-	for base, p := range c.peers.known {
-		asked = append(asked, PeerStatus{base, p.instance, !p.self.IsZero(), p.answered, p.problem})
-	}
-	slices.SortFunc(asked, func(a, b PeerStatus) int { return cmp.Compare(a.URL, b.URL) })
-	return status, asked, err
+	return status, c.peers.status(), err
 }
 
-// Instance is the id of this replica.
-func (c *Cluster) Instance() string { return c.cfg.Instance }
+// status is what became of asking the peers.
+func (p *peers) status() (list []PeerStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for base, one := range p.known {
+		list = append(list, PeerStatus{base, one.instance, !one.self.IsZero(), one.believed, one.problem})
+	}
+	slices.SortFunc(list, func(a, b PeerStatus) int { return cmp.Compare(a.URL, b.URL) })
+	return list
+}
