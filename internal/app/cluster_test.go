@@ -450,9 +450,18 @@ func TestEverythingIsAway(t *testing.T) {
 	database.Set(testenv.Fault{}) // so that the replicas can leave
 }
 
-// Static peers ask each other over HTTP, and recognise themselves.
+// Static peers ask each other over HTTP, believe each other, also when they share their
+// keys, and recognise themselves.
 func TestStaticPeers(t *testing.T) {
-	t.Parallel()
+	for name, keys := range map[string]func(*config.Config){"own keys": func(*config.Config) {}, "shared keys": storedKeys} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			askStaticPeers(t, keys)
+		})
+	}
+}
+
+func askStaticPeers(t *testing.T, keys func(*config.Config)) {
 	database := testenv.Postgres(t)
 	var urls []string
 	var listeners []net.Listener
@@ -463,6 +472,7 @@ func TestStaticPeers(t *testing.T) {
 	var worlds []*world
 	for _, l := range listeners {
 		w := join(t, database, func(cfg *config.Config) {
+			keys(cfg)
 			cfg.Cluster.Discovery, cfg.Cluster.StaticPeers, cfg.Cluster.RefreshSec = "static", urls, 1
 		})
 		server := &http.Server{Handler: w.node.Handler()}
@@ -485,7 +495,7 @@ func TestStaticPeers(t *testing.T) {
 		})
 	}
 	a := worlds[0].want(worlds[0].do("GET", "/api/pkeys?local=true", "", nil), 200, "")
-	if n := strings.Count(string(a.body), `"exp":`); n != 1 || a.header.Get("Watchword-MAC") != "" {
+	if n := strings.Count(string(a.body), `"exp":`); n != 1 || a.header.Get("Watchword-MAC") != "" || strings.Contains(string(a.body), "registered") {
 		t.Errorf("to anybody it answers %s with %v", a.body, a.header)
 	}
 }

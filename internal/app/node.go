@@ -157,11 +157,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
 	published, find := n.keys.Public, func(kid string) (accesstoken.Key, error) { return n.keys.Public().Find(kid) }
-	var answer func(nonce string, body []byte) (instance, mac string, ok bool)
+	var answer func(nonce string) (body []byte, instance, mac string, ok bool)
 	var answerFeed func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
 	if n.cluster != nil {
 		published, find = n.cluster.Keys, n.cluster.Find
-		answer, answerFeed = n.cluster.Answer, n.cluster.AnswerFeed
+		answer, answerFeed = n.cluster.AnswerKeys, n.cluster.AnswerFeed
 		n.loop(background, n.cluster.Run)
 		n.loop(background, n.bell.Run)
 		n.loop(background, n.find)

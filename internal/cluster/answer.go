@@ -8,7 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // The headers of a question to a peer and of its answer.
@@ -21,10 +24,39 @@ const (
 // minNonce and maxNonce bound the length of what a peer may have authenticated.
 const minNonce, maxNonce = 16, 128
 
-// Answer returns what authenticates this replica's keys for a peer that chose the
-// nonce. It returns false if the nonce is none.
-func (c *Cluster) Answer(nonce string, body []byte) (instance, mac string, ok bool) {
-	return c.vouch(nonce, body, c.secret.answer)
+// An answeredKey is a key in a replica's answer to a peer. The answer is a JWK Set,
+// and these are additional members of its keys.
+type answeredKey struct {
+	Kid string `json:"kid"`
+	Alg string `json:"alg"`
+	// Exp is when the last token that the key can have signed has expired, in Unix
+	// time.
+	Exp int64 `json:"exp"`
+	// Registered is the key's row in the registry. Replicas that store their keys
+	// share them, so that one signs with what another one made. The row's MAC shows
+	// that its maker vouches for the key, whichever replica serves it.
+	Registered *registered `json:"registered,omitempty"`
+}
+
+// registered is what a row in the registry has besides the key. Times are in
+// microseconds since 1970.
+type registered struct {
+	CreatedAt  int64  `json:"created_at"`
+	ActivateAt int64  `json:"activate_at"`
+	RetireAt   int64  `json:"retire_at"`
+	RemoveAt   int64  `json:"remove_at"`
+	MAC        []byte `json:"mac"`
+}
+
+// AnswerKeys returns the keys of this replica for a peer that chose the nonce, and
+// what authenticates them. It returns false if the nonce is none.
+func (c *Cluster) AnswerKeys(nonce string) (body []byte, instance, mac string, ok bool) {
+	body, err := encodeKeys(c.registry.local.Published())
+	if err != nil {
+		panic(err) // each key is a Signer's
+	}
+	instance, mac, ok = c.vouch(nonce, body, c.secret.answer)
+	return body, instance, mac, ok
 }
 
 // AnswerFeed returns what authenticates a page of revocations for a peer that asked
@@ -38,6 +70,33 @@ func (c *common) vouch(nonce string, body []byte, mac func(nonce, instance strin
 		return "", "", false
 	}
 	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(mac(nonce, c.cfg.Instance, body)), true
+}
+
+// encodeKeys makes the body of an answer.
+func encodeKeys(keys []keyring.PublicKey) ([]byte, error) {
+	set := struct {
+		Keys []json.RawMessage `json:"keys"`
+	}{[]json.RawMessage{}}
+	for _, k := range keys {
+		jwk, err := k.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("cluster: key set: %w", err)
+		}
+		more, err := json.Marshal(struct {
+			Exp        int64      `json:"exp"`
+			Registered registered `json:"registered"`
+		}{
+			k.Row.RemoveAt.Add(time.Second - 1).Unix(), // rounded up
+			registered{
+				sqldb.Micros(k.Row.CreatedAt), sqldb.Micros(k.Row.ActivateAt), sqldb.Micros(k.Row.RetireAt), sqldb.Micros(k.Row.RemoveAt), k.Row.MAC,
+			},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("cluster: key set: %w", err)
+		}
+		set.Keys = append(set.Keys, append(append(jwk[:len(jwk)-1], ','), more[1:]...))
+	}
+	return json.Marshal(set)
 }
 
 // takeInAnswer takes in the keys that a replica has answered. If there is one that it
@@ -63,19 +122,39 @@ func (r *registry) takeInAnswer(ctx context.Context, instance string, body []byt
 }
 
 // readAnswered returns a key that a replica has answered as a row. The replica may
-// speak for its own keys.
+// speak for its own keys, and for those of others whose row is vouched for.
 func (c *common) readAnswered(instance string, raw []byte) (store.Key, error) {
-	var about struct {
-		Kid string
-		Alg string
-		Exp int64
-	}
+	var about answeredKey
 	if err := json.Unmarshal(raw, &about); err != nil {
 		return store.Key{}, &disbelief{wrongKey, "the answer has a key that cannot be read"}
 	}
 	k := store.Key{ID: about.Kid, Instance: instance, Algorithm: about.Alg, PublicJWK: raw, CreatedAt: c.cfg.Now(), RemoveAt: time.Unix(about.Exp, 0)}
+	if maker, ours := makerOf(about.Kid); ours && maker != instance && about.Registered != nil {
+		row, err := about.row(maker, raw)
+		if err != nil {
+			return k, &disbelief{wrongKey, "the answer has a key that is none"}
+		}
+		if !c.secret.ownsKey(row) {
+			return k, &disbelief{wrongMAC, fmt.Sprintf("the answer has a key of another replica that the cluster's secret does not vouch for: %.80q", about.Kid)}
+		}
+		k = row
+	}
 	if _, reason := c.check(k); reason != "" {
 		return k, &disbelief{reason, fmt.Sprintf("the answer has a key that %s may not speak for, or that is none: %.80q", instance, about.Kid)}
 	}
 	return k, nil
+}
+
+// row is the row of the registry that the key has at its maker.
+func (a answeredKey) row(maker string, raw []byte) (store.Key, error) {
+	key, err := accesstoken.ParseJWK(raw)
+	if err != nil {
+		return store.Key{}, err
+	}
+	jwk, err := key.MarshalJSON() // without the additional members
+	return store.Key{
+		ID: a.Kid, Instance: maker, Algorithm: a.Alg, PublicJWK: jwk,
+		CreatedAt: sqldb.Time(a.Registered.CreatedAt), ActivateAt: sqldb.Time(a.Registered.ActivateAt),
+		RetireAt: sqldb.Time(a.Registered.RetireAt), RemoveAt: sqldb.Time(a.Registered.RemoveAt), MAC: a.Registered.MAC,
+	}, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/discovery"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -42,6 +43,7 @@ type Registry = store.Registry
 // Local holds the keys of this replica.
 type Local interface {
 	Public() *accesstoken.KeySet
+	Published() []keyring.PublicKey
 }
 
 // Config is what a Cluster is made of. Everything is required, unless its comment

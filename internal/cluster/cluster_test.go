@@ -88,7 +88,8 @@ type keys struct {
 	set atomic.Pointer[accesstoken.KeySet]
 }
 
-func (k *keys) Public() *accesstoken.KeySet { return k.set.Load() }
+func (k *keys) Public() *accesstoken.KeySet    { return k.set.Load() }
+func (k *keys) Published() []keyring.PublicKey { return nil }
 
 func config(r Registry, c *clock, instance string) Config {
 	return Config{

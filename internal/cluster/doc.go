@@ -8,6 +8,8 @@
 //     vouches for it, its kid consists of its maker's instance id and its own
 //     thumbprint, and its algorithm is accepted. Writing to the database is not enough
 //     to add a key.
+//   - Over HTTP a replica speaks for its own keys. A key of another replica is taken
+//     in from it only with the key's row of the registry, MAC included.
 //   - A key that was taken in stays until the last token that it can have signed has
 //     expired, whatever becomes of its maker and of the database, unless it is revoked.
 //   - No request waits for the network. The exceptions are a request that names a key

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -41,7 +42,8 @@ type merged struct {
 // noKeys is a replica that has no keys yet.
 type noKeys struct{}
 
-func (noKeys) Public() *accesstoken.KeySet { return nil }
+func (noKeys) Public() *accesstoken.KeySet    { return nil }
+func (noKeys) Published() []keyring.PublicKey { return nil }
 
 func (r *registry) serve(local Local) {
 	r.mu.Lock()

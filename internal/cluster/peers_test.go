@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/watchword-auth/watchword/internal/discovery"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -54,6 +59,24 @@ func keySet(t testing.TB, keys ...store.Key) []byte {
 // answer authenticates a body as a replica does its keys.
 func answer(c *Cluster, nonce string, body []byte) (instance, mac string, ok bool) {
 	return c.vouch(nonce, body, c.secret.answer)
+}
+
+// keysWithRows is the body with the keys, as a replica gives it that shares them.
+func keysWithRows(t testing.TB, rows ...store.Key) []byte {
+	t.Helper()
+	var keys []keyring.PublicKey
+	for _, row := range rows {
+		key, err := accesstoken.ParseJWK(row.PublicJWK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, keyring.PublicKey{Key: key, Row: row})
+	}
+	body, err := encodeKeys(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
 }
 
 // honest answers like a replica.
@@ -107,6 +130,14 @@ func TestLyingPeers(t *testing.T) {
 	strangerConfig := config(openRegistry(t), c, "auth-1")
 	strangerConfig.Secret = "another secret of 32 bytes or more"
 	stranger := join(t, strangerConfig)
+	changed := func(k store.Key, change func(*store.Key)) store.Key {
+		change(&k)
+		return k
+	}
+	impostor := func(kid string) []byte { // another key under the name of one
+		k := row(t, now, "auth-2", accesstoken.ES256)
+		return []byte(strings.Replace(string(k.PublicJWK), k.ID, kid, 1))
+	}
 	record := func(c *Cluster, nonce string, body []byte) http.Header {
 		instance, mac, _ := answer(c, nonce, body)
 		return http.Header{HeaderInstance: {instance}, HeaderMAC: {mac}}
@@ -138,7 +169,14 @@ func TestLyingPeers(t *testing.T) {
 			reply(record(peer, r.Header.Get(HeaderNonce), keySet(t)), keySet(t, own))(w, r)
 		}, nil},
 		{"the key of another replica", wrongOwner, honest(peer, keySet(t, foreign, own)), []store.Key{own}},
+		{"a shared key of another replica", "", honest(peer, keysWithRows(t, foreign, own)), []store.Key{foreign, own}},
+		{"a shared key that the cluster does not vouch for", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.MAC = stranger.Authenticate(foreign) }), own)), []store.Key{own}},
+		{"a shared key without a MAC", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.MAC = nil }), own)), []store.Key{own}},
+		{"a shared key that lives longer than its row", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.RemoveAt = k.RemoveAt.Add(time.Hour) }), own)), []store.Key{own}},
+		{"another key with the row of a shared one", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.PublicJWK = impostor(foreign.ID) }), own)), []store.Key{own}},
+		{"a shared key whose kid is not its own", wrongOwner, honest(peer, keysWithRows(t, vouch(changed(foreign, func(k *store.Key) { k.PublicJWK = impostor(foreign.ID) })), own)), []store.Key{own}},
 		{"an algorithm that is not accepted", wrongAlgorithm, honest(peer, keySet(t, weak, own)), []store.Key{own}},
+		{"a shared key with an algorithm that is not accepted", wrongAlgorithm, honest(peer, keysWithRows(t, row(t, now, "auth-2", accesstoken.EdDSA), own)), []store.Key{own}},
 		{"no key set", wrongKey, honest(peer, []byte("hello")), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -172,6 +210,91 @@ func TestLyingPeers(t *testing.T) {
 			saidOnce(t, log, tt.reason)
 		})
 	}
+}
+
+// sharedRing opens the keys of a replica that shares them with the others.
+func sharedRing(t testing.TB, r *testRegistry, c *clock, instance string, peers *Cluster) *keyring.Ring {
+	t.Helper()
+	box, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keyring.Open(t.Context(), keyring.Config{
+		Keys: keyring.InDatabase, Algorithm: accesstoken.ES256, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
+		InstanceID: instance, Store: r, Box: box, Peers: peers, Now: c.Now, Rand: rand.Reader,
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+// A replica that signs with a key which another one has made, because they share their
+// stored keys, is believed: by a peer that knows the key, and by one that is cut off
+// from the registry and has not heard of it, though the key's maker is gone.
+func TestSharedKeys(t *testing.T) {
+	for name, away := range map[string]bool{"in the registry": false, "cut off": true} {
+		t.Run(name, func(t *testing.T) {
+			c, r := &clock{}, openRegistry(t)
+			cut := &testRegistry{Store: r.Store, db: r.db}
+			var peer fakePeerOf
+			server := serve(t, peer.answer)
+			cfg := config(cut, c, "auth-2")
+			cfg.Peers = at(server.URL)
+			asking := join(t, cfg)
+			cut.away.Store(away)
+
+			maker, err := Join(t.Context(), config(r, c, "auth-0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := sharedRing(t, r, c, "auth-0", maker)
+			if err := maker.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			peer.Cluster, err = Join(t.Context(), config(r, c, "auth-1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ring := sharedRing(t, r, c, "auth-1", peer.Cluster)
+			peer.Serve(ring)
+			signer, err := ring.Signer()
+			if err != nil {
+				t.Fatal(err)
+			}
+			kid := signer.Public().ID
+			if by, _ := makerOf(kid); by != "auth-0" || made.Public().Len() != 1 {
+				t.Fatalf("it signs with %s; the test shows nothing", kid)
+			}
+			if !away {
+				look(t, asking)
+			}
+			for range 2 {
+				askAll(t, asking)
+			}
+			if ok, rejected := count(t, asking.metrics.fetches, fetchOK), count(t, asking.metrics.fetches, fetchRejected); ok != 2 || rejected != 0 {
+				t.Errorf("of 2 answers, %d are believed and %d rejected", ok, rejected)
+			}
+			if _, ok := asking.Keys().Key(kid); !ok {
+				t.Error("the key is not known")
+			}
+		})
+	}
+}
+
+// A fakePeerOf answers with what a replica says that is set later.
+type fakePeerOf struct{ *Cluster }
+
+func (p *fakePeerOf) answer(w http.ResponseWriter, r *http.Request) {
+	body, instance, mac, ok := p.AnswerKeys(r.Header.Get(HeaderNonce))
+	if !ok {
+		http.Error(w, "no peer asks so", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set(HeaderInstance, instance)
+	w.Header().Set(HeaderMAC, mac)
+	_, _ = w.Write(body)
 }
 
 // saidOnce fails the test unless the log has one line that something was not believed

@@ -29,10 +29,10 @@ type KeySets struct {
 	Keys func() *accesstoken.KeySet
 	// Local returns the keys of this replica.
 	Local func() []keyring.PublicKey
-	// Answer returns what authenticates an answer with the keys of this replica to
-	// a peer that chose the nonce (package cluster), or false if that is none. Nil:
-	// there are no peers.
-	Answer func(nonce string, body []byte) (instance, mac string, ok bool)
+	// Answer returns the keys of this replica for a peer that chose the nonce, and what
+	// authenticates them (package cluster), or false if the nonce is none. Nil: there
+	// are no peers.
+	Answer func(nonce string) (body []byte, instance, mac string, ok bool)
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.
 	MutualTLS bool
@@ -120,7 +120,7 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, errNoCertificate)
 		return
 	}
-	instance, mac, ok := k.Answer(nonce, a.body)
+	body, instance, mac, ok := k.Answer(nonce)
 	if !ok {
 		httpkit.WriteProblem(w, errNonce)
 		return
@@ -130,7 +130,7 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store") // it is for this nonce
 	h.Set(cluster.HeaderInstance, instance)
 	h.Set(cluster.HeaderMAC, mac)
-	_, _ = w.Write(a.body) // the peer is gone: it asks again
+	_, _ = w.Write(body) // the peer is gone: it asks again
 }
 
 func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {
@@ -169,7 +169,7 @@ func (k *KeySets) answer() (*keySetAnswer, error) {
 // localAnswer is answer for the keys of this replica.
 func (k *KeySets) localAnswer() (*localAnswer, error) {
 	keys := k.Local()
-	same := func(a, b keyring.PublicKey) bool { return a.ID == b.ID && a.Until.Equal(b.Until) }
+	same := func(a, b keyring.PublicKey) bool { return a.ID == b.ID && a.Row.RemoveAt.Equal(b.Row.RemoveAt) }
 	if a := k.local.Load(); a != nil && slices.EqualFunc(a.keys, keys, same) {
 		return a, nil
 	}
@@ -184,7 +184,7 @@ func (k *KeySets) localAnswer() (*localAnswer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("httpapi: key set: %w", err)
 		}
-		end := key.Until.Add(time.Second - 1).Unix() // rounded up
+		end := key.Row.RemoveAt.Add(time.Second - 1).Unix() // rounded up
 		set.Keys = append(set.Keys, fmt.Appendf(jwk[:len(jwk)-1], `,"exp":%d}`, end))
 	}
 	body, err := json.Marshal(set)

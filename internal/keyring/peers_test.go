@@ -158,7 +158,7 @@ func TestTimesOfAKeyAreVouchedFor(t *testing.T) {
 				if got := signing(t, r); got != kid {
 					t.Errorf("%q signs, not %q", got, kid)
 				}
-				if all := r.Published(); len(all) != 1 || !all[0].Until.Equal(was.RemoveAt) {
+				if all := r.Published(); len(all) != 1 || !all[0].Row.RemoveAt.Equal(was.RemoveAt) {
 					t.Errorf("published: %v, and not until %v", all, was.RemoveAt)
 				}
 				// Rotated meanwhile, its row is written again: with the true times.

@@ -206,14 +206,15 @@ func (r *Ring) Signer() (*token.Signer, error) {
 	return nil, ErrNoSigningKey.After(max(r.policy.poll(), v.retryAt.Sub(now)))
 }
 
-// A PublicKey is one that this replica publishes, and when the last token that it
-// can have signed has expired.
+// A PublicKey is one that this replica publishes.
 type PublicKey struct {
 	accesstoken.Key
-	Until time.Time
+	// Row is the key's row in the store, without the private half. At its RemoveAt the
+	// last token has expired that the key can have signed.
+	Row store.Key
 }
 
-// Published returns the published keys with their ends. It is not to be changed.
+// Published returns the published keys with their rows. It is not to be changed.
 func (r *Ring) Published() []PublicKey { return r.view.Load().published }
 
 // Public returns the published keys: those of this replica that verify. It is the
@@ -631,7 +632,9 @@ func (r *Ring) publish(ctx context.Context) {
 		}
 		h.since = earliest(h.since, now) // after a clock was put back, count again
 		keys = append(keys, h.signer.Public())
-		published = append(published, PublicKey{h.signer.Public(), h.row.RemoveAt})
+		row := h.row
+		row.Sealed = nil
+		published = append(published, PublicKey{h.signer.Public(), row})
 	}
 	v := &view{keys: old.keys, published: published}
 	if old.keys == nil || !sameKeys(keys, old.keys.Keys()) {
