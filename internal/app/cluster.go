@@ -26,11 +26,6 @@ import (
 // leaveTimeout bounds telling the other replicas that this one ends.
 const leaveTimeout = 2 * time.Second
 
-// cutOff is how long a replica that is cut off from the database needs to learn of a
-// key from its maker, whom it asks whenever it cannot read the registry. It goes on
-// accepting tokens meanwhile, by what its peers say was taken back.
-const cutOff = 6 * time.Second
-
 // join makes this replica known to the others. maxAge is for how long a key set
 // that it serves may be used.
 func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration, start *startup) error {
@@ -51,7 +46,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	}
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Incarnation: incarnation, Version: o.Version, Digest: cfg.Digest(),
-		CutOff: cutOff, MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
+		MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
 		OwnURLs: func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.Get,
 		Notify: func() { n.bell.Ring(bell.Registry) },

@@ -22,12 +22,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -273,7 +273,7 @@ func TestOneInstanceID(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), `another replica runs as "auth-0"`) {
 			t.Fatalf("got %v", err)
 		}
-		if took := time.Since(begun); took > cluster.LiveFor {
+		if took := time.Since(begun); took > timing.LiveFor {
 			t.Errorf("it was refused after %v", took)
 		}
 		w.stop()
@@ -308,8 +308,8 @@ func TestKilledReplica(t *testing.T) {
 		heir := b.join(func(cfg *config.Config) { cfg.Cluster.InstanceID = "auth-9" })
 		// It waits until the killed one counts as dead, for those who still may wait for it
 		// to take in a key, and until its own key is in every cache.
-		most := heir.node.cluster.Patience() + cluster.LiveFor + 2*heir.cfg.Tokens.KeySetMaxAge + 2*time.Second
-		if took := time.Since(began); took < cluster.LiveFor-3*time.Second || took > most {
+		most := heir.node.cluster.Patience() + timing.LiveFor + 2*heir.cfg.Tokens.KeySetMaxAge + 2*time.Second
+		if took := time.Since(began); took < timing.LiveFor-3*time.Second || took > most {
 			t.Errorf("ready %v after the kill, want %v at most", took, most)
 		}
 		w.verify(token)

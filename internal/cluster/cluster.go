@@ -13,29 +13,16 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/poll"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-const (
-	// LiveFor is how long after its last beat a replica counts as live, by the
-	// database's clock.
-	LiveFor = 7 * time.Second
-	// beatEvery is how often a replica writes that it is live.
-	beatEvery = 2 * time.Second
-	// pollEvery is how often the registry is read while no bell rings.
-	pollEvery = time.Second
-	// rememberFor is how long a silent replica may still be running somewhere, cut
-	// off from the database.
-	rememberFor = 10 * time.Minute
-	// roundTimeout bounds one look at the registry. joinTimeout bounds the first one,
-	// for which only the joining replica waits.
-	roundTimeout = 3 * time.Second
-	joinTimeout  = 30 * time.Second
-	// maxClockOffset is by how much the clocks of replicas may differ.
-	maxClockOffset = 5 * time.Second
-)
+// joinTimeout bounds the first look at the registry, for which only the joining replica
+// waits.
+const joinTimeout = 30 * time.Second
 
 // Registry is what a Cluster needs of package store.
 type Registry = store.Registry
@@ -66,9 +53,6 @@ type Config struct {
 	// are not asked. Nil: none.
 	OwnURLs func() []string
 	Refresh time.Duration // how often peers are asked for their keys
-	// CutOff is how long a replica that cannot reach the registry may serve key sets,
-	// beyond LiveFor, before it has a new key from the key's maker.
-	CutOff time.Duration
 	// Client returns the client for peers whose certificate is for that name. An empty
 	// name stands for the host of their URL.
 	Client func(name string) *http.Client
@@ -105,7 +89,7 @@ type common struct {
 // may be called after Serve.
 //
 // Join fails if a live replica has the same instance id. A replica that ended
-// without leaving looks live for LiveFor; Join waits for that long, and returns at
+// without leaving looks live for timing.LiveFor; Join waits for that long, and returns at
 // once when the other replica proves that it is live. A Join that failed may be
 // tried again with the same Config.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
@@ -141,30 +125,18 @@ func (c *Cluster) Run(ctx context.Context) {
 	var fetches sync.WaitGroup
 	defer fetches.Wait()
 	fetches.Go(func() { c.peers.run(ctx) })
-	poll := time.NewTicker(pollEvery)
-	defer poll.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-poll.C:
-		case <-c.lookup.bell:
-		}
-		err := c.round(ctx, roundTimeout)
-		if err != nil {
-			c.AskPeers() // the other way by which keys travel
-		}
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil && !failing:
-			c.cfg.Logger.ErrorContext(ctx, "the registry of replicas is out of reach; going on with the keys that are known", "err", err)
-		case err == nil && failing:
-			c.cfg.Logger.InfoContext(ctx, "the registry of replicas is within reach again")
-		}
-		failing = err != nil
-	}
+	poll.Loop{
+		Do: func(ctx context.Context) error {
+			err := c.round(ctx, timing.RegistryTimeout)
+			if err != nil {
+				c.AskPeers() // the other way by which keys travel
+			}
+			return err
+		},
+		Every: timing.RegistryPoll, Bell: c.lookup.bell, Logger: c.cfg.Logger,
+		Failing: "the registry of replicas is out of reach; going on with the keys that are known",
+		Working: "the registry of replicas is within reach again",
+	}.Run(ctx)
 }
 
 // round looks at the registry once: it takes in what is new, and writes that it has.
@@ -182,7 +154,7 @@ func (c *Cluster) round(ctx context.Context, timeout time.Duration) error {
 }
 
 // Ring has the registry read now. It never blocks.
-func (c *Cluster) Ring() { c.lookup.ring() }
+func (c *Cluster) Ring() { c.lookup.bell.Ring() }
 
 // AskPeers has the peers asked for their keys now. It never blocks.
 func (c *Cluster) AskPeers() { c.peers.askNow() }
@@ -201,9 +173,7 @@ func (c *Cluster) Have(kid string) bool { return c.registry.knownToAll(kid) }
 func (c *Cluster) AnyKey() bool { return c.registry.anyKey() }
 
 // Patience implements keyring.Peers: a replica that has just died is waited for.
-func (c *Cluster) Patience() time.Duration { return c.patience() }
-
-func (c *common) patience() time.Duration { return LiveFor + c.cfg.CutOff + 2*pollEvery }
+func (c *Cluster) Patience() time.Duration { return timing.Patience }
 
 // Authenticate implements keyring.Peers.
 func (c *Cluster) Authenticate(k store.Key) []byte { return c.secret.key(k) }

@@ -24,6 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -128,7 +129,7 @@ func run(t testing.TB, c *Cluster) {
 
 func look(t testing.TB, c *Cluster) {
 	t.Helper()
-	if err := c.round(t.Context(), roundTimeout); err != nil {
+	if err := c.round(t.Context(), timing.RegistryTimeout); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -260,7 +261,7 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 			tt.change(&k)
 			create(t, r, k)
 			look(t, cl)
-			c.Move(beatEvery)
+			c.Move(timing.Beat)
 			look(t, cl)
 			if _, ok := cl.Keys().Key(k.ID); ok != (tt.reason == "") {
 				t.Errorf("taken in: %v", ok)
@@ -313,14 +314,14 @@ func TestLastKnownGood(t *testing.T) {
 	if _, err := cl.Find(kept.ID); err != nil {
 		t.Errorf("a key is gone before its end: %v", err)
 	}
-	if err := cl.round(t.Context(), roundTimeout); !errors.Is(err, errAway) {
+	if err := cl.round(t.Context(), timing.RegistryTimeout); !errors.Is(err, errAway) {
 		t.Fatal(err)
 	}
 	if cl.Keys() != set {
 		t.Error("the set was made anew, and nothing had changed")
 	}
 	c.Move(time.Minute)
-	if err := cl.round(t.Context(), roundTimeout); !errors.Is(err, errAway) {
+	if err := cl.round(t.Context(), timing.RegistryTimeout); !errors.Is(err, errAway) {
 		t.Fatal(err)
 	}
 	if n := cl.Keys().Len(); n != 0 {
@@ -387,7 +388,7 @@ func TestAlgorithmThatIsNotAccepted(t *testing.T) {
 	known := func(k store.Key) bool {
 		for range 2 {
 			for _, cl := range []*Cluster{mine, other, third} {
-				c.Move(beatEvery)
+				c.Move(timing.Beat)
 				look(t, cl)
 			}
 		}
@@ -497,7 +498,7 @@ func TestWaiting(t *testing.T) {
 	look(t, mine)
 	says("no cache")
 	r.away.Store(true)
-	if err := mine.round(t.Context(), roundTimeout); err == nil {
+	if err := mine.round(t.Context(), timing.RegistryTimeout); err == nil {
 		t.Fatal("the registry is there")
 	}
 	says("no cache")
@@ -505,39 +506,34 @@ func TestWaiting(t *testing.T) {
 	says("the database")
 }
 
-// One that is silent is not waited for; unless it may go on serving key sets while
-// it is cut off: then it is given the time to fetch the key from its maker.
+// A silent replica is not waited for, except for the time that it needs to get the key
+// from the key's maker: it may be cut off from the registry and go on serving key sets.
 func TestSilentReplica(t *testing.T) {
-	for _, cutOff := range []time.Duration{0, 30 * time.Second} {
-		t.Run(cutOff.String(), func(t *testing.T) {
-			c, r := &clock{}, openRegistry(t)
-			cfg := config(r, c, "auth-0")
-			cfg.CutOff = cutOff
-			mine := join(t, cfg)
-			join(t, config(r, c, "auth-1"))
-			k := row(t, c.Now(), "auth-0", accesstoken.ES256)
-			create(t, r, k)
-			look(t, mine)
-			c.Move(time.Hour)
-			if mine.Have(k.ID) {
-				t.Fatal("a live replica has not seen it")
-			}
-			if _, err := r.db.Exec(t.Context(), "UPDATE replicas SET beat_at = beat_at - ? WHERE instance = 'auth-1'", LiveFor.Microseconds()); err != nil {
-				t.Fatal(err)
-			}
-			c.Move(-time.Hour)
-			look(t, mine)
-			c.Move(cfg.MaxAge)
-			if got := mine.Have(k.ID); got != (cutOff == 0) {
-				t.Errorf("everybody has it: %v", got)
-			}
-			c.Move(LiveFor + cutOff - cfg.MaxAge)
-			look(t, mine)
-			c.Move(cfg.MaxAge)
-			if !mine.Have(k.ID) {
-				t.Error("it waits for one that is silent")
-			}
-		})
+	c, r := &clock{}, openRegistry(t)
+	cfg := config(r, c, "auth-0")
+	mine := join(t, cfg)
+	join(t, config(r, c, "auth-1"))
+	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
+	create(t, r, k)
+	look(t, mine)
+	c.Move(time.Hour)
+	if mine.Have(k.ID) {
+		t.Fatal("a live replica has not seen it")
+	}
+	if _, err := r.db.Exec(t.Context(), "UPDATE replicas SET beat_at = beat_at - ? WHERE instance = 'auth-1'", timing.LiveFor.Microseconds()); err != nil {
+		t.Fatal(err)
+	}
+	c.Move(-time.Hour)
+	look(t, mine)
+	c.Move(cfg.MaxAge)
+	if mine.Have(k.ID) {
+		t.Error("the silent replica may serve key sets without it")
+	}
+	c.Move(timing.LiveFor + timing.CutOff - cfg.MaxAge)
+	look(t, mine)
+	c.Move(cfg.MaxAge)
+	if !mine.Have(k.ID) {
+		t.Error("it waits for a silent replica")
 	}
 }
 
@@ -565,7 +561,7 @@ func TestUsurped(t *testing.T) {
 		if !errors.Is(cl.Ready(), errTwice) {
 			t.Fatalf("ready: %v", cl.Ready())
 		}
-		c.Move(beatEvery)
+		c.Move(timing.Beat)
 		if err := r.Beat(t.Context(), usurper, false); err != nil {
 			t.Fatal(err)
 		}
@@ -573,7 +569,7 @@ func TestUsurped(t *testing.T) {
 	if err := r.LeaveRegistry(t.Context(), "auth-0", "x"); err != nil {
 		t.Fatal(err)
 	}
-	c.Move(beatEvery)
+	c.Move(timing.Beat)
 	look(t, cl)
 	if err := cl.Ready(); err != nil {
 		t.Error(err)
@@ -589,7 +585,7 @@ func beatAhead(t testing.TB, r *testRegistry, instance string) {
 }
 
 // A row that nobody vouches for takes no live replica out of service, however young it
-// looks; one that somebody kept and wrote again does so for no longer than LiveFor.
+// looks; one that somebody kept and wrote again does so for no longer than timing.LiveFor.
 func TestForgedPlace(t *testing.T) {
 	c, r := &clock{}, openRegistry(t)
 	log, cfg := &logBuffer{}, config(r, c, "auth-0")
@@ -601,7 +597,7 @@ func TestForgedPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		beatAhead(t, r, "auth-0")
-		c.Move(beatEvery)
+		c.Move(timing.Beat)
 		look(t, cl)
 	}
 	take(store.Replica{Instance: "auth-0", Incarnation: "x", MAC: make([]byte, 32)})
@@ -616,7 +612,7 @@ func TestForgedPlace(t *testing.T) {
 		t.Errorf("ready: %v", cl.Ready())
 	}
 	for range 5 {
-		c.Move(beatEvery)
+		c.Move(timing.Beat)
 		look(t, cl)
 	}
 	if err := cl.Ready(); err != nil {
@@ -634,9 +630,9 @@ func TestBeatAhead(t *testing.T) {
 	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
 	create(t, r, k)
 	look(t, mine)
-	c.Move(beatEvery)
+	c.Move(timing.Beat)
 	look(t, mine)
-	c.Move(10 * time.Second)
+	c.Move(timing.LiveFor + timing.CutOff)
 	if mine.Have(k.ID) {
 		t.Fatal("it may live")
 	}
@@ -652,7 +648,7 @@ func TestBeatAhead(t *testing.T) {
 		beatAhead(t, r, "auth-1")
 		began := time.Now()
 		_, err := Join(t.Context(), config(r, c, "auth-1"))
-		if waited := time.Since(began); err != nil || waited < LiveFor || waited > LiveFor+beatEvery {
+		if waited := time.Since(began); err != nil || waited < timing.LiveFor || waited > timing.LiveFor+timing.Beat {
 			t.Errorf("after %v: %v", waited, err)
 		}
 	})
@@ -749,7 +745,7 @@ func TestFloodOfNames(t *testing.T) {
 			cl := join(t, cfg)
 			r.away.Store(away)
 			poll := func() { // what Run does
-				if err := cl.round(t.Context(), roundTimeout); (err != nil) != away {
+				if err := cl.round(t.Context(), timing.RegistryTimeout); (err != nil) != away {
 					t.Fatal(err)
 				}
 				if away {
@@ -853,7 +849,7 @@ func TestNobodyToAsk(t *testing.T) {
 					}
 				}
 				want(late.ID, ErrKeysUnavailable) // before it is known that the registry does not answer
-				time.Sleep(pollEvery + roundTimeout)
+				time.Sleep(timing.RegistryPoll + timing.RegistryTimeout)
 				if !cl.lookup.cutOff() {
 					t.Fatal("it has not noticed")
 				}
@@ -869,7 +865,7 @@ func TestNobodyToAsk(t *testing.T) {
 				}
 				r.away.Store(false)
 				r.hung.Store(false)
-				time.Sleep(pollEvery + roundTimeout) // the look that hangs ends, and another one is made
+				time.Sleep(timing.RegistryPoll + timing.RegistryTimeout) // the look that hangs ends, and another one is made
 				synctest.Wait()
 				want(late.ID, nil)
 				c.Move(cooldown)
@@ -889,13 +885,13 @@ func TestSlept(t *testing.T) {
 	if _, ok := cl.Keys().Key(k.ID); ok {
 		t.Fatal("it looked already; the test shows nothing")
 	}
-	c.Move(LiveFor + time.Second)
+	c.Move(timing.LiveFor + time.Second)
 	run(t, cl)
 	if _, ok := cl.Keys().Key(k.ID); !ok {
 		t.Error("it answered without looking")
 	}
 	r.away.Store(true)
-	c.Move(LiveFor + time.Second)
+	c.Move(timing.LiveFor + time.Second)
 	cl.Keys()
 	began := time.Now()
 	for range 1000 {
@@ -910,7 +906,7 @@ func TestSlept(t *testing.T) {
 // when it is right again.
 func TestClockOffset(t *testing.T) {
 	c, log := &clock{}, &logBuffer{}
-	c.Move(-maxClockOffset - 2*time.Second)
+	c.Move(-timing.Leeway - 2*time.Second)
 	cfg := config(openRegistry(t), c, "auth-0")
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	cl := join(t, cfg)
@@ -919,10 +915,10 @@ func TestClockOffset(t *testing.T) {
 		differ, agree int
 	}{
 		{0, 1, 0},
-		{beatEvery / 10, 1, 0},
-		{maxClockOffset + 2*time.Second - beatEvery/10, 1, 1},
-		{2 * beatEvery, 1, 1},
-		{maxClockOffset, 2, 1},
+		{timing.Beat / 10, 1, 0},
+		{timing.Leeway + 2*time.Second - timing.Beat/10, 1, 1},
+		{2 * timing.Beat, 1, 1},
+		{timing.Leeway, 2, 1},
 	} {
 		c.Move(want.move)
 		look(t, cl)
@@ -930,7 +926,7 @@ func TestClockOffset(t *testing.T) {
 			t.Fatalf("step %d: the log says %s", step, got)
 		}
 	}
-	ahead := 2*beatEvery + maxClockOffset
+	ahead := 2*timing.Beat + timing.Leeway
 	if got := gauge(t, cl.metrics.clock); math.Abs(got-ahead.Seconds()) > 4 {
 		t.Errorf("the clock is ahead by %v, and the metric says %v s", ahead, got)
 	}
@@ -947,12 +943,12 @@ func TestClockOffsetOfASlowAnswer(t *testing.T) {
 	ask := func(offset, took time.Duration) {
 		cl.registry.compareClocks(t.Context(), database.Add(offset-took/2), database.Add(offset+took/2), database)
 	}
-	ask(maxClockOffset+time.Second, 3*time.Second)
+	ask(timing.Leeway+time.Second, 3*time.Second)
 	if log.String() != "" {
 		t.Errorf("the log says %s", log)
 	}
-	ask(-maxClockOffset-time.Second, time.Second)
-	ask(-maxClockOffset+time.Second, 3*time.Second) // may still be so
+	ask(-timing.Leeway-time.Second, time.Second)
+	ask(-timing.Leeway+time.Second, 3*time.Second) // may still be so
 	if got := log.String(); strings.Count(got, "differ by too much") != 1 || strings.Contains(got, "agree again") {
 		t.Errorf("the log says %s", got)
 	}

@@ -5,7 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/poll"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -27,8 +29,6 @@ const (
 	// and maxWaiting how many requests they can make wait.
 	maxNegatives = 1024
 	maxWaiting   = 256
-	// lookTimeout bounds how long a request waits for a look.
-	lookTimeout = 1500 * time.Millisecond
 )
 
 // ErrKeysUnavailable: it cannot be found out at the moment whether there is such a key.
@@ -41,8 +41,8 @@ type lookup struct {
 	*common
 	registry *registry
 	peers    *peers
-	bell     chan struct{} // holds a ring that Run has not heard yet
-	timeout  time.Duration // lookTimeout, but in some tests
+	bell     poll.Bell     // has the registry read
+	timeout  time.Duration // timing.LookTimeout, but in some tests
 	unknown  negatives
 
 	// mu guards everything below.
@@ -57,15 +57,8 @@ type lookup struct {
 
 func newLookup(shared *common, r *registry, p *peers) *lookup {
 	return &lookup{
-		common: shared, registry: r, peers: p, timeout: lookTimeout,
-		bell: make(chan struct{}, 1), next: make(chan struct{}),
-	}
-}
-
-func (l *lookup) ring() {
-	select {
-	case l.bell <- struct{}{}:
-	default: // a ring is waiting; it will be heard after this moment
+		common: shared, registry: r, peers: p, timeout: timing.LookTimeout,
+		bell: poll.NewBell(), next: make(chan struct{}),
 	}
 }
 
@@ -158,7 +151,7 @@ func (l *lookup) lookFor(kid, maker string, now bool) (result string) {
 	since := l.cfg.Now()
 	called := l.lastBegun()
 	if now {
-		l.ring()
+		l.bell.Ring()
 	}
 	result = unavailable
 	l.waitUntil(func() bool {
@@ -185,18 +178,18 @@ func (l *lookup) lastBegun() int64 {
 func (l *lookup) cutOff() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.failed || l.cfg.Now().Sub(l.endedAt) > pollEvery+l.timeout
+	return l.failed || l.cfg.Now().Sub(l.endedAt) > timing.RegistryPoll+l.timeout
 }
 
 // awake returns when this replica has looked at the registry, or has tried to, within
-// LiveFor.
+// timing.LiveFor.
 func (l *lookup) awake() {
 	l.mu.Lock()
 	last := l.endedAt
 	l.mu.Unlock()
 	now := l.cfg.Now()
 	// By the wall clock, too: the monotonic one may have stood still with the machine.
-	if now.Sub(last) > LiveFor || now.Round(0).Sub(last.Round(0)) > LiveFor {
+	if now.Sub(last) > timing.LiveFor || now.Round(0).Sub(last.Round(0)) > timing.LiveFor {
 		l.wait()
 	}
 }
@@ -205,7 +198,7 @@ func (l *lookup) awake() {
 // the call, or after a while.
 func (l *lookup) wait() {
 	called := l.lastBegun()
-	l.ring()
+	l.bell.Ring()
 	l.waitUntil(func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()

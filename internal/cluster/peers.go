@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/discovery"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -28,8 +29,6 @@ const (
 )
 
 const (
-	// fetchTimeout bounds asking one peer.
-	fetchTimeout = 2 * time.Second
 	// maxPeers bounds how many peers are asked.
 	maxPeers = 256
 	// selfFor is how long a URL at which this replica answered itself is not asked
@@ -256,7 +255,7 @@ func (p *peers) fetch(ctx context.Context, at discovery.Peer) (instance string, 
 // get asks a peer. It returns the id of the replica that answered, and its answer, if
 // the cluster's secret vouches for them and for this question.
 func (p *peers) get(ctx context.Context, at discovery.Peer, path string, header http.Header, longest int64, mac func(nonce, instance string, body []byte) []byte) (instance string, body []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timing.PeerTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.URL+path, nil)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 )
 
 // registry is what this replica has read in the registry of replicas, and what it
@@ -63,7 +64,7 @@ func newRegistry(shared *common) *registry {
 
 // enter writes this replica's row. See Join about another replica with its id.
 func (r *registry) enter(ctx context.Context) error {
-	tick := time.NewTicker(beatEvery / 4)
+	tick := time.NewTicker(timing.Beat / 4)
 	defer tick.Stop()
 	var first store.Replica
 	for {
@@ -87,7 +88,7 @@ func (r *registry) enter(ctx context.Context) error {
 // claim writes this replica's row over that of another incarnation. If the other
 // incarnation may be live, the answer is its row and store.ErrConflict.
 func (r *registry) claim(ctx context.Context) (store.Replica, error) {
-	holder, err := r.cfg.Registry.EnterRegistry(ctx, r.introduction(), LiveFor)
+	holder, err := r.cfg.Registry.EnterRegistry(ctx, r.introduction(), timing.LiveFor)
 	if errors.Is(err, store.ErrConflict) && !r.mayBeLive(ctx, holder) {
 		holder, err = r.cfg.Registry.EnterRegistry(ctx, r.introduction(), 0)
 	}
@@ -96,7 +97,7 @@ func (r *registry) claim(ctx context.Context) (store.Replica, error) {
 
 // mayBeLive reports whether the row under this replica's id, whose last beat is
 // recent by the database's clock, may be a live replica's. It is not if the cluster's
-// secret does not vouch for it. Nor is it if it has not changed for LiveFor, since a
+// secret does not vouch for it. Nor is it if it has not changed for timing.LiveFor, since a
 // beat may lie ahead of the database's clock.
 func (r *registry) mayBeLive(ctx context.Context, holder store.Replica) bool {
 	if !r.secret.ownsReplica(holder) {
@@ -105,7 +106,7 @@ func (r *registry) mayBeLive(ctx context.Context, holder store.Replica) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.unchangedLocked(holder) < LiveFor
+	return r.unchangedLocked(holder) < timing.LiveFor
 }
 
 // introduction is the row of this replica as it is now.
@@ -125,7 +126,7 @@ func (r *registry) joinedNow() {
 	defer r.mu.Unlock()
 	r.joined = r.version
 	for _, e := range r.keys {
-		if known := e.made.Add(r.patience()); known.Before(r.cfg.Now()) {
+		if known := e.made.Add(timing.Patience); known.Before(r.cfg.Now()) {
 			e.knownAt = known
 		}
 	}
@@ -181,10 +182,10 @@ func (r *registry) compareClocks(ctx context.Context, asked, answered, database 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case !r.clockOff && offset.Abs()-half >= maxClockOffset:
+	case !r.clockOff && offset.Abs()-half >= timing.Leeway:
 		r.clockOff = true
-		r.cfg.Logger.WarnContext(ctx, "the clocks of this replica and of the database differ by too much; set the wrong one right", "offset", offset, "allowed", maxClockOffset)
-	case r.clockOff && offset.Abs()+half < maxClockOffset:
+		r.cfg.Logger.WarnContext(ctx, "the clocks of this replica and of the database differ by too much; set the wrong one right", "offset", offset, "allowed", timing.Leeway)
+	case r.clockOff && offset.Abs()+half < timing.Leeway:
 		r.clockOff = false
 		r.cfg.Logger.InfoContext(ctx, "the clocks of this replica and of the database agree again", "offset", offset)
 	}
@@ -256,14 +257,14 @@ func (r *registry) takeInReplicasLocked(ctx context.Context, replicas []store.Re
 		}
 		r.replicas = append(r.replicas, other)
 		silent := r.silentLocked(other)
-		if other.Config != r.cfg.Digest && r.digests[other.Instance] != other.Config && silent < LiveFor {
+		if other.Config != r.cfg.Digest && r.digests[other.Instance] != other.Config && silent < timing.LiveFor {
 			r.digests[other.Instance] = other.Config
 			r.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state or cluster.algorithms)", "replica", other.Instance, "config", other.Config, "own", r.cfg.Digest)
 		}
-		if silent < rememberFor {
+		if silent < timing.Forget {
 			r.maxAge = max(r.maxAge, other.MaxAge)
 		}
-		if silent < LiveFor {
+		if silent < timing.LiveFor {
 			live++
 		}
 	}
@@ -281,7 +282,7 @@ func (r *registry) forgotten() []store.Replica {
 	defer r.mu.Unlock()
 	var gone []store.Replica
 	for _, other := range r.replicas {
-		if r.silentLocked(other) > rememberFor {
+		if r.silentLocked(other) > timing.Forget {
 			gone = append(gone, other)
 		}
 	}
@@ -317,7 +318,7 @@ func (r *registry) beaten(ctx context.Context, usurped bool) {
 	if usurped {
 		r.problem = errTwice
 	}
-	r.beatDue = r.cfg.Now().Add(beatEvery)
+	r.beatDue = r.cfg.Now().Add(timing.Beat)
 }
 
 func (r *registry) ready() error {
@@ -374,7 +375,7 @@ func (r *registry) silentLocked(other store.Replica) time.Duration {
 // this replica joined, and is live.
 func (r *registry) mayBeWaitedForLocked(k store.RegisteredKey) bool {
 	return k.Version > r.joined && k.RevokedAt.IsZero() && slices.ContainsFunc(r.replicas, func(other store.Replica) bool {
-		return other.Instance == k.Instance && !other.StartedAt.After(k.CreatedAt) && r.silentLocked(other) < LiveFor
+		return other.Instance == k.Instance && !other.StartedAt.After(k.CreatedAt) && r.silentLocked(other) < timing.LiveFor
 	})
 }
 
@@ -393,7 +394,7 @@ func (r *registry) holdsBackLocked(ctx context.Context, k store.RegisteredKey) b
 	if since.IsZero() {
 		return false
 	}
-	if r.cfg.Now().Sub(since) < r.patience()+r.maxAge {
+	if r.cfg.Now().Sub(since) < timing.Patience+r.maxAge {
 		return true
 	}
 	r.waits[k.ID] = time.Time{}
@@ -411,9 +412,9 @@ func (r *registry) allHaveLocked(e *entry) bool {
 			continue
 		}
 		switch silent := r.silentLocked(other); {
-		case silent < LiveFor:
+		case silent < timing.LiveFor:
 			return false
-		case silent < rememberFor && r.cfg.CutOff > 0 && r.cfg.Now().Before(e.takenIn.Add(LiveFor+r.cfg.CutOff)):
+		case silent < timing.Forget && r.cfg.Now().Before(e.takenIn.Add(timing.LiveFor+timing.CutOff)):
 			return false
 		}
 	}
@@ -493,7 +494,7 @@ func (r *registry) heldUpByLocked(e *entry) (store.Replica, bool) {
 func (r *registry) warnHeldUpLocked(ctx context.Context, e *entry) {
 	other, waits := r.heldUpByLocked(e)
 	waited := r.cfg.Now().Sub(e.takenIn)
-	if !waits || e.maker != r.cfg.Instance || e.warned || waited <= r.maxAge || r.silentLocked(other) >= LiveFor {
+	if !waits || e.maker != r.cfg.Instance || e.warned || waited <= r.maxAge || r.silentLocked(other) >= timing.LiveFor {
 		return
 	}
 	e.warned = true

@@ -8,6 +8,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 )
 
 // A Standing is how a replica stands.
@@ -16,7 +17,7 @@ type Standing string
 // How a replica stands.
 const (
 	Live   Standing = "live"
-	Silent Standing = "silent" // it has not beaten for LiveFor
+	Silent Standing = "silent" // it has not beaten for timing.LiveFor
 	Gone   Standing = "gone"   // it has left, or was forgotten; some of its keys are still valid
 )
 
@@ -75,7 +76,7 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 			continue
 		}
 		one := &ReplicaStatus{Replica: row, Standing: Live, Clock: row.ClockAt.Sub(row.BeatAt)}
-		if all.Now.Sub(row.BeatAt) >= LiveFor {
+		if all.Now.Sub(row.BeatAt) >= timing.LiveFor {
 			one.Standing = Silent
 		}
 		byInstance[row.Instance] = one

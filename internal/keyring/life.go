@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 )
 
 // A Phase is where a key stands in its life.
@@ -54,7 +55,7 @@ type policy struct {
 
 // poll is how often the store is asked for news: a second, or less when keys live
 // so briefly that a second matters.
-func (p policy) poll() time.Duration { return min(time.Second, p.keyDuration/20) }
+func (p policy) poll() time.Duration { return min(timing.KeyPoll, p.keyDuration/20) }
 
 // slack is how long the store may be away before the next key is in it, and again
 // how long after its time a key may still sign because the store is away or a peer

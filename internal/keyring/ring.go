@@ -16,9 +16,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/poll"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -103,7 +105,7 @@ type Ring struct {
 	policy  policy
 	metrics *metrics
 	view    atomic.Pointer[view]
-	wake    chan struct{} // holds a wish that Run has not heard yet
+	bell    poll.Bell // wakes Run
 
 	mu       sync.Mutex // guards what follows; held across a whole Refresh
 	held     map[string]*held
@@ -158,7 +160,7 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 			patience:      patience,
 		},
 		metrics: newMetrics(),
-		wake:    make(chan struct{}, 1),
+		bell:    poll.NewBell(),
 		held:    map[string]*held{},
 		gone:    map[string]bool{},
 	}
@@ -225,42 +227,19 @@ func (r *Ring) Public() *accesstoken.KeySet { return r.view.Load().keys }
 // Key returns a published key by its kid.
 func (r *Ring) Key(kid string) (accesstoken.Key, bool) { return r.Public().Key(kid) }
 
-// Run lives the keys' lives until ctx ends: it acts at each due time and looks
-// every second for what other processes wrote. While the store is away, the key
-// that signs goes on as long as it may.
+// Run keeps the keys up to date until ctx ends: it acts when something is due, and reads
+// every second what other processes wrote. While the store is away, the key that signs
+// goes on as long as it may.
 func (r *Ring) Run(ctx context.Context) {
-	failing := false
-	for {
-		err := r.Refresh(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil && !failing:
-			r.cfg.Logger.ErrorContext(ctx, "signing keys: cannot be kept up to date; trying on", "error", err)
-		case err == nil && failing:
-			r.cfg.Logger.InfoContext(ctx, "signing keys: up to date again")
-		}
-		failing = err != nil
-
-		timer := time.NewTimer(r.wait())
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-r.wake:
-			timer.Stop()
-		case <-timer.C:
-		}
-	}
+	poll.Loop{
+		Do: r.Refresh, Every: r.policy.poll(), Due: r.untilDue, Bell: r.bell, Logger: r.cfg.Logger,
+		Failing: "signing keys: cannot be kept up to date; trying on",
+		Working: "signing keys: up to date again",
+	}.Run(ctx)
 }
 
-// Wake has Run look at the store now, because there is news. It never blocks.
-func (r *Ring) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default: // a wish is waiting; it will be heard after this moment
-	}
-}
+// Wake has Run read the store now. It never blocks.
+func (r *Ring) Wake() { r.bell.Ring() }
 
 // storeTimeout bounds one Refresh, and openTimeout that of Open, for which nobody waits
 // but the replica that starts.
@@ -590,16 +569,12 @@ func (r *Ring) changed() {
 	}
 }
 
-// foreignRows is how long rows of other instances are left after their keys are
-// removed: their own instance cleans up, unless it is gone for good.
-const foreignRows = 24 * time.Hour
-
 // clean deletes the rows of removed keys.
 func (r *Ring) clean(ctx context.Context, rows []store.Key) error {
 	for _, row := range rows {
 		end := row.RemoveAt
 		if row.Instance != r.cfg.InstanceID && (r.cfg.Keys == InMemory || row.Sealed == nil) {
-			end = end.Add(foreignRows)
+			end = end.Add(timing.ForeignRows)
 		}
 		if r.wall().Before(end) && !r.gone[row.ID] {
 			continue
@@ -704,19 +679,19 @@ func (r *Ring) newest() *held {
 // wall is the time as the store keeps it.
 func (r *Ring) wall() time.Time { return r.cfg.Now().UTC().Truncate(time.Microsecond) }
 
-// wait is how long there is nothing to do.
-func (r *Ring) wait() time.Duration {
+// untilDue is for how long no key changes its phase by time alone.
+func (r *Ring) untilDue() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, wait := r.cfg.Now(), r.policy.poll()
+	now, least := r.cfg.Now(), r.policy.poll()
 	for _, h := range r.held {
 		for _, due := range []time.Time{h.row.ActivateAt, h.row.RemoveAt} {
 			if until := due.Sub(now); until > 0 {
-				wait = min(wait, until)
+				least = min(least, until)
 			}
 		}
 	}
-	return wait
+	return least
 }
 
 func sameKeys(a, b []accesstoken.Key) bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -543,7 +544,7 @@ func TestRowsOfLostInstancesAreCleanedUp(t *testing.T) {
 	has := func() bool {
 		return slices.ContainsFunc(rows(t, s), func(k store.Key) bool { return k.ID == lost })
 	}
-	c.Move(135*time.Second + foreignRows - time.Microsecond)
+	c.Move(135*time.Second + timing.ForeignRows - time.Microsecond)
 	refresh(t, r)
 	if !has() {
 		t.Error("the row of another instance was deleted too soon")

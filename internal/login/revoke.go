@@ -15,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -225,7 +226,7 @@ func (s *Service) recordEnd(ctx context.Context, by *accesstoken.Token, action, 
 // KeySetOutage is for how long a resource server that cannot refresh its key set
 // may go on with the one it has (stale-if-error, RFC 5861 §4), and so how long the
 // revocation of a key is kept at least.
-const KeySetOutage = 24 * time.Hour
+const KeySetOutage = timing.KeySetOutage
 
 // RevokeKey revokes a signing key and everything that it signed, and replaces it.
 func (s *Service) RevokeKey(ctx context.Context, actor, kid string) (int64, error) {

@@ -17,11 +17,12 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Leeway is by how much the clocks of replicas and resource servers may differ.
-const Leeway = 5 * time.Second
+const Leeway = timing.Leeway
 
 // Parts are the use cases that need no running replica.
 type Parts struct {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -566,7 +567,7 @@ func TestTheExpiredIsSwept(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(ClockSkew) // expired for the clock skew but a minute
+		time.Sleep(timing.ClockSkew) // expired for the clock skew but a minute
 		synctest.Wait()
 		r.expect(t, token("short"), ErrRevoked)
 		time.Sleep(2*time.Minute + time.Second)

@@ -12,8 +12,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/poll"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -57,7 +59,7 @@ type Config struct {
 type View struct {
 	cfg  Config
 	list revoked.List
-	bell chan struct{} // holds a ring that Run has not heard yet
+	bell poll.Bell // wakes Run
 	// confirmed is the last that is known for certain; nil until the whole log
 	// has been read once.
 	confirmed atomic.Pointer[confirmation]
@@ -105,7 +107,7 @@ func NewView(cfg Config) (*View, error) {
 	if cfg.Poll <= 0 || cfg.MaxStaleness <= cfg.Poll {
 		return nil, fmt.Errorf("revocation: max_staleness (%v) must be longer than poll (%v)", cfg.MaxStaleness, cfg.Poll)
 	}
-	v := &View{cfg: cfg, bell: make(chan struct{}, 1), next: make(chan struct{})}
+	v := &View{cfg: cfg, bell: poll.NewBell(), next: make(chan struct{})}
 	v.shared.told.Store(-1)
 	return v, v.register()
 }
@@ -119,36 +121,15 @@ func (v *View) Run(ctx context.Context) {
 	}
 	defer others.Wait()
 
-	poll := time.NewTicker(v.cfg.Poll)
-	defer poll.Stop()
-	failing := false
-	for {
-		err := v.Refresh(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil && !failing:
-			v.cfg.Logger.Warn("the revocation log cannot be read; trying again until it can", "err", err)
-		case err == nil && failing:
-			v.cfg.Logger.Info("the revocation log can be read again")
-		}
-		failing = err != nil
-		select {
-		case <-ctx.Done():
-			return
-		case <-poll.C:
-		case <-v.bell:
-		}
-	}
+	poll.Loop{
+		Do: v.Refresh, Every: v.cfg.Poll, Bell: v.bell, Logger: v.cfg.Logger,
+		Failing: "the revocation log cannot be read; trying again until it can",
+		Working: "the revocation log can be read again",
+	}.Run(ctx)
 }
 
 // Ring has the log read at once. It never blocks.
-func (v *View) Ring() {
-	select {
-	case v.bell <- struct{}{}:
-	default: // one is waiting; it will be heard after this moment
-	}
-}
+func (v *View) Ring() { v.bell.Ring() }
 
 // Check says whether a token, which has been verified, may be used: nil,
 // ErrRevoked, or ErrStale. What is known to be taken back is refused however
@@ -433,9 +414,6 @@ func (v *View) wake() {
 }
 
 const (
-	// ClockSkew is how long an expired line is kept: replicas' clocks may differ by
-	// as much without one of them deleting what another still needs.
-	ClockSkew  = 10 * time.Minute
 	sweepEvery = time.Minute
 	sweepBatch = 1000
 )
@@ -470,7 +448,7 @@ func (v *View) Sweep(ctx context.Context) (int, error) {
 	if slow, known := v.slow(before); known {
 		before = before.Add(min(slow, 0))
 	}
-	before = before.Add(-ClockSkew)
+	before = before.Add(-timing.ClockSkew)
 	v.list.Expire(before)
 	for total := 0; ; {
 		n, err := v.cfg.Store.DeleteExpiredRevocations(ctx, before, sweepBatch)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -94,7 +95,7 @@ func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []sto
 		if !r.IssuedBefore.IsZero() {
 			before = r.IssuedBefore.Add(time.Second - 1).Unix() // rounded up, as everywhere
 		}
-		end := r.ExpiresAt.Add(revocation.ClockSkew).UnixMilli()
+		end := r.ExpiresAt.Add(timing.ClockSkew).UnixMilli()
 		add = append(add, rueidis.LuaExec{Keys: []string{prefix + r.Subject}, Args: []string{format(r.Epoch), format(before), format(end)}})
 	}
 	for _, answer := range addScript.ExecMulti(ctx, c, add...) {

@@ -12,6 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -89,7 +90,7 @@ func TestKeyOfAToken(t *testing.T) {
 	l, c := open(t, testenv.Redis(t))
 	l.tell(t, "log", 0, 1, line(revoked.Token, "j"))
 	left, err := c.Do(t.Context(), c.B().Pttl().Key("revoked_token:j").Build()).AsInt64()
-	if want := time.Hour + revocation.ClockSkew; err != nil || left > want.Milliseconds() || left < (want-time.Minute).Milliseconds() {
+	if want := time.Hour + timing.ClockSkew; err != nil || left > want.Milliseconds() || left < (want-time.Minute).Milliseconds() {
 		t.Errorf("it lives for %d ms, %v", left, err)
 	}
 }
@@ -110,7 +111,7 @@ func TestTheGreaterStays(t *testing.T) {
 		}
 	}
 	expired := line(revoked.Token, "j")
-	expired.ExpiresAt = time.Now().Add(-revocation.ClockSkew - time.Second)
+	expired.ExpiresAt = time.Now().Add(-timing.ClockSkew - time.Second)
 	l.tell(t, "log", 2, 3, expired)
 	if l.ask(t, whole).Revoked != true { // by the user
 		t.Error("the user is forgotten")
