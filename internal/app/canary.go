@@ -86,10 +86,8 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 				continue // which is said elsewhere
 			}
 			watchers := []canary.Watcher{own}
-			if n.cluster != nil {
-				for _, at := range n.cluster.Others() {
-					watchers = append(watchers, canary.Replica(at.URL, n.clients.Get(at.Name)))
-				}
+			for _, at := range n.cluster.Others() {
+				watchers = append(watchers, canary.Replica(at.URL, n.clients.Get(at.Name)))
 			}
 			replicas := len(watchers)
 			watchers = append(watchers, canary.ResourceServer("a resource server", verifier))

@@ -17,7 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/discovery"
-	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -25,6 +25,18 @@ import (
 
 // leaveTimeout bounds telling the other replicas that this one ends.
 const leaveTimeout = 2 * time.Second
+
+// replicas are all of them, as one takes part: *cluster.Cluster, or *cluster.Alone.
+type replicas interface {
+	keyring.Peers
+	Serve(local cluster.Local)
+	Keys() *accesstoken.KeySet
+	Find(kid string) (accesstoken.Key, error)
+	Others() []discovery.Peer
+	Ready() error
+	NoSigner(err error) error
+	Leave(ctx context.Context) error
+}
 
 // join makes this replica known to the others. maxAge is for how long a key set
 // that it serves may be used.
@@ -41,7 +53,8 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if n.clients, err = newPeerClients(cfg.Cluster); err != nil {
 		return err
 	}
-	if n.bell, err = n.openBell(registry); err != nil {
+	var joined *cluster.Cluster
+	if n.bell, err = n.openBell(registry, func() { joined.Ring() }); err != nil {
 		return err
 	}
 	c := cluster.Config{
@@ -57,17 +70,19 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	}
 	n.discovery = cfg.Cluster.Discovery
 	if n.discovery != "database" {
-		n.found = discovery.NewList(o.Logger, func() { n.cluster.AskPeers() })
+		n.found = discovery.NewList(o.Logger, func() { joined.AskPeers() })
 		c.Peers = n.found.Peers
 	}
 	if err := start.await(ctx, "join the cluster", func(ctx context.Context) (err error) {
-		n.cluster, err = cluster.Join(ctx, c)
+		joined, err = cluster.Join(ctx, c)
 		return err
 	}); err != nil {
 		return err
 	}
-	n.view.Follow(n.cluster)
-	n.find, err = finder(cfg.Cluster, n.found, discovery.InCluster)
+	n.cluster = joined
+	n.view.Follow(joined)
+	find, err := finder(cfg.Cluster, n.found, discovery.InCluster)
+	n.follow = []func(context.Context){joined.Run, n.bell.Run, find}
 	return err
 }
 
@@ -93,16 +108,17 @@ func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discov
 	return func(context.Context) {}, nil
 }
 
-// openBell makes the bell that has the registry and the revocation log looked at.
-func (n *Node) openBell(registry *prometheus.Registry) (*bell.Bell, error) {
+// openBell makes the bell that has the revocation log, the keys and, by ring, the
+// registry read.
+func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell, error) {
 	c := bell.Config{DB: n.db, Logger: n.logger, Registerer: registry}
 	if n.state.redis != nil {
 		c.Redis = n.state.redis.Client
 	}
 	b, err := bell.New(c, map[bell.News]func(){
 		bell.Registry: func() {
-			n.cluster.Ring()
-			n.keys.Wake() // one of its keys may have been taken back
+			ring()
+			n.keys.Wake() // one of its keys may have been revoked
 		},
 		bell.Revocations: n.view.Ring,
 	})
@@ -135,17 +151,6 @@ func certificates(key, file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s: there is no certificate in %s", key, file)
 	}
 	return roots, nil
-}
-
-// readyInCluster is the part of Ready that has to do with the others.
-func (n *Node) readyInCluster() error {
-	if err := n.cluster.Ready(); err != nil {
-		return err
-	}
-	if _, err := n.keys.Signer(); err != nil {
-		return problem.New(problem.Unavailable, "no_signing_key", "%s", n.cluster.Waiting()).Because(err)
-	}
-	return nil
 }
 
 // Reload takes over what a running node can of a configuration, and says in the log

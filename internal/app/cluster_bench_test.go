@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -103,10 +104,11 @@ func peerRow(b *testing.B, n *Node) store.Key {
 		b.Fatal(err)
 	}
 	key := accesstoken.Key{Algorithm: accesstoken.ES256, Public: private.Public()}
-	key.ID = n.cluster.Instance() + "-" + key.Thumbprint()
+	instance := n.cluster.(*cluster.Cluster).Instance()
+	key.ID = instance + "-" + key.Thumbprint()
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	row := store.Key{
-		ID: key.ID, Instance: n.cluster.Instance(), Algorithm: key.Algorithm,
+		ID: key.ID, Instance: instance, Algorithm: key.Algorithm,
 		CreatedAt: now, ActivateAt: now.Add(time.Hour), RetireAt: now.Add(2 * time.Hour), RemoveAt: now.Add(3 * time.Hour),
 	}
 	if row.PublicJWK, err = key.MarshalJSON(); err != nil {

@@ -34,7 +34,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
-	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Options is what a node needs besides its configuration.
@@ -66,11 +65,11 @@ type Node struct {
 	parts   *operator.Parts
 	state   *shared
 	keys    *keyring.Ring
-	cluster *cluster.Cluster // nil: this replica is alone
-	bell    *bell.Bell       // of the cluster
-	found   *discovery.List  // the other replicas; nil: they are in the registry
-	clients *cluster.Clients // to ask them
-	find    func(ctx context.Context)
+	cluster replicas
+	bell    *bell.Bell                  // of the cluster
+	found   *discovery.List             // the other replicas; nil: they are in the registry
+	clients *cluster.Clients            // to ask them
+	follow  []func(ctx context.Context) // what goes on in the background in a cluster
 	health  *httpapi.Health
 	logger  *slog.Logger
 
@@ -104,7 +103,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	n := &Node{logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
+	n := &Node{cluster: &cluster.Alone{}, logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
 	start := newStartup(o.Logger)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
@@ -156,15 +155,14 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.view.Run)
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
-	published, find := n.keys.Public, func(kid string) (accesstoken.Key, error) { return n.keys.Public().Find(kid) }
 	var answer func(nonce string) (body []byte, instance, mac string, ok bool)
 	var answerFeed func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
-	if n.cluster != nil {
-		published, find = n.cluster.Keys, n.cluster.Find
-		answer, answerFeed = n.cluster.AnswerKeys, n.cluster.AnswerFeed
-		n.loop(background, n.cluster.Run)
-		n.loop(background, n.bell.Run)
-		n.loop(background, n.find)
+	joined, _ := n.cluster.(*cluster.Cluster)
+	if joined != nil {
+		answer, answerFeed = joined.AnswerKeys, joined.AnswerFeed
+	}
+	for _, run := range n.follow {
+		n.loop(background, run)
 	}
 	n.loop(background, n.sweepState)
 
@@ -176,7 +174,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
-		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: find,
+		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: n.cluster.Find,
 		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit,
 		Rules: operator.Rules(cfg), ClockSkew: operator.Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
@@ -195,14 +193,14 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.handler, err = httpapi.New(httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
-			Keys: published, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
+			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
 		Feed: &httpapi.Feed{
 			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
-		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
+		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: joined, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})
 	return n, err
@@ -214,13 +212,11 @@ func (n *Node) Handler() http.Handler { return n.handler }
 // Ready returns nil when the node may take traffic: it has a key to sign with and
 // knows what was taken back.
 func (n *Node) Ready() error {
-	if n.cluster != nil {
-		if err := n.readyInCluster(); err != nil {
-			return err
-		}
+	if err := n.cluster.Ready(); err != nil {
+		return err
 	}
 	if _, err := n.keys.Signer(); err != nil {
-		return err
+		return n.cluster.NoSigner(err)
 	}
 	return n.view.Ready()
 }
@@ -257,8 +253,8 @@ func (n *Node) Close() error {
 	n.stop()
 	n.loops.Wait()
 	var err error
-	if n.cluster != nil {
-		n.leave()
+	n.leave()
+	if n.clients != nil {
 		n.clients.Close()
 	}
 	if n.state != nil {
@@ -314,17 +310,15 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 		if err := n.join(ctx, o, registry, instance, c.MaxAge, start); err != nil {
 			return err
 		}
-		c.Peers = n.cluster
 	}
+	c.Peers = n.cluster
 	if err := start.await(ctx, "open the signing keys", func(ctx context.Context) (err error) {
 		n.keys, err = keyring.Open(ctx, c)
 		return err
 	}); err != nil {
 		return err
 	}
-	if n.cluster != nil {
-		n.cluster.Serve(n.keys)
-	}
+	n.cluster.Serve(n.keys)
 	return nil
 }
 

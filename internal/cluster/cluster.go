@@ -178,6 +178,9 @@ func (c *Cluster) Patience() time.Duration { return timing.Patience }
 // Authenticate implements keyring.Peers.
 func (c *Cluster) Authenticate(k store.Key) []byte { return c.secret.key(k) }
 
+// Vouched implements keyring.Peers.
+func (c *Cluster) Vouched(k store.Key) bool { return c.secret.ownsKey(k) }
+
 // Changed implements keyring.Peers.
 func (c *Cluster) Changed() {
 	c.Ring()
@@ -191,8 +194,11 @@ var errTwice = problem.New(problem.Unavailable, "instance_id_twice",
 // Ready returns nil if this replica may take traffic, or the reason why not.
 func (c *Cluster) Ready() error { return c.registry.ready() }
 
-// Waiting says what a replica without a key to sign with is waiting for.
-func (c *Cluster) Waiting() string { return c.registry.waitingFor(c.lookup.lastFailed()) }
+// NoSigner returns what the replica waits for that has no key to sign with, because of
+// the error of Ring.Signer.
+func (c *Cluster) NoSigner(err error) error {
+	return problem.New(problem.Unavailable, "no_signing_key", "%s", c.registry.waitingFor(c.lookup.lastFailed())).Because(err)
+}
 
 // Leave deletes this replica's row in the registry. Its keys stay.
 func (c *Cluster) Leave(ctx context.Context) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -111,6 +112,9 @@ func join(t testing.TB, cfg Config) *Cluster {
 	c.Serve(&keys{})
 	return c
 }
+
+// waiting is what a replica waits for.
+func waiting(c *Cluster) string { return problem.From(c.NoSigner(keyring.ErrNoSigningKey)).Error() }
 
 // patient has a replica, which does not run yet, give a look all the time that it takes on
 // a machine that does a lot besides.
@@ -345,8 +349,8 @@ func TestEverybodyHasAKey(t *testing.T) {
 	if mine.Have(k.ID) {
 		t.Fatal("the other replica has not seen the key")
 	}
-	if !strings.Contains(mine.Waiting(), "auth-1") {
-		t.Errorf("it waits for %q", mine.Waiting())
+	if !strings.Contains(waiting(mine), "auth-1") {
+		t.Errorf("it waits for %q", waiting(mine))
 	}
 	look(t, other)
 	look(t, mine)
@@ -405,8 +409,8 @@ func TestAlgorithmThatIsNotAccepted(t *testing.T) {
 	if known(k) {
 		t.Error("auth-1 would refuse its tokens")
 	}
-	if !strings.Contains(mine.Waiting(), "auth-1") {
-		t.Errorf("it waits for %q", mine.Waiting())
+	if !strings.Contains(waiting(mine), "auth-1") {
+		t.Errorf("it waits for %q", waiting(mine))
 	}
 	later := row(t, c.Now(), "auth-2", accesstoken.ES256)
 	create(t, r, later)
@@ -481,7 +485,7 @@ func TestWaiting(t *testing.T) {
 	create(t, r, k)
 	says := func(want string) {
 		t.Helper()
-		if got := mine.Waiting(); !strings.Contains(got, want) {
+		if got := waiting(mine); !strings.Contains(got, want) {
 			t.Errorf("it waits for %q", got)
 		}
 	}

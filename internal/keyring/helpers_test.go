@@ -129,6 +129,7 @@ func testConfig(t testing.TB, s Store, c *clock) Config {
 		InstanceID:    "auth-0",
 		Store:         s,
 		Box:           newBox(t, 1),
+		Peers:         Alone{},
 		Now:           c.Now,
 		Rand:          rand.Reader,
 		Logger:        slog.New(slog.DiscardHandler),

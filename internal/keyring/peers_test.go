@@ -28,10 +28,11 @@ type fakePeers struct {
 func (p *fakePeers) Authenticate(k store.Key) []byte {
 	return fmt.Appendln(nil, p.secret, k.ID, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
 }
-func (p *fakePeers) Have(kid string) bool  { return p.have[kid] }
-func (p *fakePeers) AnyKey() bool          { return p.any }
-func (*fakePeers) Patience() time.Duration { return 9 * time.Second }
-func (p *fakePeers) Changed()              { p.changes++ }
+func (p *fakePeers) Vouched(k store.Key) bool { return bytes.Equal(k.MAC, p.Authenticate(k)) }
+func (p *fakePeers) Have(kid string) bool     { return p.have[kid] }
+func (p *fakePeers) AnyKey() bool             { return p.any }
+func (*fakePeers) Patience() time.Duration    { return 9 * time.Second }
+func (p *fakePeers) Changed()                 { p.changes++ }
 
 // A key does not sign before the peers have it, however long that takes; the one
 // before it goes on meanwhile, as long as it may.

@@ -3,7 +3,6 @@ package keyring
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
 	"errors"
 	"fmt"
 	"io"
@@ -47,8 +46,8 @@ type Store interface {
 	Update(ctx context.Context, f func(r store.Records) error) error
 }
 
-// Config is what a Ring is made of. All of it is required, but Box only for keys
-// in the database, and Peers only in a cluster.
+// Config is what a Ring is made of. All of it is required, but Box only for keys in the
+// database.
 type Config struct {
 	Keys          string        // InMemory or InDatabase
 	Algorithm     string        // of new keys: one of accesstoken.Algorithms
@@ -59,7 +58,7 @@ type Config struct {
 	InstanceID    string        // prefix of the kids made here
 	Store         Store
 	Box           *seal.Box
-	Peers         Peers // nil: this process is alone, or shares all keys with the others
+	Peers         Peers // Alone, or the cluster
 	Now           func() time.Time
 	Rand          io.Reader
 	Logger        *slog.Logger
@@ -68,16 +67,18 @@ type Config struct {
 
 // Peers are the other replicas, as a ring sees them.
 type Peers interface {
-	// Authenticate returns the MAC by which the others know that a row is ours.
+	// Authenticate returns the MAC by which the others know that a row is a replica's.
 	Authenticate(k store.Key) []byte
-	// Have says whether every other replica has served the key for as long as a
-	// key set may be in a cache.
+	// Vouched reports whether the row has that MAC.
+	Vouched(k store.Key) bool
+	// Have reports whether every other replica has served the key for as long as a
+	// cache may keep a key set.
 	Have(kid string) bool
 	// Patience is how long Have may stay false beyond that time.
 	Patience() time.Duration
-	// AnyKey says whether a key is known, of whichever replica, that a cache may hold.
+	// AnyKey reports whether there is a key, of whichever replica, that a cache may hold.
 	AnyKey() bool
-	// Changed is called when keys came, went or were taken back. It does not block.
+	// Changed is called when keys came, went or were revoked. It does not block.
 	Changed()
 }
 
@@ -146,10 +147,6 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	var patience time.Duration
-	if cfg.Peers != nil {
-		patience = cfg.Peers.Patience()
-	}
 	r := &Ring{
 		cfg: cfg,
 		policy: policy{
@@ -157,7 +154,7 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 			tokenDuration: cfg.TokenDuration,
 			leeway:        cfg.Leeway,
 			maxAge:        cfg.MaxAge,
-			patience:      patience,
+			patience:      cfg.Peers.Patience(),
 		},
 		metrics: newMetrics(),
 		bell:    poll.NewBell(),
@@ -278,7 +275,7 @@ func (r *Ring) Withdraw(ctx context.Context, kid string) error {
 	}
 	r.publish(ctx)
 	r.mu.Unlock()
-	r.changed()
+	r.cfg.Peers.Changed()
 	return r.Refresh(ctx)
 }
 
@@ -322,7 +319,7 @@ func (r *Ring) refresh(ctx context.Context) error {
 			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
 		}
 		adoptErr = r.adopt(rows)
-		r.changed()
+		r.cfg.Peers.Changed()
 	}
 	// Those that a process has made since that does not know of the peers yet.
 	unmarked := slices.DeleteFunc(slices.Clone(rows), func(k store.Key) bool { return k.MAC != nil })
@@ -339,7 +336,7 @@ func (r *Ring) refresh(ctx context.Context) error {
 		}
 		adoptErr = r.adopt(rows)
 		r.publish(ctx)
-		r.changed()
+		r.cfg.Peers.Changed()
 	}
 	return errors.Join(adoptErr, r.clean(ctx, rows))
 }
@@ -351,7 +348,7 @@ func (r *Ring) rows(ctx context.Context, from store.Keys) ([]store.Key, error) {
 	rows, err := from.Keys(ctx)
 	for i, row := range rows {
 		h := r.held[row.ID]
-		if h == nil || r.vouched(row) {
+		if h == nil || r.cfg.Peers.Vouched(row) {
 			continue
 		}
 		k := h.row
@@ -362,12 +359,6 @@ func (r *Ring) rows(ctx context.Context, from store.Keys) ([]store.Key, error) {
 		rows[i] = k
 	}
 	return rows, err
-}
-
-// vouched says whether a row is ours or another replica's; without peers there is
-// nothing to tell it by.
-func (r *Ring) vouched(k store.Key) bool {
-	return r.cfg.Peers == nil || hmac.Equal(k.MAC, r.cfg.Peers.Authenticate(k))
 }
 
 // adopt takes over what the store says: times, revocations, and keys that other
@@ -392,7 +383,7 @@ func (r *Ring) adopt(rows []store.Key) error {
 			}
 			h.row, h.until, h.lost, h.barred = row, time.Time{}, false, false
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
-		case fresh != nil && r.vouched(row):
+		case fresh != nil && r.cfg.Peers.Vouched(row):
 			r.held[row.ID] = &held{row: row, signer: fresh.signer}
 		case r.cfg.Keys == InDatabase && row.Sealed != nil:
 			signer, err := unsealKey(r.cfg.Box, row)
@@ -449,7 +440,7 @@ func (r *Ring) mayBeCached(h *held) bool {
 // none, or another.
 func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 	for _, k := range rows {
-		if k.Sealed == nil || r.held[k.ID] == nil || r.vouched(k) {
+		if k.Sealed == nil || r.held[k.ID] == nil || r.cfg.Peers.Vouched(k) {
 			continue
 		}
 		// The row is read again: it may have been sealed anew or revoked meanwhile.
@@ -459,7 +450,7 @@ func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 				return err
 			}
 			for _, now := range rows {
-				if now.ID == k.ID && now.Sealed != nil && !r.vouched(now) {
+				if now.ID == k.ID && now.Sealed != nil && !r.cfg.Peers.Vouched(now) {
 					return rec.UpdateKey(ctx, r.authenticate(now))
 				}
 			}
@@ -468,7 +459,7 @@ func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 		if err != nil {
 			return fmt.Errorf("signing keys: %w", err)
 		}
-		r.changed()
+		r.cfg.Peers.Changed()
 	}
 	return nil
 }
@@ -526,7 +517,7 @@ func (r *Ring) plan(rows []store.Key, before time.Time) plan {
 		ours = func(k store.Key) bool { return r.held[k.ID] != nil }
 	}
 	outdated := func(k store.Key) bool { return k.CreatedAt.Before(before) }
-	elsewhere := r.cfg.Peers != nil && r.cfg.Peers.AnyKey()
+	elsewhere := r.cfg.Peers.AnyKey()
 	for _, h := range r.held {
 		elsewhere = elsewhere || h.lost && r.mayBeCached(h)
 	}
@@ -557,16 +548,8 @@ func (r *Ring) apply(ctx context.Context, rec store.Records, p plan) error {
 }
 
 func (r *Ring) authenticate(k store.Key) store.Key {
-	if r.cfg.Peers != nil {
-		k.MAC = r.cfg.Peers.Authenticate(k)
-	}
+	k.MAC = r.cfg.Peers.Authenticate(k)
 	return k
-}
-
-func (r *Ring) changed() {
-	if r.cfg.Peers != nil {
-		r.cfg.Peers.Changed()
-	}
 }
 
 // clean deletes the rows of removed keys.
@@ -652,7 +635,7 @@ func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
 // before it that could be in one.
 func (r *Ring) ripe(h *held, now time.Time) bool {
 	return r.policy.first(h.row) ||
-		r.policy.ripe(h.since, now) && (r.cfg.Peers == nil || r.cfg.Peers.Have(h.row.ID))
+		r.policy.ripe(h.since, now) && r.cfg.Peers.Have(h.row.ID)
 }
 
 func (h *held) lastSigning(p policy) time.Time {

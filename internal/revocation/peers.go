@@ -17,6 +17,11 @@ type Peers interface {
 	Revocations(ctx context.Context, log string, after int64, take func(revoked.Page))
 }
 
+// noPeers are the peers of a replica that is alone.
+type noPeers struct{}
+
+func (noPeers) Revocations(context.Context, string, int64, func(revoked.Page)) {}
+
 // Follow has the view ask peers when it cannot read the log. To be called before
 // Run.
 func (v *View) Follow(p Peers) { v.peers = p }

@@ -81,7 +81,7 @@ type View struct {
 	// another line in its place the log is another one.
 	last  revoked.Entry
 	heard int64 // the number up to which peers have told it; read or less: nothing more
-	peers Peers // nil: there are none
+	peers Peers // to be asked while the log does not answer
 
 	mu   sync.Mutex
 	next chan struct{} // closed and replaced when there may be something to see
@@ -107,7 +107,7 @@ func NewView(cfg Config) (*View, error) {
 	if cfg.Poll <= 0 || cfg.MaxStaleness <= cfg.Poll {
 		return nil, fmt.Errorf("revocation: max_staleness (%v) must be longer than poll (%v)", cfg.MaxStaleness, cfg.Poll)
 	}
-	v := &View{cfg: cfg, bell: poll.NewBell(), next: make(chan struct{})}
+	v := &View{cfg: cfg, bell: poll.NewBell(), next: make(chan struct{}), peers: noPeers{}}
 	v.shared.told.Store(-1)
 	return v, v.register()
 }
@@ -116,9 +116,7 @@ func NewView(cfg Config) (*View, error) {
 func (v *View) Run(ctx context.Context) {
 	var others sync.WaitGroup
 	others.Go(func() { v.sweep(ctx) })
-	if v.peers != nil {
-		others.Go(func() { v.follow(ctx) })
-	}
+	others.Go(func() { v.follow(ctx) })
 	defer others.Wait()
 
 	poll.Loop{

@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"context"
+
+	"github.com/watchword-auth/watchword/internal/discovery"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
+)
+
+// Alone is what a Cluster is for a replica that is in none: there are no other replicas,
+// and no keys but its own.
+type Alone struct {
+	keyring.Alone
+	local Local
+}
+
+// Serve sets the keys. It is called once, before Keys and Find.
+func (a *Alone) Serve(local Local) { a.local = local }
+
+// Keys returns the keys of this replica.
+func (a *Alone) Keys() *accesstoken.KeySet { return a.local.Public() }
+
+// Find returns the key of a token. The error is accesstoken.ErrUnknownKey.
+func (a *Alone) Find(kid string) (accesstoken.Key, error) { return a.Keys().Find(kid) }
+
+// Others returns no replicas.
+func (*Alone) Others() []discovery.Peer { return nil }
+
+// Ready returns nil.
+func (*Alone) Ready() error { return nil }
+
+// NoSigner returns the error of Ring.Signer as it is.
+func (*Alone) NoSigner(err error) error { return err }
+
+// Leave does nothing.
+func (*Alone) Leave(context.Context) error { return nil }
