@@ -11,17 +11,17 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// DefaultCacheSize is Config.CacheSize where nothing else is said.
+// DefaultCacheSize is the default of Config.CacheSize.
 const DefaultCacheSize = 4096
 
-// A cache keeps tokens whose signature has been verified, so that the next
-// request with the same token need not pay for that again. Nothing else is taken
-// from it: the key must still be in the key set, and the times, the audience and
-// the revocations are asked each time. Only good tokens are kept, so that nobody
-// can fill it, or have a refusal remembered, who holds no valid tokens.
+// A cache keeps tokens whose signature has been verified, so that the next request with
+// the same token need not verify it again. Nothing else is taken from the cache: every time
+// the key must still be in the key set, and the times, the audience and the revocations are
+// checked. Only good tokens are kept, so that nobody can fill the cache without valid
+// tokens.
 //
-// A token is found by a hash that nobody outside can foresee, and is then compared
-// as a whole: the hash alone proves nothing.
+// A token is found by a hash that cannot be foreseen from outside, and is then compared as
+// a whole, since the hash alone proves nothing.
 type cache struct {
 	seed   maphash.Seed
 	shards [cacheShards]cacheShard
@@ -29,12 +29,13 @@ type cache struct {
 
 const cacheShards = 16
 
-// A cacheShard forgets by generations: when the young one is full it becomes the
-// old one, and the old one goes. Who is found in the old one is young again. So
-// what is in use stays, within a bound, and no list has to be kept in order.
+// A cacheShard forgets by generations. When the young generation is full it becomes the
+// old one, and the former old one is dropped. A token that is found in the old one moves to
+// the young one. So tokens in use stay, within a bound, and no list has to be kept in
+// order.
 type cacheShard struct {
-	mu         sync.RWMutex
-	limit      int // of each generation
+	limit      int          // of each generation
+	mu         sync.RWMutex // guards the generations
 	young, old map[uint64]*known
 }
 
@@ -44,14 +45,14 @@ type cacheKey struct {
 	token string
 }
 
-// A known token is one that was verified. If it is kept, requests share what it
-// holds, and get copies.
+// A known token is one that was verified. If it is in the cache, requests share it and get
+// copies.
 type known struct {
-	text  string // what was presented
+	text  string // the token as it was presented
 	token *accesstoken.Token
 	ids   revoked.IDs
 	key   accesstoken.Key
-	set   atomic.Pointer[accesstoken.KeySet] // one in which the key is; nil: not asked yet
+	set   atomic.Pointer[accesstoken.KeySet] // a key set that has the key; nil: none was checked yet
 }
 
 func newCache(size int) *cache {
@@ -69,8 +70,8 @@ func (c *cache) keyOf(token string) cacheKey {
 
 func (c *cache) shard(hash uint64) *cacheShard { return &c.shards[hash%cacheShards] }
 
-// get returns a token that was put, unless it was forgotten or its key is not the
-// one in the set any more.
+// get returns a token that was put, unless it was forgotten or its key is no longer in the
+// set.
 func (c *cache) get(k cacheKey, set *accesstoken.KeySet) *known {
 	s := c.shard(k.hash)
 	s.mu.RLock()
@@ -91,8 +92,8 @@ func (c *cache) get(k cacheKey, set *accesstoken.KeySet) *known {
 	return n
 }
 
-// put keeps a token that has just been verified. The text is copied: it may be a part
-// of something large.
+// put keeps a token that has just been verified. The text is copied, because it may be a
+// part of something large.
 func (c *cache) put(k cacheKey, n *known) {
 	n.text = strings.Clone(k.token)
 	c.shard(k.hash).put(k.hash, n)
@@ -128,7 +129,7 @@ func (s *cacheShard) drop(hash uint64) {
 	delete(s.old, hash)
 }
 
-// keyIn says whether the key that verified the token is in the set, under its name.
+// keyIn reports whether the key that verified the token is in the set, under its kid.
 func (n *known) keyIn(set *accesstoken.KeySet) bool {
 	if set == n.set.Load() {
 		return set != nil
@@ -141,7 +142,7 @@ func (n *known) keyIn(set *accesstoken.KeySet) bool {
 	return true
 }
 
-// ownCopy is a token of which nothing that can be changed belongs to another.
+// ownCopy returns a copy of a token that shares nothing changeable with it.
 func ownCopy(t *accesstoken.Token) *accesstoken.Token {
 	c := *t
 	c.Audience = slices.Clone(t.Audience)

@@ -8,13 +8,12 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// A Condition is what Verify and Require can be told beside the token: a
-// Requirement, which the token must meet, or MaxStaleness, FailOpen or FailClosed,
-// which take the place of the Config's.
+// A Condition is an option of Verify and Require: a Requirement, which the token must
+// meet, or MaxStaleness, FailOpen or FailClosed, which replace those of the Config.
 type Condition interface{ set(*conditions) }
 
-// conditions are those of one route. Of two that say the same thing the later one
-// counts; requirements add up.
+// conditions are those of one route. A later MaxStaleness or OnStale replaces an earlier
+// one; requirements add up.
 type conditions struct {
 	maxStaleness MaxStaleness
 	onStale      OnStale
@@ -39,32 +38,30 @@ func (c *conditions) judge(t *accesstoken.Token) error {
 	return nil
 }
 
-// MaxStaleness is, for one route, for how long a Verifier trusts what it knows of
-// revocations; see Config. With FailClosed, MaxStaleness(2*time.Minute) lets an
-// outage of two minutes pass. Much below three seconds, tokens are refused now and
-// then although nothing is broken. A route cannot learn more often what was taken
-// back than the Config's MaxStaleness makes the Verifier ask: set that to the
-// strictest.
+// MaxStaleness is Config.MaxStaleness for one route. With FailClosed,
+// MaxStaleness(2*time.Minute) lets an outage of two minutes pass. Much below three seconds,
+// tokens are refused now and then although nothing is broken. How often a Verifier asks for
+// revocations depends on the Config's MaxStaleness, so set that to the strictest.
 type MaxStaleness time.Duration
 
 func (d MaxStaleness) set(c *conditions) { c.maxStaleness = d }
 
-// OnStale says what is answered about a good token while it is not known whether
-// it has been taken back.
+// OnStale is what is answered about a good token while it is not known whether it has been
+// revoked.
 type OnStale int
 
 const (
 	// FailClosed refuses it: 503.
 	FailClosed OnStale = iota
-	// FailOpen accepts it. A Verifier that has never seen the feed refuses all the
-	// same: it would bring back everything that was ever taken back.
+	// FailOpen accepts it. A Verifier that has never read the feed refuses it all the same:
+	// it would accept every revoked token.
 	FailOpen
 )
 
 func (o OnStale) set(c *conditions) { c.onStale = o }
 
-// A Requirement says which tokens may pass. Claim, Any, All and That make them;
-// the zero Requirement lets nobody pass.
+// A Requirement is a condition that a token must meet. Claim, Any, All and That make
+// Requirements. No token meets the zero Requirement.
 type Requirement struct {
 	met   func(*accesstoken.Token) bool
 	text  string
@@ -73,11 +70,11 @@ type Requirement struct {
 
 func (r Requirement) set(c *conditions) { c.required = append(c.required, r) }
 
-// Met says whether the token meets the requirement.
+// Met reports whether the token meets the requirement.
 func (r Requirement) Met(t *accesstoken.Token) bool { return r.met != nil && r.met(t) }
 
-// String says what is required: "ship=acc and (log=r or log=w)". Who is refused
-// for want of it is told so.
+// String returns what is required, such as "ship=acc and (log=r or log=w)". It is part of
+// the answer to a request that is refused.
 func (r Requirement) String() string {
 	if r.met == nil {
 		return nobody
@@ -102,7 +99,7 @@ func Claim(name, value string) Requirement {
 	}}
 }
 
-// Any requires at least one of the requirements; of none, nobody meets one.
+// Any requires at least one of the requirements. No token meets Any of none.
 func Any(of ...Requirement) Requirement {
 	of = slices.Clone(of)
 	return Requirement{text: join(of, or, nobody), joint: jointOf(of, or), met: func(t *accesstoken.Token) bool {
@@ -118,12 +115,13 @@ func All(of ...Requirement) Requirement {
 	}}
 }
 
-// That is a requirement of one's own. The text tells people what it is.
+// That makes a requirement from a function. The text says what is required.
 func That(text string, met func(*accesstoken.Token) bool) Requirement {
 	return Requirement{met: met, text: text}
 }
 
-// join puts parts that are joined otherwise into parentheses.
+// join joins the texts of requirements. A part that is itself joined in the other way gets
+// parentheses.
 func join(of []Requirement, joint, empty string) string {
 	if len(of) == 0 {
 		return empty
@@ -138,8 +136,8 @@ func join(of []Requirement, joint, empty string) string {
 	return strings.Join(parts, joint)
 }
 
-// jointOf is the joint that a text made by join shows: that of its only part, if
-// there is but one.
+// jointOf returns how the parts of a text made by join are joined. With a single
+// requirement, the text is that one's.
 func jointOf(of []Requirement, joint string) string {
 	switch len(of) {
 	case 0:

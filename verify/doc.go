@@ -7,10 +7,10 @@
 //	defer verifier.Close()
 //	mux.Handle("POST /dock", verifier.Require(dock, verify.Claim("ship", "acc")))
 //
-// A Verifier accepts a token if its signature is that of a key in the key set, its
-// issuer, audience and times are right, and it is known, as of a moment not longer
-// ago than MaxStaleness, that it has not been taken back. What it does not know it
-// does not accept, unless a route says FailOpen.
+// A Verifier accepts a token if its signature is that of a key in the key set, if its
+// issuer, audience and times are right, and if it is known, as of a moment at most
+// MaxStaleness ago, that the token has not been revoked. A token about which that is not
+// known is refused, unless a route says FailOpen.
 //
 // It imports the standard library and golang-jwt, and nothing of internal/.
 package verify

@@ -7,11 +7,11 @@ import (
 	"io"
 )
 
-// maxEvent bounds an event, in bytes. Ours are a few hundred.
+// maxEvent bounds an event, in bytes. The server's have a few hundred.
 const maxEvent = 64 << 10
 
-// An event is one of a text/event-stream (WHATWG HTML, §9.2). Its id is not
-// needed: the entries say where they are.
+// An event is one of a text/event-stream (WHATWG HTML, §9.2). Its id is not needed, since
+// entries carry their number.
 type event struct {
 	name string
 	data []byte
@@ -26,8 +26,8 @@ func newEventReader(r io.Reader) *eventReader {
 	return &eventReader{lines}
 }
 
-// next returns the next event, or io.ErrUnexpectedEOF at the end of the stream:
-// one that is cut off in the middle is none.
+// next returns the next event, or io.ErrUnexpectedEOF at the end of the stream. An event
+// that is cut off in the middle is dropped.
 func (r *eventReader) next() (event, error) {
 	var e event
 	for r.lines.Scan() { // also takes a carriage return from the end

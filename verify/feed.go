@@ -17,31 +17,31 @@ import (
 )
 
 const (
-	// A stream is ended by us within streamLife and begun again: our clock and the
-	// server's drift apart, and replicas come and go.
+	// streamLife is how long a stream lives at most; then it is begun again. This clock and
+	// the server's drift apart, and replicas come and go.
 	streamLife = 10 * time.Minute
-	// withoutStream is for how long pages are read instead after a stream that
-	// brought nothing in time: something on the way may hold streams back. It doubles
-	// each time, up to maxWithoutStream: nothing is learned while a stream is tried.
+	// withoutStream is how long pages are read after a stream that brought nothing in time:
+	// something on the way may hold streams back. It doubles each time, up to
+	// maxWithoutStream, because nothing is learned while a stream is tried.
 	withoutStream    = time.Minute
 	maxWithoutStream = 15 * time.Minute
 	// streamLag is how late the events of a stream may be; pages come sooner.
 	streamLag = 2 * time.Second
-	// A page may be held back by the server until there is something to tell, for
-	// maxWait at most. From a server that holds none back it is read every pollEvery.
+	// maxWait is how long the server may hold a page back until there is something new.
+	// From a server that holds no page back, pages are read every pollEvery.
 	maxWait     = 20 * time.Second
 	pollEvery   = time.Second
 	pageTimeout = 5 * time.Second
-	// minPatience is for how long the next bytes of a page are waited for at least.
+	// minPatience is how long the next bytes of a page are waited for at least.
 	minPatience  = 500 * time.Millisecond
 	pageLimit    = 10_000   // entries
 	maxPage      = 16 << 20 // bytes
 	maxFeedRetry = 3 * time.Second
-	// A stream that was well for pollEvery and then ends is begun again within
-	// maxReattach: its replica is gone, and another is there. One that ends sooner
-	// is begun again more slowly: nobody knows yet why it does.
+	// A stream that was useful for pollEvery and then ends is begun again within
+	// maxReattach: its replica has ended, and another one is there. A stream that ends
+	// sooner, for an unknown reason, is begun again more slowly.
 	maxReattach = 100 * time.Millisecond
-	// clockSkew is for how long entries are kept after they expired.
+	// clockSkew is how long entries are kept after they have expired.
 	clockSkew  = 10 * time.Minute
 	sweepEvery = time.Minute
 	// clockDrift is by how much two clocks may differ about what lies between two
@@ -49,23 +49,23 @@ const (
 	clockDrift = 50 * time.Millisecond
 )
 
-// A follower knows what the feed has told, and as of when.
+// A follower keeps the entries of the feed, and knows as of when it has all of them.
 type follower struct {
 	cfg       Config
 	list      revoked.List
-	confirmed atomic.Pointer[time.Time] // everything was known then, by our clock; nil: never
+	confirmed atomic.Pointer[time.Time] // when everything was last known, by this clock; nil: never
 	tried     chan struct{}             // closed after the feed was asked for the first time
 	stopped   chan struct{}             // closed when run ends
 	stale     atomic.Bool               // the present outage has been logged
 
-	// What follows is run's alone.
-	log  string        // which log this is; empty: none has been read
-	next int64         // everything up to here has been applied
-	beat time.Duration // how often the server confirms the head, as it says; 0: unknown
-	// elsewhere: the last answer was of no use or has ended, so the next one should
-	// come from another replica.
+	// Only run uses what follows.
+	log  string        // id of the log; empty: none has been read
+	next int64         // entries up to this number have been applied
+	beat time.Duration // how often the server confirms the head, by its own account; 0: unknown
+	// elsewhere: the last answer was useless or has ended, so the next request should
+	// reach another replica.
 	elsewhere bool
-	failures  int // of pages, one after the other
+	failures  int // pages that failed in a row
 	feed      outage
 	streams   outage
 	swept     time.Time
@@ -79,13 +79,14 @@ func newFollower(cfg Config) *follower {
 	}
 }
 
-// check refuses a token that was taken back, and, if that is not known well enough
-// for the route, does as its OnStale says.
+// check refuses a token that was revoked. If that is not known well enough for the route,
+// it does what the route's OnStale says.
 func (f *follower) check(ctx context.Context, n *known, c *conditions) error {
 	if err := f.wait(ctx); err != nil {
 		return err
 	}
-	// Before the list, which has no less; judged by a later one, it might lack an entry.
+	// The confirmation is read before the list, which then has all of it. The list might
+	// lack an entry of a later confirmation.
 	confirmed := f.lastConfirmed()
 	if _, ok := f.list.RevokedByIDs(n.token, &n.ids); ok {
 		return ErrRevoked
@@ -94,7 +95,7 @@ func (f *follower) check(ctx context.Context, n *known, c *conditions) error {
 		return nil
 	}
 	if !f.within(confirmed, f.cfg.MaxStaleness) && f.stale.CompareAndSwap(false, true) {
-		f.cfg.Logger.Error("it is not known any more which tokens have been taken back",
+		f.cfg.Logger.Error("it is not known any more which tokens have been revoked",
 			"confirmed", confirmed, "max_staleness", f.cfg.MaxStaleness, "fail_open", f.cfg.OnStale == FailOpen)
 	}
 	if c.onStale == FailOpen && !confirmed.IsZero() {
@@ -119,7 +120,7 @@ func (f *follower) wait(ctx context.Context) error {
 	return nil
 }
 
-// lastConfirmed is when everything was last known; zero: never.
+// lastConfirmed returns when everything was last known, or zero if it never was.
 func (f *follower) lastConfirmed() time.Time {
 	if c := f.confirmed.Load(); c != nil {
 		return *c
@@ -127,20 +128,20 @@ func (f *follower) lastConfirmed() time.Time {
 	return time.Time{}
 }
 
-// within says whether what was confirmed at a time is recent enough.
+// within reports whether a confirmation is recent enough.
 func (f *follower) within(confirmed time.Time, enough time.Duration) bool {
 	return !confirmed.IsZero() && revoked.Age(confirmed, f.cfg.Now()) <= enough
 }
 
-// run follows the feed until ctx ends. It catches up by pages, then follows the
-// stream until that ends, and so on; while streams bring nothing, by pages alone.
+// run follows the feed until ctx ends. It reads pages until it has all, then follows the
+// stream until that ends, and so on. While streams bring nothing, it reads pages alone.
 func (f *follower) run(ctx context.Context) {
 	defer close(f.stopped)
 	var streamAgain time.Time
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	without := withoutStream
-	mayWait := false // a moment ago everything was known
+	mayWait := false // everything was known a moment ago
 	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
@@ -149,7 +150,7 @@ func (f *follower) run(ctx context.Context) {
 		}
 		held, err := f.poll(ctx, mayWait)
 		byPages := f.cfg.Now().Before(streamAgain)
-		waited := held || !mayWait // or it has not been tried whether the server holds pages back
+		waited := held || !mayWait // without mayWait it is not known whether the server holds pages back
 		mayWait = err == nil && byPages
 		if first {
 			close(f.tried)
@@ -195,15 +196,16 @@ func (f *follower) run(ctx context.Context) {
 	}
 }
 
-// leave has the next request use a new connection: those that are kept may all lead to
-// the replica that was just of no use, which may still accept them.
+// leave has the next request use a new connection. The kept ones may all lead to the
+// replica whose answer was just useless; it may still accept requests.
 func (f *follower) leave() {
 	f.elsewhere = true
 	f.cfg.closeIdle()
 }
 
-// pageRetry is the pause after a page that failed. Another replica is asked at once, and
-// once more: a load balancer may have chosen the same one again.
+// pageRetry is the pause after a page that failed. After the first two failures it is
+// short: another replica is asked, and once more, because the load balancer may have
+// chosen the same one again.
 func (f *follower) pageRetry() time.Duration {
 	if f.failures <= 1 {
 		return jitter(0, maxReattach)
@@ -211,24 +213,25 @@ func (f *follower) pageRetry() time.Duration {
 	return retryPause(f.failures-1, pollEvery/2, maxFeedRetry)
 }
 
-// silence is for how long a stream may bring nothing, and how old what the server knows
-// may be, before another replica is asked: so short that the answer comes before half of
-// MaxStaleness has passed, and never shorter than two heartbeats.
+// silence is how long a stream may bring nothing, and how old the server's own knowledge
+// may be, before another replica is asked. It is so short that the answer comes before half
+// of MaxStaleness has passed, but no shorter than two heartbeats if there is room for
+// them.
 func (f *follower) silence() time.Duration {
 	return min(max(2*f.beat, f.cfg.MaxStaleness/4), f.cfg.MaxStaleness/2)
 }
 
-// patience is for how long the first bytes of a page, and the next ones, are waited for.
-// A replica that is frozen accepts connections and never answers, or stops in the middle
-// of an answer, so another one is asked soon; a server that is merely slow is given twice
-// as long each time.
+// patience is how long the first bytes of a page, and the next ones, are waited for. A
+// frozen replica accepts connections and never answers, or stops in the middle of an
+// answer, so another one is asked soon. A server that is merely slow is given twice as long
+// after each failure.
 func (f *follower) patience() time.Duration {
 	first := max(f.cfg.MaxStaleness/8, minPatience)
 	return min(first<<min(max(f.failures-1, 0), 16), pageTimeout)
 }
 
-// poll reads pages up to the head. If it may wait, it says whether the server has
-// held the page back until there was something to tell.
+// poll reads pages up to the head. With mayWait, the server may hold a page back until
+// there is something new; poll reports whether it did.
 func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error) {
 	for {
 		begun := f.cfg.Now()
@@ -236,13 +239,13 @@ func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error
 		if err != nil {
 			return false, err
 		}
-		mayWait = false // the next one is there already
+		mayWait = false // the next page is there already
 		held = held || page.Waited != nil
 		if page.Log != f.log || page.Snapshot {
 			asked := f.next
 			f.startAnew(page.Log)
 			if asked > 0 && !page.Snapshot {
-				continue // the page begins at a place in another log
+				continue // the page begins in the middle of another log
 			}
 		}
 		next := page.Next()
@@ -260,9 +263,10 @@ func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error
 	}
 }
 
-// writtenAfter is a moment after which the answer to a question was written: that
-// of the question, and later by what the server says to have waited. If that cannot
-// be, a cache has given us the answer to another's question.
+// writtenAfter returns a moment after which the page was written: when it was asked for,
+// and as much later as the server says that it held the page back. If the server says that
+// it was held back for longer than has passed, a cache has answered with somebody else's
+// page; then only the moment of the request counts.
 func (f *follower) writtenAfter(asked time.Time, page revoked.Page) time.Time {
 	if page.Waited == nil || *page.Waited < 0 {
 		return asked
@@ -274,13 +278,13 @@ func (f *follower) writtenAfter(asked time.Time, page revoked.Page) time.Time {
 	return asked.Add(min(waited, passed))
 }
 
-// wait is for how long the server may hold a page back: so short that what is known
-// never comes near to being stale.
+// wait is how long the server may hold a page back. It is so short that a confirmation
+// never comes close to MaxStaleness.
 func (c *Config) wait() time.Duration {
 	return max(time.Second, min(c.MaxStaleness/4, maxWait).Truncate(time.Second))
 }
 
-// page asks for one page, and says for how long a cache has had it.
+// page asks for one page. It returns for how long a cache has held it.
 func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, cached time.Duration, err error) {
 	timeout, patience := min(pageTimeout, f.cfg.MaxStaleness), f.patience()
 	u, err := url.Parse(f.cfg.RevocationsURL)
@@ -308,7 +312,7 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 		return page, 0, f.silenceOr(ctx, err, patience)
 	}
 	defer res.Body.Close()
-	patience = f.patience() // it is not held back any more
+	patience = f.patience() // the page is not held back any more
 	silent.Reset(patience)
 	body, err := io.ReadAll(io.LimitReader(&watchedReader{res.Body, silent, patience}, maxPage+1))
 	if err != nil {
@@ -330,7 +334,7 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 	return page, cached, nil
 }
 
-// errSilent is why a page is given up of which nothing comes for too long.
+// errSilent: a page was given up because nothing of it came for too long.
 var errSilent = errors.New("silent")
 
 // silenceOr is the error of a page that failed.
@@ -341,7 +345,7 @@ func (f *follower) silenceOr(ctx context.Context, err error, patience time.Durat
 	return err
 }
 
-// A watchedReader sets its timer anew whenever something has come.
+// A watchedReader resets its timer whenever it has read something.
 type watchedReader struct {
 	io.Reader
 	timer    *time.Timer
@@ -356,8 +360,8 @@ func (r *watchedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// stream follows the event stream until it ends, is silent for too long, or has
-// lived long enough, and says whether it was of use: what it confirmed was new.
+// stream follows the event stream until it ends, is silent for too long, or has lived long
+// enough. It reports whether the stream was useful: whether it confirmed something new.
 func (f *follower) stream(ctx context.Context) (useful bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jitter(streamLife/2, streamLife))
 	defer cancel()
@@ -390,7 +394,7 @@ func (f *follower) get(ctx context.Context, address, accept, lastEventID string)
 		return nil, err
 	}
 	req.Header.Set("Accept", accept)
-	req.Close = f.elsewhere // not kept for the next one
+	req.Close = f.elsewhere // the connection is not kept for the next request
 	if lastEventID != "" {
 		req.Header.Set("Last-Event-ID", lastEventID)
 	}
@@ -409,15 +413,15 @@ func (f *follower) get(ctx context.Context, address, accept, lastEventID string)
 // streaming is one event stream.
 type streaming struct {
 	*follower
-	// The stream begins at begun by our clock, which was not later than server by
-	// the server's. So what the server says it knew at a time, it knew, by our
-	// clock, not before begun plus what passed there in between, however long the
-	// event was on its way. Only differences within one clock are used.
+	// The request was sent at begun, by this clock. The server's first event is of the
+	// moment server, by the server's clock, which was not before begun. So a moment t of the
+	// server's clock was not before begun + (t − server) by this clock, however long an event
+	// was on the way. Only differences within one clock are used.
 	begun, server time.Time
 	useful        bool
 }
 
-// head is what the events of a stream but "revocation" carry.
+// head is the data of all events of a stream except "revocation".
 type head struct {
 	Log  string    `json:"log"`
 	Head int64     `json:"head"`
@@ -449,7 +453,7 @@ func (s *streaming) handle(e event) error {
 		}
 		s.next = max(s.next, entry.Seq)
 	}
-	return nil // an event of another name says nothing about revocations
+	return nil // events of other names are not about revocations
 }
 
 func (s *streaming) handleHead(name string, h head) error {
@@ -479,11 +483,11 @@ func (s *streaming) handleHead(name string, h head) error {
 	return s.current(h.Age)
 }
 
-// errCutOff: the replica that answers does not itself know what was revoked lately.
+// errCutOff: the replica that answers does not know itself what was revoked lately.
 var errCutOff = errors.New("this replica of the server is cut off from the log of revocations")
 
-// current is errCutOff if what the server knows is so old that we would be stale
-// soon: another replica may know more.
+// current returns errCutOff if the server's own knowledge is so old that this reader would
+// be stale soon. Another replica may know more.
 func (f *follower) current(age int64) error {
 	if milliseconds(age) > f.silence() {
 		return errCutOff
@@ -491,31 +495,31 @@ func (f *follower) current(age int64) error {
 	return nil
 }
 
-// startAnew is for the beginning of a log. What was known stays known.
+// startAnew begins to read a log from its beginning. What was known stays known.
 func (f *follower) startAnew(log string) {
 	if log == f.log && f.next == 0 {
 		return
 	}
 	if f.log != "" {
-		f.cfg.Logger.Warn("the feed of revocations begins anew; what was known to be taken back stays so",
+		f.cfg.Logger.Warn("the feed of revocations begins anew; what was known to be revoked stays revoked",
 			"log", f.log, "read_to", f.next, "new_log", log)
 	}
 	f.list.Detach()
 	f.log, f.next = log, 0
 }
 
-// confirm notes that everything that was taken back before t is known.
+// confirm notes that everything that was revoked before t is known.
 func (f *follower) confirm(t time.Time) {
 	if last := f.confirmed.Load(); last != nil && last.After(t) {
 		return
 	}
 	f.confirmed.Store(&t)
 	if f.within(t, f.cfg.MaxStaleness) && f.stale.Swap(false) {
-		f.cfg.Logger.Info("it is known again which tokens have been taken back")
+		f.cfg.Logger.Info("it is known again which tokens have been revoked")
 	}
 }
 
-// sweep forgets the expired, now and then.
+// sweep forgets expired entries now and then.
 func (f *follower) sweep() {
 	if now := f.cfg.Now(); now.Sub(f.swept) >= sweepEvery {
 		f.swept = now

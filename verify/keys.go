@@ -17,48 +17,48 @@ import (
 )
 
 const (
-	// A key set is fetched again before the max-age of its answer is over, but
-	// neither more often than minKeyLife nor more seldom than maxKeyLife; where the
-	// answer names none, after defaultKeyLife.
+	// A key set is fetched again before the max-age of its answer has passed, but after
+	// minKeyLife at the earliest and maxKeyLife at the latest. If the answer has no max-age,
+	// defaultKeyLife is used.
 	minKeyLife     = time.Second
 	defaultKeyLife = 30 * time.Second
-	// staleKeyLife is for an answer that may not be kept at all, or is too old already.
+	// staleKeyLife is used for an answer that must not be stored, or is too old already.
 	staleKeyLife = 5 * time.Second
 	maxKeyLife   = time.Hour
-	// keyCooldown is the least time between a fetch and one for the sake of an
-	// unknown kid: whoever invents kids causes twelve fetches a minute at most.
+	// keyCooldown is the least time between a fetch and one because of an unknown kid:
+	// whoever invents kids causes twelve fetches a minute at most.
 	keyCooldown = 5 * time.Second
 	// maxUnknown bounds how many kids are remembered as unknown, and unknownLife
 	// for how long.
 	maxUnknown  = 1024
 	unknownLife = time.Minute
 	keyTimeout  = 5 * time.Second
-	// keyOutage is for how long a set is used after its last good answer. The server
-	// keeps the revocation of a key for as long, and then relies on nobody's knowing
-	// the key any more.
+	// keyOutage is how long a set is used after its last good answer. The server keeps the
+	// revocation of a key for as long, and relies on it that no resource server uses the key
+	// after that.
 	keyOutage = 24 * time.Hour
 	// maxKeyRetry is the longest pause after failed fetches.
 	maxKeyRetry = 30 * time.Second
 )
 
-// A keySource keeps the key set fresh. The last good set is used until there is a
-// better one, but not for longer than keyOutage: an answer that is an error, empty or
-// garbage changes nothing.
+// A keySource keeps the key set fresh. The last good set is used until there is a newer
+// one, for keyOutage at most. An answer that is an error, empty or garbage changes
+// nothing.
 type keySource struct {
 	cfg     Config
 	set     atomic.Pointer[accesstoken.KeySet] // the last good one
-	asOf    atomic.Pointer[time.Time]          // when it was last the server's; nil: never
+	asOf    atomic.Pointer[time.Time]          // when the server last confirmed it; nil: never
 	tried   chan struct{}                      // closed after the first fetch
 	stopped chan struct{}                      // closed after the last
 	wake    chan struct{}                      // asks run to fetch now
-	outage  outage                             // run's alone
-	etag    string                             // run's alone
+	outage  outage                             // only run uses it
+	etag    string                             // only run uses it
 
-	mu      sync.Mutex
+	mu      sync.Mutex           // guards everything below
 	begun   time.Time            // when the last fetch began
 	failed  error                // how it ended
-	running chan struct{}        // closed when the fetch that runs, or was asked for, ends; nil: none
-	unknown map[string]time.Time // kids that a fetch did not bring, until when that is believed
+	running chan struct{}        // closed when the present or requested fetch ends; nil: there is none
+	unknown map[string]time.Time // kids that a fetch did not bring, and until when they count as unknown
 }
 
 func newKeySource(cfg Config) *keySource {
@@ -70,8 +70,8 @@ func newKeySource(cfg Config) *keySource {
 	}
 }
 
-// run fetches: at once, then before each answer is too old, and when it is woken.
-// It is the only one who does, so there is never more than one fetch.
+// run fetches the key set: at once, then before each answer is too old, and when it is
+// woken. Nothing else fetches it, so there is never more than one fetch at a time.
 func (k *keySource) run(ctx context.Context) {
 	defer close(k.stopped)
 	pause := time.NewTimer(0)
@@ -104,7 +104,7 @@ func (k *keySource) run(ctx context.Context) {
 	}
 }
 
-// current is the set that may be used; nil: there is none.
+// current returns the set that may be used, or nil if there is none.
 func (k *keySource) current() *accesstoken.KeySet {
 	if asOf := k.asOf.Load(); asOf == nil || revoked.Age(*asOf, k.cfg.Now()) > keyOutage {
 		return nil
@@ -112,8 +112,9 @@ func (k *keySource) current() *accesstoken.KeySet {
 	return k.set.Load()
 }
 
-// find returns the key, or accesstoken.ErrUnknownKey if a fetch, now or not long
-// ago, did not bring it, or ErrKeysUnavailable if that cannot be said.
+// find returns the key. The error is accesstoken.ErrUnknownKey if a fetch, now or not long
+// ago, did not bring it, and ErrKeysUnavailable if it is not known whether there is such a
+// key.
 func (k *keySource) find(ctx context.Context, kid string) (accesstoken.Key, error) {
 	if key, ok := k.current().Key(kid); ok {
 		return key, nil
@@ -148,11 +149,11 @@ func (k *keySource) wait(ctx context.Context, event <-chan struct{}) error {
 	}
 }
 
-// closed is for those who need not wait.
+// closed is what a caller gets that need not wait.
 var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// ask has the set fetched for the sake of a kid, unless one fetch is under way or
-// it is too early for another, and returns what is closed at its end.
+// ask has the set fetched because of a kid, unless a fetch is under way. It returns a
+// channel that is closed when the fetch ends, or an error if it is too early for one.
 func (k *keySource) ask(kid string) (<-chan struct{}, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -168,7 +169,7 @@ func (k *keySource) ask(kid string) (<-chan struct{}, error) {
 			return nil, because(ErrKeysUnavailable, fmt.Errorf("unknown kid; the next fetch may be in %v", wait))
 		}
 		k.running = make(chan struct{})
-		k.wake <- struct{}{} // has room: nobody else sends while running is nil
+		k.wake <- struct{}{} // has room: only one caller finds that running is nil
 	}
 	if failed != nil {
 		return nil, because(ErrKeysUnavailable, failed) // the next one may hang, too
@@ -176,8 +177,7 @@ func (k *keySource) ask(kid string) (<-chan struct{}, error) {
 	return k.running, nil
 }
 
-// remember notes that a fetch did not bring the kid. If it failed, that says
-// nothing.
+// remember notes that a fetch did not bring the kid, unless the fetch failed.
 func (k *keySource) remember(kid string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -195,7 +195,7 @@ func (k *keySource) begin() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	select {
-	case <-k.wake: // this fetch is the one that was asked for
+	case <-k.wake: // this fetch is the requested one
 	default:
 	}
 	k.begun = k.cfg.Now()
@@ -212,7 +212,7 @@ func (k *keySource) end(err error) {
 	k.running = nil
 }
 
-// fetch asks for the set and says how long the answer is good for.
+// fetch asks for the set and returns how long the answer is fresh.
 func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, keyTimeout)
 	defer cancel()
@@ -230,7 +230,7 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	defer res.Body.Close()
-	asOf := asked.Add(-age(res.Header)) // a cache may have had it for long
+	asOf := asked.Add(-age(res.Header)) // it may come from a cache
 	if res.StatusCode == http.StatusNotModified && k.etag != "" {
 		k.asOf.Store(&asOf)
 		return keyLife(res.Header), nil
@@ -255,7 +255,7 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 	return keyLife(res.Header), nil
 }
 
-// keyLife is how long an answer is fresh (RFC 9111 §4.2), within our bounds.
+// keyLife is how long an answer is fresh (RFC 9111 §4.2), within the bounds above.
 func keyLife(h http.Header) time.Duration {
 	life := defaultKeyLife
 	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
@@ -276,7 +276,7 @@ func keyLife(h http.Header) time.Duration {
 	return max(left, minKeyLife)
 }
 
-// age is for how long a cache on the way has had an answer (RFC 9111 §5.1).
+// age is how long a cache on the way has held an answer (RFC 9111 §5.1).
 func age(h http.Header) time.Duration {
 	n, err := strconv.Atoi(h.Get("Age"))
 	if err != nil || n < 0 {
@@ -285,7 +285,7 @@ func age(h http.Header) time.Duration {
 	return time.Duration(min(n, 1<<30)) * time.Second
 }
 
-// jitter is a time between two, so that many clients do not ask in step.
+// jitter returns a random time between two, so that many clients do not ask in step.
 func jitter(least, most time.Duration) time.Duration {
 	return least + rand.N(most-least)
 }

@@ -16,8 +16,8 @@ import (
 //	verifier.Require(dock, verify.Claim("ship", "acc"))
 //	verifier.Require(news, verify.FailOpen)
 //
-// The others are answered with problem details (RFC 9457): 401, 403, or 503 when
-// it is not known whether the token is good.
+// All other requests are answered with problem details (RFC 9457): 401, 403, or 503 if it
+// is not known whether the token is good.
 func (v *Verifier) Require(next http.Handler, conditions ...Condition) http.Handler {
 	c := v.conditions(conditions)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -37,8 +37,8 @@ func (v *Verifier) Require(next http.Handler, conditions ...Condition) http.Hand
 
 type contextKey struct{}
 
-// NewContext returns a context that carries a verified token, as Require makes it.
-// It is for other ways in than net/http.
+// NewContext returns a context that carries a verified token, as Require makes it. It is
+// for servers that are not net/http.
 func NewContext(ctx context.Context, t *accesstoken.Token) context.Context {
 	return context.WithValue(ctx, contextKey{}, t)
 }
@@ -54,8 +54,8 @@ var (
 	errTwoTokens = &accesstoken.Error{Code: "invalid_request", Detail: "the request has several Authorization headers"}
 )
 
-// Bearer takes the token from a request's Authorization headers (RFC 6750 §2.1), of
-// which there must be one.
+// Bearer returns the token in a request's Authorization headers (RFC 6750 §2.1). There must
+// be exactly one.
 func Bearer(authorization []string) (token string, err error) {
 	if len(authorization) > 1 {
 		return "", errTwoTokens
@@ -79,7 +79,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	status, challenge := http.StatusUnauthorized, "invalid_token"
 	switch {
 	case errors.Is(e, errNoToken):
-		challenge = "" // who sent no token is told no error
+		challenge = "" // without a token there is no error code (RFC 6750 §3.1)
 	case errors.Is(e, errTwoTokens):
 		status, challenge = http.StatusBadRequest, "invalid_request"
 	case errors.Is(e, ErrForbidden):
@@ -96,7 +96,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	// An error is the client's leaving: there is nobody to tell.
+	// An error means that the client has gone.
 	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, e.Detail, e.Code})
 }
 

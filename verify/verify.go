@@ -16,13 +16,13 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// DefaultMaxStaleness is Config.MaxStaleness where nothing else is said: twice
-// what a replica of the server allows itself, so that its restart or the loss of
-// one connection goes unnoticed.
+// DefaultMaxStaleness is the default of Config.MaxStaleness. It is twice what a replica of
+// the server allows itself, so that the restart of one, or the loss of a connection, goes
+// unnoticed.
 const DefaultMaxStaleness = 10 * time.Second
 
-// MaxLeeway bounds Config.Leeway. What was taken back is forgotten some minutes
-// after it has expired; a token that is forgiven for longer would come back.
+// MaxLeeway bounds Config.Leeway. A revocation is forgotten some minutes after its tokens
+// have expired; a token that was accepted for longer would be valid again.
 const MaxLeeway = clockSkew / 2
 
 // Config says whose tokens a Verifier accepts. Issuer is required.
@@ -30,57 +30,56 @@ type Config struct {
 	// Issuer is what the tokens' iss must be, exactly: the public URL of the
 	// Watchword cluster.
 	Issuer string
-	// Audience: a token must be meant for one of these; by default for the Issuer,
-	// which is whom a server names if it is not told otherwise (tokens.audience).
+	// Audience are the values of which a token's aud must have one. By default it is the
+	// Issuer, which is also the default of the server's tokens.audience.
 	Audience []string
 
-	// KeySetURL is where the public keys are; by default
-	// Issuer/.well-known/jwks.json. Who can change what it answers can sign in as
-	// anybody, so use https.
+	// KeySetURL is where the public keys are; by default Issuer/.well-known/jwks.json.
+	// Whoever can change its answers can pass as any user, so use https.
 	KeySetURL string
 	// RevocationsURL is where the feed of revocations is; by default
 	// Issuer/api/revocations.
 	RevocationsURL string
-	// WithoutRevocations accepts tokens until they expire, even if they were taken
-	// back.
+	// WithoutRevocations accepts tokens until they expire, even if they were revoked.
 	WithoutRevocations bool
-	// MaxStaleness is the bound: after that long without a confirmation that it
-	// knows everything that was taken back, the Verifier does what OnStale says.
-	// As long as it is connected it learns of a revocation in well under a second.
-	// At least three seconds; zero means DefaultMaxStaleness.
+	// MaxStaleness is the bound. When the Verifier has had no confirmation for that long
+	// that it knows all revocations, it does what OnStale says. As long as it is connected
+	// it learns of a revocation in well under a second. It is three seconds at least; zero
+	// means DefaultMaxStaleness.
 	MaxStaleness time.Duration
 	// OnStale by default refuses.
 	OnStale OnStale
-	// CacheSize is about how many verified tokens are remembered, so that a token
-	// that comes again is checked in a microsecond. Whether it has expired or was
-	// taken back is asked all the same. One takes some 3 KB; zero means
-	// DefaultCacheSize, less none.
+	// CacheSize is about how many verified tokens are remembered, so that a token that
+	// comes again is checked in a microsecond. Whether it has expired or was revoked is
+	// checked every time. A token takes some 3 KB. Zero means DefaultCacheSize; a negative
+	// number means none.
 	CacheSize int
 
-	// Leeway forgives clocks that differ: exp and nbf are judged that much in the
-	// token's favour. A few seconds are plenty; zero by default, at most MaxLeeway.
+	// Leeway is by how much clocks may differ: exp and nbf are judged that much in the
+	// token's favour. A few seconds are plenty. It is zero by default, and at most
+	// MaxLeeway.
 	Leeway time.Duration
-	// HTTPClient fetches the keys and the feed; nil: one of the Verifier's own. It
-	// must not have a Timeout: the feed is one long answer. Requests have their
-	// own deadlines.
+	// HTTPClient fetches the keys and the feed. Nil: a client of the Verifier's own. It
+	// must not have a Timeout, because the feed is one long answer; requests have their own
+	// deadlines.
 	HTTPClient *http.Client
 	// Now is the clock, with a monotonic reading; nil: time.Now.
 	Now func() time.Time
-	// Logger is told when the keys or the feed are out of reach, once for each
-	// outage; nil: slog.Default().
+	// Logger gets an entry when the keys or the feed go out of reach, once for each outage.
+	// Nil: slog.Default().
 	Logger *slog.Logger
 
-	// closeIdle closes the idle connections of the Verifier's own client; a given
-	// one may have others'.
+	// closeIdle closes the idle connections of the Verifier's own client. A given client
+	// may be in use elsewhere; then it does nothing.
 	closeIdle func()
 }
 
-// What Verify returns beside the reasons of package accesstoken.
+// The errors of Verify, in addition to those of package accesstoken.
 var (
-	// ErrRevoked: the token was taken back.
-	ErrRevoked = &accesstoken.Error{Code: "token_revoked", Detail: "this token has been taken back"}
-	// ErrStale: it is not known whether the token was taken back (503).
-	ErrStale = &accesstoken.Error{Code: "revocation_stale", Detail: "it is not known at the moment which tokens have been taken back"}
+	// ErrRevoked: the token was revoked.
+	ErrRevoked = &accesstoken.Error{Code: "token_revoked", Detail: "this token has been revoked"}
+	// ErrStale: it is not known whether the token was revoked (503).
+	ErrStale = &accesstoken.Error{Code: "revocation_stale", Detail: "it is not known at the moment which tokens have been revoked"}
 	// ErrForbidden: the token is good, but does not meet a Requirement.
 	ErrForbidden = &accesstoken.Error{Code: "forbidden", Detail: "the token does not give the right to this request"}
 	// ErrKeysUnavailable: it is not known whether the token's key exists (503).
@@ -95,16 +94,16 @@ type Verifier struct {
 	cfg   Config
 	rules accesstoken.Rules
 	keys  *keySource
-	feed  *follower // nil: without revocations
-	cache *cache    // nil: without
-	usual conditions
+	feed  *follower  // nil: without revocations
+	cache *cache     // nil: there is none
+	usual conditions // of a call that has none of its own
 
 	stop       context.CancelFunc
 	background sync.WaitGroup
 }
 
-// New makes a Verifier and starts it. The server need not be reachable yet. Call
-// Close when it is not used any more.
+// New makes a Verifier and starts it. The server need not be reachable yet. The caller
+// calls Close when it no longer uses the Verifier.
 func New(cfg Config) (*Verifier, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
@@ -128,12 +127,12 @@ func New(cfg Config) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify accepts or refuses a token. An error is an *accesstoken.Error; ErrStale
-// and ErrKeysUnavailable say nothing against the token, ErrForbidden that it is
-// good but not enough, all others refuse it.
+// Verify accepts or refuses a token. An error is an *accesstoken.Error. ErrStale and
+// ErrKeysUnavailable say nothing about the token; ErrForbidden says that the token is good
+// and does not meet a Requirement; with every other error the token is not good.
 //
-// It waits for the network only until the first key set and the first page of the
-// feed are there, and for a key that is not known yet.
+// Verify waits for the network in two cases: until the first key set and the first page of
+// the feed are there, and for a key that is not known yet.
 func (v *Verifier) Verify(ctx context.Context, token string, conditions ...Condition) (*accesstoken.Token, error) {
 	if len(conditions) == 0 {
 		return v.verify(ctx, token, &v.usual)
@@ -161,8 +160,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *conditions) (*ac
 	return t, nil
 }
 
-// check returns a token that is good, as far as one can say without asking whether
-// it was taken back.
+// check returns a token that is good, apart from whether it was revoked.
 func (v *Verifier) check(ctx context.Context, token string) (*known, error) {
 	if v.cache == nil {
 		return v.checkAnew(ctx, token)
@@ -198,11 +196,11 @@ func (v *Verifier) checkAnew(ctx context.Context, token string) (*known, error) 
 type Status struct {
 	Keys        int       // public keys
 	Revocations int       // entries of the feed that have not expired
-	Confirmed   time.Time // when it last knew everything that was taken back; zero: never
-	Fresh       bool      // that is within MaxStaleness, or it is WithoutRevocations
+	Confirmed   time.Time // when it last knew all revocations; zero: never
+	Fresh       bool      // Confirmed is within MaxStaleness, or there is WithoutRevocations
 }
 
-// Status tells what the Verifier knows at this moment.
+// Status returns what the Verifier knows at this moment.
 func (v *Verifier) Status() Status {
 	s := Status{Keys: v.keys.current().Len(), Fresh: true}
 	if v.feed != nil {
@@ -273,9 +271,9 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// newClient makes a client that speaks HTTP/1.1, where a request that times out
-// takes its dead connection along, and that follows no redirect: where the keys
-// come from is for the Config alone to say.
+// newClient makes a client that speaks HTTP/1.1, in which a request that times out also
+// ends its dead connection. The client follows no redirect, because the keys come from
+// the URL in the Config and nowhere else.
 func newClient() *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -295,7 +293,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// because is a copy of one of the errors above with its cause.
+// because returns a copy of one of the errors above, with its cause.
 func because(e *accesstoken.Error, cause error) error {
 	return &accesstoken.Error{Code: e.Code, Detail: e.Detail, Cause: cause}
 }

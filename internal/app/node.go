@@ -116,8 +116,8 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	// Before there is a key to sign with.
-	if err = start.await(ctx, "note the longest lives", func(ctx context.Context) error {
-		return revocation.Promise(ctx, n.store, operator.Lives(cfg))
+	if err = start.await(ctx, "note the longest lifetimes", func(ctx context.Context) error {
+		return revocation.Promise(ctx, n.store, operator.Lifetimes(cfg))
 	}); err != nil {
 		return nil, err
 	}

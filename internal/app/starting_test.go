@@ -180,7 +180,7 @@ func TestEachStepOfAStartMayBeLate(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"join the cluster", "make the first users", "note the longest lives", "open the signing keys"}
+	want := []string{"join the cluster", "make the first users", "note the longest lifetimes", "open the signing keys"}
 	if got := slices.Sorted(maps.Keys(steps)); !slices.Equal(got, want) {
 		t.Errorf("the steps that waited are %q, want %q; calls: %v", got, want, calls)
 	}

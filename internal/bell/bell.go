@@ -15,30 +15,30 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// News is what there is to look at.
+// News is what has changed.
 type News string
 
-// What there is news of.
+// What may have changed.
 const (
 	Registry    News = store.BellRegistry    // replicas and their keys
-	Revocations News = store.BellRevocations // the log of what was taken back
+	Revocations News = store.BellRevocations // the log of what was revoked
 )
 
 const (
 	// redisChannel is the channel in Redis.
 	redisChannel = "watchword:bell"
-	// gap is how long after a ring the next one is passed on at the earliest, so
-	// that who can ring cannot keep a replica busy.
+	// gap is the least time between two rings that are passed on, so that whoever can ring
+	// cannot keep a replica busy.
 	gap = 10 * time.Millisecond
-	// A line that was lost is tried again after retry, one that passes no
-	// notifications after retryUnfit.
+	// retry is the pause after a line was lost. retryUnfit is the pause if the line passes no
+	// notifications on.
 	retry      = time.Second
 	retryUnfit = time.Minute
 	// publishTimeout bounds ringing in Redis.
 	publishTimeout = 2 * time.Second
 )
 
-// Config says which lines there are.
+// Config has the lines on which a Bell rings and listens.
 type Config struct {
 	DB *sqldb.DB // nil: none
 	// Redis returns the connected client; nil: there is no Redis.
@@ -47,8 +47,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// A Bell rings at the other replicas and is heard here. Its methods may be called
-// by any number of goroutines.
+// A Bell rings at the other replicas, and hears their rings. Its methods may be called by
+// any number of goroutines.
 type Bell struct {
 	cfg   Config
 	heard map[News]*listener
@@ -56,14 +56,14 @@ type Bell struct {
 	rings *prometheus.CounterVec
 }
 
-// A listener calls a function when it is rung, at most once in a gap.
+// A listener calls a function when a ring is heard, at most once in a gap.
 type listener struct {
 	rung chan struct{}
 	call func()
 }
 
-// New makes a bell that calls the function for each kind of news, in a goroutine of
-// Run's.
+// New makes a bell. For a ring about some news it calls the function that is given for
+// them, in a goroutine of Run's.
 func New(cfg Config, heard map[News]func()) (*Bell, error) {
 	b := &Bell{cfg: cfg, heard: map[News]*listener{}, ring: map[News]chan struct{}{}}
 	b.rings = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -80,11 +80,12 @@ func New(cfg Config, heard map[News]func()) (*Bell, error) {
 	return b, nil
 }
 
-// Ring tells the others that there is news, after it was committed. It never
-// blocks, and does nothing where the database rings by itself.
+// Ring tells the other replicas about news that are committed. It never blocks. It does
+// nothing if the database rings by itself.
 func (b *Bell) Ring(news News) { put(b.ring[news]) }
 
-// put leaves a ring, unless one is waiting, which will be heard after this moment.
+// put leaves a ring in the channel, unless one is there, which will be heard after this
+// moment.
 func put(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -110,7 +111,7 @@ func (b *Bell) Run(ctx context.Context) {
 	}
 }
 
-// every calls a function for what comes through a channel, with a gap between.
+// every calls a function for each ring in a channel, with a gap between.
 func every(ctx context.Context, rung <-chan struct{}, call func()) {
 	for {
 		select {
@@ -136,7 +137,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// keep listens on a line, again whenever it is lost.
+// keep listens on a line, and again whenever the line is lost.
 func (b *Bell) keep(ctx context.Context, line string, listen func(ctx context.Context, ready func()) error) {
 	silent := false
 	ready := func() {
@@ -144,7 +145,7 @@ func (b *Bell) keep(ctx context.Context, line string, listen func(ctx context.Co
 			b.cfg.Logger.InfoContext(ctx, "news comes at once again", "line", line)
 		}
 		silent = false
-		for _, l := range b.heard { // whatever was rung meanwhile
+		for _, l := range b.heard { // rings may have been missed
 			put(l.rung)
 		}
 	}
@@ -167,7 +168,7 @@ func (b *Bell) keep(ctx context.Context, line string, listen func(ctx context.Co
 	}
 }
 
-// hear passes a ring on. What is no news of ours is left.
+// hear passes a ring on. It ignores unknown news.
 func (b *Bell) hear(line, what string) {
 	if l := b.heard[News(what)]; l != nil {
 		b.rings.WithLabelValues(line, what).Inc()
@@ -186,7 +187,7 @@ func (b *Bell) listenRedis(ctx context.Context, ready func()) error {
 	}
 	own, release := client.Dedicate()
 	defer release()
-	// Hooks, unlike Receive, say when the subscription stands.
+	// Hooks, unlike Receive, are called when the subscription has begun.
 	lost := own.SetPubSubHooks(rueidis.PubSubHooks{
 		OnMessage: func(m rueidis.PubSubMessage) { b.hear("redis", m.Message) },
 		OnSubscription: func(s rueidis.PubSubSubscription) {
@@ -209,7 +210,7 @@ func (b *Bell) listenRedis(ctx context.Context, ready func()) error {
 	}
 }
 
-// publish rings in Redis. A ring that is lost is replaced by the next poll.
+// publish rings in Redis. If the ring is lost, the next poll stands in for it.
 func (b *Bell) publish(ctx context.Context, news News) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

@@ -1,10 +1,8 @@
-// Package bell tells the other replicas that there is news: "look now", and where.
-// It carries nothing that anybody trusts, and a ring may be lost; who listens also
-// looks from time to time.
+// Package bell tells the other replicas that something in the database has changed, so
+// that they read it at once. A ring carries nothing that is trusted, and may be lost: all
+// that listen also poll.
 //
-// On PostgreSQL, sqlstore rings in the transaction that makes the news (NOTIFY), so
-// that the command line does, too, and this package only listens. With Redis it
-// rings and listens (PUBLISH, SUBSCRIBE). With neither it is silent.
-//
-// Who calls it: app, for cluster and revocation.
+// On PostgreSQL, sqlstore rings in the transaction that makes the change (NOTIFY), so that
+// the command line rings, too; this package only listens. With Redis it rings and listens
+// (PUBLISH, SUBSCRIBE). With neither it is silent.
 package bell

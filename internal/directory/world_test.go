@@ -106,7 +106,7 @@ func replica(t testing.TB, url string) *world {
 	})
 	w.Service = New(Config{
 		Store: records, Hasher: hasher(t, password.Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64}), Audit: trail,
-		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lives: revocation.Lives{Token: maxTokenLife}},
+		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: maxTokenLife}},
 		OnEnded:     w.onEnded,
 		Now:         time.Now, Rand: rand.Reader, Logger: logger,
 	})

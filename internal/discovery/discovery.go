@@ -15,11 +15,11 @@ import (
 // A Peer is where a replica is reached.
 type Peer struct {
 	URL string // its base URL
-	// Name is the host name that its certificate is for; empty: the URL's.
+	// Name is the host name that its certificate is for. Empty: the URL's.
 	Name string
 }
 
-// A List is what was found last. Its methods may be called by any number of
+// A List holds what was found last. Its methods may be called by any number of
 // goroutines.
 type List struct {
 	logger  *slog.Logger
@@ -27,8 +27,7 @@ type List struct {
 	peers   atomic.Pointer[[]Peer]
 }
 
-// NewList returns an empty list. It calls changed whenever it has become another
-// one.
+// NewList returns an empty list. It calls changed whenever what it holds has changed.
 func NewList(logger *slog.Logger, changed func()) *List {
 	l := &List{logger: logger, changed: changed}
 	l.peers.Store(&[]Peer{})
@@ -38,7 +37,7 @@ func NewList(logger *slog.Logger, changed func()) *List {
 // Peers returns what was found last. It is not to be changed.
 func (l *List) Peers() []Peer { return *l.peers.Load() }
 
-// Set makes the list hold these base URLs.
+// Set replaces what the list holds by these base URLs.
 func (l *List) Set(urls []string) {
 	peers := make([]Peer, len(urls))
 	for i, u := range urls {
@@ -64,13 +63,13 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// lookupTimeout bounds one question to the DNS.
+// lookupTimeout bounds one DNS lookup.
 const lookupTimeout = 5 * time.Second
 
-// RunDNS keeps the list at what the DNS says about the host of a URL, asked as often
-// as that, until ctx ends. A host that begins with "_" is a service
-// (_name._tcp.example.com) whose SRV records give hosts and ports; of any other,
-// each address is a replica, at the URL's port.
+// RunDNS looks a URL's host up in the DNS every so often, and has the list hold the
+// result, until ctx ends. A host that begins with "_" is a service
+// (_name._tcp.example.com), whose SRV records give hosts and ports. Otherwise each address
+// of the host is a replica, at the URL's port.
 func (l *List) RunDNS(ctx context.Context, resolver Resolver, service *url.URL, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -83,7 +82,7 @@ func (l *List) RunDNS(ctx context.Context, resolver Resolver, service *url.URL, 
 		case err == nil:
 			l.take(peers)
 			failing = false
-		case !failing: // an empty answer is one, too: the last list stays
+		case !failing: // an empty answer is an error, too: the last list stays
 			l.logger.Warn("the DNS does not name the replicas; going on with those that it named", "name", service.Hostname(), "err", err)
 			failing = true
 		}
@@ -102,7 +101,7 @@ func resolve(ctx context.Context, resolver Resolver, service *url.URL) ([]Peer, 
 	var peers []Peer
 	if strings.HasPrefix(host, "_") {
 		_, records, err := resolver.LookupSRV(ctx, "", "", host)
-		for _, r := range records { // with an error, those that can be used
+		for _, r := range records { // also with an error: then these can be used
 			peers = append(peers, Peer{URL: base(service, strings.TrimSuffix(r.Target, "."), r.Port)})
 		}
 		if len(peers) > 0 {

@@ -1,6 +1,4 @@
 // Package discovery finds the base URLs of the replicas: in a list, in the DNS, or
 // in the EndpointSlices of a Kubernetes service. What was found stays until
 // something else is found.
-//
-// Who calls it: app, for cluster.
 package discovery

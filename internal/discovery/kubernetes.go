@@ -19,29 +19,28 @@ import (
 )
 
 const (
-	// serviceAccount is where a pod finds who it is.
+	// serviceAccount is the directory where a pod finds its credentials.
 	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// watchSeconds is for how long one watch is asked; the API server ends it then.
+	// watchSeconds is how long one watch lasts; then the API server ends it.
 	watchSeconds = 300
-	// quietAfter is how much longer than that nothing may come before the watch
-	// counts as lost.
+	// quietAfter is how much later than that the watch counts as lost.
 	quietAfter = 30 * time.Second
-	// retryAfter is how long after a failure the API is asked again.
+	// retryAfter is the pause after a failure.
 	retryAfter = 2 * time.Second
 	// maxList bounds a list of EndpointSlices, in bytes.
 	maxList = 16 << 20
 )
 
-// A Kubernetes is the API of the cluster that this process runs in. Its rights on
-// EndpointSlices are all that it needs: list and watch.
+// A Kubernetes is the API of the Kubernetes cluster in which this process runs. It needs the
+// rights to list and watch EndpointSlices, and no others.
 type Kubernetes struct {
 	API       string // base URL
 	Namespace string // of this process
-	Token     string // file; read for every question, since it is renewed
+	Token     string // file; read for every request, since it is renewed
 	Client    *http.Client
 }
 
-// InCluster reads what Kubernetes gives every pod.
+// InCluster reads what Kubernetes gives to every pod.
 func InCluster() (*Kubernetes, error) { return inCluster(os.Getenv, serviceAccount) }
 
 func inCluster(getenv func(string) string, dir string) (*Kubernetes, error) {
@@ -73,7 +72,7 @@ func inCluster(getenv func(string) string, dir string) (*Kubernetes, error) {
 	}, nil
 }
 
-// endpointSlice is what is read of a discovery.k8s.io/v1 EndpointSlice.
+// endpointSlice is the part of a discovery.k8s.io/v1 EndpointSlice that is used.
 type endpointSlice struct {
 	Metadata struct {
 		Name            string `json:"name"`
@@ -87,10 +86,10 @@ type endpointSlice struct {
 	} `json:"ports"`
 }
 
-// RunKubernetes keeps the list at the pods behind a service, until ctx ends. The
-// URL's host is service or service.namespace; without a port in it, the service's
-// first one is taken. Pods that are not ready are among them: a replica that
-// joins is not ready until the others have its keys.
+// RunKubernetes has the list hold the pods behind a service, until ctx ends. The URL's host
+// is service or service.namespace. If the URL has no port, the service's first one is used.
+// Pods that are not ready are in the list, too: a replica that joins is not ready until the
+// others have its keys.
 func (l *List) RunKubernetes(ctx context.Context, k *Kubernetes, service *url.URL) {
 	defer k.Client.CloseIdleConnections()
 	failing := false
@@ -116,7 +115,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// follow lists the slices and then takes in what the watch says, until that ends.
+// follow lists the slices, and then takes in what the watch says, until that fails.
 func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) error {
 	name, namespace, found := strings.Cut(service.Hostname(), ".")
 	if !found {
@@ -147,7 +146,7 @@ func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) erro
 		if !again || err != nil {
 			return err
 		}
-		if time.Since(began) < retryAfter { // something ends watches early
+		if time.Since(began) < retryAfter { // something on the way ends watches early
 			pause(ctx, retryAfter)
 		}
 	}
@@ -164,8 +163,8 @@ func (k *Kubernetes) list(ctx context.Context, path string, query url.Values, in
 	return json.NewDecoder(io.LimitReader(body, maxList)).Decode(into)
 }
 
-// watch takes in one watch. It says whether another one may go on where it ended;
-// otherwise the slices must be listed anew.
+// watch takes in one watch. It reports whether another one may go on where it ended.
+// Otherwise the slices must be listed again.
 func (l *List) watch(ctx context.Context, k *Kubernetes, path string, query url.Values, version *string, slices map[string]endpointSlice, service *url.URL) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, watchSeconds*time.Second+quietAfter)
 	defer cancel()
@@ -189,7 +188,7 @@ func (l *List) watch(ctx context.Context, k *Kubernetes, path string, query url.
 			Object endpointSlice `json:"object"`
 		}
 		if err := events.Decode(&event); err != nil {
-			if errors.Is(err, io.EOF) { // its time was over
+			if errors.Is(err, io.EOF) { // the watch's time was over
 				return true, nil
 			}
 			return false, err
@@ -236,7 +235,7 @@ func (k *Kubernetes) get(ctx context.Context, path string, query url.Values) (io
 		var status struct {
 			Message string `json:"message"`
 		}
-		_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&status) // without it, the code says enough
+		_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&status) // without a message, the status code is enough
 		return nil, &statusError{answer.StatusCode, status.Message}
 	}
 	return answer.Body, nil
@@ -256,7 +255,7 @@ func peersIn(slices map[string]endpointSlice, service *url.URL) []Peer {
 			continue
 		}
 		for _, e := range s.Endpoints {
-			if len(e.Addresses) > 0 { // those of one endpoint are interchangeable
+			if len(e.Addresses) > 0 { // all addresses of one endpoint lead to it
 				peers = append(peers, Peer{URL: base(service, e.Addresses[0], port), Name: service.Hostname()})
 			}
 		}

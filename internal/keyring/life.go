@@ -12,21 +12,21 @@ import (
 // A Phase is where a key stands in its life.
 type Phase string
 
-// The phases of a key, in their order. Revoked ends any of them.
+// The phases of a key, in their order. Revoked replaces any of them.
 const (
-	Pending   Phase = "pending"   // made, but not yet known to be in the store: nobody is told of it
+	Pending   Phase = "pending"   // made, but not yet known to be in the store; not published
 	Published Phase = "published" // in the key set; signs nothing yet
 	Active    Phase = "active"    // signs
 	Retiring  Phase = "retiring"  // in the key set until the last token it signed has expired
 	Removed   Phase = "removed"   // gone; its kid never comes back
-	Revoked   Phase = "revoked"   // taken back: neither signs nor verifies
+	Revoked   Phase = "revoked"   // neither signs nor verifies
 )
 
 // Phases are all phases.
 var Phases = []Phase{Pending, Published, Active, Retiring, Removed, Revoked}
 
-// State tells a key's phase at a moment by its times alone, so that every reader
-// of the store says the same.
+// State returns a key's phase at a moment. It depends on the key's times alone, so that
+// every reader of the store comes to the same result.
 func State(k store.Key, now time.Time) Phase {
 	switch {
 	case !k.RevokedAt.IsZero():
@@ -53,18 +53,18 @@ type policy struct {
 	patience      time.Duration // with peers
 }
 
-// poll is how often the store is asked for news: a second, or less when keys live
-// so briefly that a second matters.
+// poll is how often the store is read: every timing.KeyPoll, or more often when keys
+// live so briefly that a second matters.
 func (p policy) poll() time.Duration { return min(timing.KeyPoll, p.keyDuration/20) }
 
-// slack is how long the store may be away before the next key is in it, and again
-// how long after its time a key may still sign because the store is away or a peer
-// does not have the next one.
+// slack is how long a rotation may be late. For as long the store may be away before
+// the next key is written. For as long a key may also sign after its RetireAt, while
+// the store is away or a peer does not have the next key.
 func (p policy) slack() time.Duration { return p.keyDuration/10 + p.patience }
 
-// ripen is how long a key is published before it signs: as long as a key set
-// without it may be in a cache, and two polls in which processes that share the
-// store come to know it.
+// ripen is how long a key is published before it signs. A cache may hold a key set
+// without the key for maxAge. Processes that share their keys read the store within two
+// polls.
 func (p policy) ripen() time.Duration { return p.maxAge + 2*p.poll() }
 
 // lead is how long before a key retires the next one is made.
@@ -78,8 +78,8 @@ func (p policy) date(k store.Key, created, activate time.Time) store.Key {
 	return k
 }
 
-// removeAt is when the last token has expired that a key may have signed which
-// retires at that moment, or a little late.
+// removeAt is when the last token of a key has expired that retires at that moment, or
+// as much later as slack allows.
 func (p policy) removeAt(retire time.Time) time.Time {
 	return retire.Add(p.slack() + p.tokenDuration + p.leeway)
 }
@@ -96,21 +96,21 @@ func (p policy) pull(k store.Key, now, at time.Time) store.Key {
 	return p.date(k, earliest(k.CreatedAt, now), at)
 }
 
-// lastSigning is from when on a key may sign no more: a token that it signed then
-// would outlive it in the key set.
+// lastSigning is when a key must stop signing: a token that it signed then would outlive
+// the key in the key set.
 func (p policy) lastSigning(k store.Key) time.Time {
 	return k.RemoveAt.Add(-p.tokenDuration - p.leeway)
 }
 
-// ripe says whether a key that this process began to publish at that moment may
-// sign: no cache holds a key set of this process without it.
+// ripe reports whether a key that this process began to publish at that moment may sign:
+// no cache holds a key set of this process without the key.
 func (p policy) ripe(since, now time.Time) bool { return now.Sub(since) >= p.maxAge }
 
-// first says whether a key was allowed to sign when it was made: there was nothing
-// before it, or nothing that may be used any more.
+// first reports whether a key was allowed to sign when it was made: there was no key
+// before it, or none that may still be used.
 func (p policy) first(k store.Key) bool { return k.ActivateAt.Sub(k.CreatedAt) < p.maxAge }
 
-// A plan is what has to change in the store so that signing goes on.
+// A plan is what has to change in the store for signing to go on.
 type plan struct {
 	create  bool
 	at      time.Time   // when the created key is to be active
@@ -120,14 +120,16 @@ type plan struct {
 
 func (p plan) empty() bool { return !p.create && len(p.updates) == 0 && len(p.deletes) == 0 }
 
-// plan looks at all keys in the store and says what is due. Which of them this
-// process can sign with, ours says. Keys that are outdated are to be replaced
-// before their time. Keys that are known elsewhere, though the store has none, may be
-// in a cache like those in the store that are not ours.
+// plan returns what is due, from all keys in the store.
+//
+// The function ours reports whether this process can sign with a key, and outdated
+// whether a key is to be replaced before its time. If elsewhere is true, there are keys
+// that the store does not have: a cache may hold them, like those keys in the store
+// that are not ours.
 func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store.Key) bool, now time.Time) plan {
 	var (
-		current *store.Key  // the newest whose active time has begun
-		next    []store.Key // whose has not, in their order
+		current *store.Key  // the newest key whose active time has begun
+		next    []store.Key // the keys whose active time has not begun, in their order
 		revoked []store.Key
 		foreign = elsewhere // a cache may hold a key set without ours
 	)
@@ -154,7 +156,7 @@ func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store
 	compromised := superseded(current, revoked, now)
 	switch {
 	case compromised && len(next) == 0:
-		return plan{create: true, at: now} // better refused by a cache than forged
+		return plan{create: true, at: now} // a cache may refuse its tokens; a thief may forge those of the other
 	case compromised:
 		return plan{updates: []store.Key{p.pull(next[0], now, now)}}
 	case current == nil && len(next) == 0:
@@ -168,9 +170,9 @@ func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store
 	}
 }
 
-// superseded says whether a revoked key came to sign after the key had retired, or
-// there is no key: then that one does not sign again, and there is nothing to wait
-// for.
+// superseded reports whether a revoked key came to sign after the given key had retired,
+// or whether one came to sign at all if no key is given. Then the given key does not sign
+// again, and the next one need not wait.
 func superseded(key *store.Key, revoked []store.Key, now time.Time) bool {
 	return slices.ContainsFunc(revoked, func(k store.Key) bool {
 		came := !k.ActivateAt.After(now) && !k.RevokedAt.Before(k.ActivateAt)
@@ -178,9 +180,9 @@ func superseded(key *store.Key, revoked []store.Key, now time.Time) bool {
 	})
 }
 
-// planSuccessor has the next key ready when the current one is to retire; one that
-// is outdated retires as soon as there is a ripe one. What was to come before that
-// still does, even if it is outdated too; what was to come later does not.
+// planSuccessor has the next key ready when the current one is to retire. An outdated
+// current key retires as soon as the next one is ripe. An outdated key that was to become
+// active before that still does; one that was to become active later is deleted.
 func (p policy) planSuccessor(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
 	at := now.Add(p.ripen())
 	if !outdated(current) {
@@ -196,7 +198,7 @@ func (p policy) planSuccessor(current store.Key, next []store.Key, outdated func
 		switch late := k.ActivateAt.After(at); {
 		case !outdated(k) && !late:
 			return plan{} // it is on its way
-		case !outdated(k) && result.create: // a clock that was ahead made it
+		case !outdated(k) && result.create: // it was made by a clock that was ahead
 			result.create = false
 			result.updates = append(result.updates, p.pull(k, now, at))
 		case outdated(k) && late:

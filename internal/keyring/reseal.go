@@ -21,9 +21,9 @@ var _ seal.Holder = Sealed{}
 // Sealed implements seal.Holder.
 func (Sealed) Sealed() string { return "signing keys" }
 
-// Reseal implements seal.Holder. Each key is a transaction of its own, which reads
-// it again, so that rings may change its times meanwhile. Keys that are revoked or
-// removed are left: nobody opens them any more.
+// Reseal implements seal.Holder. Each key has a transaction of its own, which reads the
+// key again, so that rings may change its times meanwhile. Keys that are revoked or
+// removed are left as they are, since they are not opened any more.
 func (s Sealed) Reseal(ctx context.Context, b *seal.Box) (seal.Resealed, error) {
 	var done seal.Resealed
 	rows, err := s.Store.Keys(ctx)
@@ -41,7 +41,7 @@ func (s Sealed) Reseal(ctx context.Context, b *seal.Box) (seal.Resealed, error) 
 		case errors.Is(err, seal.ErrUnknownKey):
 			closed = append(closed, fmt.Errorf("the signing key %s is sealed under a storage key that was not given: add it to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS)", row.ID))
 		case errors.Is(err, seal.ErrOpen):
-			closed = append(closed, fmt.Errorf("the signing key %s is damaged: restore it, or take it back with \"watchword keys revoke\"", row.ID))
+			closed = append(closed, fmt.Errorf("the signing key %s is damaged: restore it, or revoke it with \"watchword keys revoke\"", row.ID))
 		case err != nil:
 			return done, fmt.Errorf("signing keys: %w", err)
 		case changed:
@@ -53,8 +53,8 @@ func (s Sealed) Reseal(ctx context.Context, b *seal.Box) (seal.Resealed, error) 
 	return done, errors.Join(closed...)
 }
 
-// resealKey seals one key anew, and says whether it had to, and whether there is
-// anything sealed at all.
+// resealKey seals one key anew. It reports whether that changed anything, and whether
+// there is anything sealed at all.
 func resealKey(ctx context.Context, r store.Records, b *seal.Box, kid string, now time.Time) (changed, found bool, err error) {
 	rows, err := r.Keys(ctx)
 	if err != nil {

@@ -24,15 +24,15 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// ErrNoSigningKey: there is no key that may sign now. Signing with another one
-// would make tokens that somebody refuses.
+// ErrNoSigningKey: no key may sign now. Tokens signed with another key would be refused
+// by some verifiers.
 var ErrNoSigningKey = problem.New(problem.Unavailable, "no_signing_key",
 	"this server has no key that it may sign with at the moment")
 
 // Where the private keys are (tokens.keys).
 const (
-	// InMemory: in this process alone, and gone with it. The public halves are in
-	// the store, for people to list; they are not trusted from there.
+	// InMemory: in this process alone. They are gone when it ends. The public halves are
+	// in the store to be listed; without a MAC they are not trusted.
 	InMemory = "memory"
 	// InDatabase: in the store, sealed. They survive a restart, and processes on
 	// one database share them.
@@ -87,20 +87,21 @@ type Peers interface {
 //
 // What it promises at every moment after Open:
 //
-//   - At most one key signs, and one does unless the store has been away for
-//     longer than a tenth of KeyDuration beyond the rotation that was due, or the
-//     ring is not ripe yet (see Open), or a clock was put back (then for no longer
-//     than a key ripens).
-//   - No key signs before it has been published for MaxAge, by every replica if
-//     there are Peers. Exceptions: the very first key, when the store knows no other that could be in a cache, and the
-//     one that replaces a revoked key. A key that Open finds in the store is
-//     believed to have been published since it was made.
-//   - A token lives no longer than the published life of its key, Leeway included,
-//     if it lives no longer than TokenDuration.
-//   - A key that was never known to be in the store is neither used nor published,
-//     and a kid that was removed does not come back. A key that has come to sign
-//     stays when its row is lost, as by the restore of an older backup, and is
-//     written again.
+//   - At most one key signs.
+//   - One key signs, with these exceptions. The store has been away for a tenth of
+//     KeyDuration longer than until the rotation that was due. The first key is not ripe
+//     yet (see Open). A clock was put back; then no key may sign for as long as a key
+//     ripens.
+//   - No key signs before every replica has published it for MaxAge. The exceptions are
+//     the very first key, if no cache can hold another one, and the key that replaces a
+//     revoked one. A key that Open finds in the store counts as published since it was
+//     made.
+//   - A token that lives for TokenDuration at most expires, Leeway included, before its
+//     key leaves the key set.
+//   - A key is neither used nor published before it is known to be in the store. The kid
+//     of a removed key does not come back.
+//   - A key that has come to sign stays if its row is lost, for example because an older
+//     backup was restored. Its row is written again.
 type Ring struct {
 	cfg     Config
 	policy  policy
@@ -108,11 +109,11 @@ type Ring struct {
 	view    atomic.Pointer[view]
 	bell    poll.Bell // wakes Run
 
-	mu       sync.Mutex // guards what follows; held across a whole Refresh
+	mu       sync.Mutex // guards everything below; held across a whole Refresh
 	held     map[string]*held
-	gone     map[string]bool // removed here, row not yet deleted
+	gone     map[string]bool // kids removed here whose row is not yet deleted
 	fresh    *fresh          // a key that is not known to be in the store
-	replaces time.Time       // keys made before it had another algorithm
+	replaces time.Time       // keys made before that are of another algorithm
 }
 
 // view is what callers see; it never changes.
@@ -131,18 +132,18 @@ type held struct {
 	since  time.Time // when it was first published here; zero: it was not
 	until  time.Time // stop signing then, whatever row says; zero: row decides
 	lost   bool      // row is no longer in the store
-	barred bool      // nor can it be written there again
+	barred bool      // row cannot be written there again
 }
 
 // Open loads the keys there are, makes what is missing, and returns a Ring that
 // signs and publishes. Its keys stay as they are until Run.
 //
-// When the store knows keys that verifiers may have in a cache, and this process
-// can sign with none of them (it keeps its keys in memory and joins or restarts),
-// its first key must be known everywhere before it signs: for MaxAge and a little,
-// Signer says ErrNoSigningKey, and the replica is not ready.
+// A process that keeps its keys in memory, and joins or restarts, can sign with none of
+// the keys in the store. If verifiers may have some of those in a cache, the process's
+// first key must be known everywhere before it signs. For MaxAge and a little more,
+// Signer returns ErrNoSigningKey, and the replica is not ready.
 //
-// Sealed keys that the Box does not open are an error, and nothing is changed.
+// It is an error if the Box does not open a sealed key; then nothing is changed.
 func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -217,8 +218,8 @@ type PublicKey struct {
 func (r *Ring) Published() []PublicKey { return r.view.Load().published }
 
 // Public returns the published keys: those of this replica that verify. It is the
-// same pointer until a key comes or goes, so that a caller may keep what it made
-// of it.
+// same pointer until a key comes or goes, so that a caller may cache what it derives
+// from it.
 func (r *Ring) Public() *accesstoken.KeySet { return r.view.Load().keys }
 
 // Key returns a published key by its kid.
@@ -238,16 +239,16 @@ func (r *Ring) Run(ctx context.Context) {
 // Wake has Run read the store now. It never blocks.
 func (r *Ring) Wake() { r.bell.Ring() }
 
-// storeTimeout bounds one Refresh, and openTimeout that of Open, for which nobody waits
-// but the replica that starts.
+// storeTimeout bounds one Refresh. openTimeout bounds that of Open, for which only the
+// starting replica waits.
 const (
 	storeTimeout = 5 * time.Second
 	openTimeout  = 30 * time.Second
 )
 
-// Refresh does what is due now: activates, makes, retires and removes keys, and
-// takes over what other processes wrote. Run calls it all the time; call it to
-// see at once what was just written to the store, such as a rotation request.
+// Refresh does what is due now: it makes, activates, retires and removes keys, and takes
+// over what other processes wrote. Run calls it again and again. A caller uses it to see
+// at once what was just written to the store, such as a request for a rotation.
 func (r *Ring) Refresh(ctx context.Context) error { return r.refreshWithin(ctx, storeTimeout) }
 
 func (r *Ring) refreshWithin(ctx context.Context, timeout time.Duration) error {
@@ -255,96 +256,100 @@ func (r *Ring) refreshWithin(ctx context.Context, timeout time.Duration) error {
 	defer cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.refresh(ctx)
-	r.publish(ctx) // also what time alone has changed, when the store is away
+	err := r.refreshLocked(ctx)
+	r.publishLocked(ctx) // also what time alone has changed, when the store is away
 	if err != nil {
 		r.metrics.failures.Inc()
 	}
 	return err
 }
 
-// Withdraw stops signing and publishing with a key in this process, now, and
-// replaces it. Call it once the transaction with RevokeIn is committed; other
-// processes see the row within a second. The replacement signs at once: verifiers
-// that keep the key set for its max-age without asking again for a kid that they
-// do not know may refuse it until then.
+// Withdraw stops using a key in this process that was revoked, and replaces it. It is
+// called when the transaction with RevokeIn is committed; other processes see the row
+// within a second.
+//
+// The replacement signs at once. A verifier that keeps the key set for its max-age, and
+// does not ask again for a kid that it does not know, may refuse the replacement's
+// tokens until then.
 func (r *Ring) Withdraw(ctx context.Context, kid string) error {
 	r.mu.Lock()
 	if h := r.held[kid]; h != nil && h.row.RevokedAt.IsZero() {
 		h.row.RevokedAt = r.wall()
 	}
-	r.publish(ctx)
+	r.publishLocked(ctx)
 	r.mu.Unlock()
 	r.cfg.Peers.Changed()
 	return r.Refresh(ctx)
 }
 
-// load is the first look at the store: what is there is believed to have been
-// published by a former life of this process, or another one, when it was made.
+// load reads the store for the first time. A key that is there counts as published since
+// it was made, by this process before it restarted or by another one.
 func (r *Ring) load(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	rows, err := r.cfg.Store.Keys(ctx)
 	if err != nil {
 		return fmt.Errorf("signing keys: %w", err)
 	}
-	if err := r.adopt(rows); err != nil {
+	if err := r.adoptLocked(rows); err != nil {
 		return err
 	}
 	for _, h := range r.held {
 		h.since = h.row.CreatedAt
 	}
-	// Where the private halves are in the store, so are the times, from before there
-	// were peers or under another secret of theirs.
-	if err := r.vouch(ctx, rows); err != nil {
+	// Rows with a private half may be from before the replica was in a cluster, or from
+	// under another secret of the cluster.
+	if err := r.vouchLocked(ctx, rows); err != nil {
 		return err
 	}
-	if newest := r.newest(); newest != nil && newest.row.Algorithm != r.cfg.Algorithm {
+	if newest := r.newestLocked(); newest != nil && newest.row.Algorithm != r.cfg.Algorithm {
 		r.replaces = r.wall()
 	}
 	return nil
 }
 
-// refresh brings held and the store together. What it learns before an error is
+// refreshLocked brings held and the store together. What it learns before an error is
 // kept.
-func (r *Ring) refresh(ctx context.Context) error {
-	rows, err := r.rows(ctx, r.cfg.Store)
+func (r *Ring) refreshLocked(ctx context.Context) error {
+	rows, err := r.rowsLocked(ctx, r.cfg.Store)
 	if err != nil {
 		return fmt.Errorf("signing keys: %w", err)
 	}
-	adoptErr := r.adopt(rows)
-	r.publish(ctx)
-	if restored, err := r.restore(ctx); err != nil {
+	adoptErr := r.adoptLocked(rows)
+	r.publishLocked(ctx)
+	if restored, err := r.restoreLocked(ctx); err != nil {
 		return errors.Join(adoptErr, err)
 	} else if restored {
-		if rows, err = r.rows(ctx, r.cfg.Store); err != nil {
+		if rows, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
 			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
 		}
-		adoptErr = r.adopt(rows)
+		adoptErr = r.adoptLocked(rows)
 		r.cfg.Peers.Changed()
 	}
-	// Those that a process has made since that does not know of the peers yet.
+	// A process that is not in the cluster yet may have made keys since.
 	unmarked := slices.DeleteFunc(slices.Clone(rows), func(k store.Key) bool { return k.MAC != nil })
-	if err := r.vouch(ctx, unmarked); err != nil {
+	if err := r.vouchLocked(ctx, unmarked); err != nil {
 		return errors.Join(adoptErr, err)
 	}
-	changed, err := r.change(ctx, rows)
+	changed, err := r.changeLocked(ctx, rows)
 	if err != nil {
 		return errors.Join(adoptErr, err)
 	}
 	if changed {
-		if rows, err = r.rows(ctx, r.cfg.Store); err != nil {
+		if rows, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
 			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
 		}
-		adoptErr = r.adopt(rows)
-		r.publish(ctx)
+		adoptErr = r.adoptLocked(rows)
+		r.publishLocked(ctx)
 		r.cfg.Peers.Changed()
 	}
-	return errors.Join(adoptErr, r.clean(ctx, rows))
+	return errors.Join(adoptErr, r.cleanLocked(ctx, rows))
 }
 
-// rows are the keys in the store. Among peers, who can write the store cannot make a
-// key live longer: of a key that is held here, nothing but that it was revoked is
-// believed of a row without its MAC.
-func (r *Ring) rows(ctx context.Context, from store.Keys) ([]store.Key, error) {
+// rowsLocked returns the keys in the store. A row without a MAC of the cluster is not
+// believed, except that it is revoked: the row of a key that is held here is replaced by
+// what is known of it. So writing to the store is not enough to make a key live longer.
+func (r *Ring) rowsLocked(ctx context.Context, from store.Keys) ([]store.Key, error) {
 	rows, err := from.Keys(ctx)
 	for i, row := range rows {
 		h := r.held[row.ID]
@@ -361,10 +366,10 @@ func (r *Ring) rows(ctx context.Context, from store.Keys) ([]store.Key, error) {
 	return rows, err
 }
 
-// adopt takes over what the store says: times, revocations, and keys that other
-// processes made. A key that is no longer there is dropped, unless tokens of it may
-// be out: then its row was lost.
-func (r *Ring) adopt(rows []store.Key) error {
+// adoptLocked takes over from the store: times, revocations, and keys that other processes
+// made. A key that is no longer in the store is dropped if it has not come to sign.
+// Otherwise its row was lost.
+func (r *Ring) adoptLocked(rows []store.Key) error {
 	var first error
 	there := make(map[string]bool, len(rows))
 	for _, row := range rows {
@@ -403,12 +408,13 @@ func (r *Ring) adopt(rows []store.Key) error {
 	return first
 }
 
-// restore writes the rows again that the store has lost, and says whether they are
-// there now, written by this process or by another one that shares the keys. One whose
-// name the store knows as used is barred: its key signs on until another is ripe.
-func (r *Ring) restore(ctx context.Context) (bool, error) {
+// restoreLocked writes the rows again that the store has lost. It reports whether they are
+// there now, written by this process or by another one that shares the keys. A row whose
+// kid the store knows as used is barred: its key goes on signing until another one is
+// ripe.
+func (r *Ring) restoreLocked(ctx context.Context) (bool, error) {
 	restored := false
-	for _, h := range r.inOrder() {
+	for _, h := range r.inOrderLocked() {
 		if !h.lost || h.barred || !r.mayBeCached(h) {
 			continue
 		}
@@ -431,21 +437,21 @@ func (r *Ring) restore(ctx context.Context) (bool, error) {
 	return restored, nil
 }
 
-// mayBeCached says whether the key is one that a cache may hold and go on to trust.
+// mayBeCached reports whether a cache may hold the key and go on to trust it.
 func (r *Ring) mayBeCached(h *held) bool {
 	return h.row.RevokedAt.IsZero() && r.wall().Before(h.row.RemoveAt)
 }
 
-// vouch gives a MAC to those keys that this process shares with others and that have
-// none, or another.
-func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
+// vouchLocked gives the cluster's MAC to those keys that this process shares with others
+// and that have no MAC, or another one.
+func (r *Ring) vouchLocked(ctx context.Context, rows []store.Key) error {
 	for _, k := range rows {
 		if k.Sealed == nil || r.held[k.ID] == nil || r.cfg.Peers.Vouched(k) {
 			continue
 		}
 		// The row is read again: it may have been sealed anew or revoked meanwhile.
 		err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
-			rows, err := r.rows(ctx, rec)
+			rows, err := r.rowsLocked(ctx, rec)
 			if err != nil {
 				return err
 			}
@@ -464,14 +470,15 @@ func (r *Ring) vouch(ctx context.Context, rows []store.Key) error {
 	return nil
 }
 
-// change writes what is due, in one transaction that looks at the store again:
-// of two processes that share their keys, one does it. It says whether it wrote.
-func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
+// changeLocked writes what is due, and reports whether it wrote. It does so in one
+// transaction, which reads the store again: of two processes that share their keys, one
+// does it.
+func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error) {
 	before, err := rotateBefore(ctx, r.cfg.Store)
 	if err != nil {
 		return false, err
 	}
-	due := r.plan(rows, before)
+	due := r.planLocked(rows, before)
 	if !due.create {
 		r.fresh = nil
 	}
@@ -483,19 +490,19 @@ func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
 			return false, err
 		}
 	}
-	// Whether or not the transaction is known to succeed, the new ends of active
-	// times hold here from now on.
+	// The new ends of active times hold here from now on, also if it does not become known
+	// whether the transaction succeeded.
 	for _, k := range due.updates {
 		if h := r.held[k.ID]; h != nil {
 			h.until = r.policy.lastSigning(k)
 		}
 	}
 	err = r.cfg.Store.Update(ctx, func(rec store.Records) error {
-		rows, err := r.rows(ctx, rec)
+		rows, err := r.rowsLocked(ctx, rec)
 		if err != nil {
 			return err
 		}
-		return r.apply(ctx, rec, r.plan(rows, before))
+		return r.applyLocked(ctx, rec, r.planLocked(rows, before))
 	})
 	if errors.Is(err, store.ErrConflict) {
 		r.fresh = nil // it was in the store and is gone again
@@ -506,10 +513,10 @@ func (r *Ring) change(ctx context.Context, rows []store.Key) (bool, error) {
 	return true, nil
 }
 
-func (r *Ring) plan(rows []store.Key, before time.Time) plan {
+func (r *Ring) planLocked(rows []store.Key, before time.Time) plan {
 	now := r.wall()
 	if before.After(now) {
-		before = time.Time{} // another clock is ahead: wait for it
+		before = time.Time{} // the request is from a clock that is ahead; it holds when this one gets there
 	}
 	before = latest(before, r.replaces)
 	ours := func(k store.Key) bool { return k.Sealed != nil }
@@ -527,7 +534,7 @@ func (r *Ring) plan(rows []store.Key, before time.Time) plan {
 // errMeanwhile: the keys changed between the first look and the transaction.
 var errMeanwhile = errors.New("another process is changing the keys; trying again")
 
-func (r *Ring) apply(ctx context.Context, rec store.Records, p plan) error {
+func (r *Ring) applyLocked(ctx context.Context, rec store.Records, p plan) error {
 	for _, kid := range p.deletes {
 		if err := rec.DeleteKey(ctx, kid); err != nil {
 			return err
@@ -553,7 +560,7 @@ func (r *Ring) authenticate(k store.Key) store.Key {
 }
 
 // clean deletes the rows of removed keys.
-func (r *Ring) clean(ctx context.Context, rows []store.Key) error {
+func (r *Ring) cleanLocked(ctx context.Context, rows []store.Key) error {
 	for _, row := range rows {
 		end := row.RemoveAt
 		if row.Instance != r.cfg.InstanceID && (r.cfg.Keys == InMemory || row.Sealed == nil) {
@@ -569,12 +576,12 @@ func (r *Ring) clean(ctx context.Context, rows []store.Key) error {
 	return nil
 }
 
-// publish makes the view of what is held now.
-func (r *Ring) publish(ctx context.Context) {
+// publishLocked makes the view anew from what is held now.
+func (r *Ring) publishLocked(ctx context.Context) {
 	now, old := r.cfg.Now(), r.view.Load()
 	var keys []accesstoken.Key
 	var published []PublicKey
-	for _, h := range r.inOrder() {
+	for _, h := range r.inOrderLocked() {
 		switch State(h.row, now) {
 		case Removed:
 			delete(r.held, h.row.ID)
@@ -598,10 +605,10 @@ func (r *Ring) publish(ctx context.Context) {
 	if old.keys == nil || !sameKeys(keys, old.keys.Keys()) {
 		v.keys = keySet(keys)
 	}
-	signing := r.choose(now, old.signer)
+	signing := r.chooseLocked(now, old.signer)
 	if signing != nil {
 		v.signer, v.until = signing.signer, signing.lastSigning(r.policy)
-	} else if newest := r.newest(); newest != nil {
+	} else if newest := r.newestLocked(); newest != nil {
 		v.retryAt = newest.row.ActivateAt
 	}
 	r.view.Store(v)
@@ -612,12 +619,12 @@ func (r *Ring) publish(ctx context.Context) {
 	r.metrics.show(r.held, r.fresh != nil, signing, now)
 }
 
-// choose returns the key that signs now: the newest whose time has come and that
-// every cache has. The one that signs already stays, if a clock was put back.
-// When it is revoked, those before it do not sign again.
-func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
+// chooseLocked returns the key that signs now: the newest one whose active time has begun
+// and that every cache has. A key that signs already stays, also if a clock was put back.
+// The keys before a revoked one do not sign again.
+func (r *Ring) chooseLocked(now time.Time, signing *token.Signer) *held {
 	var revoked []store.Key
-	for _, h := range slices.Backward(r.inOrder()) {
+	for _, h := range slices.Backward(r.inOrderLocked()) {
 		switch {
 		case !h.row.RevokedAt.IsZero():
 			revoked = append(revoked, h.row)
@@ -631,8 +638,8 @@ func (r *Ring) choose(now time.Time, signing *token.Signer) *held {
 	return nil
 }
 
-// ripe says whether no cache holds a key set without the key, or there was nothing
-// before it that could be in one.
+// ripe reports whether no cache holds a key set without the key, or no key was before it
+// that a cache could hold.
 func (r *Ring) ripe(h *held, now time.Time) bool {
 	return r.policy.first(h.row) ||
 		r.policy.ripe(h.since, now) && r.cfg.Peers.Have(h.row.ID)
@@ -646,14 +653,14 @@ func (h *held) lastSigning(p policy) time.Time {
 	return end
 }
 
-// inOrder returns the held keys in the order in which they come to sign.
-func (r *Ring) inOrder() []*held {
+// inOrderLocked returns the held keys in the order in which they come to sign.
+func (r *Ring) inOrderLocked() []*held {
 	return slices.SortedFunc(maps.Values(r.held), func(a, b *held) int { return byActivation(a.row, b.row) })
 }
 
-// newest is the last in that order; nil when there is none.
-func (r *Ring) newest() *held {
-	if keys := r.inOrder(); len(keys) > 0 {
+// newestLocked returns the last in that order, or nil if there is none.
+func (r *Ring) newestLocked() *held {
+	if keys := r.inOrderLocked(); len(keys) > 0 {
 		return keys[len(keys)-1]
 	}
 	return nil

@@ -18,10 +18,10 @@ import (
 // ErrUnknownKey: there is no signing key with that kid.
 var ErrUnknownKey = problem.New(problem.NotFound, "unknown_key", "there is no signing key with this id")
 
-// RevokeIn marks a key as compromised, inside the caller's transaction: the row in
-// the revocation log (kind "kid", valid until the returned key's RemoveAt) belongs
-// into the same one. Revoking twice changes nothing. Rings drop and replace the
-// key within a second of the commit; Withdraw does it at once.
+// RevokeIn revokes a key inside the caller's transaction. The entry in the revocation log
+// (kind "kid", valid until the returned key's RemoveAt at least) belongs into the same
+// transaction. Revoking a key twice changes nothing. Rings drop and replace the key within
+// a second of the commit; Withdraw does it at once.
 func RevokeIn(ctx context.Context, r store.Records, kid string, now time.Time) (store.Key, error) {
 	rows, err := r.Keys(ctx)
 	if err != nil {
@@ -43,14 +43,14 @@ func RevokeIn(ctx context.Context, r store.Records, kid string, now time.Time) (
 // settingRotateBefore holds the moment before which no key may have been made.
 const settingRotateBefore = "signing_keys.rotate_before"
 
-// RequestRotation asks every running node to replace the keys made before now. It
-// takes each a second to see it, and the key set's max-age until its next key
-// signs; tokens of the old ones stay valid.
+// RequestRotation asks every running replica to replace the keys that were made before
+// now. A replica sees the request within a second, and its next key signs after the key
+// set's max-age. Tokens of the old keys stay valid.
 func RequestRotation(ctx context.Context, s store.Settings, now time.Time) error {
 	return s.PutSetting(ctx, settingRotateBefore, now.UTC().Format(time.RFC3339Nano))
 }
 
-// rotateBefore reads the latest request; the zero time if there was none.
+// rotateBefore reads the latest request. It returns the zero time if there was none.
 func rotateBefore(ctx context.Context, s store.Settings) (time.Time, error) {
 	text, err := s.Setting(ctx, settingRotateBefore)
 	if errors.Is(err, store.ErrNotFound) {
@@ -72,7 +72,7 @@ type fresh struct {
 	signer *token.Signer
 }
 
-// newKey makes a key, named after its instance and its RFC 7638 thumbprint.
+// newKey makes a key. Its kid is the instance id and the RFC 7638 thumbprint.
 func newKey(cfg Config) (*fresh, error) {
 	private, err := token.GenerateKey(cfg.Rand, cfg.Algorithm)
 	if err != nil {
@@ -98,15 +98,15 @@ func newKey(cfg Config) (*fresh, error) {
 	return &fresh{row: row, signer: signer}, nil
 }
 
-// unsealKey makes the private half of a row usable. The public half comes from it
-// and not from the row, so that who can write the database cannot add a key.
+// unsealKey makes the private half of a row usable. The public half is derived from it
+// and not read from the row, so that writing to the database is not enough to add a key.
 func unsealKey(box *seal.Box, row store.Key) (*token.Signer, error) {
 	der, err := box.Open(row.Sealed, place(row.ID))
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):
 		return nil, fmt.Errorf("the signing key %s is sealed under another storage key: start with the storage key that was used before (AUTH_STORAGE_KEY, or the key file beside the database)", row.ID)
 	case err != nil:
-		return nil, fmt.Errorf("the signing key %s in the database is damaged or was moved there from another row: restore it, or take it back with \"watchword keys revoke\"", row.ID)
+		return nil, fmt.Errorf("the signing key %s in the database is damaged or was moved there from another row: restore it, or revoke it with \"watchword keys revoke\"", row.ID)
 	}
 	private, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {

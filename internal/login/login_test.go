@@ -130,7 +130,7 @@ func newService(t *testing.T) (*Service, *people) {
 		Sessions: session.New(session.Config{
 			State: memstate.New(time.Now), TTL: time.Hour, RefreshDuration: time.Hour, RenewGrace: time.Minute, Now: time.Now, Rand: rand.Reader,
 		}),
-		Revocations: &revocation.Log{Store: db, View: view, Now: time.Now, Lives: revocation.Lives{Token: time.Minute, Session: time.Hour}},
+		Revocations: &revocation.Log{Store: db, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: time.Minute, Session: time.Hour}},
 		Rules:       accesstoken.Rules{Issuer: "i", Audience: []string{"a"}},
 		Issuer:      "i", Audience: []string{"a"}, TokenDuration: time.Minute,
 		Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),

@@ -100,7 +100,7 @@ func Assemble(a Assembly) (*Parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := &revocation.Log{Store: a.Store, Now: a.Now, Lives: Lives(a.Config), View: a.View}
+	log := &revocation.Log{Store: a.Store, Now: a.Now, Lifetimes: Lifetimes(a.Config), View: a.View}
 	var revoker directory.Revoker = log
 	if a.View == nil {
 		revoker = appendOnly{log}
@@ -120,10 +120,10 @@ type appendOnly struct{ *revocation.Log }
 
 func (appendOnly) Settle(context.Context, int64) error { return nil }
 
-// Lives returns how long after its issue a token or a session of this configuration may
+// Lifetimes returns how long after its issue a token or a session of this configuration may
 // be accepted somewhere.
-func Lives(cfg *config.Config) revocation.Lives {
-	return revocation.Lives{Token: cfg.Tokens.TokenDuration + Leeway, Session: cfg.Sessions.TTL}
+func Lifetimes(cfg *config.Config) revocation.Lifetimes {
+	return revocation.Lifetimes{Token: cfg.Tokens.TokenDuration + Leeway, Session: cfg.Sessions.TTL}
 }
 
 // Rules returns the rules by which a token of this deployment is checked. A single

@@ -11,24 +11,24 @@ import (
 )
 
 var (
-	// ErrNotRecorded: the log could not be written. It is not known whether the
-	// line is there; to take back twice is harmless.
+	// ErrNotRecorded: writing the log has failed. It is not known whether the entry is
+	// there; to revoke something twice is harmless.
 	ErrNotRecorded = problem.New(problem.Unavailable, "revocation_not_recorded",
-		"it could not be recorded that this is taken back; try again")
-	// ErrUnsettled: the line is in the log, but this replica has not read it yet.
+		"it could not be recorded that this is revoked; try again")
+	// ErrUnsettled: the entry is in the log, but this replica has not read it yet.
 	ErrUnsettled = problem.New(problem.Unavailable, "revocation_unsettled",
-		"it is recorded that this is taken back, but not every replica knows it yet; try again to be certain")
+		"it is recorded that this is revoked, but not every replica knows it yet; try again to be certain")
 )
 
-// A Log takes back.
+// A Log is what entries are appended to.
 type Log struct {
 	Store Store
 	View  *View
 	Now   func() time.Time
-	// Lives are what this process gives; see Promise.
-	Lives Lives
-	// Bell tells the other replicas that there is news; nil: they find it at their
-	// next poll. It must not block.
+	// Lifetimes are those that this process gives; see Promise.
+	Lifetimes Lifetimes
+	// Bell tells the other replicas to read the log. It must not block. Nil: they read it
+	// at their next poll.
 	Bell func()
 }
 
@@ -38,15 +38,15 @@ type Store interface {
 	setting
 }
 
-// TakeBack appends lines to the log and returns the last one's number. When it
-// returns nil, this replica refuses what was taken back, and every other will within
-// the bound; otherwise some of the lines may be there. CreatedAt may be left out, and
-// ExpiresAt: then the line is kept until every token has expired that any replica
-// has issued by now.
+// TakeBack appends entries to the log and returns the number of the last one. When it
+// returns nil, this replica refuses what was revoked, and every other one will within the
+// bound. When it returns an error, some of the entries may be in the log.
 //
-// What must not be issued any more once a line for it is there, such as tokens of
-// a session, has to be stopped before the call; in a transaction Append needs
-// nothing of the kind.
+// CreatedAt may be left out, and ExpiresAt, too: then an entry is kept until every token
+// has expired that any replica has issued by now.
+//
+// If a revoked thing must not be issued again, such as tokens of a session, the caller
+// stops that before the call. A transaction that calls Append need not.
 func (l *Log) TakeBack(ctx context.Context, revs ...store.Revocation) (seq int64, err error) {
 	if seq, err = l.append(ctx, l.Store, revs...); err != nil {
 		return 0, err
@@ -54,16 +54,15 @@ func (l *Log) TakeBack(ctx context.Context, revs ...store.Revocation) (seq int64
 	return seq, l.Settle(ctx, seq)
 }
 
-// Append is the first half of TakeBack for any number of lines, for use in a
-// transaction: after its commit the caller calls Settle with the number that it
-// returned, the last one's. It holds the log until the transaction ends, so let it
-// be the last step.
+// Append is the first half of TakeBack, for use in a transaction. After the commit the
+// caller calls Settle with the number that Append returned. Append locks the log until the
+// transaction ends, so it should be the transaction's last step.
 func (l *Log) Append(ctx context.Context, r store.Records, revs ...store.Revocation) (seq int64, err error) {
 	return l.append(ctx, r, revs...)
 }
 
-// Settle rings the bells and returns nil when this replica's view has the log up
-// to seq, and every other one that asks a shared memory refuses likewise.
+// Settle rings the bells. It returns nil when this replica's view has the log up to seq,
+// and every replica that asks a shared memory refuses what the entries revoke.
 func (l *Log) Settle(ctx context.Context, seq int64) error {
 	called := l.View.round.Load() // before the ring, which may be heard at once
 	l.View.Ring()
@@ -103,7 +102,7 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 			return 0, err
 		}
 		if rev.Subject == "" {
-			return 0, fmt.Errorf("revocation: a line of kind %s names nothing", rev.Kind)
+			return 0, fmt.Errorf("revocation: an entry of kind %s names nothing", rev.Kind)
 		}
 		if seq, err = r.AppendRevocation(ctx, rev); err != nil {
 			return 0, ErrNotRecorded.Because(err)
@@ -112,9 +111,8 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 	return seq, nil
 }
 
-// slow is by how much longer lines are kept than this process's clock says, because
-// it is behind the database's: by a clock that is hours behind they would be over
-// before they begin.
+// slow is by how much this process's clock is behind the database's. Entries are kept for
+// as much longer: by a clock that is hours behind they would expire before they begin.
 func (l *Log) slow(ctx context.Context, r Store) (time.Duration, error) {
 	now := l.Now()
 	if l.View != nil {

@@ -8,12 +8,11 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// Peers are the other replicas, as a replica asks them that is cut off from the
-// database.
+// Peers are the other replicas. A replica that is cut off from the database asks them.
 type Peers interface {
-	// Revocations asks all of them for the part of a log after a number and calls
-	// take, from any goroutine, with each answer that is certainly a replica's and
-	// was made after the call. It returns when all have answered, or with ctx.
+	// Revocations asks all of them for the part of a log after a number. It calls take,
+	// from any goroutine, with each answer that is certainly a replica's and was made after
+	// the call. It returns when all have answered, or when ctx ends.
 	Revocations(ctx context.Context, log string, after int64, take func(revoked.Page))
 }
 
@@ -22,13 +21,12 @@ type noPeers struct{}
 
 func (noPeers) Revocations(context.Context, string, int64, func(revoked.Page)) {}
 
-// Follow has the view ask peers when it cannot read the log. To be called before
-// Run.
+// Follow has the view ask peers when it cannot read the log. It is called before Run.
 func (v *View) Follow(p Peers) { v.peers = p }
 
-// follow asks the peers while the log does not answer. What they say is true as of
-// when they read it, or heard it from another, so that a circle of replicas that
-// are all cut off makes nothing true for longer.
+// follow asks the peers while the database does not answer. An answer is as old as the
+// peer's own knowledge: as of when the peer read the log, or as of what it heard from
+// another replica. So replicas that are all cut off do not keep each other fresh.
 func (v *View) follow(ctx context.Context) {
 	poll := time.NewTicker(v.cfg.Poll)
 	defer poll.Stop()
@@ -53,37 +51,38 @@ func (v *View) follow(ctx context.Context) {
 	}
 }
 
-// askPeers takes in what the peers know.
+// askPeers takes in what the peers know, page by page.
 func (v *View) askPeers(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.MaxStaleness/4)
 	defer cancel()
 	for {
 		asked := v.cfg.Now()
-		log, after := v.told()
+		log, after := v.position()
 		v.peers.Revocations(ctx, log, after, func(p revoked.Page) {
 			if err := v.takePage(log, p, asked); err != nil {
-				v.cfg.Logger.Error("what another replica says was taken back cannot be read", "err", err)
+				v.cfg.Logger.Error("the revocations that another replica answers cannot be read", "err", err)
 			}
 		})
-		if _, now := v.told(); now == after || ctx.Err() != nil {
+		if _, now := v.position(); now == after || ctx.Err() != nil {
 			return // there is no more
 		}
 	}
 }
 
-// told is up to where in which log everything has been read or heard.
-func (v *View) told() (log string, after int64) {
+// position returns the log, and the number up to which its entries are known: from the
+// database or from peers.
+func (v *View) position() (log string, after int64) {
 	v.reading.Lock()
 	defer v.reading.Unlock()
 	return v.log, max(v.read, v.heard)
 }
 
-// takePage adds a peer's page, which was asked for at a time.
+// takePage adds a peer's page, for which the peer was asked at that time.
 func (v *View) takePage(log string, p revoked.Page, asked time.Time) error {
 	v.reading.Lock()
 	defer v.reading.Unlock()
 	was := v.confirmed.Load()
-	// Only the database may say that the log is another one.
+	// That the log is another one is believed of the database alone.
 	if p.Log != log || p.Log != v.log || p.Snapshot || p.Age < 0 || p.Head < was.head.Seq {
 		return nil
 	}
@@ -93,7 +92,7 @@ func (v *View) takePage(log string, p revoked.Page, asked time.Time) error {
 	v.heard = max(v.heard, p.Next())
 	asOf := asked.Add(-time.Duration(p.Age) * time.Millisecond)
 	if !p.More && asOf.After(was.asOf) {
-		v.confirm(confirmation{store.LogHead{ID: p.Log, Seq: p.Head}, asOf, was.round})
+		v.confirmLocked(confirmation{store.LogHead{ID: p.Log, Seq: p.Head}, asOf, was.round})
 	}
 	return nil
 }

@@ -522,8 +522,8 @@ func TestAWrongClockBringsNothingBack(t *testing.T) {
 		behind := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
 		behind.cfg.Now = past
 		behind.run(t)
-		alone := &Log{Store: m, Now: past, Lives: Lives{Token: 30 * time.Minute}} // as on a command line
-		running := &Log{Store: m, View: behind.View, Now: past, Lives: Lives{Token: 30 * time.Minute}}
+		alone := &Log{Store: m, Now: past, Lifetimes: Lifetimes{Token: 30 * time.Minute}} // as on a command line
+		running := &Log{Store: m, View: behind.View, Now: past, Lifetimes: Lifetimes{Token: 30 * time.Minute}}
 		synctest.Wait()
 		for id, l := range map[string]*Log{"alone": alone, "running": running} {
 			rev := line(id)

@@ -10,64 +10,62 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// A Shared is a memory of all replicas, faster than the database, that may lose
-// what it was told (package redislog).
+// A Shared is a memory that all replicas share. It is faster than the database, and may
+// lose what is in it. Package redislog implements it.
 type Shared interface {
-	// Tell adds lines: all that the log has after one number, up to another. Without
-	// lines it says that everything up to the second number is in the log for
-	// whoever reads it there.
+	// Tell adds all entries that the log has after one number, up to another. Without
+	// entries it notes that everything up to the second number is in the log, where
+	// replicas read it.
 	Tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) error
-	// Ask says what is known of a token, as of one moment.
+	// Ask returns what is known of a token, as of one moment.
 	Ask(ctx context.Context, t *accesstoken.Token) (Known, error)
 }
 
 // Known is what a Shared knows of a token.
 type Known struct {
 	Revoked bool
-	// It has every line of the log after From, up to To; zero if it cannot say.
+	// The memory has every entry of the log after From, up to To. Zero: it cannot say.
 	Log      string
 	From, To int64
 }
 
-// covers says whether who has the whole log up to a number has, together with
-// this, everything up to now.
+// covers reports whether a replica that has the whole log up to a head, together with the
+// memory, has everything up to now.
 func (k Known) covers(h store.LogHead) bool { return k.Log == h.ID && k.From <= h.Seq && h.Seq <= k.To }
 
 const (
-	// sharedTimeout bounds a question to a Shared, and telling it. One that has
-	// failed is let alone for sharedRest.
+	// sharedTimeout bounds each use of a Shared. After a failure it is not used for
+	// sharedRest.
 	sharedTimeout = 250 * time.Millisecond
 	sharedRest    = time.Second
-	// confirmTimeout is how long a token waits for the database.
+	// confirmTimeout is how long the check of a token waits for the database.
 	confirmTimeout = 2 * time.Second
 )
 
-// The ways by which a token is asked about in shared mode.
+// How a token is checked in shared mode.
 const (
 	byShared   = "redis"
 	byDatabase = "database"
-	byNobody   = "refused" // there was nobody to ask
+	byNobody   = "refused" // neither could be asked
 )
 
 // shared is the part of a View that has to do with revocation.check shared.
 type shared struct {
 	memory Shared       // nil: there is none, the database is asked
-	down   atomic.Int64 // Unix nanoseconds until which memory is let alone
-	told   atomic.Int64 // the number up to which memory knows what this replica has read; -1: unknown
-	toldAt time.Time    // Run's alone
+	down   atomic.Int64 // Unix nanoseconds until which memory is not used
+	upTo   atomic.Int64 // memory has what this replica has read, up to this number; -1: unknown
+	tellAt time.Time    // when memory was written last; only Run uses it
 }
 
-// Share gives the view a memory that is shared. To be called before Run.
+// Share gives the view a shared memory. It is called before Run.
 func (v *View) Share(s Shared) { v.shared.memory = s }
 
-// checkShared asks everybody's memory, or the database, about a token which this
-// replica does not know to be taken back. had is what this replica had read before
-// it looked.
+// checkShared asks the shared memory, or the database, about a token that this replica
+// does not know to be revoked. had is what this replica had read before it looked.
 //
-// That a memory does not have a token means nothing by itself: it may have been
-// flushed, or have failed over. It means something if the memory says that it has
-// had everything since a number which this replica has passed, and has not lost
-// anything that this replica has seen.
+// That the memory does not have a token means nothing by itself: it may have been flushed,
+// or have failed over. It counts if the memory says that it has everything since a number
+// which this replica has passed, and up to at least what this replica has read.
 func (v *View) checkShared(ctx context.Context, t *accesstoken.Token, had *confirmation) error {
 	if known, ok := v.askShared(ctx, t); ok {
 		switch {
@@ -90,9 +88,9 @@ func (v *View) checkShared(ctx context.Context, t *accesstoken.Token, had *confi
 	return nil
 }
 
-// Trust is for how long after a confirmation a replica relies on a shared memory.
-// So whoever could not tell that memory waits as long before it says that
-// something is taken back.
+// Trust is how long after a confirmation a replica relies on a shared memory. A replica
+// that could not write to the memory waits for as long before it answers that something is
+// revoked.
 func (v *View) Trust() time.Duration { return min(2*v.cfg.Poll, v.cfg.MaxStaleness) }
 
 func (v *View) askShared(ctx context.Context, t *accesstoken.Token) (Known, bool) {
@@ -115,12 +113,12 @@ func (v *View) sharedUp() bool {
 func (v *View) sharedFailed(err error) {
 	now := v.cfg.Now()
 	if was := v.shared.down.Swap(now.Add(sharedRest).UnixNano()); now.UnixNano()-was > int64(sharedRest) {
-		v.cfg.Logger.Warn("the shared store cannot be asked what was taken back; asking the database", "err", err)
+		v.cfg.Logger.Warn("the shared store cannot be asked what was revoked; asking the database", "err", err)
 	}
 }
 
-// confirmNow has the log read by somebody who begins after the call, for all who
-// wait, and returns ErrStale when that fails.
+// confirmNow waits for a reading of the log that begins after the call, and returns
+// ErrStale if that fails. All callers that wait share one reading.
 func (v *View) confirmNow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
@@ -142,35 +140,36 @@ func (v *View) confirmNow(ctx context.Context) error {
 	}
 }
 
-// tell gives the shared memory what this replica has just read, from one number of
-// the log up to another. Run's alone.
+// tell gives the shared memory what this replica has just read, from one number of the
+// log up to another. Only Run uses it.
 func (v *View) tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) {
 	if !v.sharedUp() {
-		v.shared.told.Store(-1)
+		v.shared.upTo.Store(-1)
 		return
 	}
 	now := v.cfg.Now()
-	if told := v.shared.told.Load(); told < 0 || told != after {
-		// It lacks lines that were read before; who relies on it must have them.
+	if upTo := v.shared.upTo.Load(); upTo < 0 || upTo != after {
+		// The memory lacks entries that were read before; a replica that relies on it must
+		// have them.
 		after, lines = to, nil
-	} else if told == to && now.Sub(v.shared.toldAt) < v.cfg.Poll {
+	} else if upTo == to && now.Sub(v.shared.tellAt) < v.cfg.Poll {
 		return
 	}
-	v.shared.toldAt = now
+	v.shared.tellAt = now
 	ctx, cancel := context.WithTimeout(ctx, sharedTimeout)
 	defer cancel()
 	if err := v.shared.memory.Tell(ctx, log, after, to, lines); err != nil {
-		v.shared.told.Store(-1)
+		v.shared.upTo.Store(-1)
 		v.sharedFailed(err)
 		return
 	}
-	if v.shared.told.Swap(to) != to {
-		v.wake() // who waits in settleShared
+	if v.shared.upTo.Swap(to) != to {
+		v.wake() // for those that wait in settleShared
 	}
 }
 
-// settleShared returns when no replica relies any more on a shared memory without
-// the line.
+// settleShared returns when no replica relies any more on a shared memory without the
+// entry.
 func (v *View) settleShared(ctx context.Context, seq int64) error {
 	if v.shared.memory == nil {
 		return nil
@@ -179,7 +178,7 @@ func (v *View) settleShared(ctx context.Context, seq int64) error {
 	defer everybody.Stop()
 	for {
 		next := v.Next()
-		if v.shared.told.Load() >= seq {
+		if v.shared.upTo.Load() >= seq {
 			return nil
 		}
 		select {

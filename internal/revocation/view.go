@@ -21,15 +21,15 @@ import (
 )
 
 var (
-	// ErrRevoked: the token was taken back.
-	ErrRevoked = problem.New(problem.Unauthenticated, "token_revoked", "this token has been taken back")
-	// ErrStale: it is not known well enough what was taken back.
+	// ErrRevoked: the token was revoked.
+	ErrRevoked = problem.New(problem.Unauthenticated, "token_revoked", "this token has been revoked")
+	// ErrStale: it is not known well enough what was revoked.
 	ErrStale = problem.New(problem.Unavailable, "revocation_stale",
-		"this replica has lost sight of what was taken back, so it accepts no token for now")
+		"this replica has lost sight of what was revoked, so it accepts no token for now")
 )
 
-// Outage says what a view that is not fresh answers about a token of which it
-// knows nothing bad. The zero value refuses it.
+// Outage is what a view that is not fresh answers about a token that it does not know to
+// be revoked. The zero value refuses the token.
 type Outage struct {
 	Allow bool
 	For   time.Duration // with Allow: for how long since the view went stale; zero: without end
@@ -38,68 +38,68 @@ type Outage struct {
 // Config is what a View needs.
 type Config struct {
 	Store store.Revocations
-	// Poll is how often the log is asked for news, if no bell rings.
+	// Poll is how often the log is read while no bell rings.
 	Poll time.Duration
-	// MaxStaleness is for how long the view trusts itself after it has last
-	// confirmed the head of the log. It must be longer than Poll.
+	// MaxStaleness is how long the view counts as fresh after it has last confirmed the
+	// head of the log. It must be longer than Poll.
 	MaxStaleness time.Duration
 	OnOutage     Outage
-	// Shared: what this view knows is not enough; everybody's memory, or the
-	// database, is asked about every token. Then OnOutage means nothing: who cannot
-	// ask, refuses.
+	// Shared: the shared memory, or the database, is asked about every token. Then OnOutage
+	// has no effect: a replica that can ask neither refuses the token.
 	Shared bool
-	// Now tells the time, with a monotonic reading: staleness is measured by it.
+	// Now returns the time, with a monotonic reading, by which staleness is measured.
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
 }
 
-// A View is this replica's knowledge of what was taken back. It tails the log and
-// answers from memory.
+// A View is this replica's knowledge of what was revoked. It tails the log and answers
+// from memory.
 type View struct {
 	cfg  Config
 	list revoked.List
 	bell poll.Bell // wakes Run
-	// confirmed is the last that is known for certain; nil until the whole log
-	// has been read once.
+	// confirmed is the last confirmation. Nil: the whole log has not been read once.
 	confirmed atomic.Pointer[confirmation]
 	round     atomic.Int64 // counts readings of the log as they begin
 	failed    atomic.Int64 // the last of them that failed
-	anew      atomic.Bool  // the log is another one, which has not been read to its end yet
+	anew      atomic.Bool  // the log is another one and has not been read to its end yet
 	stale     atomic.Bool  // the present outage has been logged
-	denying   atomic.Bool  // and that it lasts for longer than OnOutage allows
+	denying   atomic.Bool  // it has been logged that the outage is longer than OnOutage allows
 	answers   *prometheus.CounterVec
 	checks    *prometheus.CounterVec
 	shared    shared
 
 	clock atomic.Pointer[clockReading] // of the database; nil: it was never read
 
-	reading sync.Mutex // guards what follows, and confirming; not held while anybody is asked
-	log     string     // id of the log that is being read
-	read    int64      // the number up to which it has been read in the database
-	// last is the line of that number; zero if it was not there to be read. With
-	// another line in its place the log is another one.
+	// reading guards what follows, and that confirmed is replaced. It is not held while
+	// the database or a peer is asked.
+	reading sync.Mutex
+	log     string // id of the log that is being read
+	read    int64  // the number up to which it has been read in the database
+	// last is the entry of that number. Zero: it was not there. If another entry is in its
+	// place, the log is another one.
 	last  revoked.Entry
-	heard int64 // the number up to which peers have told it; read or less: nothing more
+	heard int64 // the number up to which peers' answers reach; read or less: they have no more
 	peers Peers // to be asked while the log does not answer
 
-	mu   sync.Mutex
-	next chan struct{} // closed and replaced when there may be something to see
+	mu   sync.Mutex    // guards next
+	next chan struct{} // closed and replaced with each confirmation and each failure
 }
 
-// A confirmation says that everything up to the head of a log was in the list at
-// a time.
+// A confirmation is that everything up to the head of a log was in the list at a time.
 type confirmation struct {
 	head store.LogHead
 	asOf time.Time // before the database was asked
-	// round is of the reading that confirmed it.
+	// round is the reading that confirmed it.
 	round int64
 }
 
-// A clockReading is of the database's clock and, not before that, of our own.
+// A clockReading is a reading of the database's clock, and one of this process's clock at
+// that moment or later.
 type clockReading struct{ database, own time.Time }
 
-// pageSize is how many lines are read at once.
+// pageSize is how many entries are read at once.
 const pageSize = 1000
 
 // NewView makes a view that knows nothing until Run has read the log.
@@ -108,7 +108,7 @@ func NewView(cfg Config) (*View, error) {
 		return nil, fmt.Errorf("revocation: max_staleness (%v) must be longer than poll (%v)", cfg.MaxStaleness, cfg.Poll)
 	}
 	v := &View{cfg: cfg, bell: poll.NewBell(), next: make(chan struct{}), peers: noPeers{}}
-	v.shared.told.Store(-1)
+	v.shared.upTo.Store(-1)
 	return v, v.register()
 }
 
@@ -129,11 +129,13 @@ func (v *View) Run(ctx context.Context) {
 // Ring has the log read at once. It never blocks.
 func (v *View) Ring() { v.bell.Ring() }
 
-// Check says whether a token, which has been verified, may be used: nil,
-// ErrRevoked, or ErrStale. What is known to be taken back is refused however
-// stale the view is. It answers from memory, unless the view is a shared one's.
+// Check returns nil if a token, which has been verified, may be used; otherwise
+// ErrRevoked or ErrStale. What is known to be revoked is refused however stale the view
+// is. It answers from memory, unless Config.Shared is set.
 func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
-	had := v.confirmed.Load() // before the list, which has no less; judged by a later one, it might lack a line
+	// The confirmation is read before the list, which then has all of it. The list might
+	// lack an entry of a later confirmation.
+	had := v.confirmed.Load()
 	if _, ok := v.list.Revoked(t); ok {
 		return ErrRevoked
 	}
@@ -158,25 +160,27 @@ func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
 	return err
 }
 
-// SessionRevoked says whether this replica knows that a session was taken back by its
+// SessionRevoked reports whether this replica knows that a session was revoked by its
 // id.
 func (v *View) SessionRevoked(id string) bool {
-	// So late that nothing but the id is asked about.
+	// Of the greatest epoch and issued now, so that nothing but the id can match.
 	_, ok := v.list.Revoked(&accesstoken.Token{SessionID: id, Epoch: math.MaxInt64, IssuedAt: v.cfg.Now()})
 	return ok
 }
 
-// Ready says whether the view answers for tokens that it does not know to be
-// taken back: nil, or ErrStale.
+// Ready returns nil if the view accepts tokens that it does not know to be revoked;
+// otherwise ErrStale.
 func (v *View) Ready() error {
 	_, err := v.judge(v.confirmed.Load())
 	return err
 }
 
-// judge tells by how much what was confirmed is staler than it may be, and ErrStale
-// if it must not be trusted any more.
+// judge returns for how long a confirmation has been stale, and ErrStale if it must not be
+// relied on any more.
 func (v *View) judge(c *confirmation) (stale time.Duration, err error) {
-	if c == nil { // whatever OnOutage says: a view that never saw the log would bring everything back
+	// Whatever OnOutage says: a view that has never read the log would accept every revoked
+	// token.
+	if c == nil {
 		return 0, ErrStale.After(v.cfg.Poll)
 	}
 	stale = revoked.Age(c.asOf, v.cfg.Now()) - v.cfg.MaxStaleness
@@ -186,7 +190,7 @@ func (v *View) judge(c *confirmation) (stale time.Duration, err error) {
 	return stale, ErrStale.After(v.cfg.Poll)
 }
 
-// Confirmed returns up to which number the view knew everything, and when. The
+// Confirmed returns the number up to which the view knew everything, and when it did. The
 // time is zero until the log has been read once.
 func (v *View) Confirmed() (seq int64, asOf time.Time) {
 	c := v.confirmed.Load()
@@ -196,14 +200,14 @@ func (v *View) Confirmed() (seq int64, asOf time.Time) {
 	return c.head.Seq, c.asOf
 }
 
-// Wait returns when the view has confirmed, since it was called, that it has
-// everything up to number seq, or with ctx. (An older confirmation might be of a
-// log that has been replaced since.)
+// Wait returns when the view has confirmed, since the call, that it has everything up to
+// number seq, or when ctx ends. (An older confirmation might be of a log that has been
+// replaced since.)
 func (v *View) Wait(ctx context.Context, seq int64) error {
 	return v.wait(ctx, v.round.Load(), seq)
 }
 
-// wait is Wait as of the time when a reading was the last that had begun.
+// wait is Wait for a confirmation by a reading later than the given one.
 func (v *View) wait(ctx context.Context, called, seq int64) error {
 	for {
 		next := v.Next()
@@ -218,23 +222,23 @@ func (v *View) wait(ctx context.Context, called, seq int64) error {
 	}
 }
 
-// Next returns a channel that is closed with the next confirmation, or before: who
-// waits for one looks again.
+// Next returns a channel that is closed with the next confirmation or before it. A caller
+// that waits for a confirmation looks again then.
 func (v *View) Next() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.next
 }
 
-// Page returns the part of the log after a number, at most limit entries; the
-// beginning of the log, if the reader's log is another one (and named) or he has
-// seen more of it than there is. ErrStale while the log has never been read, or is
-// read anew.
+// Page returns the part of the log after a number, at most limit entries. It returns the
+// beginning of the log instead if the reader names another log, or a number that the log
+// has not reached. The error is ErrStale while the log has never been read, or is read
+// anew.
 //
-// A page may hold entries above its head, which this view has read but not
-// confirmed: an earlier entry for the same user may have been merged into one.
+// A page may hold entries above its head, which this view has read but not confirmed: an
+// earlier entry for the same user may have been merged into a later one.
 func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
-	c := v.confirmed.Load() // before the entries: they may be newer, not older
+	c := v.confirmed.Load() // before the entries, which may be newer but not older
 	if c == nil {
 		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
 	}
@@ -253,8 +257,8 @@ func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
 	return p, nil
 }
 
-// Refresh reads the log to its end. A view that does not run needs no more to answer
-// for a moment.
+// Refresh reads the log to its end. A view that does not run is fresh for a while after
+// it.
 func (v *View) Refresh(ctx context.Context) error {
 	// An answer that takes longer confirms nothing.
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.MaxStaleness)
@@ -272,9 +276,9 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 	for {
 		asked := v.cfg.Now()
 		v.reading.Lock()
-		log, after, known := v.log, v.read, max(v.read, v.heard) // peers may tell more while the answer is on its way
+		log, after, known := v.log, v.read, max(v.read, v.heard) // peers may answer more meanwhile
 		v.reading.Unlock()
-		// With the last line that is known, to compare it.
+		// The last entry that is known is read again, to compare it.
 		lines, head, err := v.cfg.Store.RevocationsAfter(ctx, max(after-1, 0), pageSize)
 		if err != nil {
 			return err
@@ -285,7 +289,7 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 		to, err := v.take(lines, confirmation{head, asked, round}, known)
 		switch {
 		case errors.Is(err, errOtherPast):
-			v.cfg.Logger.Error("the revocation log lacks lines that were read before, or has others in their place, "+
+			v.cfg.Logger.Error("the revocation log lacks entries that were read before, or has others in their place, "+
 				"as after a failover or a restore that has lost some; it gets another id, so that everybody reads it anew", "log", log, "read_to", after, "head", head.Seq)
 			if err := v.cfg.Store.RenewLog(ctx, log); err != nil {
 				return err
@@ -307,12 +311,13 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 	}
 }
 
-// errOtherPast: the log has the id that it had, but not the lines.
+// errOtherPast: the log has the same id as before, but not the same entries.
 var errOtherPast = errors.New("revocation: the log has another past")
 
-// take adds what was read from the last line on that was read before, and says up to
-// where it reaches; -1 if it has to be read again, from another position. Before the
-// database was asked, everything up to the number known was.
+// take adds what was read of the log, beginning with the last entry that was read before.
+// It returns the number up to which the log has now been read, or -1 if it has to be read
+// again, from another position. known is the number up to which entries were known before
+// the database was asked.
 func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to int64, err error) {
 	v.reading.Lock()
 	defer v.reading.Unlock()
@@ -321,13 +326,13 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 	case v.log == "":
 		v.log = c.head.ID
 	case c.head.ID != v.log:
-		v.startAnew(c.head)
+		v.startAnewLocked(c.head)
 		return -1, nil
 	case c.head.Seq < known, there && v.last.Seq == v.read && entryOf(lines[0]) != v.last:
 		return -1, errOtherPast
 	case !there && v.last.Seq == v.read && v.read > 0:
-		// It has expired since it was read, which is long ago, and nobody can say any
-		// more what came before it.
+		// The last entry that was read has expired since, so that was long ago. Whether what
+		// came before it is the same cannot be found out.
 		v.read, v.last = 0, revoked.Entry{}
 		return -1, nil
 	}
@@ -338,7 +343,7 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 		v.read = lines[len(lines)-1].Seq
 	} else {
 		v.read = c.head.Seq
-		v.confirm(c)
+		v.confirmLocked(c)
 	}
 	v.last = revoked.Entry{}
 	if n := len(lines); n > 0 && lines[n-1].Seq == v.read {
@@ -347,16 +352,16 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 	return v.read, nil
 }
 
-// startAnew is for the day on which the database is another one, or an older
-// copy of itself. What was known to be taken back stays so.
-func (v *View) startAnew(head store.LogHead) {
+// startAnewLocked begins to read another log: the database is another one, or an older
+// copy of itself. What was known to be revoked stays revoked.
+func (v *View) startAnewLocked(head store.LogHead) {
 	v.cfg.Logger.Error("the revocation log is not the one that was read before: it was replaced, or restored from a backup; "+
 		"what this replica knows to be revoked stays revoked until it expires, other replicas may not know it",
 		"log", v.log, "read_to", v.read, "new_log", head.ID, "new_head", head.Seq)
 	v.anew.Store(true)
 	v.list.Detach()
 	v.log, v.read, v.heard, v.last = head.ID, 0, 0, revoked.Entry{}
-	v.shared.told.Store(-1)
+	v.shared.upTo.Store(-1)
 }
 
 func (v *View) apply(lines []store.Revocation) error {
@@ -367,8 +372,8 @@ func (v *View) apply(lines []store.Revocation) error {
 	return v.list.Apply(entries...)
 }
 
-// entryOf rounds times up to the second, so that nothing is taken back too
-// little or for too short a time.
+// entryOf rounds times up to the second, so that an entry concerns no fewer tokens, and
+// for no shorter a time, than was meant.
 func entryOf(r store.Revocation) revoked.Entry {
 	kind := revoked.Kind(r.Kind)
 	return revoked.Entry{
@@ -388,9 +393,9 @@ func ceilSecond(t time.Time) int64 {
 	return t.Add(time.Second - 1).Unix()
 }
 
-// confirm takes a confirmation in, but does not unlearn what a peer confirmed as of
-// later. v.reading is held.
-func (v *View) confirm(c confirmation) {
+// confirmLocked takes a confirmation in. What a peer has confirmed as of a later time
+// stays. The caller holds v.reading.
+func (v *View) confirmLocked(c confirmation) {
 	if was := v.confirmed.Load(); was != nil && was.head.ID == c.head.ID && was.asOf.After(c.asOf) {
 		c.asOf, c.head.Seq = was.asOf, max(was.head.Seq, c.head.Seq)
 	}
@@ -403,7 +408,7 @@ func (v *View) confirm(c confirmation) {
 	v.wake()
 }
 
-// wake has whoever waits look again.
+// wake has all that wait look again.
 func (v *View) wake() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -416,8 +421,8 @@ const (
 	sweepBatch = 1000
 )
 
-// sweep deletes what has expired, in batches, so that nobody waits for it. All
-// replicas do; a line that another has deleted is no line less.
+// sweep deletes what has expired now and then. All replicas do. It deletes in batches, so
+// that no other transaction waits for long.
 func (v *View) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -433,13 +438,13 @@ func (v *View) sweep(ctx context.Context) {
 	}
 }
 
-// Sweep deletes what expired before the clock skew from the list and from the
-// log, and says how many lines of the log. Run does it by itself.
+// Sweep deletes what expired longer ago than timing.ClockSkew from the list and from the
+// log, and returns how many entries of the log. Run calls it.
 //
-// One wrong clock must not bring back what others have taken back, so it goes by
-// that of this replica or the database's, whichever is behind.
+// A wrong clock must not delete what is needed, so Sweep goes by this replica's clock or
+// the database's, whichever is behind.
 func (v *View) Sweep(ctx context.Context) (int, error) {
-	if v.confirmed.Load() == nil { // then the database's is not known
+	if v.confirmed.Load() == nil { // then the database's clock is not known
 		return 0, nil
 	}
 	before := v.cfg.Now()
@@ -456,8 +461,8 @@ func (v *View) Sweep(ctx context.Context) (int, error) {
 	}
 }
 
-// slow is by how much a clock that shows now is behind the database's, if that is
-// known. It is never too much.
+// slow is by how much a clock that shows now is behind the database's, if that is known.
+// It is never more than the truth, since the answer took time.
 func (v *View) slow(now time.Time) (d time.Duration, known bool) {
 	c := v.clock.Load()
 	if c == nil {

@@ -10,10 +10,9 @@
 //		log.Fatal(err)
 //	}
 //
-// It is a package of its own, so that package verify brings no more than golang-jwt
-// to those who do not speak gRPC. It is no module of its own: who uses it has gRPC
-// anyway, and so he gets one version of Watchword and not two to keep in step; who
-// does not use it neither builds gRPC nor links it, because Go takes only the
-// modules whose packages are imported. A test holds that neither package verify nor
-// the server contains it.
+// It is a package of its own, so that package verify needs no module but golang-jwt. It is
+// not a module of its own: a program that uses it has gRPC anyway, and needs only one
+// version of Watchword; a program that does not use it neither builds nor links gRPC,
+// because Go takes only the modules whose packages are imported. A test holds that neither
+// package verify nor the server contains gRPC.
 package grpcverify

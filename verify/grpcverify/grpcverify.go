@@ -20,8 +20,8 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// A Guard decides which calls a server takes. It is set up before it is used, and
-// then safe for concurrent use.
+// A Guard decides which calls a server accepts. It is set up before it is used; after that
+// it is safe for concurrent use.
 type Guard struct {
 	verifier *verify.Verifier
 	always   []verify.Condition
@@ -33,14 +33,13 @@ type rule struct {
 	conditions []verify.Condition
 }
 
-// New makes a Guard for which every call needs a good token that meets the
-// conditions.
+// New makes a Guard. Every call needs a good token that meets the conditions.
 func New(v *verify.Verifier, conditions ...verify.Condition) *Guard {
 	return &Guard{verifier: v, always: conditions, rules: map[string]rule{}}
 }
 
-// Method adds conditions for one method, "/package.Service/Method", or for all of
-// a service, "/package.Service/".
+// Method adds conditions for one method, "/package.Service/Method", or for all methods of a
+// service, "/package.Service/".
 func (g *Guard) Method(name string, conditions ...verify.Condition) *Guard {
 	r := g.rules[name]
 	r.conditions = append(r.conditions, conditions...)
@@ -48,8 +47,8 @@ func (g *Guard) Method(name string, conditions ...verify.Condition) *Guard {
 	return g
 }
 
-// Public lets the calls of a method, or of all of a service, through without a
-// token. What has conditions of its own is not public.
+// Public lets the calls of a method, or of all methods of a service, through without a
+// token. A method with conditions of its own is not public.
 func (g *Guard) Public(name string) *Guard {
 	r := g.rules[name]
 	r.public = true
@@ -57,13 +56,13 @@ func (g *Guard) Public(name string) *Guard {
 	return g
 }
 
-// ServerOptions have a server ask the Guard before every call.
+// ServerOptions returns the options with which a server has the Guard check every call.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(g.Unary), grpc.ChainStreamInterceptor(g.Stream)}
 }
 
-// Check says which of the names that the Guard was given the server does not have:
-// one that is misspelt protects nothing. Call it when all services are registered.
+// Check returns an error if the server lacks a method or service that the Guard was given,
+// since a misspelt name protects nothing. It is called when all services are registered.
 func (g *Guard) Check(s *grpc.Server) error {
 	known := map[string]bool{}
 	for service, info := range s.GetServiceInfo() {
@@ -90,13 +89,13 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 	return handler(call.ctx, request)
 }
 
-// checkEvery is how often a stream's token is asked again without a message.
+// checkEvery is how often a stream's token is checked again while no message comes.
 const checkEvery = time.Second
 
-// Stream is a grpc.StreamServerInterceptor. The token is asked again with every
-// message, and every second: when it has expired or was taken back, nothing more
-// comes in or goes out, the stream's context ends, and so does the call, with that
-// reason, when the handler returns.
+// Stream is a grpc.StreamServerInterceptor. The token is checked again with every message,
+// and every second. When it has expired or was revoked, no further message is received or
+// sent, and the stream's context ends. When the handler returns, the call ends with that
+// reason.
 func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	call, err := g.begin(stream.Context(), info.FullMethod)
 	if err != nil {
@@ -105,7 +104,7 @@ func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamSe
 	defer call.watch()()
 	err = handler(server, &guardedStream{ServerStream: stream, call: call})
 	if refused := call.refused.Load(); refused != nil {
-		return *refused // whatever the handler made of it
+		return *refused // whatever the handler returned
 	}
 	return err
 }
@@ -117,7 +116,7 @@ type call struct {
 	token      string
 	conditions []verify.Condition
 	public     bool
-	refused    atomic.Pointer[error] // why it was not let go on
+	refused    atomic.Pointer[error] // why it was ended; nil: it was not
 }
 
 func (g *Guard) begin(ctx context.Context, method string) (*call, error) {
@@ -139,8 +138,8 @@ func (g *Guard) begin(ctx context.Context, method string) (*call, error) {
 	return c, nil
 }
 
-// watch ends the call's context when the token is not good any more, until stop,
-// which returns when nothing is left of it.
+// watch ends the call's context when the token is no longer good. It ends with stop, which
+// returns when the watching goroutine has ended.
 func (c *call) watch() (stop func()) {
 	if c.public {
 		return func() {}
@@ -169,14 +168,14 @@ func (c *call) watch() (stop func()) {
 	}
 }
 
-// again asks whether the token is still good.
+// again returns nil if the token is still good, or the call's refusal.
 func (c *call) again() error {
 	if c.public {
 		return nil
 	}
 	if _, err := c.guard.verifier.Verify(c.ctx, c.token, c.conditions...); err != nil {
 		err = refusal(err)
-		if c.ctx.Err() == nil { // else it says nothing about the token
+		if c.ctx.Err() == nil { // otherwise the error is not about the token
 			c.refused.CompareAndSwap(nil, &err)
 		}
 		return err
@@ -208,7 +207,7 @@ func (s *guardedStream) SendMsg(m any) error {
 	return s.ServerStream.SendMsg(m)
 }
 
-// refusal is an error as a status. Its message begins with the stable code.
+// refusal returns an error as a status. The status message begins with the stable code.
 func refusal(err error) error {
 	e := &accesstoken.Error{}
 	if !errors.As(err, &e) {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A Kind says what an entry takes back.
+// A Kind is what an entry revokes.
 type Kind string
 
 const (
@@ -17,7 +17,7 @@ const (
 	Token   Kind = "jti"  // one token
 )
 
-// kinds in the order in which a token is asked; an index here is a kind's
+// kinds are all of them, in the order in which a token is checked. A kind's index is its
 // compact form.
 var kinds = [...]Kind{Key, User, Session, Token}
 
@@ -30,17 +30,17 @@ func (k Kind) index() int {
 	return -1
 }
 
-// An ID stands for what is taken back without telling it.
+// An ID stands for what is revoked, without revealing it.
 type ID [16]byte
 
-// Digest returns the ID of a key, user, session or token: the first 128 bits of
-// SHA-256 over the kind, a zero byte, and the value. The kind in front keeps a
-// session from ever matching a token of the same name.
+// Digest returns the ID of a key, user, session or token: the first 128 bits of SHA-256
+// over the kind, a zero byte, and the value. Because of the kind, a session never matches a
+// token of the same name.
 //
-// 128 bits are enough, because nobody gains by a collision, only by a second
-// preimage: an entry revokes too much if a valid token has the ID of another's
-// entry, and all these names are drawn by the server. Among a million entries
-// and a billion tokens that happens by chance with a probability of 2^-78.
+// 128 bits are enough. An entry revokes too much if a valid token has the ID of another
+// token's entry. Since the server draws all these names, an attacker cannot choose them, and
+// a collision between two names of the attacker's own gains nothing. By chance it happens
+// among a million entries and a billion tokens with a probability of 2^-78.
 func Digest(kind Kind, value string) ID {
 	var buf [128]byte // UUIDs and kids fit; a longer value costs one allocation
 	b := append(buf[:0], kind...)
@@ -65,25 +65,24 @@ func (id *ID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// An Entry is one line of the feed. Its JSON form is part of the HTTP contract:
+// An Entry is one entry of the feed. Its JSON form is part of the HTTP contract:
 //
 //	{"seq":7,"kind":"user","id":"<base64url>","epoch":3,"issued_before":1700000000,"exp":1700003600}
 type Entry struct {
 	Seq  int64 `json:"seq"` // place in the log, from 1
 	Kind Kind  `json:"kind"`
 	ID   ID    `json:"id"`
-	// Epoch and IssuedBefore are for User alone: tokens with a lower epoch, and
-	// tokens whose iat is earlier. Zero says nothing.
+	// Epoch and IssuedBefore are for User alone: it revokes tokens with a lower epoch, and
+	// tokens whose iat is earlier. Zero revokes none.
 	Epoch        int64 `json:"epoch,omitempty"`
 	IssuedBefore int64 `json:"issued_before,omitempty"` // seconds since 1970
-	// ExpiresAt is when the last token that the entry concerns has expired, in
-	// seconds since 1970. Then the entry means nothing.
+	// ExpiresAt is when the last token that the entry concerns has expired, in seconds since
+	// 1970. After that the entry is not needed.
 	ExpiresAt int64 `json:"exp"`
 }
 
-// Check says what is wrong with an entry, nil if nothing is. A kind that is not
-// known here is wrong, too: who cannot understand what was taken back must not
-// believe that he knows it.
+// Check returns what is wrong with an entry, or nil. An unknown kind is wrong, too: a
+// reader that does not understand an entry must not count as knowing what was revoked.
 func (e Entry) Check() error {
 	switch {
 	case e.Seq < 1:
@@ -102,40 +101,40 @@ func (e Entry) Check() error {
 
 // A Page is a part of the feed, as JSON.
 type Page struct {
-	// Log names the log. A reader who knew another one begins again from 0, and
+	// Log is the id of the log. A reader that knew another one begins again from 0, and
 	// forgets nothing.
 	Log string `json:"log"`
-	// Head is the last number that was given as of AsOf.
+	// Head is the number of the log's last entry, as of AsOf.
 	Head int64 `json:"head"`
 	// AsOf is when the sender last confirmed the head with the database, by the
 	// sender's clock, in milliseconds.
 	AsOf time.Time `json:"as_of"`
-	// Age is how long before the sending that was, in milliseconds. A reader
-	// reckons with it, so that it does not matter what the sender's clock says.
+	// Age is how long before the sending AsOf was, in milliseconds. A reader goes by it, so
+	// that the sender's clock does not matter.
 	Age int64 `json:"age_ms"`
-	// Waited is for how long the sender held the request back until there was
-	// something to tell, in milliseconds; nil if it did not think of it. A reader
-	// knows from it that AsOf lies so much after his asking.
+	// Waited is how long the sender held the request back until there was something new, in
+	// milliseconds. Nil: it never holds requests back. Age counts from as much later than
+	// when the reader asked.
 	Waited *int64 `json:"waited_ms,omitempty"`
-	// Heartbeat is how often the sender confirms the head, in milliseconds, and sends
-	// one to the readers of its streams; 0 if it does not say.
+	// Heartbeat is how often the sender confirms the head, and sends it to the readers of
+	// its streams, in milliseconds. 0: it does not say.
 	Heartbeat int64 `json:"heartbeat_ms,omitempty"`
-	// Snapshot says that the page begins at the beginning of the log, although
-	// the reader asked for a later place: his was of another log.
+	// Snapshot: the page begins at the beginning of the log, although the reader asked for a
+	// later place, because that was in another log.
 	Snapshot bool    `json:"snapshot"`
 	Entries  []Entry `json:"entries"` // by Seq; expired ones may be missing
-	// More says that the reader should ask again at once after the last entry.
-	// Otherwise he has everything up to Head.
+	// More: the reader should ask at once for what comes after the last entry. Otherwise it
+	// has everything up to Head.
 	More bool `json:"more"`
 }
 
-// Age is how old, now, is what was true as of a time, by the clock that says more: the
-// monotonic one may have stood still with the machine.
+// Age returns how long ago a time was. Of the monotonic and the wall clock it takes the one
+// that says more, because the monotonic one may have stood still with the machine.
 func Age(asOf, now time.Time) time.Duration {
 	return max(now.Sub(asOf), now.Round(0).Sub(asOf.Round(0)))
 }
 
-// Next is where to go on reading after this page.
+// Next returns the number after which to go on reading.
 func (p Page) Next() int64 {
 	last := int64(0)
 	if n := len(p.Entries); n > 0 {

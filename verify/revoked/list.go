@@ -13,30 +13,30 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// A List is what is known to be taken back. The zero List is empty and ready.
-// It is safe for concurrent use, and a reader never waits for more than the
-// insertion of one entry.
+// A List is what is known to be revoked. The zero List is empty and ready. It is safe for
+// concurrent use, and a reader never waits for more than the insertion of one entry.
 //
-// It takes about 70 bytes an entry.
+// An entry takes about 70 bytes.
 type List struct {
-	write sync.Mutex               // held by whoever changes a shard
+	write sync.Mutex               // held while a shard is changed
 	count [len(kinds)]atomic.Int64 // live entries of each kind
 	// complete is the number up to which everything applied is in the shards.
 	complete atomic.Int64
 	shards   [64]shard
 }
 
-// A shard holds the IDs with one prefix. IDs are digests, so shards fill evenly.
+// A shard holds the entries whose IDs have one prefix. IDs are digests, so shards fill
+// evenly.
 type shard struct {
 	mu sync.RWMutex // guards the two slices; held to write only for moments
-	// records by seq. An element is never changed, so that a copy of the slice's
-	// header may be read without the lock. A record that was superseded stays
-	// until the next rebuild; the table does not point to it.
+	// records are ordered by seq. An element is never changed, so that a copy of the slice's
+	// header may be read without the lock. A superseded record stays until the next rebuild,
+	// and the table does not point to it.
 	records []record
-	// table is a hash table with linear probing: the position in records plus
-	// one; 0 is free. Its length is a power of two, and at most half is in use.
+	// table is a hash table with linear probing. A place holds the position in records plus
+	// one, or 0 if it is free. The length is a power of two, and at most half is in use.
 	table []uint32
-	live  int // positions in table
+	live  int // places of table in use
 }
 
 // A record is an Entry without padding. Seq 0: it is not from the present log.
@@ -49,12 +49,11 @@ type record struct {
 	kind         uint8 // index in kinds
 }
 
-// Apply adds entries. It may be told the same twice, and in any order; of two
-// entries for one user it keeps the stronger of each bound. If one entry fails
-// its Check, nothing is applied.
+// Apply adds entries. It does no harm to add one twice, or in another order. Of two entries
+// for one user the stronger of each bound is kept. If one entry fails its Check, none is
+// applied.
 //
-// Entries of one log are applied in the order of their numbers; After relies on
-// it.
+// Whoever uses After applies the entries of one log in the order of their numbers.
 func (l *List) Apply(entries ...Entry) error {
 	for _, e := range entries {
 		if err := e.Check(); err != nil {
@@ -65,14 +64,14 @@ func (l *List) Apply(entries ...Entry) error {
 	defer l.write.Unlock()
 	complete := l.complete.Load()
 	for _, e := range entries {
-		l.put(record{e.Seq, e.Epoch, e.IssuedBefore, e.ExpiresAt, e.ID, uint8(e.Kind.index())})
+		l.putLocked(record{e.Seq, e.Epoch, e.IssuedBefore, e.ExpiresAt, e.ID, uint8(e.Kind.index())})
 		complete = max(complete, e.Seq)
 	}
 	l.complete.Store(complete)
 	return nil
 }
 
-func (l *List) put(r record) {
+func (l *List) putLocked(r record) {
 	s := l.shard(r.id)
 	old, found := s.find(r.id)
 	if found {
@@ -85,7 +84,7 @@ func (l *List) put(r record) {
 		l.count[r.kind].Add(1) // before the entry can be found; see Revoked
 	}
 	if (s.live+1)*2 > len(s.table) || len(s.records) > 2*s.live+64 {
-		l.rebuild(s, func(record) bool { return true })
+		l.rebuildLocked(s, func(record) bool { return true })
 	}
 	ordered := len(s.records) == 0 || s.records[len(s.records)-1].seq <= r.seq
 	s.mu.Lock()
@@ -95,11 +94,11 @@ func (l *List) put(r record) {
 	}
 	s.mu.Unlock()
 	if !ordered {
-		l.rebuild(s, func(record) bool { return true })
+		l.rebuildLocked(s, func(record) bool { return true })
 	}
 }
 
-// merge returns the stronger of both, at the later place in the log.
+// merge returns the stronger of both records, at the later place in the log.
 func (r record) merge(n record) record {
 	m := r
 	m.epoch = max(r.epoch, n.epoch)
@@ -111,8 +110,8 @@ func (r record) merge(n record) record {
 	return m
 }
 
-// Revoked says whether the token is taken back, and by which kind of entry. It
-// does not allocate for names of usual length.
+// Revoked reports whether the token is revoked, and by which kind of entry. It does not
+// allocate for names of usual length.
 func (l *List) Revoked(t *accesstoken.Token) (Kind, bool) {
 	for i, name := range names(t) {
 		if name != "" && l.count[i].Load() > 0 && l.has(kinds[i], Digest(kinds[i], name), t) {
@@ -122,7 +121,7 @@ func (l *List) Revoked(t *accesstoken.Token) (Kind, bool) {
 	return "", false
 }
 
-// IDs are what a token may be taken back by, for who asks for it often.
+// IDs are those by which a token may be revoked, for callers that check it often.
 type IDs [len(kinds)]ID
 
 // IDsOf returns the IDs of a token's key, user, session and own id.
@@ -146,7 +145,8 @@ func (l *List) RevokedByIDs(t *accesstoken.Token, ids *IDs) (Kind, bool) {
 	return "", false
 }
 
-// names in the order of kinds; what the token does not have is empty.
+// names are a token's names in the order of kinds. One that the token does not have is
+// empty.
 func names(t *accesstoken.Token) [len(kinds)]string {
 	return [len(kinds)]string{t.KeyID, t.Subject, t.SessionID, t.ID}
 }
@@ -159,16 +159,15 @@ func (l *List) has(kind Kind, id ID, t *accesstoken.Token) bool {
 	return found && (kind != User || r.covers(t))
 }
 
-// covers says whether the token is one of those that the user lost.
+// covers reports whether the token is one of the user's that the record revokes.
 func (r record) covers(t *accesstoken.Token) bool {
 	return t.Epoch < r.epoch || r.issuedBefore != 0 && t.IssuedAt.Unix() < r.issuedBefore
 }
 
-// After returns up to limit entries of the present log with a greater number, in
-// order. Everything between two of them that is not there has expired or was
-// superseded by a later one.
+// After returns up to limit entries of the present log with a greater number, in order.
+// What is missing between two of them has expired or was superseded by a later entry.
 func (l *List) After(seq int64, limit int) []Entry {
-	complete := l.complete.Load() // first: what is applied from now on may be half there
+	complete := l.complete.Load() // before the shards: what is applied from now on may be there in part
 	seq = max(seq, 0)
 	if seq >= complete {
 		return nil
@@ -198,12 +197,11 @@ func (l *List) After(seq int64, limit int) []Entry {
 	return entries
 }
 
-// Last is the number up to which entries of the present log have been applied.
+// Last returns the number up to which entries of the present log have been applied.
 func (l *List) Last() int64 { return l.complete.Load() }
 
-// Detach takes the entries out of the log and keeps them: a token is refused as
-// before, but After begins anew. It is for the day on which the log is another
-// one.
+// Detach keeps all entries but no longer counts them to a log: tokens are refused as
+// before, and After begins anew. It is called when the log is replaced by another one.
 func (l *List) Detach() {
 	l.write.Lock()
 	defer l.write.Unlock()
@@ -220,21 +218,21 @@ func (l *List) Detach() {
 	}
 }
 
-// Expire forgets the entries that expired before t and says how many.
+// Expire forgets the entries that expired before t, and returns how many.
 func (l *List) Expire(t time.Time) int {
 	now, dropped := t.Unix(), 0
 	for i := range l.shards {
 		l.write.Lock() // for one shard at a time, so that Apply need not wait for all
 		s := &l.shards[i]
 		if slices.ContainsFunc(s.records, func(r record) bool { return r.expiresAt < now }) {
-			dropped += l.rebuild(s, func(r record) bool { return r.expiresAt >= now })
+			dropped += l.rebuildLocked(s, func(r record) bool { return r.expiresAt >= now })
 		}
 		l.write.Unlock()
 	}
 	return dropped
 }
 
-// Len is how many entries there are.
+// Len returns how many entries there are.
 func (l *List) Len() int {
 	n := int64(0)
 	for i := range l.count {
@@ -245,10 +243,10 @@ func (l *List) Len() int {
 
 func (l *List) shard(id ID) *shard { return &l.shards[id[0]%uint8(len(l.shards))] }
 
-// rebuild replaces the shard by its live records that keep wants, in order, with
-// room for as many again, and says how many live ones it dropped. Readers see
+// rebuildLocked replaces the shard by those of its live records for which keep is true, in
+// order, with room for as many again. It returns how many live ones it dropped. Readers see
 // the old shard until the new one is ready. The caller holds l.write.
-func (l *List) rebuild(s *shard, keep func(record) bool) (dropped int) {
+func (l *List) rebuildLocked(s *shard, keep func(record) bool) (dropped int) {
 	fresh := shard{records: make([]record, 0, s.live)}
 	var gone [len(kinds)]int64
 	for _, at := range s.table {
@@ -275,7 +273,7 @@ func (l *List) rebuild(s *shard, keep func(record) bool) (dropped int) {
 	s.records, s.table, s.live = fresh.records, fresh.table, len(fresh.records)
 	s.mu.Unlock()
 	for i := range gone {
-		l.count[i].Add(-gone[i]) // after the entries cannot be found
+		l.count[i].Add(-gone[i]) // when the entries cannot be found any more
 	}
 	return dropped
 }
@@ -292,8 +290,8 @@ func (s *shard) find(id ID) (record, bool) {
 	return s.records[at-1], true
 }
 
-// point lets the table lead to the record at position i instead of any other of
-// its id, and says whether there was none.
+// point has the table lead to the record at position i instead of any other with its ID. It
+// reports whether there was no other.
 func (s *shard) point(i int) (added bool) {
 	slot := s.slot(s.records[i].id)
 	added = s.table[slot] == 0
@@ -301,7 +299,8 @@ func (s *shard) point(i int) (added bool) {
 	return added
 }
 
-// slot is where id is in the table, or would be. There is always a free place.
+// slot returns the place in the table where id is or would be. There is always a free
+// one.
 func (s *shard) slot(id ID) uint32 {
 	mask := uint32(len(s.table) - 1)
 	slot := binary.LittleEndian.Uint32(id[4:]) & mask

@@ -1,5 +1,5 @@
-// Package verifytest is for the tests of resource servers: an issuer of tokens
-// within the test, with a key set and a feed of revocations that one can push to.
+// Package verifytest is for the tests of resource servers. It has an issuer of tokens within
+// the test, with a key set, and a feed to which the test adds revocations.
 //
 //	issuer := verifytest.New(t)
 //	v, err := verify.New(issuer.Config())
@@ -30,7 +30,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// Audience is whom the tokens are meant for.
+// Audience is the aud of the tokens.
 const Audience = "https://resource.example"
 
 const (
@@ -48,7 +48,7 @@ type Issuer struct {
 	closed <-chan struct{}
 	close  func()
 
-	mu      sync.Mutex
+	mu      sync.Mutex        // guards everything below
 	keys    []accesstoken.Key // published; the last one signs
 	signing *ecdsa.PrivateKey
 	tokens  int
@@ -69,8 +69,8 @@ func New(t testing.TB) *Issuer {
 	return i
 }
 
-// NewAt makes an issuer that the test serves by itself, as an http.Handler, under
-// the URL: behind a proxy, or without a network in a testing/synctest bubble.
+// NewAt makes an issuer that the test itself serves under the URL, as an http.Handler:
+// behind a proxy, or without a network in a testing/synctest bubble.
 func NewAt(t testing.TB, url string) *Issuer {
 	closed := make(chan struct{})
 	i := &Issuer{
@@ -82,12 +82,12 @@ func NewAt(t testing.TB, url string) *Issuer {
 	return i
 }
 
-// Config is for a Verifier that trusts this issuer.
+// Config returns that of a Verifier that trusts this issuer.
 func (i *Issuer) Config() verify.Config {
 	return verify.Config{Issuer: i.URL, Audience: []string{Audience}}
 }
 
-// Rotate publishes a new key and signs with it from now on.
+// Rotate publishes a new key, which signs from now on.
 func (i *Issuer) Rotate() {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -102,7 +102,7 @@ func (i *Issuer) Rotate() {
 	i.keys, i.signing = append(i.keys, key), private
 }
 
-// Token issues an access token for a subject, with the claims, for half an hour.
+// Token issues an access token with the claims for a subject. It is valid for half an hour.
 func (i *Issuer) Token(subject string, claims map[string]string) string {
 	members := make(map[string]any, len(claims))
 	for name, value := range claims {
@@ -111,8 +111,9 @@ func (i *Issuer) Token(subject string, claims map[string]string) string {
 	return i.Sign(subject, members)
 }
 
-// Sign issues an access token in which the members replace or join what Token
-// puts into it; a nil leaves one out. So a test can make a token that has expired.
+// Sign issues an access token with what Token puts into it, and with the members, which
+// replace those of the same name. A nil leaves one out. So a test can make a token that has
+// expired.
 func (i *Issuer) Sign(subject string, members map[string]any) string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -134,12 +135,12 @@ func (i *Issuer) Sign(subject string, members map[string]any) string {
 	return compact
 }
 
-// Revoke takes back a token by its jti, a session by its id, or a key by its kid.
+// Revoke revokes a token by its jti, a session by its id, or a key by its kid.
 func (i *Issuer) Revoke(kind revoked.Kind, name string) {
 	i.push(revoked.Entry{Kind: kind, ID: revoked.Digest(kind, name)})
 }
 
-// RevokeUser takes back a user's tokens that have a lower epoch.
+// RevokeUser revokes those tokens of a user that have a lower epoch.
 func (i *Issuer) RevokeUser(subject string, epoch int64) {
 	i.push(revoked.Entry{Kind: revoked.User, ID: revoked.Digest(revoked.User, subject), Epoch: epoch})
 }
@@ -196,7 +197,7 @@ func (i *Issuer) serveFeed(w http.ResponseWriter, r *http.Request) {
 	i.write(w, i.await(r, after, cmp.Or(limit, pageLimit), time.Duration(wait)*time.Second))
 }
 
-// await holds the page back for as long as it tells nothing and the reader waits.
+// await holds the page back until it has something new, or the reader's time is over.
 func (i *Issuer) await(r *http.Request, after int64, limit int, wait time.Duration) revoked.Page {
 	began := time.Now()
 	page, news := i.page(after, limit)
@@ -269,7 +270,7 @@ func (i *Issuer) event(w http.ResponseWriter, name string, data any) {
 	fmt.Fprint(w, "\n")
 }
 
-// write ends with a newline. That the reader has gone is no error.
+// write writes JSON and a newline. It is no error if the reader has gone.
 func (i *Issuer) write(w http.ResponseWriter, data any) {
 	_ = json.NewEncoder(w).Encode(data)
 }

@@ -1,7 +1,5 @@
-// Package redislog is what was taken back, in Redis: for replicas that ask about
-// every token (revocation.check shared), and for whoever else reads Redis. A key
-// names what it takes back, revoked_token:{jti}, and ends when nothing is left that
-// it concerns; a last one says from which number of the log on all are there.
-//
-// Who calls it: revocation, through its interface Shared.
+// Package redislog keeps what was revoked in Redis, for replicas that ask about every
+// token (revocation.check shared) and for other programs that read Redis. A key names what
+// is revoked, such as revoked_token:{jti}, and expires when no token is left that it
+// concerns. One more key, revocation_span, names the part of the log that is all there.
 package redislog

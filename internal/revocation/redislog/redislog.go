@@ -15,14 +15,13 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// The keys' names: one of these and the token's, session's, user's or signing
-// key's id.
+// A key's name is one of these and the id of the token, session, user or signing key.
 const (
 	tokens   = "revoked_token:"
 	sessions = "revoked_session:"
 	users    = "revoked_user:"
 	keys     = "revoked_key:"
-	// span has the part of the log that is here.
+	// span is the key that holds the part of the log that is here.
 	span = "revocation_span"
 )
 
@@ -35,12 +34,12 @@ type Log struct {
 	client func(context.Context) (rueidis.Client, error)
 }
 
-// New returns a Log on a client, which stays the caller's.
+// New returns a Log that uses a client. Closing the client is left to the caller.
 func New(client func(context.Context) (rueidis.Client, error)) *Log { return &Log{client} }
 
-// addScript adds a line. KEYS: its key. ARGV: epoch, seconds before which tokens
-// were issued, and the end in milliseconds. Lines may come twice, and late: of each
-// number the greater stays.
+// addScript adds an entry. KEYS: its key. ARGV: the epoch, the Unix time in seconds before
+// which tokens were issued, and the entry's end in milliseconds. An entry may come twice,
+// and late: the greater of each number stays.
 var addScript = rueidis.NewLuaScriptRetryable(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -59,10 +58,10 @@ end
 return 1
 `)
 
-// spanScript says that the lines after one number up to another are here. ARGV: the
-// log, the numbers. What joins on to the span makes it longer; else the span
-// begins anew, at its end. There is none while Redis may evict a line and keep the
-// span, or does not say.
+// spanScript notes that the entries after one number, up to another, are here. ARGV: the
+// log and the two numbers. If they join on to the span, it becomes longer. Otherwise the
+// span begins anew at their end. There is no span while Redis may evict an entry and keep
+// the span, or does not say whether it may.
 var spanScript = rueidis.NewLuaScriptRetryable(`
 local memory = redis.pcall('INFO', 'memory')
 if type(memory) ~= 'string' or not string.find(memory, 'maxmemory_policy:noeviction', 1, true) then
@@ -79,7 +78,7 @@ redis.call('SET', KEYS[1], string.format('%s %.0f %.0f', ARGV[1], from, to))
 return 1
 `)
 
-// Tell implements revocation.Shared. The span grows only when all lines are there.
+// Tell implements revocation.Shared. The span grows only when all entries are there.
 func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) error {
 	c, err := l.client(ctx)
 	if err != nil {
@@ -89,7 +88,7 @@ func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []sto
 	for _, r := range lines {
 		prefix, ok := prefixes[revoked.Kind(r.Kind)]
 		if !ok {
-			return fmt.Errorf("redislog: line %d is of the unknown kind %q", r.Seq, r.Kind)
+			return fmt.Errorf("redislog: entry %d is of the unknown kind %q", r.Seq, r.Kind)
 		}
 		before := int64(0)
 		if !r.IssuedBefore.IsZero() {
@@ -109,8 +108,8 @@ func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []sto
 	return nil
 }
 
-// Ask implements revocation.Shared. On a Redis Cluster it never says from where on
-// it has everything: one of the nodes may have lost what another has.
+// Ask implements revocation.Shared. On a Redis Cluster it never names a span: one of the
+// servers may have lost what another one has.
 func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, error) {
 	c, err := l.client(ctx)
 	if err != nil {
@@ -130,7 +129,7 @@ func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, 
 		}
 		return known(t, append(found, ""))
 	}
-	// One command, so that nothing is lost between the keys and the span.
+	// One command, so that nothing is lost between reading the keys and the span.
 	values, err := c.Do(ctx, c.B().Mget().Key(append(names, span)...).Build()).ToArray()
 	if err != nil {
 		return revocation.Known{}, fmt.Errorf("redislog: %w", err)
@@ -144,8 +143,8 @@ func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, 
 	return known(t, found)
 }
 
-// known reads the values of the token's, session's, user's and signing key's keys,
-// and the span.
+// known is what the values of the token's, session's, user's and signing key's keys, and
+// of the span, say.
 func known(t *accesstoken.Token, found []string) (k revocation.Known, err error) {
 	k.Revoked = found[0] != "" || found[1] != "" || found[3] != ""
 	if found[2] != "" {

@@ -18,13 +18,13 @@ func openStore(t *testing.T) store.Store {
 
 func TestTheLongestPromiseIsKept(t *testing.T) {
 	s := openStore(t)
-	log := &Log{Store: s, Now: time.Now, Lives: Lives{Token: time.Minute, Session: time.Hour}}
-	for _, step := range []struct{ promised, longest Lives }{
-		{Lives{Token: time.Second, Session: time.Second}, Lives{Token: time.Minute, Session: time.Hour}},
-		{Lives{Token: 30*time.Minute + 5*time.Second, Session: 24 * time.Hour}, Lives{Token: 1805 * time.Second, Session: 24 * time.Hour}},
-		{Lives{Token: time.Hour, Session: time.Hour}, Lives{Token: time.Hour, Session: 24 * time.Hour}},
-		{Lives{Token: time.Minute, Session: 48 * time.Hour}, Lives{Token: time.Hour, Session: 48 * time.Hour}},
-		{Lives{Token: time.Minute, Session: time.Minute}, Lives{Token: time.Hour, Session: 48 * time.Hour}},
+	log := &Log{Store: s, Now: time.Now, Lifetimes: Lifetimes{Token: time.Minute, Session: time.Hour}}
+	for _, step := range []struct{ promised, longest Lifetimes }{
+		{Lifetimes{Token: time.Second, Session: time.Second}, Lifetimes{Token: time.Minute, Session: time.Hour}},
+		{Lifetimes{Token: 30*time.Minute + 5*time.Second, Session: 24 * time.Hour}, Lifetimes{Token: 1805 * time.Second, Session: 24 * time.Hour}},
+		{Lifetimes{Token: time.Hour, Session: time.Hour}, Lifetimes{Token: time.Hour, Session: 24 * time.Hour}},
+		{Lifetimes{Token: time.Minute, Session: 48 * time.Hour}, Lifetimes{Token: time.Hour, Session: 48 * time.Hour}},
+		{Lifetimes{Token: time.Minute, Session: time.Minute}, Lifetimes{Token: time.Hour, Session: 48 * time.Hour}},
 	} {
 		if err := Promise(t.Context(), s, step.promised); err != nil {
 			t.Fatal(err)
@@ -51,14 +51,14 @@ func TestPromisesOfManyReplicas(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			if err := Promise(t.Context(), s, Lives{Token: time.Duration(i) * time.Minute, Session: time.Duration(8-i) * time.Hour}); err != nil {
+			if err := Promise(t.Context(), s, Lifetimes{Token: time.Duration(i) * time.Minute, Session: time.Duration(8-i) * time.Hour}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
 	log := &Log{Store: s, Now: time.Now}
-	if got, err := log.Longest(t.Context(), s); err != nil || got != (Lives{Token: 7 * time.Minute, Session: 8 * time.Hour}) {
+	if got, err := log.Longest(t.Context(), s); err != nil || got != (Lifetimes{Token: 7 * time.Minute, Session: 8 * time.Hour}) {
 		t.Errorf("the longest are %v, %v", got, err)
 	}
 }
@@ -67,15 +67,15 @@ func TestPromisesOfManyReplicas(t *testing.T) {
 // over what cannot be read.
 func TestALongestLifeThatCannotBeRead(t *testing.T) {
 	s := openStore(t)
-	log := &Log{Store: s, Now: time.Now, Lives: Lives{Token: time.Minute}}
+	log := &Log{Store: s, Now: time.Now, Lifetimes: Lifetimes{Token: time.Minute}}
 	for _, text := range []string{"", "1h", "1h 2", "x 1h", "1h 2h 3h"} {
-		if err := s.PutSetting(t.Context(), settingLives, text); err != nil {
+		if err := s.PutSetting(t.Context(), settingLongest, text); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := log.TakeBack(t.Context(), line("x")); !errors.Is(err, ErrNotRecorded) {
 			t.Errorf("%q: %v", text, err)
 		}
-		if err := Promise(t.Context(), s, Lives{Token: time.Hour}); err == nil {
+		if err := Promise(t.Context(), s, Lifetimes{Token: time.Hour}); err == nil {
 			t.Errorf("%q: promised", text)
 		}
 	}
