@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/term"
@@ -16,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	pw "github.com/watchword-auth/watchword/internal/password"
+	"github.com/watchword-auth/watchword/internal/newfile"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
@@ -65,9 +65,6 @@ func adminPasswordFile(cfg *config.Config) string {
 	return file + ".admin-password"
 }
 
-// partial ends the name of a file with a password that is not a whole one yet.
-const partial = ".partial"
-
 // passwordFile returns the password in the file, which is written to disk, where nobody
 // else may read it, before there is an administrator: after that nobody else knows it. So
 // whenever the process is killed, the file has its name when there is one. What another
@@ -77,18 +74,11 @@ func passwordFile(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+partial) // mode 0600
-	if err != nil {
-		return "", err
-	}
-	_, err = fmt.Fprintln(f, password)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Link(f.Name(), path)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		err = nil
-	}
-	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+	err = newfile.Write(path, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, password)
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
 	if err := ours(path); err != nil {
@@ -109,20 +99,4 @@ func ours(path string) error {
 		return fmt.Errorf("%s is no file that this user alone can read: remove it", path)
 	}
 	return nil
-}
-
-// removePartialPasswords removes what a process left that was killed while it wrote the
-// file. To be called when there is somebody in the database, so that none is written.
-func removePartialPasswords(cfg *config.Config) error {
-	dir, name := filepath.Split(adminPasswordFile(cfg))
-	files, err := os.ReadDir(filepath.Clean(dir))
-	for _, f := range files {
-		if !strings.HasPrefix(f.Name(), name+".") || !strings.HasSuffix(f.Name(), partial) {
-			continue
-		}
-		if gone := os.Remove(filepath.Join(dir, f.Name())); !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-	}
-	return err
 }

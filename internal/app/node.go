@@ -27,6 +27,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/operator"
+	"github.com/watchword-auth/watchword/internal/newfile"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/revocation/redislog"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -372,7 +373,7 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 	case terminal == nil || !cfg.Database.IsSQLite():
 		return nil
 	case len(anybody) > 0:
-		return removePartialPasswords(cfg)
+		return newfile.RemovePartial(adminPasswordFile(cfg))
 	}
 	return n.firstAdministrator(ctx, cfg, terminal)
 }

@@ -131,7 +131,7 @@ Try, in another terminal (PASSWORD is the administrator's):
   curl -s %[1]s/api/verify -H "Authorization: Bearer $TOKEN"
 
 Ctrl-C stops it.
-`, cfg.Server.PublicURL, maskURL(cfg.Database.URL), forShell(cmp.Or(cfg.Admin.Username, firstAdministrator)))
+`, cfg.Server.PublicURL, databaseName(cfg.Database.URL), forShell(cmp.Or(cfg.Admin.Username, firstAdministrator)))
 }
 
 // forShell is a text as it stands in JSON between the quotes of a shell.
@@ -140,11 +140,10 @@ func forShell(s string) string {
 	return strings.ReplaceAll(string(b[1:len(b)-1]), "'", `'\''`)
 }
 
-// maskURL leaves out what follows the scheme of a database that needs a password.
-func maskURL(url string) string {
+// databaseName is the file of an SQLite database, or the URL without its password.
+func databaseName(url string) string {
 	if file, ok := sqldb.SQLiteFile(url); ok {
 		return file
 	}
-	scheme, _, _ := strings.Cut(url, ":")
-	return scheme
+	return config.MaskURL(url)
 }

@@ -23,7 +23,7 @@ func (s *Setting) masked(text string) string {
 	case text == "" || s.Secret == "":
 		return text
 	case s.Secret == "password":
-		return maskURL(text)
+		return MaskURL(text)
 	default:
 		return mask
 	}
@@ -106,10 +106,10 @@ func scalar(text string, isString bool) *yaml.Node {
 	return n
 }
 
-// maskURL hides the password of a URL, and all that follows a question mark, since
+// MaskURL hides the password of a URL, and all that follows a question mark, since
 // drivers take passwords there too. It reads the text more widely than package
 // url, so that what is not quite a URL is hidden as well.
-func maskURL(text string) string {
+func MaskURL(text string) string {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
 		return text // sqlite:FILE

@@ -1,15 +1,14 @@
 package operator
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +16,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/backup"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/newfile"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -42,49 +43,14 @@ func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, 
 	if err := db.CheckSchema(ctx); err != nil {
 		return done, err
 	}
-	err = writeNew(path, func(w *bufio.Writer) error {
+	err = newfile.WriteAnywhere(path, func(w io.Writer) error {
 		done, err = backup.Dump(ctx, db, w, secret, time.Now())
 		return err
 	})
+	if errors.Is(err, fs.ErrExist) {
+		err = fmt.Errorf("%s is there already; name a new file", path)
+	}
 	return done, err
-}
-
-// writeNew makes a file that nobody else may read. It has its name only when write
-// has come to its end and all is on disk.
-func writeNew(path string, write func(w *bufio.Writer) error) (err error) {
-	taken := fmt.Errorf("%s is there already; name a new file", path)
-	if _, err := os.Lstat(path); err == nil {
-		return taken
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.partial") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if gone := os.Remove(f.Name()); !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-	}()
-	w := bufio.NewWriterSize(f, 256<<10)
-	if err := errors.Join(write(w), w.Flush(), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	// A link, unlike a rename, replaces nothing that has got the name meanwhile; some
-	// file systems have none.
-	err = os.Link(f.Name(), path)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return taken
-	case err != nil:
-		if err := os.Rename(f.Name(), path); err != nil {
-			return err
-		}
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // restoreTimeout bounds the one transaction of a restore.

@@ -9,8 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/watchword-auth/watchword/internal/newfile"
 )
 
 // ParseKey reads a storage key as an operator writes it (AUTH_STORAGE_KEY):
@@ -79,37 +80,17 @@ func readKeyFile(path string) ([]byte, error) {
 	return key, nil
 }
 
-// createKeyFile writes a new key beside path and links it there, which fails when
-// another process was first: then that one's key stands, and it is no error.
+// createKeyFile writes a new key. When another process was first, its key stands, and
+// that is no error.
 func createKeyFile(path string) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // O_EXCL, mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-
 	key := make([]byte, KeySize)
 	rand.Read(key) // never fails
-	if _, err := fmt.Fprintln(f, base64.StdEncoding.EncodeToString(key)); err != nil {
+	err := newfile.Write(path, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, base64.StdEncoding.EncodeToString(key))
 		return err
+	})
+	if errors.Is(err, fs.ErrExist) {
+		return nil
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a name in the directory last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return err
 }
