@@ -1,9 +1,10 @@
-// Package state is what a backend for a node's shared state implements: sessions
-// with their refresh tokens, pending second factors, attempt counters. Store is
-// the contract; package statetest holds an implementation to it;
-// watchword.WithState makes a node use it. examples/custom-state is a whole one.
+// Package state is the contract of a backend for a replica's shared state: sessions with
+// their refresh tokens, and counters of attempts. Store is the contract, package
+// statetest holds an implementation to it, and watchword.WithState makes a replica use
+// it. examples/custom-state is a whole implementation. The package is experimental until
+// version 1.0: a minor version may change it.
 //
-// The names here stand for those of the node's own backends.
+// The names here are aliases of those of the replica's own backends.
 package state
 
 import (
@@ -15,7 +16,7 @@ import (
 // A Store keeps records; its methods say what is promised.
 type Store = state.Store
 
-// What a Store takes and gives.
+// The records and buckets of a Store.
 type (
 	Key      = state.Key
 	Record   = state.Record
@@ -23,22 +24,25 @@ type (
 	Decision = state.Decision
 )
 
-// What a Store returns, each alone or wrapped; see Store for when.
+// The errors of a Store, each alone or wrapped; its methods say when.
 var (
 	ErrNotFound = state.ErrNotFound
 	ErrExists   = state.ErrExists
 	ErrChanged  = state.ErrChanged
-	// ErrUnreadable: something else has written to the backend.
+	// ErrUnreadable: another program has written to the backend.
 	ErrUnreadable = state.ErrUnreadable
-	// ErrInvalid: an argument is not one; Key.Check, CheckOwned, CheckWrite and
-	// Rate.Check return it.
+	// ErrInvalid: an argument is outside its bounds. Key.Check, CheckOwned, CheckWrite
+	// and Rate.Check return it.
 	ErrInvalid = state.ErrInvalid
-	// ErrUnavailable: the backend gave no answer. A node answers 503; give it the
-	// cause with Because.
+	// ErrFull: the backend has no space for the write. It is the cause of an
+	// ErrUnavailable. A replica answers that the database has no space.
+	ErrFull = state.ErrFull
+	// ErrUnavailable: the backend gave no answer. A replica answers 503. Its method
+	// Because adds the cause.
 	ErrUnavailable = state.ErrUnavailable
 )
 
-// Bounds of what a Store takes.
+// The bounds of the arguments of a Store.
 const (
 	MaxValue  = state.MaxValue
 	MaxKind   = state.MaxKind

@@ -1,9 +1,10 @@
-// Package store is what a backend for a node's durable records implements: users,
-// groups, claims, signing keys, what was taken back, the audit trail. Store is the
-// contract; package storetest holds an implementation to it; watchword.WithStore
-// makes a node use it.
+// Package store is the contract of a backend for a replica's durable records: users,
+// groups, claims, signing keys, the revocation log, the audit trail. Store is the
+// contract, package storetest holds an implementation to it, and watchword.WithStore
+// makes a replica use it. The package is experimental until version 1.0: a minor version
+// may change it.
 //
-// The names here stand for those of the node's own backend.
+// The names here are aliases of those of the replica's own backend.
 package store
 
 import "github.com/watchword-auth/watchword/internal/store"
@@ -11,7 +12,7 @@ import "github.com/watchword-auth/watchword/internal/store"
 // A Store is the durable memory of a deployment; its methods say what is promised.
 type Store = store.Store
 
-// Records are all operations, inside a transaction or outside, and their parts.
+// Records are all operations, inside or outside a transaction, and their parts.
 type (
 	Records     = store.Records
 	Users       = store.Users
@@ -23,8 +24,8 @@ type (
 	Settings    = store.Settings
 )
 
-// A Registry is where the replicas of a cluster find each other; a Store that is to
-// serve one implements it as well.
+// A Registry is where the replicas of a cluster find each other. A Store for a cluster
+// implements it as well.
 type (
 	Registry      = store.Registry
 	Registered    = store.Registered
@@ -32,7 +33,7 @@ type (
 	Replica       = store.Replica
 )
 
-// What a Store takes and gives.
+// The records of a Store, and what selects them.
 type (
 	Page       = store.Page
 	User       = store.User
@@ -55,4 +56,6 @@ var (
 	ErrConflict = store.ErrConflict
 	ErrStale    = store.ErrStale
 	ErrBusy     = store.ErrBusy
+	// ErrFull is an ErrBusy, too. A replica answers that the database has no space.
+	ErrFull = store.ErrFull
 )

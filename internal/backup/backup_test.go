@@ -190,7 +190,7 @@ func TestEveryKindOfDatabase(t *testing.T) {
 	}
 }
 
-// What was taken back stays so, numbers go on, and followers notice the other log.
+// What was revoked stays revoked, numbers continue, and followers notice the new log.
 func TestRevocationLogGoesOn(t *testing.T) {
 	a, b := sqlite(t), sqlite(t)
 	fill(t, a)
@@ -239,8 +239,7 @@ func TestEveryColumnIsKnown(t *testing.T) {
 	}
 }
 
-// The control record of package tiered speaks of copies that another database's
-// Redis has.
+// The control record of package tiered is about copies in the Redis of the old database.
 func TestRedisIsNotInIt(t *testing.T) {
 	db, url := sqlite(t), testenv.Redis(t)
 	redis, err := redisstate.Open(url)
@@ -383,7 +382,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// Whoever is signed out has neither a session nor a key for his token.
+// After a restore with SignOut there are neither sessions nor keys.
 func TestSignOut(t *testing.T) {
 	from, to := sqlite(t), sqlite(t)
 	fill(t, from)
@@ -407,7 +406,7 @@ func TestNotEmpty(t *testing.T) {
 	for _, one := range tables {
 		t.Run(one.name, func(t *testing.T) {
 			to := sqlite(t)
-			// The rows of this table alone, whatever they refer to.
+			// Only the rows of this table, whatever they refer to.
 			err := to.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
 				if _, err := q.Exec(ctx, "PRAGMA defer_foreign_keys = 1"); err != nil {
 					return err
@@ -467,8 +466,7 @@ func (b *breaking) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Writers that always write two things at once are seen to have done both or
-// neither.
+// Writers write two records in each transaction. A backup has both or neither.
 func TestOneState(t *testing.T) {
 	for name, db := range map[string]*sqldb.DB{"sqlite": sqlite(t), "postgres": open(t, testenv.Postgres(t)), "mariadb": open(t, testenv.MariaDB(t))} {
 		t.Run(name, func(t *testing.T) {
@@ -514,8 +512,8 @@ func TestOneState(t *testing.T) {
 	}
 }
 
-// fillMany puts users into a database, each in two groups, signed in once and with
-// one line of the audit trail.
+// fillMany puts users into a database. Each is in two groups, has one session and one
+// entry in the audit trail.
 func fillMany(t testing.TB, db *sqldb.DB, users int) {
 	t.Helper()
 	const session = `QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0NTY3`
@@ -561,8 +559,8 @@ func fillMany(t testing.TB, db *sqldb.DB, users int) {
 	}
 }
 
-// A large database goes through, and nothing is lost between chunks and statements, of
-// which every table has several.
+// Nothing of a large database is lost between chunks and between statements; each table
+// has several of them.
 func TestMany(t *testing.T) {
 	many := 3*maxRows + 50
 	if os.Getenv("WATCHWORD_SOAK") != "" {

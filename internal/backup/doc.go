@@ -1,30 +1,27 @@
-// Package backup writes everything that a database holds into one encrypted file,
-// and a file into an empty database of any of the three kinds. Who calls it: app,
-// for the commands backup and restore.
+// Package backup writes the content of a database into one encrypted file, and such a file
+// into an empty database of any of the three kinds.
 //
-// A backup is one state of the database: what was committed before it began and
-// nothing else, while nodes go on working. It has users with their password
-// hashes, groups, claims, signing keys with their sealed private halves, the
-// revocation log and how far it has come, the audit trail, the settings, and, when
-// they are in the database, sessions and limits. It does not have what is in
-// Redis.
+// A backup is one state of the database: what was committed before the backup began, and
+// nothing else, while replicas go on working. It has users with their password hashes,
+// groups, claims, signing keys with their sealed private halves, the revocation log with
+// its newest number, the audit trail, the settings, and, if they are in the database,
+// sessions and limits. It does not have what is in Redis.
 //
-// A restore is all or nothing: the file is read to its end and checked before
-// anything is written, and what is written is one transaction. The log of
-// revocations gets another identity, so that whoever follows it reads it from its
-// beginning; its numbers go on where they were.
+// A restore is all or nothing: the file is read to its end and checked before anything is
+// written, and everything is written in one transaction. The revocation log gets a new
+// identity, so that its followers read it from its beginning; its numbers continue.
 //
 // # The file
 //
-// A header and chunks (envelope.go). The header has the key of the file, new for
-// each, sealed under the storage key or under a key that Argon2id makes of a
-// passphrase. A chunk is up to 64 KiB of text in AES-256-GCM; its nonce is its
-// number and whether it is the last one, so chunks cannot be changed, moved, left
-// out or cut off.
+// The file is a header and chunks (envelope.go). The header has the key of the file, which
+// is new for each file, sealed under the storage key or under a key that Argon2id makes of
+// a passphrase. A chunk is up to 64 KiB of text in AES-256-GCM. Its nonce is its number
+// and whether it is the last one, so that chunks cannot be changed, moved, left out or cut
+// off.
 //
-// The text is JSON, a value a line (tables.go, dump.go): the head, then for every
-// table its name with its columns and, a row each, the values in their order, then
-// the tail with the number of rows. Bytes are in base64. Columns that a table got
-// since are filled by the database's defaults, so files of older versions can be
-// restored; what this version does not know is refused.
+// The text is JSON, one value a line (tables.go, dump.go): the head; then for each table
+// its name with its columns, and for each row its values in the order of the columns; then
+// the tail with the number of rows. Bytes are in base64. Columns that a table got later
+// take the database's defaults, so that files of older versions can be restored. A table
+// or column that this version does not know is refused.
 package backup

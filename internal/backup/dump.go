@@ -12,13 +12,13 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
-// A Summary says what is in a backup.
+// A Summary describes the content of a backup.
 type Summary struct {
 	Created time.Time
 	Rows    map[string]int // by table
 }
 
-// A line is one value of the text that is no row.
+// A line is a value of the text that is not a row.
 type line struct {
 	Head  *head          `json:"head,omitempty"`
 	Table *tableLine     `json:"table,omitempty"`
@@ -34,8 +34,8 @@ type tableLine struct {
 	Columns []string `json:"columns"`
 }
 
-// Dump writes a backup of the database as it is now. Its memory does not grow with
-// the database. A file that it did not come to the end of is refused by Restore.
+// Dump writes a backup of the database as it is now. Its memory does not grow with the
+// database. Restore refuses a file that Dump did not finish.
 func Dump(ctx context.Context, db *sqldb.DB, to io.Writer, secret Secret, now time.Time) (Summary, error) {
 	w, err := newWriter(to, secret)
 	if err != nil {
@@ -89,7 +89,8 @@ func dumpTable(ctx context.Context, q sqldb.Q, t table, out *json.Encoder) (int,
 	return n, rows.Err()
 }
 
-// read calls visit with every row of a backup, and returns nil only at its end.
+// read calls visit with each row of a backup. It returns nil only if it has read the whole
+// backup.
 func read(from io.Reader, secret Secret, visit func(t table, raw []byte) error) (Summary, error) {
 	var done Summary
 	r, err := newReader(from, secret)
@@ -145,7 +146,8 @@ func read(from io.Reader, secret Secret, visit func(t table, raw []byte) error) 
 	}
 }
 
-// unreadable is ErrDamaged, or why the file could not be read at all.
+// unreadable returns ErrDamaged for an error in the text, or err if reading the file
+// failed.
 func unreadable(err error) error {
 	var syntax *json.SyntaxError
 	var wrong *json.UnmarshalTypeError

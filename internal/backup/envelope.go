@@ -17,12 +17,12 @@ import (
 )
 
 var (
-	// ErrNotBackup: the file is none, or was made by a later version.
+	// ErrNotBackup: the file is no backup, or a later version made it.
 	ErrNotBackup = errors.New("this is not a backup that this version of Watchword can read")
-	// ErrDamaged: the file was changed, or its end is missing.
+	// ErrDamaged: the file was changed or is incomplete.
 	ErrDamaged = errors.New("the backup is damaged or incomplete; nothing was restored")
-	// ErrKey: the file was made with a storage key that was not given.
-	ErrKey = errors.New("the backup was made with another storage key: set AUTH_STORAGE_KEY, or AUTH_STORAGE_KEY_PREVIOUS, to the one that it was made with (on SQLite: what is in the file .key beside the database)")
+	// ErrKey: the file was made with another storage key.
+	ErrKey = errors.New("the backup was made with another storage key: set AUTH_STORAGE_KEY, or AUTH_STORAGE_KEY_PREVIOUS, to the one that it was made with (on SQLite: the content of the file .key next to the database)")
 	// ErrPassphrase: the file was made with another passphrase.
 	ErrPassphrase = errors.New("this is not the passphrase that the backup was made with")
 	// ErrNoPassphrase: the file was made with a passphrase, and none was given.
@@ -58,14 +58,14 @@ const (
 	chunkSize   = 64 << 10
 )
 
-// phraseBox makes a key of a passphrase: Argon2id with the second of the
-// parameters that RFC 9106 §4 recommends. They belong to the format's version, so
-// that a file cannot ask for more.
+// phraseBox makes a key of a passphrase by Argon2id with the second recommended option of
+// RFC 9106 §4. The parameters belong to the format's version, so that a file cannot demand
+// more.
 func phraseBox(passphrase string, salt []byte) (*seal.Box, error) {
 	return seal.New(argon2.IDKey([]byte(passphrase), salt, 3, 64<<10, 4, seal.KeySize))
 }
 
-// place is what the key of a file is bound to.
+// place is the text to which the sealed key of a file is bound.
 func place(header []byte) string { return "backup/" + string(header[:sealedAt]) }
 
 // A writer encrypts what is written to it.
@@ -104,7 +104,7 @@ func newWriter(to io.Writer, secret Secret) (*writer, error) {
 func (w *writer) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
-		if len(w.plain) == chunkSize { // there is more, so this is not the last
+		if len(w.plain) == chunkSize { // there is more text, so this chunk is not the last
 			if err := w.flush(false); err != nil {
 				return n - len(p), err
 			}
@@ -116,7 +116,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close writes the last chunk. It does not close what is below.
+// Close writes the last chunk. It does not close the file.
 func (w *writer) Close() error { return w.flush(true) }
 
 func (w *writer) flush(last bool) error {
@@ -126,7 +126,7 @@ func (w *writer) flush(last bool) error {
 	return err
 }
 
-// A reader decrypts what a writer wrote. It returns io.EOF at the real end alone.
+// A reader decrypts what a writer wrote. It returns io.EOF only after the last chunk.
 type reader struct {
 	from  *bufio.Reader
 	aead  cipher.AEAD
@@ -188,8 +188,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// open reads a chunk. It is the last one exactly if nothing follows, and the nonce
-// must say the same.
+// open reads a chunk. It is the last one if nothing follows, and its nonce must say the
+// same.
 func (r *reader) open() error {
 	n, err := io.ReadFull(r.from, r.chunk)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -207,7 +207,8 @@ func (r *reader) open() error {
 	return nil
 }
 
-// A nonce counts chunks. No key is used for two files, so none comes twice.
+// A nonce counts the chunks of one file. Each file has its own key, so no nonce is used
+// twice with a key.
 type nonce struct{ count uint64 }
 
 func (n *nonce) next(last bool) []byte {

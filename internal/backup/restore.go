@@ -12,25 +12,25 @@ import (
 )
 
 var (
-	// ErrNotEmpty: the database has something that would be mixed with the backup.
+	// ErrNotEmpty: the database has content that would mix with the backup's.
 	ErrNotEmpty = errors.New("the database is not empty, and a backup is restored into an empty one: name a new database in database.url (DATABASE_URL)")
-	// ErrSealed: the private keys in the backup do not open under the storage keys
-	// of this configuration.
+	// ErrSealed: the storage keys of this configuration do not open the private keys in
+	// the backup.
 	ErrSealed = errors.New("the signing keys in the backup are encrypted under a storage key that this configuration does not have: add it to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or leave the signing keys out with --sign-out")
 )
 
-// Target is where to restore, and how.
+// Target says where to restore, and how.
 type Target struct {
-	DB *sqldb.DB // its schema is there and up to date
+	DB *sqldb.DB // its schema is up to date
 	// Keys opens the private keys in the backup; nil: there is no storage key.
 	Keys *seal.Box
-	// SignOut leaves out the sessions and the signing keys, so that every token
-	// and every session from before is refused.
+	// SignOut leaves out the sessions and the signing keys, so that all former tokens
+	// and sessions are refused.
 	SignOut bool
 }
 
-// Restore checks a backup from its beginning to its end, and then writes it into
-// the database, all in one transaction. It reads the file twice.
+// Restore checks a backup from its beginning to its end, and then writes it into the
+// database in one transaction. It reads the file twice.
 func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) (Summary, error) {
 	checked, err := read(file, secret, func(t table, raw []byte) error {
 		if err := ctx.Err(); err != nil {
@@ -63,7 +63,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 			err = l.flush()
 		}
 		if err == nil && !maps.Equal(loaded.Rows, checked.Rows) {
-			err = ErrDamaged // another file by now
+			err = ErrDamaged // the file has changed between the two reads
 		}
 		return err
 	})
@@ -76,7 +76,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 	return checked, nil
 }
 
-// checkKey refuses a private key that nobody could open.
+// checkKey refuses a private key that the storage keys do not open.
 func (to Target) checkKey(t table, args []any) error {
 	if t.name != keysTable || to.SignOut {
 		return nil
@@ -92,7 +92,7 @@ func (to Target) checkKey(t table, args []any) error {
 	return nil
 }
 
-// checkEmpty returns ErrNotEmpty unless the database is as migrations made it.
+// checkEmpty returns ErrNotEmpty unless the database is as the migrations made it.
 func checkEmpty(ctx context.Context, q sqldb.Q) error {
 	for _, t := range tables {
 		query := "SELECT 1 FROM " + t.name
@@ -113,7 +113,7 @@ func checkEmpty(ctx context.Context, q sqldb.Q) error {
 	return nil
 }
 
-// Rows are inserted up to maxRows at once, and maxBytes of text.
+// One statement inserts at most maxRows rows and about maxBytes of text.
 const (
 	maxRows  = 100
 	maxBytes = 1 << 20
@@ -124,7 +124,7 @@ type loader struct {
 	ctx   context.Context
 	q     sqldb.Q
 	table table
-	args  []any // of the rows that wait
+	args  []any // of the waiting rows
 	rows  int
 	bytes int
 }
@@ -147,8 +147,8 @@ func (l *loader) add(t table, raw []byte) error {
 	return nil
 }
 
-// flush inserts the rows that wait: a full number of them at once, any other one by
-// one, so that there are few different statements.
+// flush inserts the waiting rows: maxRows of them in one statement, and fewer one by one,
+// so that there are few different statements.
 func (l *loader) flush() error {
 	at, n := 0, l.rows
 	if l.rows < maxRows {

@@ -8,43 +8,43 @@ import (
 	"unicode/utf8"
 )
 
-// A kind is what a column holds, whatever a database calls it.
+// A kind is the type of a column, independent of the kind of database.
 type kind int
 
 const (
 	text    kind = iota
-	integer      // times, too: microseconds since 1970
+	integer      // also a time, in microseconds since 1970
 	blob
-	maybeBlob // or NULL
+	maybeBlob // a blob or NULL
 )
 
-// A column is what it is called and what it holds.
+// A column has a name and a type.
 type column struct {
 	name string
 	kind kind
 }
 
-// A table is one that is in a backup.
+// A table is a table of the database that is in a backup.
 type table struct {
 	name string
-	// where says which rows; "": all. The others belong to a database, and not to
-	// what it holds.
+	// where selects the rows; "" selects all. The other rows describe the database
+	// itself and not its content.
 	where string
-	// head says that every database has one row from its beginning, with a number
-	// that counts up from 0. The row is not inserted, but its number set.
+	// head reports that every database has one row from its beginning, with a number
+	// that counts up from 0. The row is not inserted; its number is set.
 	head    bool
 	columns []column
 }
 
-// Tables that are treated in a way of their own.
+// Tables with rules of their own.
 const (
 	recordsTable = "state_records"
 	keysTable    = "signing_keys"
 	macsTable    = "registered_keys"
 )
 
-// tables are all of them but those of the replicas, who enter by themselves, each
-// after those that it refers to. A test fails when the schema has another one.
+// tables are all tables but that of the replicas, which enter by themselves. Each stands
+// after the tables that it refers to. A test fails when the schema has another table.
 var tables = []table{
 	{name: "settings", where: "name <> 'schema_oldest'", columns: columns("name value")},
 	{name: "users", columns: columns("id username name_key email first_name last_name password_hash disabled:int epoch:int session_epoch:int created_at:int updated_at:int version:int")},
@@ -59,7 +59,7 @@ var tables = []table{
 	{name: "revocation_head", head: true, columns: columns("seq:int")}, // the log_id is the new database's
 	{name: "revocations", columns: columns("seq:int kind subject epoch:int issued_before:int expires_at:int created_at:int actor reason")},
 	{name: "audit_events", columns: columns("id at_time:int actor action target outcome address detail")},
-	// What package tiered says about Redis is not true of another database.
+	// The control record of package tiered is about the Redis of the old database.
 	{name: recordsTable, where: "kind <> 'tier_control'", columns: columns("kind owner id value:blob version:int expires_at:int")},
 	{name: "state_rates", columns: columns("kind owner id tat:int expires_at:int")},
 }
@@ -82,7 +82,7 @@ func (t table) names() []string {
 	return list
 }
 
-// rows is the SELECT of the table's rows.
+// rows is the SELECT for the table's rows.
 func (t table) rows() string {
 	query := "SELECT " + strings.Join(t.names(), ", ") + " FROM " + t.name
 	if t.where != "" {
@@ -91,15 +91,15 @@ func (t table) rows() string {
 	return query
 }
 
-// insert is the INSERT of n rows.
+// insert is the INSERT for n rows.
 func (t table) insert(n int) string {
 	row := "(?" + strings.Repeat(", ?", len(t.columns)-1) + ")"
 	return "INSERT INTO " + t.name + " (" + strings.Join(t.names(), ", ") + ") VALUES " +
 		row + strings.Repeat(", "+row, n-1)
 }
 
-// known returns the table of a backup as this version knows it, with the columns
-// that the backup has.
+// known returns the table of a backup as this version knows it, with the columns that are
+// in the backup.
 func known(name string, names []string) (table, error) {
 	for _, t := range tables {
 		if t.name != name {
@@ -126,8 +126,7 @@ func known(name string, names []string) (table, error) {
 	return table{}, fmt.Errorf("%w: it has a table %s", ErrNotBackup, name)
 }
 
-// A row holds the values of one row, for reading it from a database again and
-// again.
+// A row holds the values of one row. It is used for all rows of a table.
 type row struct {
 	columns []column
 	texts   []string
@@ -140,7 +139,7 @@ func newRow(t table) *row {
 	return &row{t.columns, make([]string, n), make([]int64, n), make([]sql.Null[[]byte], n)}
 }
 
-// dest is where Scan puts the values.
+// dest returns the destinations for Scan.
 func (r *row) dest() []any {
 	list := make([]any, len(r.columns))
 	for i, c := range r.columns {
@@ -156,7 +155,7 @@ func (r *row) dest() []any {
 	return list
 }
 
-// values are as they are encoded.
+// values returns the values as they are encoded.
 func (r *row) values() ([]any, error) {
 	list := make([]any, len(r.columns))
 	for i, c := range r.columns {
@@ -179,7 +178,7 @@ func (r *row) values() ([]any, error) {
 	return list, nil
 }
 
-// decode reads a row as it is encoded, as arguments of an INSERT.
+// decode reads an encoded row as arguments of an INSERT.
 func decode(t table, raw []byte) ([]any, error) {
 	var fields []json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil || len(fields) != len(t.columns) {

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -47,13 +46,13 @@ func newSecret(text string) (*secret, error) {
 // may write that.
 func (s *secret) key(k store.Key) []byte {
 	return sum(s.keys, k.ID, k.Instance, k.Algorithm, string(k.PublicJWK),
-		sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
+		store.Micros(k.CreatedAt), store.Micros(k.ActivateAt), store.Micros(k.RetireAt), store.Micros(k.RemoveAt))
 }
 
 // replica is the MAC of a replica's row.
 func (s *secret) replica(r store.Replica) []byte {
 	return sum(s.replicas, r.Instance, r.Incarnation, r.URL, r.Version, r.Config,
-		r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen)
+		r.MaxAge.Microseconds(), store.Micros(r.StartedAt), store.Micros(r.ClockAt), r.Seen)
 }
 
 // feed is the MAC of a page of revocations after a number of a log, for a peer that

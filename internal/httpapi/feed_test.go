@@ -618,7 +618,7 @@ func TestFeedStreamsHoldLittle(t *testing.T) {
 // prefix and a number from 0.
 func (n *feedNode) takeBackAll(t *testing.T, prefix string, entries int) {
 	t.Helper()
-	now := sqldb.Micros(time.Now())
+	now := store.Micros(time.Now())
 	err := n.db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
 		if _, err := q.Exec(ctx, `WITH RECURSIVE number(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM number WHERE i + 1 < ?)
 			INSERT INTO revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/problem"
-	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // Problem is the body of every error (RFC 9457 §3), with a stable code.
@@ -44,7 +45,7 @@ var errFull = problem.New(problem.Unavailable, "database_full",
 // answer is the one place where an error becomes a status, headers and a body.
 func answer(err error) (Problem, http.Header) {
 	e := problem.From(err)
-	if e.Kind == problem.Unavailable && errors.Is(err, sqldb.ErrFull) {
+	if e.Kind == problem.Unavailable && (errors.Is(err, store.ErrFull) || errors.Is(err, state.ErrFull)) {
 		e = errFull // whatever could not be written
 	}
 	status := statusOf[e.Kind]

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -26,7 +25,7 @@ type fakePeers struct {
 }
 
 func (p *fakePeers) Authenticate(k store.Key) []byte {
-	return fmt.Appendln(nil, p.secret, k.ID, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt))
+	return fmt.Appendln(nil, p.secret, k.ID, store.Micros(k.CreatedAt), store.Micros(k.ActivateAt), store.Micros(k.RetireAt), store.Micros(k.RemoveAt))
 }
 func (p *fakePeers) Vouched(k store.Key) bool { return bytes.Equal(k.MAC, p.Authenticate(k)) }
 func (p *fakePeers) Have(kid string) bool     { return p.have[kid] }

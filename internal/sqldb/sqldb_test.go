@@ -54,8 +54,8 @@ func onAll(t *testing.T, test func(t *testing.T, url string)) {
 
 func sqliteURL(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "watchword.db") }
 
-// patience is how long a test waits that is not about waiting: the machine may stand
-// still for a while.
+// patience is how long a test waits for what should come at once: the machine may be
+// busy.
 const patience = time.Minute
 
 // soak reports whether WATCHWORD_SOAK asks for the long form of what is repeated.
@@ -253,7 +253,8 @@ func TestInTx(t *testing.T) {
 	})
 }
 
-// Who has gone gets nothing more done, whether or not the driver listens.
+// Nothing more is done for a caller that has gone, whether or not the driver heeds the
+// context.
 func TestGone(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
 		db := migrated(t, Config{URL: url, MaxConnections: 2})
@@ -323,7 +324,7 @@ func TestGone(t *testing.T) {
 	})
 }
 
-// What the database refuses for the sake of order is tried again, even if the
+// A transaction that the database refuses because of another one runs again, even if the
 // function swallowed the error.
 func TestInTxConflict(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
@@ -378,8 +379,8 @@ func TestInTxGivesUp(t *testing.T) {
 	}
 }
 
-// When all connections are taken a caller waits, not for ever, and gets one when
-// it comes free.
+// When all connections are in use, a caller waits for a bounded time, and gets the first
+// that becomes free.
 func TestPool(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
 		reg := prometheus.NewRegistry()
@@ -432,9 +433,9 @@ func TestPool(t *testing.T) {
 	})
 }
 
-// As many read at once as there are connections, and not one more; of several, one is
-// kept for who is prompt. SQLite, which reads in this process, takes no more than it
-// has use for, and keeps none.
+// As many callers read at once as there are connections. Of several connections one is
+// kept for prompt callers. On SQLite, which reads in this process, there are no more
+// connections than it can use, and none is kept.
 func TestPoolSizes(t *testing.T) {
 	onAll(t, func(t *testing.T, url string) {
 		for _, size := range []int{1, 3, 12} {
@@ -524,8 +525,8 @@ func TestPreparedOnce(t *testing.T) {
 	}
 }
 
-// A database that goes away: ErrBusy now, and answers again as soon as it is back,
-// without a restart of anything here.
+// A database that is away is an ErrBusy. As soon as it is back, the same pool works
+// again.
 func TestServerGoesAndComesBack(t *testing.T) {
 	for name, start := range map[string]func(testing.TB, ...string) *testenv.Server{
 		"postgres": testenv.StartPostgres, "mysql": testenv.StartMariaDB,
@@ -571,7 +572,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// Who would wait longer for a free connection waits as long for one to be made.
+// Making a connection may take as long as a caller waits for a free one.
 func TestSlowToConnect(t *testing.T) {
 	t.Parallel()
 	u, err := url.Parse(testenv.Postgres(t))
@@ -599,7 +600,7 @@ func TestSeveralHosts(t *testing.T) {
 	}
 }
 
-// A primary that became a standby refuses writes: that is not "written, perhaps".
+// A former primary that is now a standby refuses writes: nothing was written.
 func TestReadOnlyServer(t *testing.T) {
 	url := testenv.Postgres(t)
 	migrated(t, Config{URL: url})
@@ -621,15 +622,5 @@ func TestRebind(t *testing.T) {
 		if got := MySQL.rebind(query); got != query {
 			t.Errorf("%s became %s", query, got)
 		}
-	}
-}
-
-func TestTimes(t *testing.T) {
-	if Micros(time.Time{}) != 0 || !Time(0).IsZero() {
-		t.Error("the zero time is not zero")
-	}
-	at := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.FixedZone("", 3600))
-	if got := Time(Micros(at)); !got.Equal(at.Truncate(time.Microsecond)) || got.Location() != time.UTC {
-		t.Errorf("%v became %v", at, got)
 	}
 }

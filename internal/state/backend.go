@@ -10,15 +10,15 @@ import (
 	"github.com/watchword-auth/watchword/internal/problem"
 )
 
-// This file is what backends share, so that a rule exists once: which arguments
-// are refused, how a version is made, how a bucket is counted.
+// This file holds the rules that backends share: which arguments are refused, how a
+// version is made, how a bucket is counted.
 
 var (
-	// ErrInvalid: the backend was not asked, because a key, a value, a lifetime
-	// or a rate is not one. It is the caller's mistake.
+	// ErrInvalid: a key, a value, a lifetime or a rate is outside its bounds. The
+	// caller made a mistake, and the backend did nothing.
 	ErrInvalid = errors.New("state: invalid argument")
-	// ErrUnavailable: the backend gave no answer, or none in time. The cause
-	// says why; a write may or may not have happened.
+	// ErrUnavailable: the backend gave no answer in time. Its cause is the reason; a
+	// write may or may not have happened.
 	ErrUnavailable = problem.New(problem.Unavailable, "state_unavailable", "the store of sessions does not answer")
 )
 
@@ -32,8 +32,7 @@ const (
 	MaxBurst  = 1_000_000                 // Rate.Burst
 )
 
-// Check returns ErrInvalid, with the field that is wrong, unless k may name a
-// record.
+// Check returns ErrInvalid, with the wrong field, unless k may name a record.
 func (k Key) Check() error {
 	if err := CheckOwned(k.Kind, k.Owner); err != nil {
 		return err
@@ -44,7 +43,7 @@ func (k Key) Check() error {
 	return nil
 }
 
-// CheckOwned is Key.Check for the operations on all records of an owner.
+// CheckOwned returns ErrInvalid unless there may be records of the kind and owner.
 func CheckOwned(kind, owner string) error {
 	if !isKind(kind) {
 		return fmt.Errorf("%w: the kind must be 1 to %d of [a-z_]", ErrInvalid, MaxKind)
@@ -77,8 +76,8 @@ func (r Rate) Check() error {
 	return nil
 }
 
-// NewVersion returns a version that has not been used: 63 random bits, never
-// zero. No counter could promise this of a backend that was flushed or restored.
+// NewVersion returns a version that has not been used: 63 random bits, never zero. On a
+// backend that was flushed or restored, a counter would repeat itself.
 func NewVersion() int64 {
 	for {
 		var b [8]byte
@@ -89,23 +88,23 @@ func NewVersion() int64 {
 	}
 }
 
-// Interval is what one event costs, in microseconds, rounded up so that rounding
+// Interval is the cost of one event in microseconds. It is rounded up, so that rounding
 // never allows more than the rate.
 func (r Rate) Interval() int64 {
 	period, burst := r.Period.Microseconds(), int64(r.Burst)
 	return (period + burst - 1) / burst
 }
 
-// Full is what the whole burst costs, in microseconds.
+// Full is the cost of the whole burst in microseconds.
 func (r Rate) Full() int64 { return r.Interval() * int64(r.Burst) }
 
-// Decide is the generic cell rate algorithm. The state of a bucket is its
-// theoretical arrival time: when it will be empty again, in microseconds since
-// 1970; zero for a new one. Decide returns the state after one more event at
-// now, or the state as it was if the event is not allowed.
+// Decide is the generic cell rate algorithm. The state of a bucket is its theoretical
+// arrival time: the time when it will be empty again, in microseconds since 1970. It is
+// zero for a new bucket. Decide returns the state after one more event at now, or the
+// state as it was if the event is not allowed.
 //
-// A bucket can not be more than full: a state further ahead (the clock was set
-// back, the rate was changed) counts as full.
+// A bucket cannot be more than full: a state that is further ahead (the clock was set
+// back, or the rate was changed) counts as full.
 func (r Rate) Decide(arrival, now int64) (int64, Decision) {
 	used := min(max(arrival-now, 0), r.Full())
 	if used+r.Interval() > r.Full() {
@@ -115,8 +114,8 @@ func (r Rate) Decide(arrival, now int64) (int64, Decision) {
 	return now + used, r.Decision(true, used)
 }
 
-// Decision says in a caller's terms what Decide, or its twin in another
-// language, found: used is how full the bucket is now, in microseconds.
+// Decision makes the answer of Limit from the result of Decide, or of its twin in another
+// language: used is how full the bucket is now, in microseconds.
 func (r Rate) Decision(allowed bool, used int64) Decision {
 	d := Decision{
 		Allowed:    allowed,
@@ -131,7 +130,8 @@ func (r Rate) Decision(allowed bool, used int64) Decision {
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
-// What a byte of a name may be part of; a table, since every operation asks.
+// The parts of a key in which a byte may stand. They are in a table, because every
+// operation checks its key.
 const (
 	inKind = 1 << iota
 	inName

@@ -9,7 +9,7 @@ import (
 
 // Whatever the rate and whenever the events come: in no stretch of time more are
 // allowed than the burst and what drains meanwhile, what is promised is kept, and
-// a clock that is set back locks nobody out.
+// a clock that is set back locks no caller out.
 func TestDecide(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rate := Rate{

@@ -1,8 +1,6 @@
-// Package state is the shared state that expires: sessions with their refresh
-// tokens, and counters of attempts. It offers only operations that can be made
-// atomic on every backend, and says of each what it promises; package statetest
-// holds a backend to it.
+// Package state is the shared state that expires: sessions with their refresh tokens, and
+// counters of attempts. It offers only operations that can be made atomic on every
+// backend, and says of each what it promises. Package statetest holds a backend to that.
 //
-// Backends: memstate (one process only), sqlstate, redisstate, tiered. Who calls
-// it: session.
+// The backends are memstate (one process only), sqlstate, redisstate and tiered.
 package state

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -13,34 +14,38 @@ var (
 	ErrConflict = errors.New("store: conflict")
 	// ErrStale: the record changed since the caller read it.
 	ErrStale = errors.New("store: changed meanwhile")
-	// ErrBusy: no connection could be had in time, or the database kept asking to
-	// try again. Nothing was written; trying later may work.
+	// ErrBusy: the database is away, gave no connection in time, or refused for now.
+	// Nothing was written. A later attempt may work.
 	ErrBusy = errors.New("store: busy")
+	// ErrFull: the database has no space for the write. It is an ErrBusy, too.
+	ErrFull = fmt.Errorf("%w: no space is left", ErrBusy)
 )
 
 // A Store is the durable memory of a deployment, shared by all its replicas.
 //
-// A method of Records called on the Store itself is one transaction. When a
-// method that writes returns nil, what it wrote is on disk and every replica
-// reads it from then on. When it returns one of this package's errors, nothing
-// was written. When it returns any other error, it may or may not have been.
+// A method of Records that is called on the Store itself is one transaction. When a
+// method that writes returns nil, what it wrote is on disk, and every replica reads it
+// from then on. When it returns one of this package's errors, nothing was written. After
+// any other error, it may or may not have been written.
+//
+// Times are kept in microseconds (Micros).
 type Store interface {
 	Records
 
-	// Update runs f in one serializable-enough transaction: two concurrent
-	// Updates that read and write the same rows behave as if one came after the
-	// other. f's error rolls everything back. f may be run several times, when
-	// the database asks for it, so it may have no other effect than on r.
+	// Update runs f in one transaction: two concurrent Updates that read and write the
+	// same rows behave as if one came after the other. An error of f rolls everything
+	// back. The database may ask for f to run several times, so f may have no other
+	// effect than on r.
 	Update(ctx context.Context, f func(r Records) error) error
 
-	// Ping asks whether the database answers.
+	// Ping returns nil if the database answers.
 	Ping(ctx context.Context) error
 
-	// Close releases what the store opened. What it was given stays open.
+	// Close releases what the store opened. What its maker passed to it stays open.
 	Close() error
 }
 
-// Records are all operations, inside a transaction or outside.
+// Records are all operations, inside or outside a transaction.
 type Records interface {
 	Users
 	Groups
@@ -51,9 +56,10 @@ type Records interface {
 	Settings
 }
 
-// A Page asks for part of a list that is ordered by name: up to Limit records
-// whose name key comes after After, and, if Prefix is set, starts with it. Both
-// are folded names. It costs what it returns, not what the table holds.
+// A Page selects part of a list that is ordered by name: up to Limit records whose name
+// key comes after After and, if Prefix is set, starts with Prefix. Both are folded names.
+// The cost depends on the number of records that are returned, not on the size of the
+// table.
 type Page struct {
 	After  string
 	Prefix string
@@ -63,28 +69,28 @@ type Page struct {
 // A User is a person or a machine that logs in.
 type User struct {
 	ID       string // UUIDv7, the token's sub; never used again
-	Username string // as it was given
+	Username string // as it was entered
 	// NameKey is the username as it is compared (RFC 8265 UsernameCaseMapped);
 	// unique.
 	NameKey      string
 	Email        string
 	FirstName    string
 	LastName     string
-	PasswordHash string // PHC string; empty: no login by password
+	PasswordHash string // PHC string; empty: no login with a password
 	Disabled     bool
-	// Epoch is carried by every token of the user; a revocation of "everything
-	// until now" raises it, so that it needs no clock.
+	// Epoch is in every token of the user. Revoking "everything until now" raises it,
+	// so that such a revocation needs no clock.
 	Epoch int64
-	// SessionEpoch is the epoch from which sessions count: one that was started
+	// SessionEpoch is the lowest epoch of a living session. A session that started
 	// under a lower epoch has ended, whether or not its record is still there.
 	SessionEpoch int64
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
-	Version      int64 // raised by every change; what UpdateUser compares
+	Version      int64 // raised by every change; UpdateUser compares it
 }
 
-// Users are the people. What is created has Version 1, whatever the record says;
-// it is the same for groups and claims.
+// Users are people and machines. A new user has Version 1, whatever the record says; so
+// do a new group and a new claim.
 type Users interface {
 	// CreateUser adds a user. ErrConflict when the id or the name key is taken.
 	CreateUser(ctx context.Context, u User) error
@@ -94,28 +100,28 @@ type Users interface {
 	UserByName(ctx context.Context, nameKey string) (User, error)
 	// Users in the order of their name keys.
 	Users(ctx context.Context, p Page) ([]User, error)
-	// UpdateUser replaces everything but ID, CreatedAt and the epochs if Version
-	// is still u.Version, and raises Version by one. ErrStale otherwise (also when
-	// the user is gone), ErrConflict when the name key is taken.
+	// UpdateUser replaces everything but ID, CreatedAt and the epochs if Version is
+	// still u.Version, and raises Version by one. It returns ErrStale otherwise (also
+	// when the user is gone), and ErrConflict when the name key is taken.
 	UpdateUser(ctx context.Context, u User) error
-	// NextEpoch raises the user's epoch by one and returns it, or ErrNotFound.
-	// With endSessions, SessionEpoch becomes the new epoch too: whoever is signed
-	// in has to log in again. It does not touch Version.
+	// NextEpoch raises the user's epoch by one and returns it, or ErrNotFound. With
+	// endSessions, SessionEpoch becomes the new epoch, too, which ends all sessions of
+	// the user. Version stays.
 	NextEpoch(ctx context.Context, id string, endSessions bool) (int64, error)
 	// DeleteUser and its memberships, or ErrNotFound.
 	DeleteUser(ctx context.Context, id string) error
-	// Memberships: AddMember and RemoveMember are no error when it is so already;
-	// AddMember gives ErrNotFound when the user or the group is missing.
+	// AddMember and RemoveMember return nil when there is nothing to change. AddMember
+	// returns ErrNotFound when the user or the group is missing.
 	AddMember(ctx context.Context, userID, groupID string) error
 	RemoveMember(ctx context.Context, userID, groupID string) error
 	GroupsOfUser(ctx context.Context, userID string) ([]Group, error)
 	MembersOfGroup(ctx context.Context, groupID string, p Page) ([]User, error)
 	// ClaimsOfUser through all groups, each once, ordered by short name, value.
 	ClaimsOfUser(ctx context.Context, userID string) ([]Claim, error)
-	// UserWithClaims is User and ClaimsOfUser as of one moment, so that the claims
-	// are never older or newer than the epoch that comes with them.
+	// UserWithClaims is User and ClaimsOfUser as of one moment: the claims are never
+	// older or newer than the epoch.
 	UserWithClaims(ctx context.Context, id string) (User, []Claim, error)
-	// AnyoneHolds says whether an enabled user holds the claim.
+	// AnyoneHolds reports whether an enabled user holds the claim.
 	AnyoneHolds(ctx context.Context, shortName, value string) (bool, error)
 }
 
@@ -129,7 +135,7 @@ type Group struct {
 	Version   int64
 }
 
-// Groups stand between users and claims.
+// Groups link users to claims.
 type Groups interface {
 	CreateGroup(ctx context.Context, g Group) error // ErrConflict
 	Group(ctx context.Context, id string) (Group, error)
@@ -138,8 +144,8 @@ type Groups interface {
 	UpdateGroup(ctx context.Context, g Group) error // as UpdateUser
 	// DeleteGroup and its memberships and links, or ErrNotFound.
 	DeleteGroup(ctx context.Context, id string) error
-	// AddClaim and RemoveClaim are no error when it is so already; AddClaim gives
-	// ErrNotFound when the group or the claim is missing.
+	// AddClaim and RemoveClaim return nil when there is nothing to change. AddClaim
+	// returns ErrNotFound when the group or the claim is missing.
 	AddClaim(ctx context.Context, groupID, claimID string) error
 	RemoveClaim(ctx context.Context, groupID, claimID string) error
 	ClaimsOfGroup(ctx context.Context, groupID string) ([]Claim, error)
@@ -157,7 +163,7 @@ type Claim struct {
 	Version   int64
 }
 
-// Claims are what groups can give.
+// Claims are the rights that groups can give to their members.
 type Claims interface {
 	CreateClaim(ctx context.Context, c Claim) error // ErrConflict
 	Claim(ctx context.Context, id string) (Claim, error)
@@ -169,23 +175,23 @@ type Claims interface {
 	GroupsWithClaim(ctx context.Context, claimID string) ([]Group, error)
 }
 
-// A Key is a signing key as the database knows it: its public half and its life.
-// The private half is there only when the operator chose stored keys.
+// A Key is a signing key as the database holds it: its public half and its times. It has
+// the private half only when the operator chose stored keys.
 type Key struct {
 	ID        string // kid
-	Instance  string // who generated it
+	Instance  string // the replica that generated it
 	Algorithm string
 	PublicJWK []byte // RFC 7517, JSON
 	Sealed    []byte // private half, PKCS #8, sealed (package seal); nil: in memory only
-	// The life of a key is told by times, so that every reader sees the same
-	// state at the same moment: published from CreatedAt, active from ActivateAt,
-	// retiring from RetireAt, gone after RemoveAt.
+	// The state of a key is a function of its times, so that all readers see the same
+	// state at the same moment: it is published from CreatedAt, active from
+	// ActivateAt, retiring from RetireAt, and gone after RemoveAt.
 	CreatedAt  time.Time
 	ActivateAt time.Time
 	RetireAt   time.Time
 	RemoveAt   time.Time
-	RevokedAt  time.Time // zero: it was not
-	// MAC is of whoever made the key, over all but Sealed and RevokedAt; nil: none.
+	RevokedAt  time.Time // zero: it was not revoked
+	// MAC is the maker's, over all fields but Sealed and RevokedAt; nil: there is none.
 	MAC []byte
 }
 
@@ -193,32 +199,33 @@ type Key struct {
 type Keys interface {
 	CreateKey(ctx context.Context, k Key) error // ErrConflict: a kid is never used again
 	Keys(ctx context.Context) ([]Key, error)    // ordered by CreatedAt, ID
-	// UpdateKey replaces Sealed, the times and the MAC of the key, or ErrNotFound.
+	// UpdateKey replaces Sealed, the times and the MAC of the key, or returns
+	// ErrNotFound.
 	UpdateKey(ctx context.Context, k Key) error
 	DeleteKey(ctx context.Context, id string) error
 }
 
-// A Revocation is one line of the log of what was taken back.
+// A Revocation is one entry of the revocation log.
 type Revocation struct {
 	Seq  int64
 	Kind string // "jti", "sid", "user", "kid" (package verify/revoked)
 	// Subject is the jti, session id, user id or kid.
 	Subject string
-	// Epoch and IssuedBefore say which tokens of a user: those with a lower
+	// Epoch and IssuedBefore say which tokens of a user are revoked: those with a lower
 	// epoch, and those with an earlier iat (zero: none by time).
 	Epoch        int64
 	IssuedBefore time.Time
-	// ExpiresAt is when the last token that it concerns has expired, leeway
-	// included. After it the line means nothing and may be deleted.
+	// ExpiresAt is when the last token that the entry concerns has expired, including
+	// the leeway. After it the entry means nothing and may be deleted.
 	ExpiresAt time.Time
 	CreatedAt time.Time
-	Actor     string // user id of who did it; empty: the system
+	Actor     string // id of the user who revoked; empty: the system
 	Reason    string // a stable word: "logout", "admin", "replay"…
 }
 
-// A LogHead says which log it is and how far it has come. ID changes when the
-// database is another one; Seq never falls while it is the same, unless a failover
-// or a restored backup has lost lines.
+// A LogHead identifies a log and its newest entry. ID changes when the database is
+// another one. Seq never falls while ID stays, unless a failover or a restored backup
+// has lost entries.
 type LogHead struct {
 	ID  string
 	Seq int64
@@ -226,27 +233,26 @@ type LogHead struct {
 	Now time.Time
 }
 
-// Revocations is the log of what was taken back.
+// Revocations is the revocation log.
 //
-// Its promise: sequence numbers start at 1, have no gaps at the time of writing,
-// and become visible in their order. Whoever has read up to Seq n, and then
-// reads after n, has missed nothing, however many writers there are and in
-// whatever order their transactions began.
+// Its promise: sequence numbers start at 1, have no gaps at the time of writing, and
+// become visible in their order. A reader that has read up to Seq n and then reads after
+// n has missed nothing, however many writers there are and in whatever order their
+// transactions began.
 type Revocations interface {
-	// AppendRevocation gives the line the next number, which it returns. Inside a
-	// transaction it holds the log until the end, so let it be the last step.
+	// AppendRevocation gives the entry the next number, which it returns. Inside a
+	// transaction it locks the log until the end, so it should be the last step.
 	AppendRevocation(ctx context.Context, r Revocation) (seq int64, err error)
-	// RevocationsAfter returns up to limit lines with Seq > after in their order,
-	// and the head as it was in the same moment: when fewer than limit lines come
-	// back, the caller has everything up to that head. Lines that expired before
-	// now may be missing.
+	// RevocationsAfter returns up to limit entries with Seq > after, in their order,
+	// and the head as of the same moment: with fewer than limit entries, the caller has
+	// everything up to that head. Expired entries may be missing.
 	RevocationsAfter(ctx context.Context, after int64, limit int) ([]Revocation, LogHead, error)
-	// DeleteExpiredRevocations removes up to limit lines whose ExpiresAt is
-	// before t, but not the last line of the log: by it readers see whether it is
-	// still the log that they have read. The head stays.
+	// DeleteExpiredRevocations removes up to limit entries whose ExpiresAt is before t,
+	// but never the last entry of the log: by it readers see whether the log is still
+	// the one that they have read. The head stays.
 	DeleteExpiredRevocations(ctx context.Context, t time.Time, limit int) (int, error)
-	// RenewLog gives the log another id, which it never had, if its id is still this
-	// one, so that everybody reads it anew. If it is not, that is no error.
+	// RenewLog gives the log a new id, if its id is still the given one, so that all
+	// readers begin anew. It returns nil if the id is another one.
 	RenewLog(ctx context.Context, id string) error
 }
 
@@ -254,9 +260,9 @@ type Revocations interface {
 type AuditEvent struct {
 	ID      string // UUIDv7, whose time is At
 	At      time.Time
-	Actor   string // user id; empty: nobody was known
+	Actor   string // user id; empty: the user is unknown
 	Action  string // "login", "user.create"…
-	Target  string // what it was done to: an id; never a secret
+	Target  string // the id of what the action changed; never a secret
 	Outcome string // "ok", "denied", "failed"
 	Address string // of the client
 	Detail  string // short text; never a secret
@@ -301,42 +307,41 @@ type Audit interface {
 
 // Settings are single values that all replicas share.
 type Settings interface {
-	// Setting, or ErrNotFound. Read in a transaction, a value that is there stays
-	// until the transaction ends.
+	// Setting returns the value, or ErrNotFound. A value that is read in a transaction
+	// stays until the transaction ends.
 	Setting(ctx context.Context, name string) (string, error)
-	// PutSetting writes it.
+	// PutSetting writes the value.
 	PutSetting(ctx context.Context, name, value string) error
-	// CreateSetting writes it if it is not there; the value that is there now,
-	// whoever wrote it, comes back.
+	// CreateSetting writes the value if there is none. It returns the value that is
+	// there afterwards, whichever replica wrote it.
 	CreateSetting(ctx context.Context, name, value string) (string, error)
 }
 
-// A Replica is one process of a cluster, as it says of itself. Its MAC covers all
+// A Replica is what one replica of a cluster says about itself. Its MAC covers all fields
 // but BeatAt.
 type Replica struct {
 	Instance    string // cluster.instance_id, which begins its kids
 	Incarnation string // made anew at each start
-	URL         string // where other replicas reach it; empty: nowhere
+	URL         string // where other replicas reach it; empty: they cannot
 	Version     string // of the binary
 	Config      string // digest of the settings that replicas share
-	// MaxAge is how long a key set that it served may be used.
+	// MaxAge is how long a key set that it has served may be used.
 	MaxAge    time.Duration
 	StartedAt time.Time // by its own clock
 	ClockAt   time.Time // its own clock when it last wrote
-	Seen      int64     // the version of the registry that it has taken in
+	Seen      int64     // the newest version of the registry that it has read
 	MAC       []byte
-	BeatAt    time.Time // when it last wrote, by the database's clock; the database sets it
+	BeatAt    time.Time // when it last wrote, by the database's clock, which sets it
 }
 
-// A RegisteredKey is a signing key with the version of the registry in which it
-// was made.
+// A RegisteredKey is a signing key with the version of the registry that brought it.
 type RegisteredKey struct {
 	Key
 	Version int64
 }
 
-// Registered is what the registry holds in Version: all keys that were made up to
-// it, and none that was made later.
+// Registered is the content of the registry in Version: all keys that were made up to
+// that version, and none that was made later.
 type Registered struct {
 	Version  int64
 	Now      time.Time // by the database's clock
@@ -344,30 +349,32 @@ type Registered struct {
 	Keys     []RegisteredKey
 }
 
-// A Registry is where the replicas of a cluster find each other and each other's
-// public keys. A store that has one implements it beside Store; the same rules
-// about errors hold.
+// A Registry is where the replicas of a cluster find each other and each other's public
+// keys. A store for a cluster implements it in addition to Store; the same rules about
+// errors hold.
 //
-// Its version is raised, in the same transaction, by each change of Keys and by a
-// replica that enters or leaves; not by a beat.
+// Each change of Keys, and each replica that enters or leaves, raises the version of the
+// registry in the same transaction. A beat does not.
 type Registry interface {
-	// RegistryVersion costs one row.
+	// RegistryVersion reads one row.
 	RegistryVersion(ctx context.Context) (int64, error)
 	// Registered reads everything, as of one moment.
 	Registered(ctx context.Context) (Registered, error)
-	// EnterRegistry writes the replica's row. If there is one of another
-	// incarnation that has written within the last while, the answer is that row
-	// and ErrConflict. A while of zero takes its place, whatever it says.
+	// EnterRegistry writes the replica's row. If another incarnation's row is there,
+	// and that incarnation wrote it less than within ago, EnterRegistry returns that row
+	// and ErrConflict. If within is zero, it replaces the row in any case.
 	EnterRegistry(ctx context.Context, r Replica, within time.Duration) (Replica, error)
-	// Beat replaces what the replica says of itself, and its BeatAt, or ErrStale if
-	// the row is gone or another incarnation's. With news, others wait for it.
+	// Beat replaces the replica's row and its BeatAt. It returns ErrStale if the row is
+	// gone or another incarnation's. With news, it rings the bell, because other
+	// replicas wait for what the row says.
 	Beat(ctx context.Context, r Replica, news bool) error
-	// LeaveRegistry deletes the row of this incarnation; none is no error.
+	// LeaveRegistry deletes the row of this incarnation. It returns nil if there is
+	// none.
 	LeaveRegistry(ctx context.Context, instance, incarnation string) error
 }
 
-// What a store that can notify (NOTIFY on PostgreSQL) says on BellChannel, in the
-// transaction that makes the news. Package bell listens.
+// The notifications (NOTIFY) that a store on PostgreSQL sends on BellChannel, in the
+// transaction that makes the news. Package bell hears them.
 const (
 	BellChannel     = "watchword"
 	BellRegistry    = "registry"

@@ -9,17 +9,16 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
-// Store implements state.Store, but for durability: it lasts as long as the
-// process.
+// Store implements state.Store without its durability: it lasts as long as the process.
 type Store struct {
 	now func() time.Time
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	records map[owned]map[string]state.Record
 	rates   map[state.Key]int64 // the arrival of state.Rate.Decide
 }
 
-// owned is what is listed together; the rest of a key is its ID.
+// owned is the part of a key by which records are listed; the rest is the ID.
 type owned struct{ kind, owner string }
 
 var _ state.Store = (*Store)(nil)
@@ -184,8 +183,8 @@ func (s *Store) Clock(context.Context) (time.Time, error) { return s.now(), nil 
 // Ping implements state.Store.
 func (s *Store) Ping(ctx context.Context) error { return ctx.Err() }
 
-// Close implements state.Store. It forgets nothing: other users of the store may
-// still be at work.
+// Close implements state.Store. The records stay: other users of the store may still be
+// at work.
 func (s *Store) Close() error { return nil }
 
 // live returns a copy of the record under key if it has not expired.
@@ -221,7 +220,7 @@ func (s *Store) remove(key state.Key) {
 	}
 }
 
-// check returns the first reason not to begin.
+// check returns invalid, or the error of a context that has ended.
 func check(ctx context.Context, invalid error) error {
 	if invalid != nil {
 		return invalid

@@ -13,8 +13,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A write waits for a row's lock when its caller is cut off. The server gives it
-// up by itself, and does not do it when the lock goes.
+// A write waits for the lock of a row when its caller is cut off. The server gives the
+// write up by itself, and does not do it when the lock is released.
 func TestGivenUp(t *testing.T) {
 	pg, behind, maria := testenv.Postgres(t), testenv.Postgres(t), testenv.MariaDB(t)
 	type server struct{ direct, through, waits string }

@@ -12,8 +12,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// Every operation on a record goes by its key, and those on an owner's records by
-// the beginning of the key, however many records of others there are.
+// Every operation on a record searches by its key, and those on an owner's records by the
+// beginning of the key, however many records other owners have.
 func TestNoOperationWalksAllRecords(t *testing.T) {
 	for name, tt := range map[string]struct{ url, analyze, explain, byKey, byOwner string }{
 		"sqlite": {

@@ -1,6 +1,7 @@
 package sqlstate
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,10 +10,10 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
-// queries are the statements in the words of one dialect. What they do with the
-// clock is written {ms} and {µs}: the time in microseconds, by whole milliseconds
-// for records. Each stands for an argument nowMillis or nowMicros in its place.
-// {bound} ends the condition of what writes records; see bound.
+// queries are the statements in one dialect. {ms} and {µs} stand for the clock: the time
+// in microseconds, truncated to milliseconds for records. Each takes the argument
+// nowMillis or nowMicros in its place. {bound} ends the condition of statements that
+// write records; see bound.
 type queries struct {
 	get, put, create, replace, swap, take, delete string
 	list, deleteOwned                             string
@@ -35,7 +36,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		delete:      "DELETE FROM state_records" + oneRecord + "{bound}",
 		list:        "SELECT kind, owner, id, value, version, expires_at FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}",
 		deleteOwned: "DELETE FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}{bound}",
-		// One row also for a bucket that is not there.
+		// There is one row also for a bucket that does not exist.
 		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
 			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
 		newRate:      "INSERT INTO state_rates (kind, owner, id, tat, expires_at) VALUES (?, ?, ?, ?, ?)",
@@ -46,7 +47,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		clock:        "SELECT {µs}",
 	}
 	if d == sqldb.MySQL {
-		// VALUES() is the form that both MySQL 8 and MariaDB take.
+		// Both MySQL 8 and MariaDB accept VALUES().
 		q.put += " ON DUPLICATE KEY UPDATE value = VALUES(value), version = VALUES(version), expires_at = VALUES(expires_at)"
 	} else {
 		set := " ON CONFLICT (kind, owner, id) DO UPDATE SET value = excluded.value, version = excluded.version, expires_at = excluded.expires_at"
@@ -73,21 +74,21 @@ func insertRecord(d sqldb.Dialect) string {
 	return insert + "VALUES (?, ?, ?, ?, ?, {ms} + ?)"
 }
 
-// bound is a condition that always holds, and on PostgreSQL sets how long the
-// statement may wait for locks: it is evaluated before the row is locked, and
-// forgotten with the transaction, so that it is right behind PgBouncer, too. Who
-// has given a write up (package tiered) can tell by when it is not done any more.
+// bound is a condition that always holds. On PostgreSQL it sets how long the statement
+// may wait for locks. It is evaluated before the row is locked, and its effect ends with
+// the transaction, so that it is right behind PgBouncer, too. So a caller that gives up a
+// write knows when the write can no longer be done.
 func bound(d sqldb.Dialect, lockTimeout time.Duration) string {
 	if d != sqldb.Postgres {
-		return "" // MySQL is told with the connection; SQLite waits in this process
+		return "" // on MySQL each connection sets it; on SQLite callers wait in this process
 	}
 	return fmt.Sprintf(" AND set_config('lock_timeout', '%d', true) IS NOT NULL", lockTimeout.Milliseconds())
 }
 
-// sweep deletes the rows that expired first. The condition is repeated outside
-// the subquery: PostgreSQL evaluates it again for a row that somebody has just
-// made anew, and so leaves it alone. {begin} is the clock when the statement began:
-// an index can be searched for what does not change meanwhile.
+// sweep deletes the rows that expired first. The condition is repeated outside the
+// subquery: PostgreSQL evaluates it again for a row that was just written anew, and so
+// leaves that row alone. {begin} is the clock when the statement began: it does not
+// change meanwhile, so that the index can be searched for it.
 func sweep(d sqldb.Dialect, table string) string {
 	if d == sqldb.MySQL {
 		return "DELETE FROM " + table + " WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?"
@@ -96,8 +97,8 @@ func sweep(d sqldb.Dialect, table string) string {
 		" (SELECT kind, owner, id FROM %s WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?)", table, table)
 }
 
-// clock is the server's time in microseconds since 1970, by whole milliseconds
-// and exactly. On SQLite it is an argument.
+// clock returns expressions for the server's time in microseconds since 1970, truncated
+// to milliseconds and exact. On SQLite each is a parameter.
 func clock(d sqldb.Dialect) (millis, micros string) {
 	switch d {
 	case sqldb.Postgres:
@@ -119,8 +120,8 @@ const (
 	nowMicros
 )
 
-// args replaces the ticks by the time on SQLite, and leaves them out where the
-// statement asks the server.
+// args replaces the ticks by the time on SQLite, and removes them where the statement
+// uses the server's clock.
 func (s *Store) args(list ...any) []any {
 	args := make([]any, 0, len(list))
 	for _, a := range list {
@@ -143,14 +144,14 @@ func readRecord(scan sqldb.Scan) (state.Record, error) {
 		expires int64
 	)
 	err := scan(&r.Key.Kind, &r.Key.Owner, &r.Key.ID, &r.Value, &r.Version, &expires)
-	r.Expires = sqldb.Time(expires)
+	r.Expires = time.UnixMicro(expires).UTC()
 	return r, err
 }
 
-// lifetime is ttl as it is added to a time.
+// lifetime is ttl in microseconds, truncated to milliseconds.
 func lifetime(ttl time.Duration) int64 { return ttl.Milliseconds() * 1000 }
 
-// blob is value, but never NULL.
+// blob returns value, or an empty slice for nil, which would be NULL.
 func blob(value []byte) []byte {
 	if value == nil {
 		return []byte{}
@@ -158,10 +159,13 @@ func blob(value []byte) []byte {
 	return value
 }
 
-// unavailable says that the backend gave no answer; nil stays nil.
+// unavailable wraps an error of the database in state.ErrUnavailable; nil stays nil.
 func unavailable(err error) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, sqldb.ErrFull) {
+		err = fmt.Errorf("%w: %w", state.ErrFull, err)
 	}
 	return state.ErrUnavailable.Because(err)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
-// sweepBatch is how many rows one statement of Sweep deletes: few enough that
-// nobody waits long for its locks.
+// sweepBatch is how many rows one statement of Sweep deletes: so few that no caller waits
+// long for its locks.
 const sweepBatch = 500
 
 // Store implements state.Store.
@@ -22,8 +22,8 @@ type Store struct {
 
 var _ state.Store = (*Store)(nil)
 
-// New returns a store on a database whose schema is there; db stays the
-// caller's. now is the clock if the database is SQLite.
+// New returns a store in a database whose schema is up to date. Closing the store does
+// not close db. now is the clock if the database is SQLite.
 func New(db *sqldb.DB, now func() time.Time) *Store {
 	return &Store{db: db, now: now, sql: newQueries(db.Dialect(), db.LockTimeout())}
 }
@@ -60,7 +60,7 @@ func (s *Store) Create(ctx context.Context, key state.Key, value []byte, ttl tim
 	}
 	version := state.NewVersion()
 	for {
-		// MySQL can not say in one statement that only an expired row is replaced.
+		// On MySQL one statement cannot insert a row or replace only an expired one.
 		n, err := s.exec(ctx, s.sql.create, key.Kind, key.Owner, key.ID, blob(value), version, nowMillis, lifetime(ttl), nowMillis)
 		if errors.Is(err, sqldb.ErrUnique) {
 			n, err = s.exec(ctx, s.sql.replace, blob(value), version, nowMillis, lifetime(ttl), key.Kind, key.Owner, key.ID, nowMillis)
@@ -76,7 +76,7 @@ func (s *Store) Create(ctx context.Context, key state.Key, value []byte, ttl tim
 		} else if !errors.Is(err, state.ErrNotFound) {
 			return 0, err
 		}
-		// What stood in the way has gone meanwhile.
+		// The record that was there has gone meanwhile.
 	}
 }
 
@@ -96,8 +96,8 @@ func (s *Store) Swap(ctx context.Context, key state.Key, version int64, value []
 	return next, nil
 }
 
-// Take implements state.Store. Because a version is never used again, deleting
-// just the version that was read is as good as a transaction.
+// Take implements state.Store. Because a version is never used again, deleting exactly
+// the version that was read is as good as a transaction.
 func (s *Store) Take(ctx context.Context, key state.Key) (state.Record, error) {
 	for {
 		r, err := s.Get(ctx, key)
@@ -141,8 +141,8 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 	return int(n), err
 }
 
-// Limit implements state.Store. An event that is not allowed costs one read. Who
-// finds others at the same bucket queues up at its row.
+// Limit implements state.Store. An event that is not allowed costs one read. Concurrent
+// callers of one bucket queue up at its row.
 func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	if err := key.Check(); err != nil {
 		return state.Decision{}, err
@@ -163,12 +163,12 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	return d, unavailable(err)
 }
 
-// count reads the bucket and, if the event is allowed, moves it ahead from the
-// very state that was read. That never comes back, because every event moves it
-// ahead. Or ErrRetry: somebody else was faster.
+// count reads the bucket and, if the event is allowed, moves it ahead from exactly the
+// state that was read. A state never comes back, because every event moves it ahead.
+// count returns ErrRetry if another caller was faster.
 func (s *Store) count(ctx context.Context, q sqldb.Q, key state.Key, rate state.Rate) (state.Decision, error) {
 	var (
-		arrival *int64 // nil: no bucket yet
+		arrival *int64 // nil: there is no bucket yet
 		now     int64
 	)
 	err := q.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
@@ -217,13 +217,16 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 	var now int64
 	err := s.db.QueryRow(ctx, s.sql.clock, s.args(nowMicros)...).Scan(&now)
-	return sqldb.Time(now), unavailable(err)
+	if err != nil {
+		return time.Time{}, unavailable(err)
+	}
+	return time.UnixMicro(now).UTC(), nil
 }
 
 // Ping implements state.Store.
 func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Ping(ctx)) }
 
-// Close implements state.Store: the database was given.
+// Close implements state.Store. The database stays open.
 func (s *Store) Close() error { return nil }
 
 // exec runs one statement.

@@ -22,8 +22,8 @@ const (
 		" ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE() AND t.trx_state = 'LOCK WAIT'"
 )
 
-// A sweep reads what has expired and nothing else, however much is live, and
-// whoever uses what is live does not wait for it.
+// A sweep reads only expired records, however many live ones there are, and callers that
+// use live records do not wait for it.
 func TestSweepIsLight(t *testing.T) {
 	for name, tt := range map[string]struct {
 		url, analyze, explain, plan, waits string
@@ -45,7 +45,7 @@ func TestSweepIsLight(t *testing.T) {
 			s := New(db, time.Now)
 			const expired = sweepBatch + 10
 			live := 10_000
-			if db.Dialect() == sqldb.SQLite { // whose plan does not depend on how many there are
+			if db.Dialect() == sqldb.SQLite { // its plan does not depend on the number of rows
 				live = 1_000
 			}
 			fillExpiring(t, db, live, expired)
@@ -75,7 +75,7 @@ func TestSweepIsLight(t *testing.T) {
 				}
 			}
 
-			if db.Dialect() != sqldb.SQLite { // where nobody else can write for the time of one statement
+			if db.Dialect() != sqldb.SQLite { // there no other caller can write during one statement
 				held := errors.New("held")
 				err = db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
 					if n, err := q.Exec(ctx, s.sql.sweepRecords, sweepBatch); err != nil || n != sweepBatch {
@@ -87,7 +87,7 @@ func TestSweepIsLight(t *testing.T) {
 						}
 						return n
 					})
-					// Else the server has given it up, and nothing was shown.
+					// Otherwise the server has ended the transaction, and the test shows nothing.
 					if _, err := q.Exec(ctx, s.sql.sweepRates, 1); err != nil {
 						t.Errorf("the sweep goes on: %v", err)
 					}
@@ -141,8 +141,8 @@ func fillExpiring(t *testing.T, db *sqldb.DB, live, expired int) {
 	}
 }
 
-// useLive does what a request does with records that have not expired, and fails as soon
-// as one waits for a lock: nobody else has any but the sweep.
+// useLive does what a request does with live records, and fails as soon as an operation
+// waits for a lock: only the sweep holds locks.
 func useLive(t *testing.T, s *Store, waits func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,7 +166,7 @@ func useLive(t *testing.T, s *Store, waits func() int) {
 			return
 		case <-time.After(200 * time.Millisecond):
 			if waits() > 0 {
-				t.Error("who uses what is live waits for the sweep")
+				t.Error("an operation on a live record waits for the sweep")
 				cancel()
 			}
 		}

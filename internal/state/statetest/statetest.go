@@ -43,7 +43,7 @@ func times(short, long int) int {
 // opens the same backend anew, as another replica would (a backend of one process
 // returns the same store again), and leaves the closing to t.Cleanup. Tests use
 // owners of their own, so the backend need not be empty. With WATCHWORD_SOAK in the
-// environment they go on for longer, and ask also what List costs among many records.
+// environment they go on for longer, and also measure List among many records.
 func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 	type test struct {
 		name string
@@ -635,7 +635,7 @@ func limitChanged(t *testing.T, a, b state.Store) {
 
 func limitConcurrent(t *testing.T, a, b state.Store) {
 	ctx, key := t.Context(), newKey()
-	// Those that come after the last that is allowed only ask. None is added meanwhile.
+	// Calls after the last allowed event only read. None is added meanwhile.
 	rate, each := state.Rate{Burst: times(30, 100), Period: 24 * time.Hour}, times(10, 100)
 	var allowed atomic.Int64
 	together(t, callers, func(i int) {
@@ -851,7 +851,7 @@ func sweepStays(t *testing.T, a, b state.Store) {
 	sweepers.Wait()
 }
 
-// readYourWrites: whoever was told of a write reads it, or a later one, on any
+// readYourWrites: after the answer to a write, every reader finds it, or a later one, on any
 // replica.
 func readYourWrites(t *testing.T, a, b state.Store) {
 	ctx, key := t.Context(), newKey()
@@ -895,7 +895,7 @@ func ping(t *testing.T, a, b state.Store) {
 	check(t, b.Ping(t.Context()))
 }
 
-// newKey returns a key under an owner that nobody else uses.
+// newKey returns a key under an owner that no other test uses.
 func newKey() state.Key {
 	return state.Key{Kind: "test", Owner: rand.Text(), ID: rand.Text()}
 }

@@ -22,7 +22,7 @@ const (
 func readAudit(scan sqldb.Scan) (e store.AuditEvent, err error) {
 	var at int64
 	err = scan(&e.ID, &at, &e.Actor, &e.Action, &e.Target, &e.Outcome, &e.Address, &e.Detail)
-	e.At = sqldb.Time(at)
+	e.At = timeOf(at)
 	return e, err
 }
 
@@ -30,7 +30,7 @@ func readAudit(scan sqldb.Scan) (e store.AuditEvent, err error) {
 func (r records) AppendAudit(ctx context.Context, e store.AuditEvent) error {
 	_, err := r.q.Exec(ctx, `INSERT INTO audit_events (id, at_time, actor, action, target, outcome, address, detail)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		e.ID, sqldb.Micros(e.At), text(e.Actor, maxAuditText), e.Action, text(e.Target, maxAuditText),
+		e.ID, store.Micros(e.At), text(e.Actor, maxAuditText), e.Action, text(e.Target, maxAuditText),
 		e.Outcome, text(e.Address, maxAuditText), text(e.Detail, maxAuditDetail))
 	return translate(err)
 }
@@ -78,7 +78,7 @@ func (r records) AuditEvents(ctx context.Context, query store.AuditQuery) (store
 // DeleteAuditBefore implements store.Audit.
 func (r records) DeleteAuditBefore(ctx context.Context, t time.Time, limit int) (int, error) {
 	n, err := r.q.Exec(ctx, r.q.Dialect().DeleteSome("audit_events", "id", "at_time < ?", "at_time"),
-		sqldb.Micros(t), limit)
+		store.Micros(t), limit)
 	return int(n), translate(err)
 }
 

@@ -12,7 +12,7 @@ const claimColumns = "c.id, c.name, c.name_key, c.short_name, c.held_value, c.cr
 func readClaim(scan sqldb.Scan) (c store.Claim, err error) {
 	var created, updated int64
 	err = scan(&c.ID, &c.Name, &c.NameKey, &c.ShortName, &c.Value, &created, &updated, &c.Version)
-	c.CreatedAt, c.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
+	c.CreatedAt, c.UpdatedAt = timeOf(created), timeOf(updated)
 	return c, err
 }
 
@@ -24,7 +24,7 @@ func (r records) CreateClaim(ctx context.Context, c store.Claim) error {
 		}
 		return insert(ctx, q, `INSERT INTO claims (id, name, name_key, short_name, held_value, created_at, updated_at, version)
 			VALUES (?, ?, ?, ?, ?, ?, ?, 1)`,
-			c.ID, c.Name, c.NameKey, c.ShortName, c.Value, sqldb.Micros(c.CreatedAt), sqldb.Micros(c.UpdatedAt))
+			c.ID, c.Name, c.NameKey, c.ShortName, c.Value, store.Micros(c.CreatedAt), store.Micros(c.UpdatedAt))
 	})
 }
 
@@ -51,7 +51,7 @@ func (r records) UpdateClaim(ctx context.Context, c store.Claim) error {
 		}
 		return insert(ctx, q, `UPDATE claims SET name = ?, name_key = ?, short_name = ?, held_value = ?,
 			updated_at = ?, version = version + 1 WHERE id = ?`,
-			c.Name, c.NameKey, c.ShortName, c.Value, sqldb.Micros(c.UpdatedAt), c.ID)
+			c.Name, c.NameKey, c.ShortName, c.Value, store.Micros(c.UpdatedAt), c.ID)
 	})
 }
 

@@ -12,7 +12,7 @@ const groupColumns = "g.id, g.name, g.name_key, g.created_at, g.updated_at, g.ve
 func readGroup(scan sqldb.Scan) (g store.Group, err error) {
 	var created, updated int64
 	err = scan(&g.ID, &g.Name, &g.NameKey, &created, &updated, &g.Version)
-	g.CreatedAt, g.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
+	g.CreatedAt, g.UpdatedAt = timeOf(created), timeOf(updated)
 	return g, err
 }
 
@@ -24,7 +24,7 @@ func (r records) CreateGroup(ctx context.Context, g store.Group) error {
 		}
 		return insert(ctx, q, `INSERT INTO usergroups (id, name, name_key, created_at, updated_at, version)
 			VALUES (?, ?, ?, ?, ?, 1)`,
-			g.ID, g.Name, g.NameKey, sqldb.Micros(g.CreatedAt), sqldb.Micros(g.UpdatedAt))
+			g.ID, g.Name, g.NameKey, store.Micros(g.CreatedAt), store.Micros(g.UpdatedAt))
 	})
 }
 
@@ -50,7 +50,7 @@ func (r records) UpdateGroup(ctx context.Context, g store.Group) error {
 			return err
 		}
 		return insert(ctx, q, "UPDATE usergroups SET name = ?, name_key = ?, updated_at = ?, version = version + 1 WHERE id = ?",
-			g.Name, g.NameKey, sqldb.Micros(g.UpdatedAt), g.ID)
+			g.Name, g.NameKey, store.Micros(g.UpdatedAt), g.ID)
 	})
 }
 

@@ -15,12 +15,12 @@ func readKey(scan sqldb.Scan) (k store.RegisteredKey, err error) {
 	var created, activate, retire, remove, revoked int64
 	err = scan(&k.ID, &k.Instance, &k.Algorithm, &k.PublicJWK, &k.Sealed,
 		&created, &activate, &retire, &remove, &revoked, &k.MAC, &k.Version)
-	k.CreatedAt, k.ActivateAt, k.RetireAt = sqldb.Time(created), sqldb.Time(activate), sqldb.Time(retire)
-	k.RemoveAt, k.RevokedAt = sqldb.Time(remove), sqldb.Time(revoked)
+	k.CreatedAt, k.ActivateAt, k.RetireAt = timeOf(created), timeOf(activate), timeOf(retire)
+	k.RemoveAt, k.RevokedAt = timeOf(remove), timeOf(revoked)
 	return k, err
 }
 
-// CreateKey implements store.Keys. Names of keys that are gone stay in used_kids.
+// CreateKey implements store.Keys. The kid of a deleted key stays in used_kids.
 func (r records) CreateKey(ctx context.Context, k store.Key) error {
 	return r.write(ctx, func(q sqldb.Q) error {
 		version, err := raiseRegistry(ctx, q)
@@ -40,8 +40,8 @@ func (r records) CreateKey(ctx context.Context, k store.Key) error {
 		_, err = q.Exec(ctx, `INSERT INTO signing_keys (id, instance, algorithm, public_jwk, sealed,
 			created_at, activate_at, retire_at, remove_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			k.ID, k.Instance, k.Algorithm, k.PublicJWK, k.Sealed,
-			sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt), sqldb.Micros(k.RetireAt),
-			sqldb.Micros(k.RemoveAt), sqldb.Micros(k.RevokedAt))
+			store.Micros(k.CreatedAt), store.Micros(k.ActivateAt), store.Micros(k.RetireAt),
+			store.Micros(k.RemoveAt), store.Micros(k.RevokedAt))
 		if err != nil {
 			return err
 		}
@@ -50,9 +50,9 @@ func (r records) CreateKey(ctx context.Context, k store.Key) error {
 	})
 }
 
-// Keys implements store.Keys. A transaction that reads them is about to change them: it
-// queues up for the registry's head first, where whoever changes a key does. Two that
-// had both read them could not both go on.
+// Keys implements store.Keys. A transaction that reads the keys is about to change them,
+// so it locks the registry's head first, as every change of a key does. Of two
+// transactions that had both read the keys, only one could go on.
 func (r records) Keys(ctx context.Context) ([]store.Key, error) {
 	if lock := r.q.Dialect().ForUpdate(); r.db == nil && lock != "" {
 		if _, err := one(ctx, r.q, readInt, "SELECT version FROM registry_head WHERE id = 1"+lock); err != nil {
@@ -73,8 +73,8 @@ func (r records) UpdateKey(ctx context.Context, k store.Key) error {
 		}
 		rows, err := q.Exec(ctx, `UPDATE signing_keys SET sealed = ?, created_at = ?, activate_at = ?,
 			retire_at = ?, remove_at = ?, revoked_at = ? WHERE id = ?`,
-			k.Sealed, sqldb.Micros(k.CreatedAt), sqldb.Micros(k.ActivateAt),
-			sqldb.Micros(k.RetireAt), sqldb.Micros(k.RemoveAt), sqldb.Micros(k.RevokedAt), k.ID)
+			k.Sealed, store.Micros(k.CreatedAt), store.Micros(k.ActivateAt),
+			store.Micros(k.RetireAt), store.Micros(k.RemoveAt), store.Micros(k.RevokedAt), k.ID)
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}

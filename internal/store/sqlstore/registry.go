@@ -13,9 +13,9 @@ import (
 
 var _ store.Registry = (*Store)(nil)
 
-// raiseRegistry gives the registry its next version. It locks the head until the
-// commit, so that versions become visible in their order. Who changes keys does it
-// before all else, so that they queue up there and do not wait for each other in a ring.
+// raiseRegistry gives the registry its next version. It locks the head until the commit,
+// so that versions become visible in their order. A transaction that changes keys begins
+// with it, so that such transactions queue up there and never deadlock.
 func raiseRegistry(ctx context.Context, q sqldb.Q) (int64, error) {
 	if _, err := q.Exec(ctx, "UPDATE registry_head SET version = version + 1 WHERE id = 1"); err != nil {
 		return 0, err
@@ -23,8 +23,8 @@ func raiseRegistry(ctx context.Context, q sqldb.Q) (int64, error) {
 	return one(ctx, q, readInt, "SELECT version FROM registry_head"+ring(q.Dialect(), store.BellRegistry)+" WHERE id = 1")
 }
 
-// ring is a table of one row; who reads it rings when the transaction commits,
-// where the database can.
+// ring returns a join with a table of one row. Reading it rings the bell when the
+// transaction commits. Only PostgreSQL can.
 func ring(d sqldb.Dialect, news string) string {
 	if d != sqldb.Postgres {
 		return ""
@@ -37,9 +37,9 @@ func (s *Store) RegistryVersion(ctx context.Context) (int64, error) {
 	return one(ctx, s.prompt, readInt, "SELECT version FROM registry_head WHERE id = 1")
 }
 
-// Registered implements store.Registry. On MariaDB a snapshot may have a version and not
-// what an earlier one brought (see RevocationsAfter); but it has all that had come when
-// the version was asked for before it, and what came later is left for the next look.
+// Registered implements store.Registry. On MariaDB a snapshot may have one version and
+// lack an earlier one (see RevocationsAfter). But it has every version up to the one that
+// was read before the snapshot; what came later is left for the next call.
 func (s *Store) Registered(ctx context.Context) (all store.Registered, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sqldb.DefaultTimeout) // a snapshot has no bound of its own
 	defer cancel()
@@ -64,7 +64,7 @@ func registered(ctx context.Context, q sqldb.Q) (store.Registered, error) {
 	all, err := one(ctx, q, func(scan sqldb.Scan) (r store.Registered, err error) {
 		var now int64
 		err = scan(&r.Version, &now)
-		r.Now = sqldb.Time(now)
+		r.Now = timeOf(now)
 		return r, err
 	}, "SELECT version, "+q.Dialect().Now()+" FROM registry_head WHERE id = 1")
 	if err != nil {
@@ -84,7 +84,7 @@ func readReplica(scan sqldb.Scan) (r store.Replica, err error) {
 	var age, started, clock, beat int64
 	err = scan(&r.Instance, &r.Incarnation, &r.URL, &r.Version, &r.Config, &age, &started, &clock, &r.Seen, &r.MAC, &beat)
 	r.MaxAge = time.Duration(age) * time.Microsecond
-	r.StartedAt, r.ClockAt, r.BeatAt = sqldb.Time(started), sqldb.Time(clock), sqldb.Time(beat)
+	r.StartedAt, r.ClockAt, r.BeatAt = timeOf(started), timeOf(clock), timeOf(beat)
 	return r, err
 }
 
@@ -101,7 +101,7 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 		if nowErr != nil {
 			return nowErr
 		}
-		if err == nil && there.Incarnation != r.Incarnation && within > 0 && sqldb.Time(now).Sub(there.BeatAt) < within {
+		if err == nil && there.Incarnation != r.Incarnation && within > 0 && timeOf(now).Sub(there.BeatAt) < within {
 			return store.ErrConflict
 		}
 		if err == nil {
@@ -112,7 +112,7 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 		err = insert(ctx, q, `INSERT INTO replicas (instance, incarnation, url, build, config, max_age, started_at, clock_at, seen, mac, beat_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			r.Instance, r.Incarnation, r.URL, r.Version, r.Config, r.MaxAge.Microseconds(),
-			sqldb.Micros(r.StartedAt), sqldb.Micros(r.ClockAt), r.Seen, r.MAC, now)
+			store.Micros(r.StartedAt), store.Micros(r.ClockAt), r.Seen, r.MAC, now)
 		if err != nil {
 			return err
 		}
@@ -126,8 +126,8 @@ func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.
 func (s *Store) Beat(ctx context.Context, r store.Replica, news bool) error {
 	rows, err := s.prompt.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
 		clock_at = ?, seen = ?, mac = ?, beat_at = `+s.q.Dialect().Now()+` WHERE instance = ? AND incarnation = ?`,
-		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), sqldb.Micros(r.StartedAt),
-		sqldb.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
+		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), store.Micros(r.StartedAt),
+		store.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
 	if err := mustMatch(store.ErrStale, rows, err); err != nil || !news {
 		return translate(err)
 	}

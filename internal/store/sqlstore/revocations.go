@@ -11,10 +11,10 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// AppendRevocation implements store.Revocations. Raising the head locks its row
-// until the commit: the next writer waits for it, so numbers have no gaps and
-// become visible in their order. Outside a larger transaction that lock is all
-// that is needed, and read committed lets writers queue up.
+// AppendRevocation implements store.Revocations. Raising the head locks its row until the
+// commit. The next writer waits for that, so numbers have no gaps and become visible in
+// their order. Outside a larger transaction this lock suffices, and with read committed
+// the writers queue up.
 func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (seq int64, err error) {
 	add := func(ctx context.Context, q sqldb.Q) error {
 		if _, err := q.Exec(ctx, "UPDATE revocation_head SET seq = seq + 1 WHERE id = 1"); err != nil {
@@ -26,8 +26,8 @@ func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (se
 		}
 		_, err := q.Exec(ctx, `INSERT INTO revocations (seq, kind, subject, epoch, issued_before, expires_at,
 			created_at, actor, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			seq, rev.Kind, rev.Subject, rev.Epoch, sqldb.Micros(rev.IssuedBefore), sqldb.Micros(rev.ExpiresAt),
-			sqldb.Micros(rev.CreatedAt), rev.Actor, rev.Reason)
+			seq, rev.Kind, rev.Subject, rev.Epoch, store.Micros(rev.IssuedBefore), store.Micros(rev.ExpiresAt),
+			store.Micros(rev.CreatedAt), rev.Actor, rev.Reason)
 		return err
 	}
 	if r.db == nil {
@@ -40,10 +40,10 @@ func (r records) AppendRevocation(ctx context.Context, rev store.Revocation) (se
 
 // RevocationsAfter implements store.Revocations.
 //
-// MariaDB takes its snapshot while others commit, one transaction after the other: it
-// may have one that committed later and not the one before, which is a line with a gap
-// before it. By then that one has committed, too, so a second look has every line up to
-// the head of the first. A gap that is still there is of lines that have expired.
+// MariaDB takes a snapshot while other transactions commit: the snapshot may have a later
+// transaction and lack the one before it, which shows as a gap before an entry. By then
+// the missing transaction has committed, too, so a second read has every entry up to the
+// head of the first. A gap that remains is one of expired entries.
 func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
 	revs, head, err := r.readLog(ctx, after, limit)
 	if err != nil || r.q.Dialect() != sqldb.MySQL || r.db == nil || !gap(after, revs) {
@@ -54,18 +54,18 @@ func (r records) RevocationsAfter(ctx context.Context, after int64, limit int) (
 		return nil, store.LogHead{}, err
 	}
 	if now.ID != head.ID {
-		return nil, store.LogHead{}, store.ErrBusy // another log: whoever reads it begins anew
+		return nil, store.LogHead{}, store.ErrBusy // another log: the caller has to begin anew
 	}
 	return slices.DeleteFunc(again, func(rev store.Revocation) bool { return rev.Seq > head.Seq }), head, nil
 }
 
-// gap says whether a number is missing between after and the last of some lines.
+// gap reports whether a number is missing between after and the last of some entries.
 func gap(after int64, revs []store.Revocation) bool {
 	return len(revs) > 0 && revs[len(revs)-1].Seq != after+int64(len(revs))
 }
 
-// readLog reads by one statement, which has one snapshot on every database, whatever
-// the isolation level: so the lines and the head fit together.
+// readLog reads the entries and the head in one statement, which has one snapshot on
+// every database at every isolation level.
 func (r records) readLog(ctx context.Context, after int64, limit int) ([]store.Revocation, store.LogHead, error) {
 	var head store.LogHead
 	revs := []store.Revocation{}
@@ -74,12 +74,12 @@ func (r records) readLog(ctx context.Context, after int64, limit int) ([]store.R
 		var seq, epoch, before, expires, created sql.NullInt64
 		var kind, subject, actor, reason sql.NullString
 		err := scan(&head.ID, &head.Seq, &now, &seq, &kind, &subject, &epoch, &before, &expires, &created, &actor, &reason)
-		head.Now = sqldb.Time(now)
+		head.Now = timeOf(now)
 		if seq.Valid {
 			revs = append(revs, store.Revocation{
 				Seq: seq.Int64, Kind: kind.String, Subject: subject.String, Epoch: epoch.Int64,
-				IssuedBefore: sqldb.Time(before.Int64), ExpiresAt: sqldb.Time(expires.Int64),
-				CreatedAt: sqldb.Time(created.Int64), Actor: actor.String, Reason: reason.String,
+				IssuedBefore: timeOf(before.Int64), ExpiresAt: timeOf(expires.Int64),
+				CreatedAt: timeOf(created.Int64), Actor: actor.String, Reason: reason.String,
 			})
 		}
 		return struct{}{}, err
@@ -95,13 +95,14 @@ func (r records) readLog(ctx context.Context, after int64, limit int) ([]store.R
 
 // DeleteExpiredRevocations implements store.Revocations.
 func (r records) DeleteExpiredRevocations(ctx context.Context, t time.Time, limit int) (int, error) {
-	// Asked before, because within the DELETE it would hold up writers. It only grows.
+	// The head is read first, because within the DELETE it would block writers. It only
+	// grows.
 	head, err := one(ctx, r.q, readInt, "SELECT seq FROM revocation_head WHERE id = 1")
 	if err != nil {
 		return 0, err
 	}
 	n, err := r.q.Exec(ctx, r.q.Dialect().DeleteSome("revocations", "seq", "expires_at < ? AND seq < ?", "expires_at"),
-		sqldb.Micros(t), head, limit)
+		store.Micros(t), head, limit)
 	return int(n), translate(err)
 }
 

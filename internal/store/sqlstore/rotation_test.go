@@ -15,8 +15,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// Replicas that rotate at the same moment change their keys one after the other:
-// nobody is rolled back because another one looks at the same keys.
+// Replicas that rotate at the same moment change their keys one after the other: none is
+// rolled back because another one reads the same keys.
 func TestRotatingTogetherOnMariaDB(t *testing.T) {
 	const replicas, rotations = 10, 10
 	url := testenv.MariaDB(t)
@@ -54,7 +54,7 @@ func TestRotatingTogetherOnMariaDB(t *testing.T) {
 	}
 }
 
-// rotate is what a ring does in one transaction.
+// rotate does in one transaction what a key ring does.
 func rotate(ctx context.Context, r store.Records, old string, next store.Key) error {
 	rows, err := r.Keys(ctx)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 
 const selectSetting = "SELECT value FROM settings WHERE name = ?"
 
-// Setting implements store.Settings. A snapshot alone would do for what the
-// transaction reads and writes, but not for what happens outside meanwhile.
+// Setting implements store.Settings. Inside a transaction it locks the row: a snapshot
+// would not keep other replicas from changing the value before the commit.
 func (r records) Setting(ctx context.Context, name string) (string, error) {
 	query := selectSetting
 	if r.db == nil {

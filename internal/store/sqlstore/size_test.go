@@ -29,8 +29,8 @@ var many = func() int {
 	return 100_000
 }()
 
-// TestMany holds every operation to reading what it returns and a little more,
-// whatever the tables hold: many users, all of them in one group.
+// TestMany holds every operation to reading little more than what it returns, while the
+// tables hold many users, all of them in one group.
 func TestMany(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
@@ -279,7 +279,7 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 					if err != nil {
 						return err
 					}
-					// Asking for the counters counts, too, but less than 20.
+					// Reading the counters counts, too, but less than 20.
 					if n := mysqlReads(t, q) - before; n > most {
 						t.Errorf("%d rows are read", n)
 					}
@@ -379,8 +379,8 @@ var (
 	sqliteSorted = regexp.MustCompile(`u\.name_key > |m\.user_key > |FROM revocations WHERE|FROM audit_events WHERE`)
 )
 
-// sqlitePlan says which tables a statement walks through, and lets no page be
-// sorted: it would be read to its end before.
+// sqlitePlan returns the tables that a statement scans. It lets no page be sorted, because
+// sorting reads the whole list first.
 func sqlitePlan(t *testing.T, q sqldb.Q, query string, args []any) {
 	steps, err := sqldb.All(t.Context(), q, func(scan sqldb.Scan) (step string, err error) {
 		var a, b, c int
@@ -422,7 +422,7 @@ func sqliteSteps(t *testing.T, path, query string, args []any, most int) {
 	}
 }
 
-// A postgresNode is a step of a plan, and what it did.
+// A postgresNode is a step of a plan with its counts.
 type postgresNode struct {
 	Type    string         `json:"Node Type"`
 	Table   string         `json:"Relation Name"`

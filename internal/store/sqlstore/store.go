@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -39,12 +40,13 @@ func (s *Store) Close() error { return nil }
 type records struct {
 	db *sqldb.DB // nil inside a transaction
 	q  sqldb.Q
-	// prompt is q for what a replica looks at and says of itself again and again: as
-	// long as it can, it is trusted and trusts itself.
+	// prompt is q for what a replica must read and write again and again to be live:
+	// beats, the registry, the revocation log. These do not wait for a connection behind
+	// other work.
 	prompt sqldb.Q
 }
 
-// within are the operations in a transaction.
+// within returns the operations inside a transaction.
 func within(q sqldb.Q) records { return records{q: q, prompt: q} }
 
 // write runs f in the transaction, or in a serializable one of its own.
@@ -77,14 +79,14 @@ func list[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error
 	return recs, translate(err)
 }
 
-// page adds to a SELECT what a Page asks for. The column must be compared byte by
-// byte and have an index that begins with what the SELECT fixes already.
+// page adds the conditions of a Page to a SELECT. The column must be compared byte by
+// byte, and needs an index that begins with the columns that the SELECT fixes.
 func page[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error), p store.Page, column, query string, args ...any) ([]T, error) {
 	if p.Limit <= 0 {
 		return nil, nil
 	}
-	// One lower bound: of two, SQLite begins to read at whichever comes first. And a
-	// range for the prefix, which every database reads off the index, unlike LIKE.
+	// There is one lower bound, because of two SQLite begins to read at the lower one.
+	// The prefix is a range, which every database reads from the index, unlike LIKE.
 	if p.After >= p.Prefix {
 		query += " AND " + column + " > ?"
 		args = append(args, p.After)
@@ -99,7 +101,7 @@ func page[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error
 	return list(ctx, q, read, query+" ORDER BY "+column+" LIMIT ?", append(args, p.Limit)...)
 }
 
-// exists says whether a SELECT finds anything.
+// exists reports whether a SELECT finds a row.
 func exists(ctx context.Context, q sqldb.Q, query string, args ...any) (bool, error) {
 	_, err := one(ctx, q, readInt, query, args...)
 	if errors.Is(err, store.ErrNotFound) {
@@ -108,8 +110,8 @@ func exists(ctx context.Context, q sqldb.Q, query string, args ...any) (bool, er
 	return err == nil, err
 }
 
-// change runs a statement on the rows that have the ids, and says how many those
-// are. Its arguments are nothing but ids.
+// change runs a statement on the rows that have the ids, and returns how many rows those
+// are. All its arguments are ids.
 func change(ctx context.Context, q sqldb.Q, query string, ids ...any) (int64, error) {
 	if !areText(ids) {
 		return 0, nil
@@ -117,9 +119,8 @@ func change(ctx context.Context, q sqldb.Q, query string, ids ...any) (int64, er
 	return q.Exec(ctx, query, ids...)
 }
 
-// insert adds a row whose keys the caller has found free in the same transaction.
-// If one is taken after all, another transaction was faster, and this one must
-// look again.
+// insert adds a row whose keys the caller has found free in the same transaction. If a
+// key is taken after all, another transaction was faster, and this one must run again.
 func insert(ctx context.Context, q sqldb.Q, query string, args ...any) error {
 	_, err := q.Exec(ctx, query, args...)
 	if errors.Is(err, sqldb.ErrUnique) {
@@ -128,7 +129,7 @@ func insert(ctx context.Context, q sqldb.Q, query string, args ...any) error {
 	return err
 }
 
-// mustMatch turns a statement that matched no row into an error.
+// mustMatch returns the error none for a statement that matched no row.
 func mustMatch(none error, rows int64, err error) error {
 	if err == nil && rows == 0 {
 		return none
@@ -138,8 +139,17 @@ func mustMatch(none error, rows int64, err error) error {
 
 func readInt(scan sqldb.Scan) (n int64, err error) { return n, scan(&n) }
 
-// areText says whether a database will take the strings among what is looked for.
-// What is no text (it came from a client) is not there, before one complains.
+// timeOf is the reverse of store.Micros.
+func timeOf(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+// areText reports whether every string among the arguments of a search is text that a
+// database accepts. A client may send anything; no row has a value that is not text, and
+// some databases refuse to search for one.
 func areText(args []any) bool {
 	for _, a := range args {
 		if s, ok := a.(string); ok && !isText(s) {
@@ -151,14 +161,16 @@ func areText(args []any) bool {
 
 func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// translate gives sqldb's errors the names of package store. The originals stay
-// inside, because InTx looks for them.
+// translate wraps sqldb's errors in those of package store. The originals stay inside,
+// because InTx checks for them.
 func translate(err error) error {
 	switch {
 	case err == nil, errors.Is(err, store.ErrBusy), errors.Is(err, store.ErrNotFound):
 		return err
 	case errors.Is(err, sqldb.ErrNoRows):
 		return store.ErrNotFound
+	case errors.Is(err, sqldb.ErrFull):
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case errors.Is(err, sqldb.ErrBusy), errors.Is(err, sqldb.ErrRetry):
 		return fmt.Errorf("%w: %w", store.ErrBusy, err)
 	}

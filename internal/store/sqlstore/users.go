@@ -17,7 +17,7 @@ func readUser(scan sqldb.Scan) (u store.User, err error) {
 	err = scan(&u.ID, &u.Username, &u.NameKey, &u.Email, &u.FirstName, &u.LastName,
 		&u.PasswordHash, &disabled, &u.Epoch, &u.SessionEpoch, &created, &updated, &u.Version)
 	u.Disabled = disabled != 0
-	u.CreatedAt, u.UpdatedAt = sqldb.Time(created), sqldb.Time(updated)
+	u.CreatedAt, u.UpdatedAt = timeOf(created), timeOf(updated)
 	return u, err
 }
 
@@ -32,7 +32,7 @@ func (r records) CreateUser(ctx context.Context, u store.User) error {
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)`,
 			u.ID, u.Username, u.NameKey, u.Email, u.FirstName, u.LastName,
 			u.PasswordHash, bit(u.Disabled), u.Epoch, u.SessionEpoch,
-			sqldb.Micros(u.CreatedAt), sqldb.Micros(u.UpdatedAt))
+			store.Micros(u.CreatedAt), store.Micros(u.UpdatedAt))
 	})
 }
 
@@ -65,7 +65,7 @@ func (r records) UpdateUser(ctx context.Context, u store.User) error {
 		return insert(ctx, q, `UPDATE users SET username = ?, name_key = ?, email = ?, first_name = ?,
 			last_name = ?, password_hash = ?, disabled = ?, updated_at = ?, version = version + 1 WHERE id = ?`,
 			u.Username, u.NameKey, u.Email, u.FirstName,
-			u.LastName, u.PasswordHash, bit(u.Disabled), sqldb.Micros(u.UpdatedAt), u.ID)
+			u.LastName, u.PasswordHash, bit(u.Disabled), store.Micros(u.UpdatedAt), u.ID)
 	})
 }
 
@@ -77,8 +77,8 @@ func (r records) NextEpoch(ctx context.Context, id string, endSessions bool) (ep
 			return err
 		}
 		if endSessions {
-			// In a statement of its own: MySQL and the others do not agree on which
-			// epoch is meant in one that changes both.
+			// A statement of its own: in one that changes both columns, MySQL reads the
+			// new epoch and the others the old one.
 			if _, err := change(ctx, q, "UPDATE users SET session_epoch = epoch WHERE id = ?", id); err != nil {
 				return err
 			}
@@ -138,8 +138,8 @@ func (r records) ClaimsOfUser(ctx context.Context, userID string) ([]store.Claim
 		WHERE m.user_id = ? ORDER BY c.short_name, c.held_value, c.id`, userID)
 }
 
-// UserWithClaims implements store.Users. One statement reads from one snapshot on
-// every database.
+// UserWithClaims implements store.Users. On every database one statement reads one
+// snapshot.
 func (r records) UserWithClaims(ctx context.Context, id string) (store.User, []store.Claim, error) {
 	var user store.User
 	var claims []store.Claim
@@ -150,11 +150,11 @@ func (r records) UserWithClaims(ctx context.Context, id string) (store.User, []s
 			return scan(append(dest, &id, &name, &key, &short, &value, &created, &updated, &version)...)
 		})
 		user = u
-		// A claim that comes through several groups has several rows, one after the other.
+		// A claim from several groups has several rows, one after the other.
 		if n := len(claims); id.Valid && (n == 0 || claims[n-1].ID != id.String) {
 			claims = append(claims, store.Claim{
 				ID: id.String, Name: name.String, NameKey: key.String, ShortName: short.String, Value: value.String,
-				CreatedAt: sqldb.Time(created.Int64), UpdatedAt: sqldb.Time(updated.Int64), Version: version.Int64,
+				CreatedAt: timeOf(created.Int64), UpdatedAt: timeOf(updated.Int64), Version: version.Int64,
 			})
 		}
 		return struct{}{}, err
@@ -172,10 +172,10 @@ func (r records) UserWithClaims(ctx context.Context, id string) (store.User, []s
 	return user, claims, nil
 }
 
-// AnyoneHolds implements store.Users. It asks each group that gives the claim for
-// its first member, in the order of an index. As one join, or without the OFFSET
-// that keeps it apart, PostgreSQL reads all memberships where it takes groups to
-// be large, and so all the longer when this one is not.
+// AnyoneHolds implements store.Users. It looks for the first enabled member of each group
+// that gives the claim, in the order of an index. The OFFSET keeps PostgreSQL from
+// joining the subquery: a join reads all memberships if the planner expects large groups,
+// which takes longest when this group is small.
 func (r records) AnyoneHolds(ctx context.Context, shortName, value string) (bool, error) {
 	return exists(ctx, r.q, `SELECT 1 FROM claims c
 		JOIN group_claims gc ON gc.claim_id = c.id
@@ -186,8 +186,8 @@ func (r records) AnyoneHolds(ctx context.Context, shortName, value string) (bool
 		LIMIT 1`, shortName, value)
 }
 
-// free makes sure that a new user, group or claim finds its id and its name free.
-// It asks in two halves, because with OR not every database uses both indexes.
+// free returns ErrConflict if the id or the name of a new user, group or claim is taken.
+// It is a UNION, because with OR not every database uses both indexes.
 func free(ctx context.Context, q sqldb.Q, table, id, nameKey string) error {
 	taken, err := exists(ctx, q, "SELECT 1 FROM "+table+" WHERE id = ? UNION ALL SELECT 1 FROM "+table+" WHERE name_key = ?",
 		id, nameKey)
@@ -197,8 +197,8 @@ func free(ctx context.Context, q sqldb.Q, table, id, nameKey string) error {
 	return err
 }
 
-// lockVersion makes sure that a user, group or claim still has the version, and
-// that the name it is to have is free.
+// lockVersion locks a user, group or claim. It returns ErrStale if the version has
+// changed, and ErrConflict if the name that the record is to have is taken.
 func lockVersion(ctx context.Context, q sqldb.Q, table, id, nameKey string, version int64) error {
 	type row struct {
 		key     string

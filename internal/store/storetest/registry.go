@@ -25,7 +25,7 @@ func RunRegistry(t *testing.T, name string, open func(t *testing.T) (a, b Regist
 			run  func(t *testing.T, a, b RegistryStore)
 		}{
 			{"replicas enter, beat and leave", replicas},
-			{"an instance has one incarnation at a time", oneIncarnation},
+			{"a replica has one incarnation at a time", oneIncarnation},
 			{"of many incarnations one enters", enterOnce},
 			{"the version is raised by every change", registryVersion},
 			{"a version holds the keys that were made up to it, and no other", versionsInOrder},
@@ -90,7 +90,7 @@ func oneIncarnation(t *testing.T, a, b RegistryStore) {
 	is(t, err, store.ErrConflict)
 	equal(t, holder.Incarnation, "one")
 	must(a.EnterRegistry(ctx, replica("auth-0", "one"), time.Minute))(t) // itself, again
-	must(b.EnterRegistry(ctx, replica("auth-0", "two"), 0))(t)           // it is silent
+	must(b.EnterRegistry(ctx, replica("auth-0", "two"), 0))(t)           // its former incarnation is silent
 	is(t, a.Beat(ctx, replica("auth-0", "one"), false), store.ErrStale)
 }
 
@@ -141,9 +141,8 @@ func registryVersion(t *testing.T, a, b RegistryStore) {
 	}
 }
 
-// versionsInOrder: who reads version n finds all keys that were made up to n, and
-// none that was made later: a replica says that it has seen n, and is then asked
-// for no more than that.
+// versionsInOrder: a reader of version n finds all keys that were made up to n, and none
+// that was made later. A replica that says that it has seen n has seen exactly these.
 func versionsInOrder(t *testing.T, a, b RegistryStore) {
 	const makers, each = 8, 5
 	start := must(b.RegistryVersion(t.Context()))(t)

@@ -1,6 +1,6 @@
-// Package storetest holds an implementation of package store to what its
-// interfaces say: every operation and every error, transactions, and what must
-// stay true when many callers of two replicas meet.
+// Package storetest holds an implementation of package store to the promises of its
+// interfaces: every operation and every error, transactions, and what must stay true when
+// many callers of two replicas meet.
 package storetest
 
 import (
@@ -533,13 +533,13 @@ func expiredRevocations(t *testing.T, a, b store.Store) {
 	for n := 1; n <= 5; n++ {
 		must(a.AppendRevocation(ctx, revocation(6-n)))(t) // the first expires last
 	}
-	cut := now.Add(4 * time.Hour) // after the lines 3, 4, 5; line 2 ends then
+	cut := now.Add(4 * time.Hour) // after the entries 3, 4, 5; entry 2 expires then
 	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 1))(t), 1)
 	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 1)
 	equal(t, must(b.DeleteExpiredRevocations(ctx, cut, 2))(t), 0)
 	revs, head, err := a.RevocationsAfter(ctx, 0, 10)
 	ok(t, err)
-	if len(revs) != 3 || revs[0].Seq != 1 || revs[1].Seq != 2 || revs[2].Seq != 5 || head.Seq != 5 { // the last line stays
+	if len(revs) != 3 || revs[0].Seq != 1 || revs[1].Seq != 2 || revs[2].Seq != 5 || head.Seq != 5 { // the last entry stays
 		t.Fatalf("left: %+v, head %+v", revs, head)
 	}
 	equal(t, must(b.DeleteExpiredRevocations(ctx, now.Add(time.Hour*9), 10))(t), 2)
@@ -712,8 +712,8 @@ func updates(t *testing.T, a, b store.Store) {
 	equal(t, head.Seq, 1)
 }
 
-// updateAfterConflict: an error of this package inside an Update is an answer,
-// not the end of the transaction.
+// updateAfterConflict: an error of this package inside an Update does not end the
+// transaction.
 func updateAfterConflict(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	ok(t, a.CreateUser(ctx, user("alice")))
@@ -806,9 +806,9 @@ func updateOnce(t *testing.T, a, b store.Store) {
 	}
 }
 
-// serializable: everybody reads all and adds one more than there are. Two that
-// do not see each other would add the same number. And two who each leave the
-// last place only if the other stays must not both leave.
+// serializable: each caller reads all and adds one more than there are. Two callers that
+// do not see each other would add the same number. And of two callers that each leave
+// only if the other one stays, at most one leaves.
 func serializable(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	const writers = 8
@@ -862,8 +862,8 @@ func serializable(t *testing.T, a, b store.Store) {
 	}
 }
 
-// oneMoment gives and takes a claim, and each time raises the epoch: whoever reads
-// an even one must find the claim.
+// oneMoment adds and removes a claim, and raises the epoch each time: a reader of an even
+// epoch must find the claim.
 func oneMoment(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	u := user("alice")
@@ -941,8 +941,8 @@ func settingsAgree(t *testing.T, a, b store.Store) {
 	equal(t, n, 1)
 }
 
-// settingStays has one read a setting in transactions while another changes it all
-// the time: who has read it commits before the next value is there.
+// settingStays reads a setting in transactions while another caller changes it all the
+// time: a transaction that has read the value commits before the next value is there.
 func settingStays(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	ok(t, a.PutSetting(ctx, "x", "0"))
@@ -956,7 +956,7 @@ func settingStays(t *testing.T, a, b store.Store) {
 				return
 			}
 			written.Store(n)
-			time.Sleep(time.Millisecond) // or whoever reads may starve
+			time.Sleep(time.Millisecond) // or the reader may starve
 		}
 	})
 	for range times(10, 30) {
@@ -966,7 +966,7 @@ func settingStays(t *testing.T, a, b store.Store) {
 			if read, err = r.Setting(ctx, "x"); err != nil {
 				return err
 			}
-			for range 5 { // time for others
+			for range 5 { // time for other callers
 				if _, err := r.Keys(ctx); err != nil {
 					return err
 				}
@@ -1154,8 +1154,8 @@ func logRace(t *testing.T, a, b store.Store, began, appended chan struct{}, slow
 		}
 		equal(t, after, head.Seq)
 	}
-	// One that must wait for slow is given time to show whether it does. A store
-	// that lets nobody read meanwhile lets the reader go on afterwards.
+	// A writer that must wait for slow gets time to show whether it does. A store that
+	// blocks all reads meanwhile lets the reader go on afterwards.
 	waited := time.AfterFunc(300*time.Millisecond, func() { close(appended) })
 	for running := 2; running > 0; {
 		tail()
@@ -1178,7 +1178,7 @@ func logRace(t *testing.T, a, b store.Store, began, appended chan struct{}, slow
 	equal(t, seen, []string{"fast", "first", "slow"})
 }
 
-// about is a line about somebody.
+// about returns an entry about a user.
 func about(subject string) store.Revocation {
 	r := revocation(1)
 	r.Subject = subject
