@@ -9,6 +9,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/backup"
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/operator"
 )
 
@@ -47,7 +48,7 @@ storage key all the same.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Wrote %s:\n", args[0])
 			showContents(cmd, done)
-			if cfg.StateBackend() == "redis" {
+			if cfg.StateBackend() == config.StateRedis {
 				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in this backup.")
 			}
 			return nil
@@ -93,7 +94,7 @@ every token from before is refused then, and everybody signs in again.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Restored the backup of %s:\n", done.Created.Format(time.RFC3339))
 			showContents(cmd, done)
-			if cfg.StateBackend() == "redis" {
+			if cfg.StateBackend() == config.StateRedis {
 				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nor to sign everybody out, flush it (FLUSHDB) before a node starts.")
 			}
 			return nil

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/watchword-auth/watchword/internal/app"
-	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/operator"
-	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
 func newMigrate() *cobra.Command {
@@ -33,7 +28,7 @@ work and the others wait.`,
 			if err != nil {
 				return err
 			}
-			migrations, err := migrate(cmd.Context(), cfg, dryRun)
+			migrations, err := operator.Migrate(cmd.Context(), cfg, app.NewLogger(quiet, os.Stderr), dryRun)
 			for _, m := range migrations {
 				if dryRun {
 					fmt.Fprintf(cmd.OutOrStdout(), "pending %s\n", m.Name)
@@ -49,22 +44,4 @@ work and the others wait.`,
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be applied")
 	return cmd
-}
-
-// migrate brings the schema up to date, or says what is missing.
-func migrate(ctx context.Context, cfg *config.Config, dryRun bool) (migrations []sqldb.Migration, err error) {
-	if file, ok := sqldb.SQLiteFile(cfg.Database.URL); ok && dryRun {
-		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return sqldb.Migrations() // opening it would make it
-		}
-	}
-	db, err := operator.OpenDatabase(ctx, cfg, app.NewLogger(quiet, os.Stderr))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if dryRun {
-		return db.Pending(ctx)
-	}
-	return db.Migrate(ctx)
 }

@@ -69,7 +69,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		c.Algorithms = accesstoken.Algorithms()
 	}
 	n.discovery = cfg.Cluster.Discovery
-	if n.discovery != "database" {
+	if n.discovery != config.DiscoveryDatabase {
 		n.found = discovery.NewList(o.Logger, func() { joined.AskPeers() })
 		c.Peers = n.found.Peers
 	}

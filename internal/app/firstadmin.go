@@ -14,8 +14,8 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
-	pw "github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/newfile"
+	pw "github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 

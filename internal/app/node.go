@@ -26,8 +26,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
-	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/newfile"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/revocation/redislog"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -125,7 +125,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.view, err = revocation.NewView(revocation.Config{
 		Store: n.store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
 		OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
-		Shared:   cfg.Revocation.Check == "shared",
+		Shared:   cfg.Revocation.Check == config.CheckShared,
 		Now:      o.Now, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
@@ -134,7 +134,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.state, err = openState(ctx, cfg, n.db, o.State, o.Now, o.Logger, registry, start); err != nil {
 		return nil, err
 	}
-	if cfg.Revocation.Check == "shared" && n.state.redis != nil {
+	if cfg.Revocation.Check == config.CheckShared && n.state.redis != nil {
 		n.view.Share(redislog.New(n.state.redis.Client))
 		n.checkEviction(ctx)
 	}
@@ -284,7 +284,7 @@ func (n *Node) openStore(ctx context.Context, o Options, registry *prometheus.Re
 	}
 	n.store = sqlstore.New(n.db)
 	return start.await(ctx, "migrate the database", func(ctx context.Context) error {
-		return operator.Migrate(ctx, n.db, o.Logger)
+		return operator.UpdateSchema(ctx, n.db, o.Logger)
 	})
 }
 

@@ -33,20 +33,20 @@ type shared struct {
 func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer, start *startup) (*shared, error) {
 	nothing := func() error { return nil }
 	if own != nil {
-		if cfg.State.Backend != "auto" {
+		if cfg.State.Backend != config.StateAuto {
 			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
 		}
 		// Whether it forgets, nobody knows here.
 		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true, nil}, nil
 	}
 	backend := cfg.StateBackend()
-	if db == nil && (backend == "sql" || backend == "tiered") {
+	if db == nil && (backend == config.StateSQL || backend == config.StateTiered) {
 		return nil, fmt.Errorf("state.backend: %s needs a database, but this program brings its own store; bring the state, too", backend)
 	}
 	switch backend {
-	case "memory":
+	case config.StateMemory:
 		return &shared{memstate.New(now), nil, nothing, false, nil}, nil
-	case "sql":
+	case config.StateSQL:
 		durable := sqlstate.New(db, now)
 		if !cfg.Cluster.Enabled {
 			return &shared{durable, nil, nothing, false, nil}, nil
@@ -62,8 +62,8 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == "redis", redis}
-	if backend == "tiered" { // which does not need Redis to start
+	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
+	if backend == config.StateTiered { // which does not need Redis to start
 		s.Store, err = tiered.New(tiered.Config{
 			Fast: redis, Durable: sqlstate.New(db, now), Secret: []byte(cfg.Cluster.Secret), Now: now, Logger: logger, Registerer: registerer,
 		})

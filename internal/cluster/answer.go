@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/keyring"
-	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -88,7 +87,7 @@ func encodeKeys(keys []keyring.PublicKey) ([]byte, error) {
 		}{
 			k.Row.RemoveAt.Add(time.Second - 1).Unix(), // rounded up
 			registered{
-				sqldb.Micros(k.Row.CreatedAt), sqldb.Micros(k.Row.ActivateAt), sqldb.Micros(k.Row.RetireAt), sqldb.Micros(k.Row.RemoveAt), k.Row.MAC,
+				store.Micros(k.Row.CreatedAt), store.Micros(k.Row.ActivateAt), store.Micros(k.Row.RetireAt), store.Micros(k.Row.RemoveAt), k.Row.MAC,
 			},
 		})
 		if err != nil {
@@ -154,7 +153,7 @@ func (a answeredKey) row(maker string, raw []byte) (store.Key, error) {
 	jwk, err := key.MarshalJSON() // without the additional members
 	return store.Key{
 		ID: a.Kid, Instance: maker, Algorithm: a.Alg, PublicJWK: jwk,
-		CreatedAt: sqldb.Time(a.Registered.CreatedAt), ActivateAt: sqldb.Time(a.Registered.ActivateAt),
-		RetireAt: sqldb.Time(a.Registered.RetireAt), RemoveAt: sqldb.Time(a.Registered.RemoveAt), MAC: a.Registered.MAC,
+		CreatedAt: time.UnixMicro(a.Registered.CreatedAt).UTC(), ActivateAt: time.UnixMicro(a.Registered.ActivateAt).UTC(),
+		RetireAt: time.UnixMicro(a.Registered.RetireAt).UTC(), RemoveAt: time.UnixMicro(a.Registered.RemoveAt).UTC(), MAC: a.Registered.MAC,
 	}, err
 }

@@ -120,7 +120,7 @@ func newService(t *testing.T) (*Service, *people) {
 	}
 	keys, err := keyring.Open(t.Context(), keyring.Config{
 		Keys: keyring.InMemory, Algorithm: accesstoken.EdDSA, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: time.Second,
-		InstanceID: "a", Store: db, Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
+		InstanceID: "a", Store: db, Peers: keyring.Alone{}, Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/backup"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/newfile"
-	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -78,7 +77,7 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 		return done, err
 	}
 	defer func() { err = errors.Join(err, to.DB.Close()) }()
-	if err := Migrate(ctx, to.DB, logger); err != nil {
+	if err := UpdateSchema(ctx, to.DB, logger); err != nil {
 		return done, err
 	}
 	if done, err = backup.Restore(ctx, file, secret, to); err != nil {

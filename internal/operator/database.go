@@ -38,8 +38,25 @@ func openDatabase(ctx context.Context, cfg *config.Config, logger *slog.Logger, 
 	})
 }
 
-// Migrate brings the schema up to date.
-func Migrate(ctx context.Context, db *sqldb.DB, logger *slog.Logger) error {
+// Migrate brings the schema of the database that cfg names up to date and returns what it
+// applied. A dry run changes nothing and returns what is pending.
+func Migrate(ctx context.Context, cfg *config.Config, logger *slog.Logger, dryRun bool) (migrations []sqldb.Migration, err error) {
+	if dryRun && databaseThere(cfg) != nil {
+		return sqldb.Migrations() // opening the database would make it
+	}
+	db, err := OpenDatabase(ctx, cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if dryRun {
+		return db.Pending(ctx)
+	}
+	return db.Migrate(ctx)
+}
+
+// UpdateSchema brings the schema of an open database up to date.
+func UpdateSchema(ctx context.Context, db *sqldb.DB, logger *slog.Logger) error {
 	applied, err := db.Migrate(ctx)
 	for _, m := range applied {
 		logger.Info("migrated the database", "migration", m.Name, "took", m.Took)

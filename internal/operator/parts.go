@@ -46,7 +46,7 @@ func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ *Part
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	if err := Migrate(ctx, db, logger); err != nil {
+	if err := UpdateSchema(ctx, db, logger); err != nil {
 		return nil, err
 	}
 	return Assemble(Assembly{

@@ -16,7 +16,7 @@ func (p *Parts) ReplicaURLs(ctx context.Context, cfg *config.Config) ([]string, 
 	if !cfg.Cluster.Enabled {
 		return []string{cfg.Server.PublicURL}, nil
 	}
-	if cfg.Cluster.Discovery == "static" {
+	if cfg.Cluster.Discovery == config.DiscoveryStatic {
 		return cfg.Cluster.StaticPeers, nil
 	}
 	status, err := cluster.ReadStatus(ctx, p.Store.(store.Registry), cfg.Cluster.Secret)

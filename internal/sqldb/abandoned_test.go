@@ -10,8 +10,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A replica that is cut off in the middle of a transaction locks the others out of its
-// rows for a while and not for good: its connection stands, as far as the server knows.
+// A replica that is cut off in the middle of a transaction keeps its rows locked for a
+// bounded time, although its connection still stands for the server.
 func TestAnAbandonedTransactionEnds(t *testing.T) {
 	const raise = "UPDATE registry_head SET version = version + 1 WHERE id = 1"
 	for name, test := range map[string]struct{ direct, lock string }{
@@ -64,7 +64,7 @@ func TestAnAbandonedTransactionEnds(t *testing.T) {
 	}
 }
 
-// Who takes the connection and then says nothing is given up, too.
+// Open gives up on a server that accepts the connection and then is silent.
 func TestOpeningWhatSaysNothing(t *testing.T) {
 	for name, direct := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
 		t.Run(name, func(t *testing.T) {

@@ -9,19 +9,20 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// mostTogether bounds how many statements share a commit, and so how long the
-// first waits for the last.
+// mostTogether bounds how many statements share a commit, and so how long the first of
+// them waits for the last.
 const mostTogether = 64
 
-// commits lets the single statements that wait for SQLite's one writer share a
-// commit: it costs a sync of the disk, which lasts much longer than a statement.
-// Nobody is answered before it. It is as if each had its own, one right after the
-// other; only a crash takes all of them or none.
+// commits lets the single statements that wait for SQLite's one writer share a commit.
+// A commit costs a sync of the disk, which lasts much longer than a statement
+// (docs/benchmarks.md). No caller is answered before it. The result is the same as if
+// each statement had a commit of its own, one right after the other, except that a crash
+// takes all of them or none.
 type commits struct {
 	pool *pool
 
 	mu    sync.Mutex
-	queue []*write // the first waits for the slot, and takes along the others
+	queue []*write // the first waits for the slot and then writes the others, too
 }
 
 var errUnfinished = errors.New("sqldb: the statement was not run to its end")
@@ -33,12 +34,12 @@ type write struct {
 	args  []any
 
 	first chan struct{} // closed when it becomes the first of the queue
-	done  chan struct{} // closed when n and err are there
+	done  chan struct{} // closed when n and err are set
 	n     int64
 	err   error
 }
 
-// exec runs a statement, alone when nobody else writes.
+// exec runs a statement, alone when no other caller writes.
 func (c *commits) exec(ctx context.Context, query string, args []any) (int64, error) {
 	if c.pool.tryAcquire() {
 		defer c.pool.slots.release()
@@ -78,7 +79,8 @@ func (c *commits) join(w *write) {
 	}
 }
 
-// leave takes w out of the queue, or says false when somebody has taken it along.
+// leave removes w from the queue. It reports whether w was still there: if not, another
+// caller is writing it.
 func (c *commits) leave(w *write) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,7 +95,7 @@ func (c *commits) leave(w *write) bool {
 	return true
 }
 
-// take empties the queue as far as one commit goes.
+// take removes from the queue what one commit may hold.
 func (c *commits) take() []*write {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +108,7 @@ func (c *commits) take() []*write {
 	return batch
 }
 
-// run runs the statements of a batch, answers them, and gives the slot back.
+// run runs the statements of a batch, answers their callers, and releases the slot.
 func (c *commits) run(batch []*write) {
 	finished := false
 	defer func() {
@@ -126,9 +128,9 @@ func (c *commits) run(batch []*write) {
 	finished = true
 }
 
-// together runs a batch in one transaction. A constraint that a statement violates
-// undoes that statement alone. Anything else that goes wrong before the commit
-// undoes all; then it says false, and each has to run by itself.
+// together runs a batch in one transaction. A violated constraint undoes its statement
+// alone. Any other failure before the commit undoes all of them; then together reports
+// false, and each statement has to run by itself.
 func (c *commits) together(batch []*write) bool {
 	ctx, p := context.WithoutCancel(batch[0].ctx), c.pool
 	all := func(err error, harmless bool) {

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// queued starts writers while somebody else writes, waits until all of them do, and
-// then lets them.
+// queued starts writers while another caller writes, and waits until all of them are in
+// the queue. Then it lets them write.
 func queued(t *testing.T, db *DB, meanwhile func(), writers ...func()) {
 	t.Helper()
 	if !db.writer.tryAcquire() {
-		t.Fatal("somebody writes already")
+		t.Fatal("another caller writes already")
 	}
 	var wg sync.WaitGroup
 	for i, w := range writers {
@@ -51,7 +51,8 @@ func writes(t *testing.T, db *DB, ctx context.Context, want error, query string,
 	}
 }
 
-// Whoever waits shares a commit, and what happens to one is no matter of the others.
+// Callers that wait share a commit. What happens to one of them does not affect the
+// others.
 func TestCommitsTogether(t *testing.T) {
 	url := sqliteURL(t)
 	db, ctx := migrated(t, Config{URL: url}), t.Context()
@@ -85,7 +86,7 @@ func TestCommitsTogether(t *testing.T) {
 	}
 }
 
-// Who goes while it waits leaves the others to write.
+// A caller that leaves the queue does not keep the others from writing.
 func TestCommitsLeave(t *testing.T) {
 	for leaves := range 3 {
 		db, ctx := migrated(t, Config{URL: sqliteURL(t)}), t.Context()
@@ -104,12 +105,12 @@ func TestCommitsLeave(t *testing.T) {
 	}
 }
 
-// Who waits too long is told so, and nothing of it is written.
+// A caller that waits too long gets ErrBusy, and its statement is not written.
 func TestCommitsImpatient(t *testing.T) {
 	db, ctx := migrated(t, Config{URL: sqliteURL(t)}), t.Context()
 	db.writer.patience = 50 * time.Millisecond
 	if !db.writer.tryAcquire() {
-		t.Fatal("somebody writes already")
+		t.Fatal("another caller writes already")
 	}
 	var wg sync.WaitGroup
 	for i := range 3 {
@@ -126,7 +127,7 @@ func TestCommitsImpatient(t *testing.T) {
 	writes(t, db, ctx, nil, insertSetting, "a", "x")()
 }
 
-// What undoes the whole transaction hits only the one whose fault it is.
+// A statement that undoes the whole transaction fails alone.
 func TestCommitsApart(t *testing.T) {
 	db, ctx := migrated(t, Config{URL: sqliteURL(t)}), t.Context()
 	var pages int
@@ -145,7 +146,7 @@ func TestCommitsApart(t *testing.T) {
 	}
 }
 
-// One that has gone when its turn comes is passed over.
+// A statement whose caller has gone is passed over.
 func TestCommitsGone(t *testing.T) {
 	db, ctx := migrated(t, Config{URL: sqliteURL(t)}), t.Context()
 	gone, cancel := context.WithCancel(ctx)
@@ -162,7 +163,8 @@ func TestCommitsGone(t *testing.T) {
 	}
 }
 
-// A panic answers nobody that it is done, and keeps nobody else from writing.
+// After a panic no statement of the batch is answered as done, and other callers can
+// write.
 func TestCommitsPanic(t *testing.T) {
 	panics := true
 	db, ctx := migrated(t, Config{URL: sqliteURL(t), Watch: func(_ string, args []any, _ error) {
@@ -188,7 +190,7 @@ func TestCommitsPanic(t *testing.T) {
 	writes(t, db, ctx, nil, insertSetting, "a", "x")()
 }
 
-// Sixteen that commit at once, beside BenchmarkSQLiteCommit's one.
+// Sixteen callers that commit at once; BenchmarkSQLiteCommit has one.
 func BenchmarkSQLiteCommitTogether(b *testing.B) {
 	ctx := b.Context()
 	db, err := Open(ctx, Config{URL: "sqlite:" + b.TempDir() + "/watchword.db"})

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A Dialect is one of the three kinds of SQL. Its methods write what cannot be
-// said in the same words everywhere.
+// A Dialect is one of the three kinds of SQL. Its methods return the parts of
+// statements that differ between them.
 type Dialect int
 
 const (
@@ -21,9 +21,9 @@ func (d Dialect) String() string {
 	return [...]string{"sqlite", "postgres", "mysql"}[d]
 }
 
-// ForUpdate ends a SELECT whose rows the transaction will change: it locks them,
-// so that two transactions queue up instead of refusing each other later. SQLite
-// has one writer at a time and needs nothing.
+// ForUpdate ends a SELECT whose rows the transaction will change. It locks them, so that
+// two transactions queue up and none is refused later. SQLite has one writer at a time
+// and needs no lock.
 func (d Dialect) ForUpdate() string {
 	if d == SQLite {
 		return ""
@@ -31,7 +31,7 @@ func (d Dialect) ForUpdate() string {
 	return " FOR UPDATE"
 }
 
-// Now is the time of the database's clock as a column holds it.
+// Now is an expression for the time of the database's clock, as a column holds it.
 func (d Dialect) Now() string {
 	return [...]string{
 		"CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
@@ -71,9 +71,9 @@ func (d Dialect) Upsert(table string, keys, others []string) string {
 	return insert + " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO UPDATE SET " + strings.Join(sets, ", ")
 }
 
-// InsertIfAbsent inserts a row unless one with the same key columns is there,
-// which then stays as it is. Parameters as in Upsert. The count of affected rows
-// does not say which it was.
+// InsertIfAbsent inserts a row unless one with the same key columns is there; that one
+// stays as it is. The parameters are those of Upsert. The count of affected rows does
+// not tell the two cases apart.
 func (d Dialect) InsertIfAbsent(table string, keys, others []string) string {
 	insert := insertInto(table, keys, others)
 	if d == MySQL {
@@ -83,9 +83,9 @@ func (d Dialect) InsertIfAbsent(table string, keys, others []string) string {
 	return insert + " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO NOTHING"
 }
 
-// DeleteSome deletes the first rows, in the order of a column, that a condition
-// holds for. The last parameter is how many at most. Key is the primary key: one
-// column, or several with commas.
+// DeleteSome deletes the first rows, in the order of a column, for which a condition
+// holds. The last parameter is the greatest number of rows. The key is the primary key:
+// one column, or several with commas.
 func (d Dialect) DeleteSome(table, key, where, order string) string {
 	if d == MySQL {
 		return fmt.Sprintf("DELETE FROM %s WHERE %s ORDER BY %s LIMIT ?", table, where, order)
@@ -94,7 +94,7 @@ func (d Dialect) DeleteSome(table, key, where, order string) string {
 		table, key, key, table, where, order)
 }
 
-// rebind writes the parameters as the dialect does. A ? inside quotes stays.
+// rebind writes the parameters in the dialect's form. A ? inside quotes stays.
 func (d Dialect) rebind(query string) string {
 	if d != Postgres || !strings.Contains(query, "?") {
 		return query

@@ -12,30 +12,31 @@ import (
 )
 
 var (
-	// ErrBusy: no connection could be had in time, or the database refused for
-	// now. Nothing was written; trying later may work.
+	// ErrBusy: there was no connection in time, or the database refused for now: it
+	// starts, shuts down, is read-only or full, or has too many connections. Nothing
+	// was written. A later attempt may work.
 	ErrBusy = errors.New("the database is busy or away")
-	// ErrFull: there is no space for what was to be written. It is an ErrBusy, too.
+	// ErrFull: there is no space for the write. It is an ErrBusy, too.
 	ErrFull = fmt.Errorf("%w: no space is left", ErrBusy)
 	// ErrUnique: the row's key is taken.
 	ErrUnique = errors.New("the key is taken")
-	// ErrRetry: the transaction must be run again from its beginning. InTx does
-	// so by itself; its function may return ErrRetry to ask for it.
+	// ErrRetry: the transaction must run again from its beginning. InTx does so by
+	// itself; its function may return ErrRetry to ask for it.
 	ErrRetry = errors.New("the transaction must run again")
 	// ErrNoRows: there is no such row.
 	ErrNoRows = sql.ErrNoRows
 )
 
-// A kind is what sqldb needs to know about a driver's error.
+// A kind is the meaning of a driver's error.
 type kind int
 
 const (
 	other   kind = iota
 	unique       // a unique or primary key is taken
-	retry        // deadlock, serialization failure: rolled back, run again
-	refused      // the server, or the disk, will not do it now; rolled back
+	retry        // deadlock, serialization failure: rolled back; to run again
+	refused      // the server or the disk refuses for now; rolled back
 	full         // refused, because there is no space
-	lost         // the connection ended; a statement may have run or not
+	lost         // the connection ended; the statement may or may not have run
 	noTable      // the table does not exist
 )
 
@@ -61,9 +62,9 @@ func (d Dialect) kindOf(err error) kind {
 	return k
 }
 
-// explain gives a driver's error its meaning. Unless nothing of the statement
-// can have been written (harmless), a lost connection stays what it is: nobody
-// knows.
+// explain gives a driver's error its meaning. harmless says that nothing can have been
+// written, or that it may be written twice. Without it, a lost connection is no ErrBusy:
+// whether the statement was done is unknown.
 func (p *pool) explain(ctx context.Context, err error, harmless bool) error {
 	if err == nil || errors.Is(err, sql.ErrNoRows) {
 		return err

@@ -28,23 +28,23 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A replica of the version before keeps working while the schema is the next one
-// already. So what a version asks of the database is kept, by the level of its
-// schema, in testdata/levels/00001.sqlite.json, and runs here on the newest schema.
-// After a change to a statement:
+// A replica of the former version keeps working when the schema is already the next
+// one. So the statements of each version are kept, by the level of its schema, in files
+// such as testdata/levels/00001.sqlite.json, and run here on the newest schema. After a
+// change to a statement:
 //
 //	go test ./internal/sqldb -run TestLevels -record
 //
-// The file of an older level stays as it is, until a migration that is no _expand
-// comes after the one that followed it.
-var record = flag.Bool("record", false, "write down what this version asks of the database")
+// The file of level n stays as it is until a migration n+2, or a later one, is no
+// _expand.
+var record = flag.Bool("record", false, "record the statements of this version")
 
-// A statement ran, and this came of it: rows that matched, or of a SELECT the kinds
-// of the columns (i, t, n for NULL), a word for each row.
+// A statement has run, and this is its result: the number of rows that matched, or for a
+// SELECT the kinds of the columns (i, t, n for NULL), one word a row.
 type statement struct {
 	SQL     string     `json:"sql"`
 	Args    []argument `json:"args,omitempty"`
-	Ran     bool       `json:"ran"` // what follows is known
+	Ran     bool       `json:"ran"` // the result is known
 	Matched int64      `json:"matched,omitempty"`
 	Rows    []string   `json:"rows,omitempty"`
 }
@@ -62,7 +62,7 @@ func TestLevels(t *testing.T) {
 			if *record {
 				writeLevel(t, name, fresh)
 			}
-			// A running replica can be one version behind, a level at most.
+			// A running replica is at most one version, and so one level, behind.
 			oldest := max(oldestLevel(t, openLevel(t, sqldb.Config{URL: fresh(t)}, nil))-1, 1)
 			for level := oldest; level <= newestLevel(t); level++ {
 				file := levelFile(level, name)
@@ -74,8 +74,8 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-// What is written down is all that a version asks: of the statements that the
-// conformance suites lead to, none is missing.
+// The recorded statements are all that this version has: none of those that the
+// conformance suites run is missing.
 func TestLevelsAreWhole(t *testing.T) {
 	known := make(map[string]bool)
 	for _, s := range readLevel(t, levelFile(newestLevel(t), "sqlite")) {
@@ -94,8 +94,8 @@ func TestLevelsAreWhole(t *testing.T) {
 	statetest.Run(t, "sqlite", func(*testing.T) state.Store { return sqlstate.New(db, time.Now) })
 }
 
-// Of migrations that might be written one day, those that would stop a replica of
-// this version are found, and those that only add are not.
+// A future migration that would stop a replica of this version is found; one that only
+// adds is not.
 func TestLevelsHoldMigrations(t *testing.T) {
 	everywhere := func(sql string) map[string]string {
 		return map[string]string{"sqlite": sql, "postgres": sql, "mysql": sql}
@@ -111,11 +111,11 @@ func TestLevelsHoldMigrations(t *testing.T) {
 		"renames a column":      {true, everywhere("ALTER TABLE claims RENAME COLUMN held_value TO content")},
 		"drops a table":         {true, everywhere("DROP TABLE used_kids")},
 		"forbids what is usual": {true, everywhere("CREATE UNIQUE INDEX audit_events_one ON audit_events (outcome)")},
-		"wants to be told more": {true, map[string]string{ // SQLite refuses it by itself
+		"requires a new value": {true, map[string]string{ // SQLite refuses it by itself
 			"postgres": "ALTER TABLE state_records ADD COLUMN more BIGINT NOT NULL",
 			"mysql":    "ALTER TABLE state_records ADD COLUMN more BIGINT NOT NULL",
 		}},
-		"tells another kind": {true, map[string]string{ // SQLite's columns take any
+		"changes a type": {true, map[string]string{ // SQLite's columns take any
 			"postgres": "ALTER TABLE revocation_head ALTER COLUMN log_id TYPE INT USING 1",
 			"mysql":    "ALTER TABLE revocation_head MODIFY seq VARCHAR(64) NOT NULL",
 		}},
@@ -239,8 +239,8 @@ func (a *argument) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// replay runs the statements one after the other and returns what came of them; an
-// error at the first that fails, or that does something else than it did.
+// replay runs the statements one after the other and returns their results. It stops with
+// an error at the first statement that fails, or whose result differs from the record.
 func replay(ctx context.Context, db *sqldb.DB, all []statement) ([]statement, error) {
 	done := slices.Clone(all)
 	for i, s := range all {
@@ -266,8 +266,8 @@ func replay(ctx context.Context, db *sqldb.DB, all []statement) ([]statement, er
 	return done, nil
 }
 
-// kinds are what a SELECT returns, without the values: those of the clock and of
-// random ids are never the same.
+// kinds describes the result of a SELECT without its values, because the clock and random
+// ids differ in every run.
 func kinds(ctx context.Context, db *sqldb.DB, query string, args []any) (all []string, err error) {
 	rows, err := db.Query(ctx, query, args...)
 	if err != nil {
@@ -303,8 +303,8 @@ func kinds(ctx context.Context, db *sqldb.DB, query string, args []any) (all []s
 	return all, rows.Err()
 }
 
-// writeLevel takes the tours, runs their statements once more for what comes of
-// them, and writes them down.
+// writeLevel runs the tours, runs their statements once more for their results, and
+// records them.
 func writeLevel(t *testing.T, database string, fresh func(t *testing.T) string) {
 	t.Helper()
 	var all []statement
@@ -352,7 +352,7 @@ func writeLevel(t *testing.T, database string, fresh func(t *testing.T) string) 
 	}
 }
 
-// storeTour asks a store for everything that it can do.
+// storeTour calls every method of a store.
 func storeTour(t *testing.T, s *sqlstore.Store) {
 	ctx, at := t.Context(), time.Unix(1_700_000_000, 0).UTC()
 	ok := func(errs ...error) {
@@ -389,7 +389,7 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	}
 	ok(s.Beat(ctx, replica, true), second(s.RegistryVersion(ctx)), second(s.Registered(ctx)), s.LeaveRegistry(ctx, "i", "1"))
 
-	for range 2 { // the last line is not deleted
+	for range 2 { // the last entry is not deleted
 		ok(second(s.AppendRevocation(ctx, store.Revocation{Kind: "jti", Subject: "j", IssuedBefore: at, ExpiresAt: at, CreatedAt: at, Actor: "u1", Reason: "logout"})))
 	}
 	_, _, err = s.RevocationsAfter(ctx, 0, 2)
@@ -419,8 +419,8 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	ok(s.DeleteClaim(ctx, "c1"), s.DeleteGroup(ctx, "g1"), s.DeleteUser(ctx, "u1"))
 }
 
-// stateTour does so with shared state. Between reading a bucket and moving it, inBetween
-// lets somebody else be faster.
+// stateTour calls every method of shared state. inBetween lets another caller be faster
+// between the read of a bucket and its move.
 func stateTour(t *testing.T, s *sqlstate.Store, inBetween func(func(state.Store))) {
 	ctx := t.Context()
 	must := func(version int64, err error) int64 {

@@ -10,22 +10,22 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNoNotifications: this database has none, or a pooler stands in front of it, such
-// as PgBouncer, which in transaction mode does not pass them on.
+// ErrNoNotifications: this database has no notifications, or a pooler in front of it
+// does not pass them on, as PgBouncer in transaction mode.
 var ErrNoNotifications = errors.New("sqldb: no notifications come through here")
 
 const (
-	// proofTimeout is how long a notification to oneself may take.
+	// proofTimeout is how long the notification of prove may take.
 	proofTimeout = 3 * time.Second
-	// quietTimeout is after how long without a notification the connection is
-	// tried.
+	// quietTimeout is how long a connection may bring no notification before it is
+	// tested.
 	quietTimeout = 15 * time.Second
 )
 
-// Listen calls heard with the payload of every notification (NOTIFY) on a channel
-// until ctx ends or the connection is lost, and returns why. It has a connection
-// of its own, beside the pool. ready is called when a notification is known to
-// arrive; those before are lost.
+// Listen calls heard with the payload of every notification (NOTIFY) on a channel until
+// ctx ends or the connection is lost, and returns the reason. It has a connection of its
+// own outside the pool. It calls ready when a notification is known to arrive; earlier
+// ones are lost.
 func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard func(payload string)) error {
 	if db.dialect != Postgres {
 		return ErrNoNotifications
@@ -43,7 +43,7 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		conn.Close(ctx) // whether it says goodbye or not, it is closed
+		conn.Close(ctx) // on an error, too, it is closed
 	}()
 	if direct, err := isDirect(ctx, conn); err != nil {
 		return fmt.Errorf("sqldb: listen: %w", err)
@@ -77,9 +77,9 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 	}
 }
 
-// isDirect says whether the connection leads to one backend of the server. A pooler
-// gives clients a process id of its own making; it would leave LISTEN behind on a
-// connection that somebody else has next.
+// isDirect reports whether the connection leads to one backend of the server. A pooler
+// gives clients a process id that it made up, and would leave LISTEN behind on a
+// connection that another client has next.
 func isDirect(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	var backend uint32
 	err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&backend)

@@ -16,7 +16,7 @@ import (
 )
 
 // A cutter stands between the pool and the server. When it is armed, it cuts the
-// connection on which a message comes by: before the server gets it, or after.
+// connection that carries a message: before the server gets the message, or after.
 type cutter struct {
 	addr    string
 	message []byte
@@ -43,8 +43,10 @@ func newCutter(t *testing.T, server, message string) *cutter {
 				client.Close()
 				continue
 			}
-			go c.forward(client, upstream)
+			answered := make(chan struct{}) // or the server has gone
+			go c.forward(client, upstream, answered)
 			go func() {
+				defer close(answered)
 				defer client.Close()
 				_, _ = io.Copy(client, upstream)
 			}()
@@ -53,7 +55,7 @@ func newCutter(t *testing.T, server, message string) *cutter {
 	return c
 }
 
-func (c *cutter) forward(client, upstream net.Conn) {
+func (c *cutter) forward(client, upstream net.Conn, answered <-chan struct{}) {
 	defer upstream.Close()
 	buf := make([]byte, 1<<16)
 	for {
@@ -63,10 +65,10 @@ func (c *cutter) forward(client, upstream net.Conn) {
 		}
 		if bytes.Contains(bytes.ToLower(buf[:n]), c.message) && c.armed.CompareAndSwap(true, false) {
 			c.cuts.Add(1)
-			client.Close() // the answer finds nobody
+			client.Close() // the answer will be lost
 			if !c.before.Load() {
 				_, _ = upstream.Write(buf[:n])
-				_, _ = io.Copy(io.Discard, upstream) // until the server has seen us go
+				<-answered
 			}
 			return
 		}
@@ -76,8 +78,8 @@ func (c *cutter) forward(client, upstream net.Conn) {
 	}
 }
 
-// The connection ends with the commit under way. Whether the server has done it or
-// not, the caller must not be told that nothing was written.
+// The connection ends during a commit. Whether or not the server has done it, the error
+// must not say that nothing was written.
 func TestCommitLost(t *testing.T) {
 	for name, target := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -131,7 +133,7 @@ func TestCommitLost(t *testing.T) {
 					t.Errorf("the next one after %q: %v", test.name, err)
 				}
 			}
-			// Lost before the commit, nothing was written, and that is what is said.
+			// Lost before the commit, nothing was written, and the error says so.
 			db = behind(insert)
 			if err := db.Ping(t.Context()); err != nil {
 				t.Fatal(err)
@@ -144,8 +146,37 @@ func TestCommitLost(t *testing.T) {
 	}
 }
 
-// A transaction whose context ended right before its commit was rolled back: that is
-// known, unlike what became of a commit that was sent.
+// A migration whose connection is lost is an ErrBusy, whether or not the server has run the
+// statement, and runs again.
+func TestMigrationLost(t *testing.T) {
+	for name, fresh := range map[string]func(testing.TB) string{"postgres": testenv.Postgres, "mariadb": testenv.MariaDB} {
+		for truth, before := range map[string]bool{"failed and not persisted": true, "failed but persisted": false} {
+			t.Run(name+", "+truth, func(t *testing.T) {
+				u, err := url.Parse(fresh(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := newCutter(t, u.Host, "create table if not exists state_rates")
+				u.Host = c.addr
+				db := open(t, Config{URL: u.String()})
+				c.before.Store(before)
+				c.armed.Store(true)
+				if _, err := db.Migrate(t.Context()); !errors.Is(err, ErrBusy) || c.cuts.Load() != 1 {
+					t.Errorf("cut off: %v", err)
+				}
+				if _, err := db.Migrate(t.Context()); err != nil {
+					t.Errorf("afterwards: %v", err)
+				}
+				if pending, err := db.Pending(t.Context()); err != nil || len(pending) != 0 {
+					t.Errorf("pending are %v, %v", pending, err)
+				}
+			})
+		}
+	}
+}
+
+// A transaction whose context ended right before its commit was rolled back, and the
+// error says so. The result of a commit that was sent is unknown.
 func TestACommitThatCameTooLate(t *testing.T) {
 	p := &pool{dialect: Postgres}
 	if err := p.explain(t.Context(), sql.ErrTxDone, false); !errors.Is(err, ErrBusy) {

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics collects what an operator asks about the pools. On SQLite there are
-// two, "read" and "write"; elsewhere one.
+// metrics collects the state of the pools. On SQLite there are two, "read" and "write";
+// elsewhere there is one, "all".
 type metrics struct {
 	pools   map[string]*pool
 	retries prometheus.Counter
@@ -28,8 +28,8 @@ func newMetrics(db *DB) *metrics {
 			ConstLabels: prometheus.Labels{"dialect": db.dialect.String()},
 		}),
 		open:    desc("connections_open", "Connections that are open."),
-		inUse:   desc("connections_in_use", "Connections that work for somebody now."),
-		limit:   desc("connections_max", "Connections that there may be (database.max_connections)."),
+		inUse:   desc("connections_in_use", "Connections that are in use now."),
+		limit:   desc("connections_max", "The greatest number of connections (database.max_connections)."),
 		waiting: desc("connections_waiting", "Callers that wait for a connection now."),
 		waits:   desc("connection_waits_total", "Callers that had to wait for a connection."),
 		waited:  desc("connection_wait_seconds_total", "Time that callers waited for a connection."),

@@ -16,16 +16,16 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// The migrations: one set for all dialects. What differs is written {{so}} and
-// replaced when a file is read (migrationFS). Every statement must do no harm
-// when it runs twice, because MySQL commits each by itself and a migration that
-// was killed half-way starts again from its beginning.
+// The migrations: one set for all dialects. A part that differs is written {{so}} and
+// replaced when a file is read (migrationFS). Every statement must be harmless when it
+// runs twice, because MySQL commits each statement by itself, and a migration that was
+// killed half-way starts again from its beginning.
 //
-// A schema may be newer than the binary while replicas are updated one after
-// the other. Such a binary goes on only if every newer migration merely added
-// what it need not know; the name of such a migration ends in _expand.sql. After
-// any other, binaries that do not know it are refused: the row schema_oldest of
-// settings says which is the oldest version a binary must know.
+// A schema may be newer than the binary while replicas are updated one after the other.
+// The older binary goes on only if every newer migration merely adds what the binary need
+// not know; the name of such a migration ends in _expand.sql. After any other migration,
+// binaries that do not know it are refused: the row schema_oldest of settings holds the
+// oldest version that a binary must know.
 //
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
@@ -36,8 +36,8 @@ const versions = "schema_versions"
 // migrationLock is the key of the advisory lock on PostgreSQL.
 const migrationLock = 0x7761746368776f72 // "watchwor"
 
-// mysqlLock is the name of the lock on MySQL. Names there are the server's, not the
-// database's, and have at most 64 characters.
+// mysqlLock is the name of the lock on MySQL. There a name belongs to the server, not to
+// the database, and has at most 64 characters.
 const mysqlLock = "CONCAT('watchword ', MD5(DATABASE()))"
 
 // A Migration is one step of the schema.
@@ -51,7 +51,7 @@ type Migration struct {
 // does not know.
 var ErrSchemaNewer = errors.New("the database was changed by a newer version of Watchword; run that version, or a later one, on it")
 
-// Pending says which migrations Migrate would apply. It changes nothing.
+// Pending returns the migrations that Migrate would apply. It changes nothing.
 func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
 	has, err := db.schemaVersion(ctx)
 	if err != nil {
@@ -70,8 +70,9 @@ func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
 	return all, nil
 }
 
-// Migrate brings the schema to what this binary needs and says what it applied.
-// Of several processes that call it at once, one does it and the others wait.
+// Migrate brings the schema to what this binary needs and returns what it applied. Of
+// several processes that call it at once, one does the work and the others wait. After
+// an ErrBusy it may be called again.
 func (db *DB) Migrate(ctx context.Context) ([]Migration, error) {
 	pending, err := db.Pending(ctx)
 	if err != nil || len(pending) == 0 {
@@ -98,10 +99,11 @@ func (db *DB) Migrate(ctx context.Context) ([]Migration, error) {
 		lock.version = m.Version
 		result, err := provider.ApplyVersion(ctx, m.Version, true)
 		if errors.Is(err, goose.ErrAlreadyApplied) {
-			continue // by another process, since we looked
+			continue // by another process, after Pending
 		}
 		if err != nil {
-			return applied, fmt.Errorf("sqldb: migration %s failed: %w", m.Name, err)
+			// A migration does no harm twice, so a lost connection is an ErrBusy.
+			return applied, fmt.Errorf("migration %s: %w", m.Name, db.writer.explain(ctx, err, true))
 		}
 		m.Took = result.Duration
 		applied = append(applied, m)
@@ -109,7 +111,8 @@ func (db *DB) Migrate(ctx context.Context) ([]Migration, error) {
 	return applied, nil
 }
 
-// schemaVersion is the newest migration that was applied; 0 on an empty database.
+// schemaVersion returns the version of the newest migration that was applied; it is 0 on
+// an empty database.
 func (db *DB) schemaVersion(ctx context.Context) (int64, error) {
 	var v sql.NullInt64
 	err := db.QueryRow(ctx, "SELECT MAX(version_id) FROM "+versions).Scan(&v)
@@ -131,7 +134,7 @@ func (db *DB) checkNewer(ctx context.Context, has, newest int64) error {
 	return nil
 }
 
-// Migrations are all that this binary knows, in their order.
+// Migrations returns all that this binary knows, in their order.
 func Migrations() ([]Migration, error) { return migrationsOf(migrationFiles) }
 
 func migrationsOf(files fs.FS) ([]Migration, error) {
@@ -178,7 +181,7 @@ func (m *migrationTx) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	}
 }
 
-// SessionUnlock commits if the migration is recorded, which goose does last.
+// SessionUnlock commits if goose has recorded the migration, which it does last.
 func (m *migrationTx) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	if m.dialect == MySQL {
 		return execOn(ctx, conn, "DO RELEASE_LOCK("+mysqlLock+")")
@@ -198,10 +201,10 @@ func execOn(ctx context.Context, conn *sql.Conn, query string) error {
 
 // migrationFS returns the migrations as the database reads them.
 func (db *DB) migrationFS(ctx context.Context) (fs.FS, error) {
-	// Names are compared byte by byte, without regard to language, everywhere: an
-	// index then serves prefixes, and no two names are the same that are not. So
-	// on MySQL the collation must be one that does not ignore trailing spaces;
-	// MariaDB and MySQL have different names for it.
+	// Names are compared byte by byte on every database, without regard to language:
+	// then an index serves prefixes, and different names are never equal. So on MySQL
+	// the collation must not ignore trailing spaces; MariaDB and MySQL have different
+	// names for such a collation.
 	words := map[Dialect][]string{
 		SQLite: {
 			"{{bin}}", "", "{{blob}}", "BLOB", "{{table}}", "",

@@ -11,8 +11,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// openMySQL serves MySQL 8 and MariaDB from 10.2 on. Differences between them
-// are mentioned where they bite.
+// openMySQL serves MySQL 8, and MariaDB from 10.2 on. Comments name the differences
+// where they matter.
 func (db *DB) openMySQL(ctx context.Context) error {
 	db.dialect = MySQL
 	u, err := parseURL(db.cfg.URL)
@@ -23,7 +23,7 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	if u.Port() == "" {
 		host = net.JoinHostPort(u.Hostname(), "3306")
 	}
-	// The driver's own form, without what may hold special characters.
+	// The driver's own form, without the parts that may hold special characters.
 	cfg, err := mysql.ParseDSN("tcp(" + host + ")/?" + u.RawQuery)
 	if err != nil {
 		return fmt.Errorf("it cannot be read: %w", err)
@@ -35,8 +35,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 		return errors.New("it must name the database: mysql://user:password@host:3306/watchword")
 	}
 	cfg.ClientFoundRows = true // an UPDATE says how many rows it matched, as everywhere else
-	cfg.ParseTime = true       // goose's own table; ours have no such columns
-	cfg.RejectReadOnly = true  // a primary that became a replica: connect anew
+	cfg.ParseTime = true       // for goose's table; ours have no such columns
+	cfg.RejectReadOnly = true  // a former primary is read-only: connect anew
 	cfg.Logger = &mysql.NopLogger{}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = max(dialTimeout, db.cfg.AcquireTimeout)
@@ -44,10 +44,10 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}
 	}
-	// Too long a value is an error, not cut off.
+	// A value that is too long is an error; it is not cut off.
 	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
-	// A client that has gone is not noticed by a server that waits for a lock. What is in
-	// the comment only MariaDB reads; MySQL knows no such limit.
+	// A server that waits for a lock does not notice that its client has gone. Only
+	// MariaDB reads the text in the comment; MySQL has no such limit.
 	cfg.Params["innodb_lock_wait_timeout"] = fmt.Sprintf("%d/*M!100300 ,idle_transaction_timeout=%d*/",
 		int(db.LockTimeout().Seconds()), int(db.abandonedAfter().Seconds()))
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
@@ -59,7 +59,7 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections, !cfg.InterpolateParams)
 	db.writer, db.reader = p, p
-	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // who is there may say nothing
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()
 	if err = p.db.PingContext(ctx); err == nil {
 		return nil
@@ -70,10 +70,10 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	return errors.Join(err, p.close())
 }
 
-// mysqlAway says whether a server that took no connection may take one later.
+// mysqlAway reports whether a server that took no connection may take one later.
 func mysqlAway(err error) bool {
-	_, said := errors.AsType[*mysql.MySQLError](err)
-	return !said || mysqlKind(err) != other
+	_, answered := errors.AsType[*mysql.MySQLError](err)
+	return !answered || mysqlKind(err) != other
 }
 
 // https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
@@ -90,7 +90,7 @@ func mysqlKind(err error) kind {
 		case 1021, 1114: // ER_DISK_FULL, ER_RECORD_FILE_FULL
 			return full
 		case 1040, 1203, 1226, // too many connections
-			1205,             // ER_LOCK_WAIT_TIMEOUT; has waited long already
+			1205,             // ER_LOCK_WAIT_TIMEOUT: it has waited long already
 			1290, 1792, 1836: // read-only
 			return refused
 		case 1053, 1927: // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED

@@ -20,38 +20,37 @@ const (
 	DefaultTimeout        = 15 * time.Second
 )
 
-// Connections that are not needed are closed after idleTime, and every one after
-// lifeTime, so that a balancer in front of the database, or a new primary, is
-// noticed.
+// An idle connection is closed after idleTime, and any connection after lifeTime, so that
+// the pool follows a load balancer in front of the database, or a new primary.
 const (
 	idleTime = 5 * time.Minute
 	lifeTime = 30 * time.Minute
 )
 
-// Config says which database to open and how patient to be with it.
+// Config says which database to open and how long to wait for it.
 type Config struct {
-	// URL is sqlite:path, postgres://user:password@host:port/name?options (what
-	// pgx reads, several hosts too), or mysql://user:password@host:port/name
-	// (options are those of go-sql-driver).
+	// URL is sqlite:path, postgres://user:password@host:port/name?options (as pgx
+	// reads it, with several hosts, too), or mysql://user:password@host:port/name
+	// (with the options of go-sql-driver).
 	URL string
-	// MaxConnections bounds the pool, with the one that is kept for Prompt. Zero:
-	// DefaultMaxConnections.
+	// MaxConnections bounds the pool, including the connection that is kept for
+	// Prompt. Zero: DefaultMaxConnections.
 	MaxConnections int
-	// AcquireTimeout is how long a caller waits for a free connection, and how
-	// long a transaction is tried again. Making a connection may take as long, and
-	// 5 s in any case. Zero: DefaultAcquireTimeout.
+	// AcquireTimeout is how long a caller waits for a free connection, and for how
+	// long a transaction is run again. Making a connection may take as long, and at
+	// least 5 s. Zero: DefaultAcquireTimeout.
 	AcquireTimeout time.Duration
-	// Timeout bounds one statement or one transaction, everything included, so
-	// that a database that hangs does not hang its callers. It does not bound
-	// migrations. On SQLite, where AcquireTimeout bounds waiting for other
-	// processes, it is looked at between statements and rows. Zero: DefaultTimeout.
+	// Timeout bounds one statement or one transaction, including the wait for a
+	// connection, so that a database that hangs does not hang its callers. It does not
+	// bound migrations. On SQLite, where AcquireTimeout bounds the wait for other
+	// processes, it is checked between statements and rows. Zero: DefaultTimeout.
 	Timeout time.Duration
 	// Logger gets warnings about how the database is set up; nil: none.
 	Logger *slog.Logger
 	// Registerer gets the metrics; nil: none.
 	Registerer prometheus.Registerer
-	// Watch, if set, is told every statement of Exec and Query after it ran. It is
-	// for tests: among the arguments are secrets.
+	// Watch, if set, is called with every statement of Exec and Query after it ran.
+	// It is for tests: the arguments include secrets.
 	Watch func(query string, args []any, err error)
 }
 
@@ -61,16 +60,15 @@ type DB struct {
 	cfg     Config
 	dialect Dialect
 	writer  *pool
-	reader  *pool    // the same as writer, but on SQLite
-	commits *commits // SQLite: of single statements; else nil
+	reader  *pool    // the writer itself, except on SQLite
+	commits *commits // SQLite: the commits of single statements; else nil
 	files   fs.FS    // the migrations
 	metrics *metrics
 	prompt  bool
 }
 
-// Open connects to the database and makes sure that it answers. It does not
-// touch the schema: that is Migrate. The error is an ErrBusy if the database may
-// answer later.
+// Open connects to the database and makes sure that it answers. It leaves the schema to
+// Migrate. The error is an ErrBusy if the database may answer later.
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.MaxConnections == 0 {
 		cfg.MaxConnections = DefaultMaxConnections
@@ -111,42 +109,44 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	return db, nil
 }
 
-// Dialect says which SQL the database speaks.
+// Dialect returns the kind of SQL that the database speaks.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
-// Prompt is the same database for what must not wait behind others for a connection,
-// is rare, and does not take long: one of MaxConnections is kept for it. Of a single
-// one none is, nor on SQLite, where nobody has one for long.
+// Prompt returns the same database for rare, short work that must not wait behind other
+// callers: one of MaxConnections is kept for it. None is kept if there is only one, nor
+// on SQLite, where no caller has a connection for long.
 func (db *DB) Prompt() *DB {
 	prompt := *db
 	prompt.prompt = true
 	return &prompt
 }
 
-// fullFor is for how long a server that had no space for a write is said to have
-// none, unless another write finds some sooner. In a cluster one comes every second.
+// fullFor is how long Ping reports a server as full that had no space for a write, unless
+// a later write finds some. In a cluster there is a write every second.
 const fullFor = time.Minute
 
-// abandonedAfter is for how long a server keeps a transaction, and the rows that it has
-// locked for all others, of a client that says nothing: one whose machine or network has
-// gone cannot even end it. Here next to nothing happens between two statements: 10 s of
-// the 15 that a transaction may take.
+// abandonedAfter is how long a server keeps a transaction open for a silent client, whose
+// machine or network may be gone: its locked rows are locked for every other client. By
+// default it is 10 s of the 15 s that a transaction may take; a live client spends next
+// to no time between two statements.
 func (db *DB) abandonedAfter() time.Duration {
 	return max((db.cfg.Timeout * 2 / 3).Truncate(time.Second), time.Second)
 }
 
-// LockTimeout is how long a server lets a statement wait for a lock: shorter than
-// the caller waits for the statement, so that what a caller has given up is not
-// done much later. MySQL counts whole seconds.
+// LockTimeout is how long a server lets a statement wait for a lock. It is shorter than
+// the caller waits for the statement, so that a statement whose caller has given up is
+// not done much later. MySQL counts whole seconds.
 //
-// MySQL is told with each connection. PostgreSQL is not, because PgBouncer would
-// hand the setting to others: a statement that needs the bound says so itself.
+// On MySQL each connection sets the bound. On PostgreSQL none does, because PgBouncer
+// would pass the setting on to other clients: a statement that needs the bound sets it
+// itself.
 func (db *DB) LockTimeout() time.Duration {
 	return max((db.cfg.Timeout - time.Second).Truncate(time.Second), time.Second)
 }
 
-// Ping asks whether the database answers, and takes what is written. As long as no
-// write has failed for want of space, it does not write; reading goes on without.
+// Ping returns nil if the database answers and, as far as is known, takes writes. It
+// writes only on SQLite, after a write has failed for want of space. Reads work without
+// space.
 func (db *DB) Ping(ctx context.Context) error {
 	if since := db.writer.full.Load(); since != 0 {
 		if db.dialect == SQLite {
@@ -160,7 +160,7 @@ func (db *DB) Ping(ctx context.Context) error {
 	return db.QueryRow(ctx, "SELECT 1").Scan(&one)
 }
 
-// probe writes to the file, to see whether there is space again.
+// probe writes to the file to find out whether there is space again.
 func (db *DB) probe(ctx context.Context) error {
 	_, err := db.Exec(ctx, "PRAGMA user_version = 0")
 	if err == nil {
@@ -181,7 +181,7 @@ func (db *DB) Close() error {
 	return err
 }
 
-// parseURL reads a database URL. Its errors never show it: it has a password.
+// parseURL reads a database URL. Its errors never show the URL, which has a password.
 func parseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {

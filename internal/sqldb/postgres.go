@@ -15,12 +15,12 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// dialTimeout bounds making one connection, unless the URL says otherwise, or callers
-// wait longer for one (Config.AcquireTimeout). A test shortens it.
+// dialTimeout bounds making one connection, unless the URL says otherwise or callers
+// wait longer for a connection (Config.AcquireTimeout). A test shortens it.
 var dialTimeout = 5 * time.Second
 
-// openPostgres leaves statements to pgx, which prepares and keeps them per
-// connection, or not at all behind a pooler. Nothing here depends on a session, so that
+// openPostgres leaves prepared statements to pgx, which keeps them per connection, or
+// prepares none behind a pooler. Nothing in this package depends on a session, so that
 // PgBouncer may change connections between transactions.
 func (db *DB) openPostgres(ctx context.Context) error {
 	db.dialect = Postgres
@@ -52,15 +52,15 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	return nil
 }
 
-// meet connects once to see who is there, and suits cfg to a pooler: it may not take our
-// limit, and a statement that is prepared on one of its connections is not there, or
-// there already, on the next.
+// meet connects once and adapts cfg if a pooler answers. A pooler may refuse our limit,
+// and a statement that was prepared on one of its connections may be missing, or be there
+// already, on the next.
 func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // who is there may say nothing
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if e, said := errors.AsType[*pgconn.PgError](err); said && strings.Contains(e.Message, idleLimit) {
-		delete(cfg.RuntimeParams, idleLimit) // PgBouncer, which has a limit of its own
+		delete(cfg.RuntimeParams, idleLimit) // it is PgBouncer, which has a limit of its own
 		conn, err = pgx.ConnectConfig(ctx, cfg)
 	}
 	if err != nil {
@@ -74,24 +74,25 @@ func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) error {
 	return err
 }
 
-// idleLimit is how PostgreSQL calls the time after which it gives up a transaction that
-// is abandoned.
+// idleLimit is PostgreSQL's setting for the time after which it rolls back an abandoned
+// transaction.
 const idleLimit = "idle_in_transaction_session_timeout"
 
-// postgresAway says whether a server that took no connection may take one later:
-// nobody was there, or it starts, ends, has too many, or is PgBouncer before one.
+// postgresAway reports whether a server that took no connection may take one later:
+// nothing answered, or the server starts or shuts down (57P03), has too many connections
+// (53300), or is a PgBouncer without a server (08P01).
 func postgresAway(err error) bool {
-	e, said := errors.AsType[*pgconn.PgError](err)
-	return !said || slices.Contains([]string{"08", "53", "57"}, e.Code[:min(2, len(e.Code))])
+	e, answered := errors.AsType[*pgconn.PgError](err)
+	return !answered || slices.Contains([]string{"08", "53", "57"}, e.Code[:min(2, len(e.Code))])
 }
 
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 //
-// pgconn.SafeToRetry is not asked: when a connection ends while a commit is under
-// way, pgx 5.12 calls it safe ("conn closed"), and it is not.
+// postgresKind does not rely on pgconn.SafeToRetry: when a connection ends during a
+// commit, pgx 5.12 calls it safe ("conn closed"), and it is not.
 func postgresKind(err error) kind {
 	if errors.Is(err, pgx.ErrTxCommitRollback) {
-		// The function went on after a statement that had ended the transaction.
+		// The function of InTx went on after a statement that had ended the transaction.
 		return retry
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {

@@ -7,28 +7,27 @@ import (
 	"sync"
 )
 
-// A Q runs queries: a DB, where each is a transaction of its own, or the inside
-// of InTx. Parameters are written ?.
+// A Q runs queries: it is a DB, where each query is a transaction of its own, or the
+// inside of InTx. Parameters are written ?.
 //
-// Errors: ErrUnique, ErrBusy, ErrRetry (inside InTx: return it), ErrNoRows; or
-// another one, after which a write outside a transaction may or may not have
-// happened.
+// Errors are ErrUnique, ErrBusy, ErrRetry (inside InTx: return it) and ErrNoRows. After
+// any other error, a write outside a transaction may or may not have happened.
 type Q interface {
-	// Exec runs a statement and says how many rows it matched.
+	// Exec runs a statement and returns how many rows it matched.
 	Exec(ctx context.Context, query string, args ...any) (int64, error)
-	// Query runs a SELECT. The rows must be closed, and until then nothing else
-	// may be asked of the same transaction.
+	// Query runs a SELECT. The rows must be closed; until then the same transaction
+	// can run nothing else.
 	Query(ctx context.Context, query string, args ...any) (*Rows, error)
 	// QueryRow is for a SELECT of at most one row.
 	QueryRow(ctx context.Context, query string, args ...any) Row
-	// Dialect says which SQL this is.
+	// Dialect returns the kind of SQL.
 	Dialect() Dialect
 }
 
 // Scan reads the columns of one row into variables.
 type Scan func(dest ...any) error
 
-// All returns what read makes of every row of a SELECT.
+// All returns what read makes of each row of a SELECT.
 func All[T any](ctx context.Context, q Q, read func(Scan) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := q.Query(ctx, query, args...)
 	if err != nil {
@@ -49,7 +48,7 @@ func All[T any](ctx context.Context, q Q, read func(Scan) (T, error), query stri
 // Rows are the answer to Query.
 type Rows struct {
 	ctx     context.Context
-	ended   error // of ctx, before the last row
+	ended   error // the error of ctx, if it ended before the last row
 	rows    *sql.Rows
 	explain func(error) error
 	release func()
@@ -65,7 +64,7 @@ func (r *Rows) Next() bool {
 // Scan reads the columns of the row.
 func (r *Rows) Scan(dest ...any) error { return r.explain(r.rows.Scan(dest...)) }
 
-// Err says why Next ended early; nil if it did not.
+// Err returns why Next ended early, or nil if it did not.
 func (r *Rows) Err() error { return r.explain(cmp.Or(r.rows.Err(), r.ended)) }
 
 // Close gives the connection back. It may be called again.
@@ -101,8 +100,8 @@ func (r Row) Scan(dest ...any) error {
 	return r.rows.Close()
 }
 
-// Exec runs a statement as a transaction of its own, again if the database asks
-// for it.
+// Exec runs a statement as a transaction of its own. It runs it again if the database
+// asks for that.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	p := db.writer
 	err = db.again(ctx, func(ctx context.Context) error {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// Snapshot runs f on one unchanging state of the database, beside which others
-// read and write. It lasts as long as f does: Config.Timeout does not bound it.
-// f is run once and can only read.
+// Snapshot runs f on one unchanging state of the database, while other callers read and
+// write. It lasts as long as f does: Config.Timeout does not bound it. f runs once and
+// can only read.
 func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) error) error {
 	p := db.reader
 	slot, err := p.acquire(ctx, db.prompt)
@@ -18,7 +18,7 @@ func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) err
 	defer slot.release()
 	options := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	if db.dialect == SQLite {
-		options = nil // WAL: a transaction reads one state; these connections cannot write
+		options = nil // in WAL mode a transaction reads one state; these connections cannot write
 	}
 	down, err := p.handDown(ctx)
 	if err != nil {
@@ -30,7 +30,7 @@ func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) err
 	}
 	defer sqlTx.Rollback()
 	if _, bounded := ctx.Deadline(); !bounded && unlimited[db.dialect] != "" {
-		// Whoever takes what f reads may be slow; it locks nothing.
+		// f may be slow, and it locks nothing.
 		if _, err := sqlTx.ExecContext(down, unlimited[db.dialect]); err != nil {
 			return p.explain(ctx, err, true)
 		}
@@ -38,15 +38,15 @@ func (db *DB) Snapshot(ctx context.Context, f func(ctx context.Context, q Q) err
 	return f(ctx, &tx{pool: p, tx: sqlTx})
 }
 
-// unlimited takes the limit of abandonedAfter away: from the transaction, or on MariaDB
-// from read-only transactions of the connection. MySQL has none.
+// unlimited removes the limit of abandonedAfter: from the transaction, or on MariaDB from
+// the read-only transactions of the connection. MySQL has no such limit.
 var unlimited = map[Dialect]string{
 	Postgres: "SET LOCAL " + idleLimit + " = 0",
 	MySQL:    "SET @ignored = 0 /*M!100300 , idle_readonly_transaction_timeout = 31536000*/",
 }
 
-// CheckSchema returns an error unless the schema is exactly the one that this
-// binary knows: one that is merely compatible may hold what it would overlook.
+// CheckSchema returns an error unless the schema is exactly the one that this binary
+// knows: a merely compatible schema may hold data that this binary would overlook.
 func (db *DB) CheckSchema(ctx context.Context) error {
 	has, err := db.schemaVersion(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 		return err
 	}
 	if knows := all[len(all)-1].Version; has != knows {
-		return fmt.Errorf("the schema of the database is version %d, and this binary's is %d: use the version of Watchword that the nodes run, or \"watchword migrate\" first", has, knows)
+		return fmt.Errorf("the schema of the database is version %d, and this binary's is %d: use the version of Watchword that the replicas run, or \"watchword migrate\" first", has, knows)
 	}
 	return nil
 }

@@ -17,24 +17,24 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// sqliteReaders bounds the connections that read. Reading happens in this process,
-// so that more than there are processors only cost memory.
+// sqliteReaders bounds the connections that read. Reads happen in this process, so more
+// connections than processors only cost memory.
 const sqliteReaders = 4
 
-// SQLiteFile returns the name of the file behind a sqlite: URL, and whether it is
-// one. sqlite:path and sqlite://path are the same.
+// SQLiteFile returns the path of the file in a sqlite: URL, and reports whether the URL
+// is one. sqlite:path and sqlite://path are the same.
 func SQLiteFile(url string) (string, bool) {
 	path, ok := strings.CutPrefix(url, "sqlite:")
 	return strings.TrimPrefix(path, "//"), ok
 }
 
-// openSQLite opens the file, and makes it, with mode 0600, when it is not there.
+// openSQLite opens the file. It makes the file, with mode 0600, if it is missing.
 //
-// One connection writes, several read: in WAL mode neither waits for the other,
-// and writers that queue up in this process never meet SQLITE_BUSY. A commit is
-// on the disk (synchronous=FULL) before it is answered, so that it outlives a power
-// failure; for the death of this process alone NORMAL would do. Those who wait share
-// one (commits), which is what makes that bearable.
+// One connection writes and several read: in WAL mode neither side waits for the other,
+// and writers that queue up in this process never meet SQLITE_BUSY. A commit is on the
+// disk (synchronous=FULL) before it is answered, so that it outlives a power failure;
+// NORMAL would only outlive the death of this process. Callers that wait share a commit
+// (type commits), which makes the cost bearable.
 func (db *DB) openSQLite(ctx context.Context) error {
 	path, _ := SQLiteFile(db.cfg.URL)
 	if path == "" || strings.HasPrefix(path, ":memory:") {
@@ -93,10 +93,10 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	return nil
 }
 
-// createFile makes an empty database file that nobody else may read. The
-// directory is made, too, if it stands right in the working directory as data/
-// of the default does; any other must be there, so that a volume that is not
-// mounted is not taken for an empty database.
+// createFile makes an empty database file that only this user can read. It makes the
+// directory, too, if that is a child of the working directory, as data/ of the default
+// is. Any other directory must exist, so that a volume that is not mounted is not taken
+// for an empty database.
 func (db *DB) createFile(path string) error {
 	dir := filepath.Dir(path)
 	if !filepath.IsAbs(dir) && filepath.Dir(dir) == "." && dir != "." && dir != ".." {
@@ -109,7 +109,7 @@ func (db *DB) createFile(path string) error {
 	case err == nil:
 		return f.Close()
 	case errors.Is(err, fs.ErrExist):
-		// It is not opened here: closing it would drop the locks that SQLite holds.
+		// The file is not opened here: closing it would drop the locks that SQLite holds.
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -119,7 +119,7 @@ func (db *DB) createFile(path string) error {
 		}
 		if info.Mode().Perm()&0o077 != 0 {
 			db.cfg.Logger.Warn("the database file can be read by other users of this machine; "+
-				"take that away with chmod 600", "file", path, "mode", info.Mode().Perm().String())
+				"protect it with chmod 600", "file", path, "mode", info.Mode().Perm().String())
 		}
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
@@ -130,14 +130,14 @@ func (db *DB) createFile(path string) error {
 	return err
 }
 
-// tryWriting finds out now what would fail later. The switch to WAL mode does not
-// wait for its turn as other statements do, so it is tried again.
+// tryWriting finds out at the start what would fail later. The switch to WAL mode does
+// not wait for other processes as statements do, so it is tried again.
 func (db *DB) tryWriting(ctx context.Context) error {
 	deadline := time.Now().Add(db.cfg.AcquireTimeout)
 	for {
 		tx, err := db.writer.db.BeginTx(ctx, nil)
 		if err == nil {
-			_, err = tx.ExecContext(ctx, "PRAGMA user_version = 0") // BEGIN alone does not mind read-only files
+			_, err = tx.ExecContext(ctx, "PRAGMA user_version = 0") // BEGIN alone succeeds on a read-only file
 			err = errors.Join(err, tx.Rollback())
 		}
 		if err == nil {
@@ -172,7 +172,7 @@ func sqliteKind(err error) kind {
 		}
 	}
 	switch code & 0xff {
-	// Busy: busy_timeout has passed already, so trying again at once is no use.
+	// SQLITE_BUSY comes after busy_timeout has passed, so an immediate retry is no use.
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
 		return refused
 	case sqlite3.SQLITE_FULL:
@@ -181,7 +181,7 @@ func sqliteKind(err error) kind {
 	return other
 }
 
-// sqliteAdvice says in one sentence what to change.
+// sqliteAdvice adds to an error one sentence about what to change.
 func sqliteAdvice(path string, err error) error {
 	var advice string
 	switch sqliteCode(err) & 0xff {

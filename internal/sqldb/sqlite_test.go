@@ -96,8 +96,8 @@ func TestSQLiteIsPrivate(t *testing.T) {
 	}
 }
 
-// The default's directory is made; one further away is not, for it may be a
-// volume that is not mounted.
+// The directory of the default is made. Any other is not, because it may be a volume that
+// is not mounted.
 func TestSQLiteDirectory(t *testing.T) {
 	t.Chdir(t.TempDir())
 	open(t, Config{URL: "sqlite:data/watchword.db"})
@@ -215,7 +215,7 @@ func TestSQLiteDiskFull(t *testing.T) {
 	}
 }
 
-// Another process that holds the lock makes us wait, and then say who is to blame.
+// A caller waits for the lock of another process. The error then names the cause.
 func TestSQLiteLocked(t *testing.T) {
 	url := sqliteURL(t)
 	first := migrated(t, Config{URL: url})
@@ -235,7 +235,7 @@ func TestSQLiteLocked(t *testing.T) {
 	}
 }
 
-// Many writers and readers of one file, in two pools: nobody fails.
+// Many writers and readers of one file, in two pools, all succeed.
 func TestSQLiteManyWriters(t *testing.T) {
 	url := sqliteURL(t)
 	dbs := []*DB{migrated(t, Config{URL: url}), open(t, Config{URL: url})}
@@ -263,8 +263,8 @@ func TestSQLiteManyWriters(t *testing.T) {
 
 const writersToKill = 8
 
-// What was answered is there after the process was killed, also of those who shared
-// a commit.
+// Every answered write is there after the process was killed, also one that shared a
+// commit.
 func TestSQLiteKilled(t *testing.T) {
 	url := sqliteURL(t)
 	migrated(t, Config{URL: url}).Close()

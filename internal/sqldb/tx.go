@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// InTx runs f in one serializable transaction: of two that read and write the
-// same rows, one comes after the other. When the database asks for it (deadlock,
-// serialization failure), f is run again from its beginning, for AcquireTimeout
-// at most, so f may have no other effect than on q. f's error rolls everything
-// back and is returned. Inside f use q, never the DB.
+// InTx runs f in one serializable transaction: of two transactions that read and write
+// the same rows, one comes after the other. When the database asks for it (deadlock,
+// serialization failure), f runs again from its beginning, for AcquireTimeout at most,
+// so f may have no other effect than on q. An error of f rolls everything back and is
+// returned. Inside f use q, never the DB.
 func (db *DB) InTx(ctx context.Context, f func(ctx context.Context, q Q) error) error {
 	return db.inTx(ctx, sql.LevelSerializable, f)
 }
 
 // InTxReadCommitted is InTx for work whose first statement locks the one row that
-// decides (UPDATE, or SELECT with Dialect.ForUpdate): contenders queue up at that
-// row instead of being refused and tried again. Later statements see what was
-// committed before them.
+// decides (UPDATE, or SELECT with Dialect.ForUpdate). Contenders queue up at that row
+// instead of being refused and run again. Each later statement sees what was committed
+// before it.
 func (db *DB) InTxReadCommitted(ctx context.Context, f func(ctx context.Context, q Q) error) error {
 	return db.inTx(ctx, sql.LevelReadCommitted, f)
 }
@@ -30,8 +30,8 @@ func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, f func(ctx con
 	return db.again(ctx, func(ctx context.Context) error { return db.runTx(ctx, level, f) })
 }
 
-// again runs f until it returns something else than ErrRetry. In the end that is
-// ErrBusy.
+// again runs f until it returns something else than ErrRetry. After AcquireTimeout it
+// gives up with ErrBusy.
 func (db *DB) again(ctx context.Context, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
 	defer cancel()
@@ -79,13 +79,13 @@ func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx co
 
 	err = f(ctx, t)
 	if t.retry != nil {
-		return t.retry // whatever f made of it, the database has rolled back
+		return t.retry // the database has rolled back, whatever f returned
 	}
 	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return p.explain(ctx, err, true) // nobody waits for it any more
+		return p.explain(ctx, err, true) // the caller has gone
 	}
 	return p.explain(ctx, t.commit(), false)
 }
@@ -94,7 +94,7 @@ func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx co
 type tx struct {
 	pool    *pool
 	tx      *sql.Tx
-	wrote   bool     // a row
+	wrote   bool     // at least one row
 	missing []string // queries that were not prepared yet
 	retry   error    // the first error that asked for another run
 }
@@ -112,7 +112,7 @@ func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	return n, t.explain(ctx, err)
 }
 
-// commit ends the transaction and knows then whether there was space.
+// commit ends the transaction. When it succeeds, the database has space for writes.
 func (t *tx) commit() error {
 	err := t.tx.Commit()
 	if err == nil && t.wrote {
@@ -143,9 +143,9 @@ func (t *tx) QueryRow(ctx context.Context, query string, args ...any) Row {
 	return newRow(t.Query(ctx, query, args...))
 }
 
-// runner uses the prepared statement if there is one. If not, it is prepared when
-// the transaction has ended: preparing takes a connection, and this transaction
-// may hold the only one.
+// runner uses the prepared statement if there is one. If there is none, one is prepared
+// after the transaction: preparing takes a connection, and this transaction may hold the
+// only one.
 func (t *tx) runner(ctx context.Context, query string) runner {
 	if t.pool.prepares {
 		if stmt := t.pool.prepared(query); stmt != nil {
@@ -156,8 +156,8 @@ func (t *tx) runner(ctx context.Context, query string) runner {
 	return plain{t.tx, t.pool.dialect.rebind(query)}
 }
 
-// prepareMissing fills the cache for the next time. An error here is of no
-// consequence: whoever needs the statement will meet it.
+// prepareMissing prepares the missing statements for the next transaction. It ignores
+// errors: the next caller that needs the statement meets them.
 func (t *tx) prepareMissing(ctx context.Context) {
 	for _, query := range t.missing {
 		if t.pool.prepared(query) == nil {
@@ -168,7 +168,7 @@ func (t *tx) prepareMissing(ctx context.Context) {
 	}
 }
 
-// explain knows that nothing is written before the commit.
+// explain is pool.explain for a statement before the commit, when nothing is written yet.
 func (t *tx) explain(ctx context.Context, err error) error {
 	err = t.pool.explain(ctx, err, true)
 	if t.retry == nil && errors.Is(err, ErrRetry) {

@@ -1,5 +1,5 @@
-// Package sqldbtest gives tests SQLite databases that have the schema already. The
-// migrations run once in a process, and each test gets a copy of what they made.
+// Package sqldbtest gives tests SQLite databases with the whole schema. The migrations run
+// once in a process, and each test gets a copy of the file that they made.
 package sqldbtest
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
-// SQLite returns the URL of a new database for this test. Its revocation log has a name
+// SQLite returns the URL of a new database for this test. Its revocation log has an id
 // of its own, as if the migrations had run on it.
 func SQLite(t testing.TB) (url string) {
 	t.Helper()
@@ -44,10 +44,10 @@ func Open(t testing.TB) *sqldb.DB {
 	return db
 }
 
-// A database is what the migrations made.
+// A database is the result of the migrations.
 type database struct {
 	file []byte
-	log  string // the name of its revocation log
+	log  string // the id of its revocation log
 }
 
 // migrated runs the migrations on the first call.
@@ -71,7 +71,7 @@ var migrated = sync.OnceValues(func() (m database, err error) {
 	}
 	m.file, err = os.ReadFile(file)
 	if err == nil && (m.log == "" || bytes.Count(m.file, []byte(m.log)) != 1) {
-		err = errors.New("sqldbtest: the file does not hold the name of the revocation log once")
+		err = errors.New("sqldbtest: the file does not hold the id of the revocation log exactly once")
 	}
 	return m, err
 })
