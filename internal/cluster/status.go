@@ -112,12 +112,6 @@ func ReadStatus(ctx context.Context, r Registry, clusterSecret string) (Status, 
 	return status, nil
 }
 
-// Status is ReadStatus, and what became of asking this replica's peers.
-func (c *Cluster) Status(ctx context.Context) (Status, []PeerStatus, error) {
-	status, err := ReadStatus(ctx, c.cfg.Registry, c.cfg.Secret)
-	return status, c.peers.status(), err
-}
-
 // status is what became of asking the peers.
 func (p *peers) status() (list []PeerStatus) {
 	p.mu.Lock()

@@ -121,6 +121,11 @@ func (s *Service) Authorize(ctx context.Context, actor Actor, permission string)
 	return fault(err)
 }
 
+// MayReadKeys authorizes a user for KeysRead (cluster.Rights).
+func (s *Service) MayReadKeys(ctx context.Context, userID, address string) error {
+	return s.Authorize(ctx, Actor{ID: userID, Address: address}, KeysRead)
+}
+
 // AuthorizeOn returns the user, named by id or username, if the actor holds the
 // permission and may use it on the user. ErrBeyondOwnRights: the user holds a right that
 // the actor does not hold.

@@ -8,21 +8,11 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/watchword-auth/watchword/internal/cluster"
-	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpkit"
-	"github.com/watchword-auth/watchword/internal/problem"
 )
 
 // Cluster shows administrators the replicas.
-type Cluster struct {
-	Cluster   *cluster.Cluster // nil: this replica is alone
-	Directory *directory.Service
-}
-
-var (
-	errNoCluster = problem.New(problem.NotFound, "no_cluster", "this node is alone: cluster.enabled is false")
-	errRegistry  = problem.New(problem.Unavailable, "storage_unavailable", "the registry of replicas does not answer at the moment")
-)
+type Cluster struct{ Admin cluster.Admin }
 
 // ClusterView is the cluster as its registry has it.
 type ClusterView struct {
@@ -83,24 +73,18 @@ func (c *Cluster) Mount(api *httpkit.API) {
 }
 
 func (c *Cluster) get(ctx context.Context, by httpkit.Caller, _ *struct{}) (*clusterOutput, error) {
-	if err := c.Directory.Authorize(ctx, by.Actor(), directory.KeysRead); err != nil {
+	seen, err := c.Admin.View(ctx, by.Token.Subject, by.Client.Address)
+	if err != nil {
 		return nil, err
 	}
-	if c.Cluster == nil {
-		return nil, errNoCluster
-	}
-	status, peers, err := c.Cluster.Status(ctx)
-	if err != nil {
-		return nil, errRegistry.Because(err)
-	}
 	view := ClusterView{
-		Instance: c.Cluster.Instance(), Version: status.Version, AsOf: status.AsOf, Rejected: status.Rejected,
+		Instance: seen.Instance, Version: seen.Version, AsOf: seen.AsOf, Rejected: seen.Rejected,
 		Replicas: []ReplicaView{}, Peers: []PeerView{},
 	}
-	for _, r := range status.Replicas {
-		view.Replicas = append(view.Replicas, replicaView(r, status.AsOf))
+	for _, r := range seen.Replicas {
+		view.Replicas = append(view.Replicas, replicaView(r, seen.AsOf))
 	}
-	for _, p := range peers {
+	for _, p := range seen.Peers {
 		view.Peers = append(view.Peers, PeerView{p.URL, p.Instance, p.Self, p.Answered, p.Problem})
 	}
 	return &clusterOutput{view}, nil

@@ -40,7 +40,7 @@ func New(c Config) (http.Handler, error) {
 		c.Auth, c.KeySets, c.Feed, c.Health,
 		&Sessions{Login: c.Login},
 		&Admin{Directory: c.Directory},
-		&Cluster{Cluster: c.Cluster, Directory: c.Directory},
+		&Cluster{Admin: cluster.Admin{Cluster: c.Cluster, Rights: c.Directory}},
 		&Audit{Directory: c.Directory},
 		&Metrics{Registry: c.Metrics},
 	} {

@@ -1,0 +1,47 @@
+package cluster
+
+import (
+	"context"
+
+	"github.com/watchword-auth/watchword/internal/problem"
+)
+
+// ErrAlone: this replica belongs to no cluster.
+var ErrAlone = problem.New(problem.NotFound, "no_cluster", "this replica is alone: cluster.enabled is false")
+
+var errRegistry = problem.New(problem.Unavailable, "storage_unavailable", "the registry of replicas does not answer at the moment")
+
+// Rights decides who may see the replicas and their keys.
+type Rights interface {
+	// MayReadKeys returns nil if a user may see signing keys, and otherwise the reason
+	// for the client. The address is the client's.
+	MayReadKeys(ctx context.Context, userID, address string) error
+}
+
+// Admin shows a cluster to users who may see it.
+type Admin struct {
+	Cluster *Cluster // nil: this replica is alone
+	Rights  Rights
+}
+
+// A View is a cluster as one replica sees it.
+type View struct {
+	Instance string // the replica
+	Status
+	Peers []PeerStatus
+}
+
+// View returns the cluster, ErrAlone, or an error of the user's rights.
+func (a Admin) View(ctx context.Context, userID, address string) (View, error) {
+	if err := a.Rights.MayReadKeys(ctx, userID, address); err != nil {
+		return View{}, err
+	}
+	if a.Cluster == nil {
+		return View{}, ErrAlone
+	}
+	status, err := ReadStatus(ctx, a.Cluster.cfg.Registry, a.Cluster.cfg.Secret)
+	if err != nil {
+		return View{}, errRegistry.Because(err)
+	}
+	return View{a.Cluster.Instance(), status, a.Cluster.peers.status()}, nil
+}
