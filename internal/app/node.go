@@ -30,7 +30,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/revocation/redislog"
-	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -131,18 +130,14 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.state, err = openState(ctx, cfg, n.db, o.State, o.Now, o.Logger, registry, start); err != nil {
+	if n.state, err = openState(ctx, cfg, n.db, n.view, o.State, o.Now, o.Logger, registry, start); err != nil {
 		return nil, err
 	}
 	if cfg.Revocation.Check == config.CheckShared && n.state.redis != nil {
 		n.view.Share(redislog.New(n.state.redis.Client))
 		n.checkEviction(ctx)
 	}
-	sessions := session.New(session.Config{
-		State: n.state, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
-		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
-		Revoked: n.view.SessionRevoked, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
-	})
+	sessions := openSessions(cfg, n.state, n.view, o.Now, o.Logger, registry)
 	n.parts, err = operator.Assemble(operator.Assembly{
 		Config: cfg, DB: n.db, Store: n.store, View: n.view, OnEnded: sessions.EndAll,
 		Now: o.Now, Logger: o.Logger, Registerer: registry,

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,33 +11,37 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
 	"github.com/watchword-auth/watchword/internal/state/tiered"
+	"github.com/watchword-auth/watchword/internal/timing"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// A shared is the shared state of a node, and the servers that it needs besides
+// A shared is the shared state of a replica, with the servers that it needs besides
 // the database.
 type shared struct {
 	state.Store
-	servers map[string]func(context.Context) error // what to ask whether they answer
+	servers map[string]func(context.Context) error // each returns nil if the server answers
 	close   func() error
 	forgets bool              // what was answered may be undone, by a failover for instance
 	redis   *redisstate.Store // nil: there is none
 }
 
-// openState opens what state.backend names, or takes what the program brought. db
-// is nil if the program brought its own store, too.
-func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer, start *startup) (*shared, error) {
+// openState opens what state.backend names, or takes what the program brought. The
+// database is nil if the program brought its own store, too.
+func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, view *revocation.View, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer, start *startup) (*shared, error) {
 	nothing := func() error { return nil }
 	if own != nil {
 		if cfg.State.Backend != config.StateAuto {
 			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
 		}
-		// Whether it forgets, nobody knows here.
+		// It may forget: nothing is known of it here.
 		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true, nil}, nil
 	}
 	backend := cfg.StateBackend()
@@ -47,12 +52,7 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	case config.StateMemory:
 		return &shared{memstate.New(now), nil, nothing, false, nil}, nil
 	case config.StateSQL:
-		durable := sqlstate.New(db, now)
-		if !cfg.Cluster.Enabled {
-			return &shared{durable, nil, nothing, false, nil}, nil
-		}
-		// Another replica may have been given Redis already, or have it still.
-		return &shared{tiered.Beside(durable, now, logger), nil, nothing, false, nil}, nil
+		return &shared{sqlstate.New(db, now), nil, nothing, false, nil}, nil
 	}
 	roots, err := certificates("redis.ca_file", cfg.Redis.CAFile)
 	if err != nil {
@@ -64,12 +64,11 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	}
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
 	if backend == config.StateTiered { // which does not need Redis to start
-		s.Store, err = tiered.New(tiered.Config{
-			Fast: redis, Durable: sqlstate.New(db, now), Secret: []byte(cfg.Cluster.Secret), Now: now, Logger: logger, Registerer: registerer,
+		tier := tiered.New(tiered.Config{
+			Truth: sqlstate.New(db, now), Redis: redis.Copies(tiered.Timeout), Kind: session.Kind, Secret: []byte(cfg.Cluster.Secret),
+			Log: view.LogID, Margin: timing.Leeway, Now: now, Logger: logger, Registerer: registerer,
 		})
-		if err != nil {
-			return nil, errors.Join(err, redis.Close())
-		}
+		s.Store, s.close = tier, func() error { return errors.Join(tier.Close(), redis.Close()) }
 		return s, nil
 	}
 	if err := start.await(ctx, "ask Redis", redis.Ping); err != nil {
@@ -81,8 +80,22 @@ func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, own state.
 	return s, nil
 }
 
-// A replica looks every sweepEvery whether there is something to sweep, and sweeps
-// for at most sweepFor, which is shorter: it finds its own lease ended the next time.
+// openSessions returns the sessions in a state. A copy of a session's record counts
+// only as long as the view of the revocation log clears the session.
+func openSessions(cfg *config.Config, s *shared, view *revocation.View, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer) *session.Store {
+	return session.New(session.Config{
+		State: s.Store, TTL: cfg.Sessions.TTL, Idle: cfg.Sessions.Idle, MaxPerUser: cfg.Sessions.MaxPerUser,
+		RefreshDuration: cfg.Tokens.RefreshDuration, RenewGrace: cfg.Tokens.RenewGrace,
+		Revoked: view.SessionRevoked,
+		Clear: func(one session.Session) bool {
+			return view.Clears(&accesstoken.Token{Subject: one.UserID, SessionID: one.ID, Epoch: one.Epoch, IssuedAt: one.CreatedAt})
+		},
+		Now: now, Rand: rand.Reader, Logger: logger, Registerer: registerer,
+	})
+}
+
+// A replica sweeps every sweepEvery, for at most sweepFor. That is shorter, so that its
+// own lease has ended the next time.
 const (
 	sweepEvery = time.Minute
 	sweepFor   = sweepEvery / 2
@@ -108,9 +121,9 @@ func (n *Node) sweepState(ctx context.Context) {
 	}
 }
 
-// sweep deletes what has expired, in small steps, unless another replica does so
-// or has just done so: who gets the lease keeps it to its end, and stops by then.
-// That there was more to delete is no error.
+// sweep deletes what has expired, in small steps, unless another replica does so or
+// has just done so: the replica that gets the lease keeps it to its end, and stops by
+// then. That there was more to delete is no error.
 func sweep(ctx context.Context, s state.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepFor)
 	defer cancel()

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,9 +16,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -27,6 +30,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // signedIn logs in, renews, and returns what came of it.
@@ -105,7 +109,7 @@ func TestRedisBringsNoSessionBack(t *testing.T) {
 	}
 }
 
-// Without Redis a tiered node starts and works; with it again, it says so.
+// Without Redis a tiered replica starts and works; with it again, it says so.
 func TestTieredStartsWithoutRedis(t *testing.T) {
 	redis := testenv.StartRedis(t)
 	redis.Stop()
@@ -117,12 +121,12 @@ func TestTieredStartsWithoutRedis(t *testing.T) {
 	}
 	w.wantBackend("redis", "failed")
 	w.wantBackend("database", "ok")
-	if metrics := string(w.do("GET", "/metrics", "", nil).body); !strings.Contains(metrics, "\nwatchword_state_tier_degraded 1\n") {
-		t.Error("the metrics do not say that the node does without Redis")
-	}
+	w.await("the metrics say that the replica does without Redis", func() bool {
+		return strings.Contains(string(w.do("GET", "/metrics", "", nil).body), "\nwatchword_state_tier_degraded 1\n")
+	})
 
 	redis.Start(t)
-	w.await("the node sees that Redis is back", func() bool { return w.do("GET", "/health", "", nil).status == 200 })
+	w.await("the replica sees that Redis is back", func() bool { return w.do("GET", "/health", "", nil).status == 200 })
 	w.wantBackend("redis", "ok")
 	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, "")
 }
@@ -141,9 +145,9 @@ func TestRedisAloneMustAnswer(t *testing.T) {
 	}
 }
 
-// While state.backend is changed from replica to replica, one without Redis ends
-// the use of copies before it writes.
-func TestSQLBesideTiered(t *testing.T) {
+// A session is recognised by its copy in Redis for as long as the view of the log
+// clears it.
+func TestSessionsAreRecognisedByCopies(t *testing.T) {
 	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: testenv.Postgres(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -152,21 +156,62 @@ func TestSQLBesideTiered(t *testing.T) {
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	truth, control := sqlstate.New(db, time.Now), state.Key{Kind: "tier_control", Owner: "cluster", ID: "cache"}
-	if _, err := truth.Put(t.Context(), control, []byte("on generation server"), time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	cfg := testConfig(t)
-	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, clusterSecret
-	s, err := openState(t.Context(), cfg, db, nil, time.Now, slog.New(slog.DiscardHandler), nil, nil)
+	cfg, logger, log := testConfig(t), slog.New(slog.DiscardHandler), sqlstore.New(db)
+	cfg.Redis.URL, cfg.Cluster.Enabled, cfg.Cluster.Secret = testenv.Redis(t), true, clusterSecret
+	view, err := revocation.NewView(revocation.Config{Store: log, Poll: time.Second, MaxStaleness: time.Hour, Now: time.Now, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Put(t.Context(), state.Key{Kind: "test", Owner: "o", ID: "i"}, nil, time.Hour); err != nil {
+	refresh := func() {
+		t.Helper()
+		if err := view.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh()
+	registry := prometheus.NewRegistry()
+	s, err := openState(t.Context(), cfg, db, view, nil, time.Now, logger, registry, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := truth.Get(t.Context(), control); err != nil || string(r.Value) != "off" {
-		t.Errorf("the others go on reading copies: %q, %v", r.Value, err)
+	defer s.close()
+	sessions := openSessions(cfg, s, view, time.Now, logger, registry)
+	asked := 0
+	recognise := func(one session.Session, wantAsked int) {
+		t.Helper()
+		asked = 0
+		_, err := sessions.Recognise(t.Context(), one.UserID, one.ID, func(context.Context, session.Session) error { asked++; return nil })
+		if err != nil || asked != wantAsked {
+			t.Errorf("%v; the record was read: %v", err, asked > 0)
+		}
+	}
+	start := func() session.Session {
+		t.Helper()
+		one, _, _, err := sessions.Start(t.Context(), uuid.NewString(), 1, "192.0.2.1", "test", nil)
+		if err == nil {
+			err = s.Store.Close() // it waits for the copy
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return one
+	}
+	byUser, bySession := start(), start()
+	recognise(byUser, 0)
+	recognise(bySession, 0)
+	for _, entry := range []store.Revocation{
+		{Kind: string(revoked.User), Subject: byUser.UserID, Epoch: byUser.Epoch + 1},
+		{Kind: string(revoked.Session), Subject: bySession.ID},
+	} {
+		entry.ExpiresAt = time.Now().Add(time.Hour)
+		if _, err := log.AppendRevocation(t.Context(), entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh()
+	recognise(byUser, 1) // by the epoch alone: the user may tell
+	if _, err := sessions.Recognise(t.Context(), bySession.UserID, bySession.ID, nil); !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("a session that was revoked: %v", err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,15 +19,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state"
-	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
-	"github.com/watchword-auth/watchword/internal/state/tiered"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
-
-var discard = slog.New(slog.DiscardHandler)
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
 
@@ -236,30 +231,6 @@ func TestEveryColumnIsKnown(t *testing.T) {
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("the schema has\n%q\na backup\n%q\nAdd what is new to tables.go, with a default in its migration.", got, want)
-	}
-}
-
-// The control record of package tiered is about copies in the Redis of the old database.
-func TestRedisIsNotInIt(t *testing.T) {
-	db, url := sqlite(t), testenv.Redis(t)
-	redis, err := redisstate.Open(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer redis.Close()
-	s, err := tiered.New(tiered.Config{Fast: redis, Durable: sqlstate.New(db, time.Now), Now: time.Now, Logger: discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := state.Key{Kind: "session", Owner: "o", ID: "i"}
-	if _, err := s.Put(t.Context(), key, []byte("v"), time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	secret := Secret{Box: box(t, 1)}
-	for _, row := range contents(t, dump(t, db, secret), secret) {
-		if strings.HasPrefix(row, recordsTable) && !strings.Contains(row, `"session"`) {
-			t.Errorf("the backup has %s", row)
-		}
 	}
 }
 

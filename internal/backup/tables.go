@@ -59,8 +59,7 @@ var tables = []table{
 	{name: "revocation_head", head: true, columns: columns("seq:int")}, // the log_id is the new database's
 	{name: "revocations", columns: columns("seq:int kind subject epoch:int issued_before:int expires_at:int created_at:int actor reason")},
 	{name: "audit_events", columns: columns("id at_time:int actor action target outcome address detail")},
-	// The control record of package tiered is about the Redis of the old database.
-	{name: recordsTable, where: "kind <> 'tier_control'", columns: columns("kind owner id value:blob version:int expires_at:int")},
+	{name: recordsTable, columns: columns("kind owner id value:blob version:int expires_at:int")},
 	{name: "state_rates", columns: columns("kind owner id tat:int expires_at:int")},
 }
 

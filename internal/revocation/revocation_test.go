@@ -123,6 +123,55 @@ func TestTakeBackIsKnownWhenItReturns(t *testing.T) {
 	r.expect(t, token("other"), nil)
 }
 
+// A view clears what it lists nothing against, while it is fresh: also where the
+// operator allows what a stale view does not know.
+func TestClears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clears := func(r *replica, tok *accesstoken.Token, want bool) {
+			t.Helper()
+			if got := r.Clears(tok); got != want {
+				t.Errorf("token %s of epoch %d: %v", tok.ID, tok.Epoch, got)
+			}
+		}
+		m := newMemLog()
+		r := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second, OnOutage: Outage{Allow: true}})
+		clears(r, token("x"), false) // it has not read the log
+		if id := r.LogID(); id != "" {
+			t.Errorf("the log is %q", id)
+		}
+		r.run(t)
+		synctest.Wait()
+		clears(r, token("x"), true)
+		if id := r.LogID(); id != "log-1" {
+			t.Errorf("the log is %q", id)
+		}
+		user := store.Revocation{Kind: string(revoked.User), Subject: "u", Epoch: 5, ExpiresAt: time.Now().Add(time.Hour)}
+		if _, err := r.log.TakeBack(t.Context(), line("x"), user); err != nil {
+			t.Fatal(err)
+		}
+		later := token("y")
+		later.Epoch = 5
+		clears(r, token("y"), false)
+		clears(r, later, true)
+		later.ID = "x"
+		clears(r, later, false)
+
+		later.ID = "y"
+		m.set(func(m *memLog) { m.down = true })
+		pass(5 * time.Second)
+		clears(r, later, true)
+		pass(2 * time.Second)
+		clears(r, later, false)
+		r.expect(t, later, nil) // OnOutage
+
+		m.set(func(m *memLog) { m.down = false })
+		shared := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second, Shared: true})
+		shared.run(t)
+		synctest.Wait()
+		clears(shared, later, false)
+	})
+}
+
 func TestOtherReplicasKnowWithinAPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()

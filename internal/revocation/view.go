@@ -168,6 +168,18 @@ func (v *View) SessionRevoked(id string) bool {
 	return ok
 }
 
+// Clears reports whether this view alone is enough to know that a token, or what
+// has the same names, is not revoked: the view is fresh, whatever OnOutage allows,
+// and lists nothing against the token. The view of a shared memory is never enough.
+// It answers from memory.
+func (v *View) Clears(t *accesstoken.Token) bool {
+	had := v.confirmed.Load() // before the list, as in Check
+	if _, listed := v.list.Revoked(t); listed || v.cfg.Shared || had == nil {
+		return false
+	}
+	return revoked.Age(had.asOf, v.cfg.Now()) <= v.cfg.MaxStaleness
+}
+
 // Ready returns nil if the view accepts tokens that it does not know to be revoked;
 // otherwise ErrStale.
 func (v *View) Ready() error {
@@ -198,6 +210,15 @@ func (v *View) Confirmed() (seq int64, asOf time.Time) {
 		return 0, time.Time{}
 	}
 	return c.head.Seq, c.asOf
+}
+
+// LogID returns the id of the log that the view has confirmed; "" if none yet.
+func (v *View) LogID() string {
+	c := v.confirmed.Load()
+	if c == nil {
+		return ""
+	}
+	return c.head.ID
 }
 
 // Wait returns when the view has confirmed, since the call, that it has everything up to

@@ -16,10 +16,10 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/state/tiered"
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// Package tiered has the same test for itself.
 func TestFamilyOnTwoReplicas(t *testing.T) {
 	behind := testenv.Postgres(t)
 	for name, url := range map[string]string{
@@ -35,6 +35,12 @@ func TestFamilyOnTwoReplicas(t *testing.T) {
 	t.Run("redis", func(t *testing.T) {
 		url := testenv.Redis(t)
 		sessiontest.Family(t, [2]state.Store{inRedis(t, url), inRedis(t, url)})
+	})
+	t.Run("tiered", func(t *testing.T) {
+		url, sql := testenv.Redis(t), testenv.Postgres(t)
+		sessiontest.Family(t, [2]state.Store{
+			newReplica(t, sql, url, tiered.Timeout).tier, newReplica(t, sql, url, tiered.Timeout).tier,
+		})
 	})
 }
 

@@ -2,5 +2,7 @@
 // refresh tokens are one record of package state, so that renewing and ending it
 // cannot overtake each other.
 //
-// Who calls it: login; httpapi shows what it knows.
+// Whoever changes a session reads its record and replaces that very version. Whoever
+// only has to know in each request whether a session lives calls Recognise, which may
+// do with a copy.
 package session

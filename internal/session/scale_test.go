@@ -26,7 +26,7 @@ func BenchmarkSessions(b *testing.B) {
 	for _, backend := range []struct {
 		name string
 		open func(*testing.B) (s state.Store, fill func(b *testing.B, from, to int, value string), size func() (bytes int64, err error))
-	}{{"postgres", inPostgres}, {"redis", inRedis}, {"tiered", inTiered}} {
+	}{{"postgres", inPostgres}, {"redis", inRedis}} {
 		b.Run(backend.name, func(b *testing.B) {
 			st, fill, size := backend.open(b)
 			s := New(Config{State: st, TTL: 24 * time.Hour, RefreshDuration: 24 * time.Hour, RenewGrace: 10 * time.Second, Now: time.Now, Rand: rand.Reader})

@@ -118,9 +118,13 @@ type Config struct {
 	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound but
 	// MaxSessions.
 	MaxPerUser int
-	// Revoked says whether a session is known to be taken back, though its record
-	// may still be there; nil: of none.
-	Revoked    func(id string) bool
+	// Revoked reports whether a session is known to be revoked, though its record
+	// may still be there; nil: none is.
+	Revoked func(id string) bool
+	// Clear reports whether this replica's view of the revocation log is fresh and
+	// lists neither the session nor an epoch of its user that is later than the
+	// session's; nil: of no session, so that no copy of a record is used.
+	Clear      func(Session) bool
 	Now        func() time.Time
 	Rand       io.Reader
 	Logger     *slog.Logger

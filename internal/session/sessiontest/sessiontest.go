@@ -1,5 +1,4 @@
 // Package sessiontest holds a backend of package state to what sessions need of it.
-// Tests of packages session and tiered call it.
 package sessiontest
 
 import (

@@ -177,9 +177,6 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	return n, nil
 }
 
-// Clock returns the time by which records expire.
-func (s *Store) Clock(context.Context) (time.Time, error) { return s.now(), nil }
-
 // Ping implements state.Store.
 func (s *Store) Ping(ctx context.Context) error { return ctx.Err() }
 

@@ -8,7 +8,7 @@
 //	<kind>:{<owner>}:<id>       a record: version, expiry, value
 //	<kind>_index:{<owner>}      the ids of an owner's records, by expiry
 //	rate:{<owner>}:<kind>:<id>  a bucket of Limit
-//	cache:{<generation>}:…      what package tiered keeps here
+//	copy:<kind>:{<owner>}:<id>  a copy of package tiered's
 //
 // The scripts replicate by their effects and need no module. They need Redis 6.2.
 //

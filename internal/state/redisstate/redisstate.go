@@ -358,11 +358,6 @@ func number(digits []byte, base int64) (n int64, ok bool) {
 	return n, true
 }
 
-// encode is the other way round. The scripts write the same.
-func encode(r state.Record) string {
-	return fmt.Sprintf("%s%0*d%s", formatVersion(r.Version), headerLength-versionLength, r.Expires.UnixMilli(), r.Value)
-}
-
 func recordKey(k state.Key) string { return k.Kind + ":{" + k.Owner + "}:" + k.ID }
 
 // keysOf are the keys of a script on one record.

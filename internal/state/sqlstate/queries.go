@@ -19,7 +19,6 @@ type queries struct {
 	list, deleteOwned                             string
 	rate, newRate, moveRate, lockRate             string
 	sweepRecords, sweepRates                      string
-	clock                                         string
 }
 
 const oneRecord = " WHERE kind = ? AND owner = ? AND id = ?"
@@ -44,7 +43,6 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		moveRate:     "UPDATE state_rates SET tat = ?, expires_at = ?" + oneRecord + " AND tat = ?",
 		sweepRecords: sweep(d, "state_records"),
 		sweepRates:   sweep(d, "state_rates"),
-		clock:        "SELECT {µs}",
 	}
 	if d == sqldb.MySQL {
 		// Both MySQL 8 and MariaDB accept VALUES().
@@ -59,7 +57,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin, "{bound}", bound(d, lockTimeout))
 	for _, query := range []*string{
 		&q.get, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
-		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates, &q.clock,
+		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates,
 	} {
 		*query = replace.Replace(*query)
 	}

@@ -213,16 +213,6 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	return total, nil
 }
 
-// Clock returns the time by which records expire.
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	var now int64
-	err := s.db.QueryRow(ctx, s.sql.clock, s.args(nowMicros)...).Scan(&now)
-	if err != nil {
-		return time.Time{}, unavailable(err)
-	}
-	return time.UnixMicro(now).UTC(), nil
-}
-
 // Ping implements state.Store.
 func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Ping(ctx)) }
 

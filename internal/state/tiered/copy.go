@@ -4,62 +4,55 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
-	"errors"
+	"hash"
+	"slices"
+	"sync"
 
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
-// Who can write to Redis must not be able to make up a record: a session's says who
-// somebody is. So each copy has a MAC, under a key that is made of the generation,
-// which stands in SQL alone, and of the cluster's secret. Redis knows a generation
-// by a name that is made of it.
-
-var errForged = errors.New("a copy in redis was not made by a replica with this cluster.secret")
-
-// copyName is what Redis knows a generation by.
-func copyName(generation string) string {
-	sum := sha256.Sum256([]byte("watchword generation name " + generation))
-	return hex.EncodeToString(sum[:16])
+// A sealer puts a MAC before the value of a copy.
+type sealer struct {
+	log  func() string
+	macs sync.Pool // of hash.Hash
 }
 
-// copyKey is the key of a generation's MACs.
-func (s *Store) copyKey(generation string) []byte {
-	mac := hmac.New(sha256.New, []byte("watchword generation key "+generation))
-	mac.Write(s.secret)
-	return mac.Sum(nil)
+func newSealer(secret []byte, log func() string) *sealer {
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte("watchword copies of records"))
+	key := mac.Sum(nil)
+	return &sealer{log, sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
 }
 
-// seal returns r as it is copied.
-func (v *view) seal(r state.Record) state.Record {
-	r.Value = append(v.mac(r), r.Value...)
+func (s *sealer) seal(r state.Record) state.Record {
+	r.Value = slices.Concat(s.mac(r), r.Value)
 	return r
 }
 
-// open returns the record that was copied.
-func (v *view) open(copied state.Record) (state.Record, error) {
-	if len(copied.Value) < sha256.Size {
-		return state.Record{}, errForged
+// open returns what seal was given. It reports false of what no sealer with this
+// secret and log has returned.
+func (s *sealer) open(r state.Record) (state.Record, bool) {
+	if len(r.Value) < sha256.Size {
+		return state.Record{}, false
 	}
-	r, mac := copied, copied.Value[:sha256.Size]
-	r.Value = copied.Value[sha256.Size:]
-	if !hmac.Equal(mac, v.mac(r)) {
-		return state.Record{}, errForged
-	}
-	return r, nil
+	mac := r.Value[:sha256.Size]
+	r.Value = r.Value[sha256.Size:]
+	return r, hmac.Equal(mac, s.mac(r))
 }
 
-// mac covers all of r. The parts of a key have no zero byte; copies know whole
-// milliseconds.
-func (v *view) mac(r state.Record) []byte {
-	mac := hmac.New(sha256.New, v.key)
-	head := make([]byte, 0, 128)
-	for _, part := range []string{r.Key.Kind, r.Key.Owner, r.Key.ID} {
+// mac covers the log and all of a record. The parts of a key have no zero byte, and a
+// copy's expiry has whole milliseconds.
+func (s *sealer) mac(r state.Record) []byte {
+	h := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(h)
+	h.Reset()
+	head := make([]byte, 0, 256)
+	for _, part := range []string{s.log(), r.Key.Kind, r.Key.Owner, r.Key.ID} {
 		head = append(append(head, part...), 0)
 	}
 	head = binary.BigEndian.AppendUint64(head, uint64(r.Version))
 	head = binary.BigEndian.AppendUint64(head, uint64(r.Expires.UnixMilli()))
-	mac.Write(head)
-	mac.Write(r.Value)
-	return mac.Sum(nil)
+	h.Write(head)
+	h.Write(r.Value)
+	return h.Sum(nil)
 }

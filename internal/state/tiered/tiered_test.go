@@ -1,893 +1,584 @@
-package tiered_test
+package tiered
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
-	"github.com/watchword-auth/watchword/internal/state/statetest"
-	"github.com/watchword-auth/watchword/internal/state/tiered"
-	"github.com/watchword-auth/watchword/internal/testenv"
 )
+
+// A clock is held by the test.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// A server keeps copies as redisstate.Copies does; TestServer holds it to that. It
+// never lets one go by itself, as if somebody wrote it again and again.
+type server struct {
+	mu     sync.Mutex
+	copies map[state.Key]state.Record
+	fault  func(operation string) error // nil: none
+}
+
+func newServer() *server { return &server{copies: map[state.Key]state.Record{}} }
+
+func (s *server) fail(fault func(operation string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = fault
+}
+
+func (s *server) ask(operation string) error {
+	s.mu.Lock()
+	fault := s.fault
+	s.mu.Unlock()
+	if fault == nil {
+		return nil
+	}
+	return fault(operation)
+}
+
+func (s *server) Get(key state.Key) (state.Record, error) {
+	if err := s.ask("get"); err != nil {
+		return state.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, found := s.copies[key]
+	if !found {
+		return state.Record{}, state.ErrNotFound
+	}
+	r.Key = key
+	return r, nil
+}
+
+func (s *server) Write(copies []redisstate.Copy) error {
+	if err := s.ask("write"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range copies {
+		if held, found := s.copies[c.Key]; !found || held.Version == c.From || held.Version == c.Version {
+			s.copies[c.Key] = c.Record
+		} else {
+			delete(s.copies, c.Key)
+		}
+	}
+	return nil
+}
 
 const (
-	lease = 100 * time.Millisecond
-	rest  = 150 * time.Millisecond
+	kind   = "session"
+	margin = 5 * time.Second
 )
 
-// TestMain runs many tests at once: what they do is wait.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	flag.Set("test.parallel", "8")
-	m.Run()
+var (
+	key     = state.Key{Kind: kind, Owner: "owner", ID: "id"}
+	secret  = []byte("the cluster's secret")
+	errLost = state.ErrUnavailable.Because(errors.New("injected"))
+)
+
+// A world is a truth, a server, and replicas.
+type world struct {
+	clock  *clock
+	truth  *flaky
+	server *server
 }
 
-// soak reports whether WATCHWORD_SOAK asks for the long form of what is repeated.
-func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
+func newWorld() *world {
+	w := &world{clock: &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, server: newServer()}
+	w.truth = &flaky{Store: memstate.New(w.clock.Now)}
+	return w
+}
 
-// The databases themselves are held to it by package sqlstate.
-func TestConformance(t *testing.T) {
-	t.Parallel()
-	conform(t, "tiered, redis in front of postgres", testenv.Postgres(t))
-	if soak() {
-		conform(t, "tiered, redis in front of mariadb", testenv.MariaDB(t))
-		conform(t, "tiered, redis in front of sqlite", "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"))
+func (w *world) replica(change func(*Config)) *Store {
+	cfg := Config{
+		Truth: w.truth, Redis: w.server, Kind: kind, Secret: secret, Log: func() string { return "log" }, Margin: margin,
+		Now: w.clock.Now, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	}
+	if change != nil {
+		change(&cfg)
+	}
+	return New(cfg)
 }
 
-func TestConformanceCluster(t *testing.T) {
-	t.Parallel()
-	conformOn(t, "tiered, a redis cluster in front of postgres", testenv.RedisCluster(t)[0].URL, testenv.Postgres(t))
+// flaky is a truth that fails: a write is not done, or done all the same.
+type flaky struct {
+	state.Store
+	before, after error
 }
 
-func conform(t *testing.T, name, sql string) {
-	conformOn(t, name, testenv.Redis(t), sql)
+func (f *flaky) Swap(ctx context.Context, key state.Key, version int64, value []byte, ttl time.Duration) (int64, error) {
+	if f.before != nil {
+		return 0, f.before
+	}
+	next, err := f.Store.Swap(ctx, key, version, value, ttl)
+	return next, errors.Join(err, f.after)
 }
 
-func conformOn(t *testing.T, name, redis, sql string) {
-	durable := openSQL(t, sql, 10)
-	statetest.Run(t, name, func(t *testing.T) state.Store {
-		s := replica(openRedis(t, redis), durable)
-		untilReads(t, s)
-		return s
-	})
-}
-
-func TestConformanceRedisAway(t *testing.T) {
-	t.Parallel()
-	durable := memstate.New(time.Now)
-	statetest.Run(t, "tiered, redis away", func(t *testing.T) state.Store {
-		l := newLink(newServer("x"))
-		l.cut()
-		return replica(l, durable)
-	})
-}
-
-// A house is two replicas that read copies of one record, "old".
-type house struct {
-	durable *flaky
-	server  *server
-	links   [2]*link
-	stores  [2]*tiered.Store
-	key     state.Key
-	version int64
-}
-
-func newHouse(t *testing.T) *house {
+// put writes a record, and waits until it is copied.
+func put(t *testing.T, s *Store, key state.Key, value string, ttl time.Duration) int64 {
 	t.Helper()
-	h := &house{
-		durable: &flaky{Durable: memstate.New(time.Now)},
-		server:  newServer("x"),
-		key:     state.Key{Kind: "test", Owner: "owner", ID: "id"},
+	version, err := s.Put(t.Context(), key, []byte(value), ttl)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i := range h.stores {
-		h.links[i] = newLink(h.server)
-		h.stores[i] = replica(h.links[i], h.durable)
-		untilReads(t, h.stores[i])
-	}
-	var err error
-	h.version, err = h.stores[0].Put(t.Context(), h.key, []byte("old"), time.Hour)
-	check(t, err)
-	for _, l := range h.links {
-		before := l.hits.Load()
-		until(t, "a read from the copy", func() bool {
-			h.want(t, "old")
-			return l.hits.Load() > before
-		})
-	}
-	return h
+	s.settle(t)
+	return version
 }
 
-// want reads on both replicas. Nothing: "".
-func (h *house) want(t *testing.T, value string) {
+func (s *Store) settle(t *testing.T) {
 	t.Helper()
-	for i := range h.stores {
-		if got := h.read(t, i); got != value {
-			t.Fatalf("replica %d reads %q, want %q", i, got, value)
-		}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func (h *house) read(t *testing.T, i int) string {
+// want looks for a copy; "" is none.
+func want(t *testing.T, s *Store, key state.Key, value string) {
 	t.Helper()
-	r, err := h.stores[i].Get(t.Context(), h.key)
-	if errors.Is(err, state.ErrNotFound) {
-		return ""
+	copied, found := s.Copy(key)
+	if found != (value != "") || string(copied.Value) != value {
+		t.Fatalf("the copy of %v is %q, %v, want %q", key, copied.Value, found, value)
 	}
-	check(t, err)
-	return string(r.Value)
+	if found {
+		if copied.Key != key {
+			t.Errorf("the copy of %v is one of %v", key, copied.Key)
+		}
+		if r, err := s.Get(t.Context(), key); err == nil && string(r.Value) == value && r.Version != copied.Version {
+			t.Errorf("the copy has version %d, the record %d", copied.Version, r.Version)
+		}
+	}
 }
 
-// control is what the control record says.
-func (h *house) control(t *testing.T) string {
-	t.Helper()
-	r, err := h.durable.Get(t.Context(), state.Key{Kind: "tier_control", Owner: "cluster", ID: "cache"})
-	check(t, err)
-	return string(r.Value)
+// What one replica writes, each finds a copy of.
+func TestAWriteIsCopied(t *testing.T) {
+	w := newWorld()
+	a, b := w.replica(nil), w.replica(nil)
+	version, err := a.Create(t.Context(), key, []byte("one"), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.settle(t)
+	want(t, b, key, "one")
+	version, err = b.Swap(t.Context(), key, version, []byte("two"), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.settle(t)
+	want(t, a, key, "two")
+
+	// Neither did this.
+	if _, err := a.Create(t.Context(), key, []byte("not"), time.Hour); !errors.Is(err, state.ErrExists) {
+		t.Fatal(err)
+	}
+	if _, err := a.Swap(t.Context(), key, version+1, []byte("not"), time.Hour); !errors.Is(err, state.ErrChanged) {
+		t.Fatal(err)
+	}
+	a.settle(t)
+	want(t, b, key, "two")
 }
 
-// readers read numbers on both replicas, none lower than what was answered, until
-// the function that it returns is called.
-func (h *house) readers(t *testing.T, answered *atomic.Int64) (stop func()) {
-	var group sync.WaitGroup
-	done := make(chan struct{})
-	for i := range 4 {
-		group.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				least := answered.Load()
-				r, err := h.stores[i%2].Get(t.Context(), h.key)
-				var n int64
-				fmt.Sscan(string(r.Value), &n)
-				if err != nil || n < least {
-					t.Errorf("read %q, %v, after %d had been answered", r.Value, err, least)
-					return
-				}
+// Records of another kind are secrets, or are used once.
+func TestOtherKindsAreNotCopied(t *testing.T) {
+	w := newWorld()
+	s := w.replica(nil)
+	other := state.Key{Kind: "mfa_pending_secret", Owner: "owner", ID: "id"}
+	put(t, s, other, "secret", time.Hour)
+	r, err := s.Get(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Keep(w.clock.Now(), r)
+	s.settle(t)
+	if len(w.server.copies) > 0 {
+		t.Errorf("redis has %v", w.server.copies)
+	}
+}
+
+// What was read is copied if there is no copy.
+func TestKeep(t *testing.T) {
+	w := newWorld()
+	s := w.replica(nil)
+	asOf := w.clock.Now()
+	put(t, s, key, "one", time.Hour)
+	one, err := s.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(w.server.copies)
+	s.Keep(asOf, one)
+	s.settle(t)
+	want(t, s, key, "one")
+
+	// Another write was in between, so that what was read is not put over it.
+	put(t, s, key, "two", time.Hour) // its order is not known, so that there is no copy
+	want(t, s, key, "")
+	put(t, s, key, "three", time.Hour)
+	s.Keep(asOf, one)
+	s.settle(t)
+	want(t, s, key, "")
+}
+
+// A copy lives for a minute, and ends before its record, also in a Redis that lets
+// nothing go.
+func TestTheEndOfACopy(t *testing.T) {
+	for ttl, life := range map[time.Duration]time.Duration{
+		time.Hour:              CopyLife,
+		CopyLife + margin:      CopyLife,
+		30 * time.Second:       30*time.Second - margin,
+		margin + 2*time.Second: 2 * time.Second,
+		margin:                 0,
+		time.Second:            0,
+	} {
+		w := newWorld()
+		s := w.replica(nil)
+		copied := func(how string) {
+			t.Helper()
+			if life > 0 {
+				w.clock.advance(life - time.Millisecond)
+				want(t, s, key, how)
+				w.clock.advance(time.Millisecond)
 			}
-		})
-	}
-	stop = sync.OnceFunc(func() { close(done); group.Wait() })
-	t.Cleanup(stop)
-	return stop
-}
-
-var writes = map[string]struct {
-	leaves string
-	run    func(ctx context.Context, s state.Store, h *house) error
-}{
-	"Put": {"new", func(ctx context.Context, s state.Store, h *house) error {
-		_, err := s.Put(ctx, h.key, []byte("new"), time.Hour)
-		return err
-	}},
-	"Swap": {"new", func(ctx context.Context, s state.Store, h *house) error {
-		_, err := s.Swap(ctx, h.key, h.version, []byte("new"), time.Hour)
-		return err
-	}},
-	"Take": {"", func(ctx context.Context, s state.Store, h *house) error {
-		_, err := s.Take(ctx, h.key)
-		return err
-	}},
-	"Delete": {"", func(ctx context.Context, s state.Store, h *house) error { return s.Delete(ctx, h.key) }},
-	"DeleteOwned": {"", func(ctx context.Context, s state.Store, h *house) error {
-		_, err := s.DeleteOwned(ctx, h.key.Kind, h.key.Owner)
-		return err
-	}},
-}
-
-// Whatever fails in Redis, in either truth, once or from then on: the write is
-// answered, and once it is, nobody reads the old record.
-func TestRedisFails(t *testing.T) {
-	for name, write := range writes {
-		for _, op := range []string{"", "CacheMark", "CacheClear", "CacheRead", "CacheFill", "CacheServer", "CacheOpen"} {
-			if name != "Put" && op != "CacheMark" && op != "CacheClear" {
-				continue // what else a write asks does not depend on which it is
-			}
-			for kind, times := range map[fault][]int{before: {1, 1000}, after: {1, 1000}} {
-				for _, n := range times {
-					t.Run(fmt.Sprint(name, op, kind, n), func(t *testing.T) {
-						t.Parallel()
-						h := newHouse(t)
-						var count atomic.Int64
-						h.links[0].inject(func(o string) fault {
-							if (op == "" || o == op) && count.Add(1) <= int64(n) {
-								return kind
-							}
-							return none
-						})
-						check(t, write.run(t.Context(), h.stores[0], h))
-						h.want(t, write.leaves)
-						h.links[0].heal()
-						for _, s := range h.stores {
-							untilReads(t, s)
-						}
-						h.want(t, write.leaves)
-					})
-				}
-			}
+			want(t, s, key, "")
 		}
-	}
-}
+		put(t, s, key, "written", ttl)
+		copied("written")
 
-// Whatever fails in SQL, in either truth, or is done only later: the answer is an
-// error, and what is read afterwards is what SQL has.
-func TestSQLFails(t *testing.T) {
-	for name, write := range writes {
-		for _, kind := range []fault{before, after, later} {
-			for _, redis := range []fault{none, before, after} {
-				t.Run(fmt.Sprint(name, kind, redis), func(t *testing.T) {
-					t.Parallel()
-					h := newHouse(t)
-					h.durable.inject(func(op string, key state.Key) fault {
-						if key == h.key && (op == name || op == "Take") && op != "Get" {
-							return kind
-						}
-						return none
-					})
-					h.links[0].inject(func(op string) fault {
-						if op == "CacheClear" {
-							return redis
-						}
-						return none
-					})
-					// The caller has gone by the time at which it is done.
-					if err := write.run(context.WithoutCancel(t.Context()), h.stores[0], h); !errors.Is(err, state.ErrUnavailable) {
-						t.Fatalf("the write failed with %v", err)
-					}
-					if kind == after {
-						h.want(t, write.leaves)
-						return
-					}
-					for range 10 { // often enough to fill in a copy, and to read it
-						h.want(t, "old")
-					}
-					h.durable.finish()
-					if kind == later {
-						h.want(t, write.leaves)
-					}
-				})
-			}
+		clear(w.server.copies)
+		put(t, s, key, "read", ttl)
+		clear(w.server.copies)
+		r, err := s.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
 		}
+		s.Keep(w.clock.Now(), r)
+		s.settle(t)
+		copied("read")
 	}
 }
 
-// A write begins while copies are not read, fails, and is done only when Redis is
-// well again: no copy from before is read then.
-func TestLateWrite(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t)
-	for _, s := range h.stores {
-		s.Late(time.Hour)
+// A record was read a minute ago by a process that stood still since.
+func TestWhatWasReadLongAgoIsNoCopy(t *testing.T) {
+	w := newWorld()
+	s := w.replica(nil)
+	put(t, s, key, "one", time.Hour)
+	clear(w.server.copies)
+	asOf := w.clock.Now()
+	r, err := s.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
 	}
-	h.links[0].cut()
-	_, err := h.stores[0].Put(t.Context(), h.key, []byte("older"), time.Hour)
-	check(t, err)
-	h.durable.inject(func(op string, key state.Key) fault {
-		if key == h.key && op == "Put" {
-			return later
-		}
-		return none
-	})
-	begin := time.Now()
-	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
-		t.Fatalf("the write failed with %v", err)
-	}
-	h.links[0].heal()
-	hits := h.links[1].hits.Load()
-	until(t, "a read from the copy, if there may be one", func() bool {
-		h.want(t, "older")
-		return h.links[1].hits.Load() > hits || time.Since(begin) > time.Second
-	})
-	h.durable.finish()
-	h.want(t, "new")
-	for i, s := range h.stores {
-		s.Late(0)
-		untilReads(t, s)
-		hits := h.links[i].hits.Load()
-		until(t, "a read from the copy", func() bool {
-			h.want(t, "new")
-			return h.links[i].hits.Load() > hits
-		})
-	}
+	w.clock.advance(CopyLife)
+	s.Keep(asOf, r)
+	s.settle(t)
+	want(t, s, key, "")
 }
 
-// SQL goes away between the write and its answer, so that the phase cannot be
-// moved: the write is not answered, and the old record is not read once the new
-// one has been seen.
-func TestUnsettled(t *testing.T) {
-	h := newHouse(t)
-	h.links[0].inject(func(op string) fault {
-		if op == "CacheClear" {
-			return before
-		}
-		return none
-	})
-	h.durable.inject(func(op string, key state.Key) fault {
-		if op == "Swap" && key != h.key {
-			return before
-		}
-		return none
-	})
-	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
-		t.Fatalf("a write that could not be settled: %v", err)
-	}
-	h.want(t, "new") // the mark keeps readers away from the copy
-	h.durable.heal()
-	h.links[0].heal()
-	h.want(t, "new")
-}
-
-// If Redis can not be told, and the phase can not be moved, nothing is written.
-func TestNothingWithoutTelling(t *testing.T) {
-	h := newHouse(t)
-	h.links[0].cut()
-	h.durable.inject(func(op string, key state.Key) fault {
-		if key != h.key && op == "Swap" {
-			return before
-		}
-		return none
-	})
-	if _, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
-		t.Fatalf("Put: %v", err)
-	}
-	if r, err := h.durable.Get(t.Context(), h.key); err != nil || string(r.Value) != "old" {
-		t.Fatalf("SQL has %q, %v", r.Value, err)
-	}
-	h.want(t, "old")
-}
-
-// One replica cannot reach Redis, the other can and reads copies.
-func TestPartition(t *testing.T) {
-	h := newHouse(t)
-	h.links[0].cut()
-	for i := range 5 {
-		value := fmt.Sprint("new", i)
-		_, err := h.stores[0].Put(t.Context(), h.key, []byte(value), time.Hour)
-		check(t, err)
-		h.want(t, value)
-	}
-	_, err := h.stores[1].Put(t.Context(), h.key, []byte("other side"), time.Hour)
-	check(t, err)
-	h.want(t, "other side")
-	h.links[0].heal()
-	for i, s := range h.stores {
-		untilReads(t, s)
-		hits := h.links[i].hits.Load()
-		until(t, "a read from the copy", func() bool {
-			h.want(t, "other side")
-			return h.links[i].hits.Load() > hits
-		})
-	}
-}
-
-// A replica without Redis writes what the others have copies of, and the others
-// go on as soon as it has written all.
-func TestBeside(t *testing.T) {
-	for name, write := range writes {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t)
-			beside := tiered.Beside(h.durable, time.Now, slog.New(slog.DiscardHandler))
-			check(t, write.run(t.Context(), beside, h))
-			h.want(t, write.leaves)
-			for _, s := range h.stores {
-				untilReads(t, s)
-			}
-			h.want(t, write.leaves)
-		})
-	}
-}
-
-// It conforms, and while nobody reads copies its writes cost no more than SQL's.
-func TestBesideAlone(t *testing.T) {
-	t.Parallel()
-	durable := memstate.New(time.Now)
-	statetest.Run(t, "no redis, in a cluster", func(t *testing.T) state.Store {
-		s := tiered.Beside(durable, time.Now, slog.New(slog.DiscardHandler))
-		tiered.HastenBeside(s, lease, rest)
-		return s
-	})
-	counting := &flaky{Durable: memstate.New(time.Now)}
-	s := tiered.Beside(counting, time.Now, slog.New(slog.DiscardHandler))
-	put := func() {
-		_, err := s.Put(t.Context(), state.Key{Kind: "test", Owner: "owner", ID: "id"}, nil, time.Hour)
-		check(t, err)
-	}
-	put()
-	begin, gets := time.Now(), counting.gets.Load()
-	for range 1000 {
-		put()
-	}
-	if n, leases := counting.gets.Load()-gets, int64(time.Since(begin)/(500*time.Millisecond)); n > leases+1 {
-		t.Errorf("1000 writes asked for the control record %d times in %d leases", n, leases)
-	}
-}
-
-// Somebody else writes to Redis. What no replica has written there is not read.
+// Nobody without the secret makes a copy, changes one, or moves it.
 func TestForgedCopy(t *testing.T) {
-	for name, forge := range map[string]func(r, other *state.Record){
-		"another value":   func(r, _ *state.Record) { r.Value[len(r.Value)-1]++ },
-		"no MAC":          func(r, _ *state.Record) { r.Value = []byte("new") },
-		"another's value": func(r, other *state.Record) { r.Value = other.Value },
-		"another version": func(r, _ *state.Record) { r.Version++ },
-		"a later expiry":  func(r, _ *state.Record) { r.Expires = r.Expires.Add(time.Hour) },
-		"another's, wholly": func(r, other *state.Record) {
-			r.Value, r.Version, r.Expires = other.Value, other.Version, other.Expires
-		},
+	w := newWorld()
+	s, stranger := w.replica(nil), w.replica(func(c *Config) { c.Secret = []byte("another") })
+	put(t, s, key, "genuine", time.Hour)
+	genuine := w.server.copies[key]
+	refuses := func(what string, key state.Key, change func(r *state.Record)) {
+		t.Helper()
+		before := s.metric(t, "reads_total", "refused")
+		forged := genuine
+		forged.Value = bytes.Clone(genuine.Value)
+		change(&forged)
+		w.server.copies[key] = forged
+		want(t, s, key, "")
+		if s.metric(t, "reads_total", "refused") != before+1 {
+			t.Errorf("%s was not counted", what)
+		}
+	}
+	for i := range genuine.Value {
+		refuses(fmt.Sprint("byte ", i), key, func(r *state.Record) { r.Value[i] ^= 1 })
+		refuses(fmt.Sprint("cut at ", i), key, func(r *state.Record) { r.Value = r.Value[:i] })
+	}
+	refuses("longer", key, func(r *state.Record) { r.Value = append(r.Value, 0) })
+	refuses("another version", key, func(r *state.Record) { r.Version++ })
+	refuses("a later end", key, func(r *state.Record) { r.Expires = r.Expires.Add(time.Millisecond) })
+	for _, other := range []state.Key{
+		{Kind: kind, Owner: "owner", ID: "other"}, {Kind: kind, Owner: "other", ID: "id"}, {Kind: "other", Owner: "owner", ID: "id"},
+		{Kind: kind, Owner: "ownerid", ID: ""}, {Kind: kind, Owner: "owne", ID: "rid"},
+	} {
+		refuses("another key", other, func(*state.Record) {})
+	}
+	refuses("another secret", key, func(r *state.Record) {
+		*r = stranger.seals.seal(state.Record{Key: key, Value: []byte("forged"), Version: 1, Expires: w.clock.Now().Add(time.Hour)})
+	})
+	w.server.fail(func(string) error { return fmt.Errorf("redis: %w", state.ErrUnreadable) })
+	refuses("what is no record", key, func(*state.Record) {})
+	w.server.fail(nil)
+	w.server.copies[key] = genuine
+	want(t, s, key, "genuine")
+	want(t, stranger, key, "")
+}
+
+// A copy from before the database went back to an older state says nothing: its log
+// has another name since.
+func TestAnotherLog(t *testing.T) {
+	w := newWorld()
+	log := "before"
+	s := w.replica(func(c *Config) { c.Log = func() string { return log } })
+	put(t, s, key, "value", time.Hour)
+	want(t, s, key, "value")
+	log = "after"
+	want(t, s, key, "")
+}
+
+// Replicas without a secret have none in common.
+func TestWithoutASecret(t *testing.T) {
+	w := newWorld()
+	alone := func(c *Config) { c.Secret = nil }
+	a, b := w.replica(alone), w.replica(alone)
+	put(t, a, key, "mine", time.Hour)
+	want(t, a, key, "mine")
+	want(t, b, key, "")
+}
+
+// The truth fails, before the write or after it: the copy is as old as it was, and
+// comes to its end.
+func TestAWriteFails(t *testing.T) {
+	for name, fail := range map[string]func(*flaky){
+		"not persisted": func(f *flaky) { f.before = errLost },
+		"persisted":     func(f *flaky) { f.after = errLost },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t)
-			generation := strings.Fields(h.control(t))[1]
-			other := state.Key{Kind: "test", Owner: "owner", ID: "other"}
-			_, err := h.stores[0].Put(t.Context(), other, []byte("new"), time.Hour)
-			check(t, err)
-			copied := func(key state.Key) *state.Record {
-				h.server.mu.Lock()
-				defer h.server.mu.Unlock()
-				for name, e := range h.server.entries {
-					if strings.Contains(name, generation) {
-						t.Fatal("redis knows the generation")
-					}
-					if e.condition == 'V' && strings.HasSuffix(name, key.ID) {
-						r := e.record
-						r.Value = bytes.Clone(r.Value)
-						return &r
-					}
-				}
-				return nil
+			w := newWorld()
+			s := w.replica(nil)
+			version := put(t, s, key, "old", time.Hour)
+			fail(w.truth)
+			if _, err := s.Swap(t.Context(), key, version, []byte("new"), time.Hour); !errors.Is(err, state.ErrUnavailable) {
+				t.Fatal(err)
 			}
-			var mine, others *state.Record
-			until(t, "both copies", func() bool {
-				h.want(t, "old")
-				_, err := h.stores[0].Get(t.Context(), other)
-				check(t, err)
-				mine, others = copied(h.key), copied(other)
-				return mine != nil && others != nil
-			})
-			forge(mine, others)
-			h.server.mu.Lock()
-			for name, e := range h.server.entries {
-				if e.condition == 'V' && strings.HasSuffix(name, h.key.ID) {
-					h.server.entries[name] = entry{condition: 'V', record: *mine}
-				}
-			}
-			h.server.mu.Unlock()
-			for i, s := range h.stores {
-				r, err := s.Get(t.Context(), h.key)
-				if err != nil || string(r.Value) != "old" || r.Version != h.version || r.Expires.After(time.Now().Add(time.Hour+time.Minute)) {
-					t.Errorf("replica %d reads %+v, %v", i, r, err)
-				}
-				if !s.Avoids() {
-					t.Errorf("replica %d goes on asking redis", i)
-				}
-			}
+			s.settle(t)
+			want(t, s, key, "old")
+			w.clock.advance(CopyLife)
+			want(t, s, key, "")
 		})
 	}
 }
 
-// Redis fails over to a replica that has not got the last write.
-func TestFailover(t *testing.T) {
-	h := newHouse(t)
-	successor := h.server.successor("y")
-	_, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour)
-	check(t, err)
-	for _, l := range h.links {
-		l.server.Store(successor)
-	}
-	h.want(t, "new")
-	_, err = h.stores[1].Put(t.Context(), h.key, []byte("newer"), time.Hour)
-	check(t, err)
-	h.want(t, "newer")
-	untilReads(t, h.stores[0])
-	h.want(t, "newer")
-}
-
-// The primary was demoted, lost the last write to its successor's copy, and is
-// primary again: the same process, which has the generation open.
-func TestDemotedAndBack(t *testing.T) {
-	h := newHouse(t)
-	successor := h.server.successor("")
-	_, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour)
-	check(t, err)
-	until(t, "the end of the leases", func() bool { return !h.stores[0].Reads() && !h.stores[1].Reads() })
-	h.server.mu.Lock()
-	h.server.name, h.server.entries = "x, another history", successor.entries
-	h.server.mu.Unlock()
-	h.want(t, "new")
-}
-
-// One replica follows the failover, the other still reads from the old primary.
-func TestSplitBrain(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t)
-	h.links[0].server.Store(h.server.successor("y"))
-	for i := range 20 {
-		value := fmt.Sprint("new", i)
-		_, err := h.stores[i%2].Put(t.Context(), h.key, []byte(value), time.Hour)
-		check(t, err)
-		h.want(t, value)
-	}
-}
-
-// Redis is flushed at any step of a write, while others read and fill in.
-func TestFlush(t *testing.T) {
-	t.Parallel()
-	for _, at := range []string{"CacheMark", "CacheClear", "CacheRead", "CacheFill"} {
-		t.Run(at, func(t *testing.T) {
-			h := newHouse(t)
-			h.links[0].inject(func(op string) fault {
-				if op == at {
-					h.server.flush()
-				}
-				return none
-			})
-			var answered atomic.Int64
-			readers := h.readers(t, &answered)
-			rounds := 40
-			if soak() {
-				rounds = 100
-			}
-			for n := range rounds {
-				_, err := h.stores[0].Put(t.Context(), h.key, fmt.Append(nil, n), time.Hour)
-				check(t, err)
-				answered.Store(int64(n))
-				if n%10 == 0 {
-					h.server.flush()
-				}
-			}
-			readers()
-		})
-	}
-}
-
-// A caller that goes away in the middle is no reason to distrust Redis, and its
-// write is settled all the same, also when Redis fails at that moment.
-func TestCallerGoesAway(t *testing.T) {
-	for _, kind := range []fault{none, before, after} {
-		h := newHouse(t)
-		control := h.control(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		h.links[0].inject(func(op string) fault {
-			if op == "CacheClear" {
-				cancel()
-				return kind
-			}
-			return none
-		})
-		_, err := h.stores[0].Put(ctx, h.key, []byte("new"), time.Hour)
-		check(t, err)
-		h.want(t, "new")
-		if kind == none && h.control(t) != control {
-			t.Error("redis was given up because a caller went away")
-		}
-	}
-}
-
-// The same while it reads: the others go on reading from Redis.
-func TestReaderGoesAway(t *testing.T) {
-	h := newHouse(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	h.links[0].inject(func(op string) fault {
-		if op == "CacheRead" {
-			cancel()
-		}
-		return none
-	})
-	until(t, "a read from the copy", func() bool {
-		h.stores[0].Get(ctx, h.key)
-		return ctx.Err() != nil
-	})
-	if h.stores[0].Avoids() {
-		t.Error("redis was given up because a caller went away")
-	}
-}
-
-// A lease ends while the copy is under way.
-func TestLateCopy(t *testing.T) {
-	h := newHouse(t)
-	var once sync.Once
-	h.links[1].inject(func(op string) fault {
-		if op == "CacheRead" {
-			once.Do(func() {
-				h.links[0].cut()
-				_, err := h.stores[0].Put(t.Context(), h.key, []byte("new"), time.Hour)
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		return none
-	})
-	if got := h.read(t, 1); got != "new" {
-		t.Errorf("read %q after a write had been answered", got)
-	}
-}
-
-// A copy is read without SQL, and not beyond the end of its record.
-func TestReadsFromRedis(t *testing.T) {
-	h := newHouse(t)
-	until(t, "ten reads without SQL", func() bool {
-		gets := h.durable.gets.Load()
-		for range 10 {
-			h.want(t, "old")
-		}
-		return h.durable.gets.Load() == gets
-	})
-	hits := int64(0)
-	until(t, "a copy of the short record", func() bool {
-		if h.read(t, 1) != "short" { // it has ended, while the machine stood still
-			_, err := h.stores[0].Put(t.Context(), h.key, []byte("short"), time.Second)
-			check(t, err)
-			hits = h.links[1].hits.Load()
-		}
-		return h.links[1].hits.Load() > hits
-	})
-	until(t, "the end of the record", func() bool {
-		_, err := h.durable.Get(t.Context(), h.key)
-		over := errors.Is(err, state.ErrNotFound)
-		switch copied := h.read(t, 1); {
-		case over && copied != "":
-			t.Fatal("the copy outlived the record")
-		case !over && copied == "":
-			_, err := h.durable.Get(t.Context(), h.key)
-			if err == nil {
-				t.Fatal("SQL has the record still")
-			}
-		}
-		return over
-	})
-}
-
-// Everything at once, on three replicas: Redis fails in both truths, is cut off,
-// flushed and replaced by an old copy of itself, SQL fails in both truths,
-// or does later what it did not answer. Who has been told of a write never reads an older record.
-func TestEverythingFails(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	durable := &flaky{Durable: memstate.New(time.Now)}
-	current := newServer("s0")
-	var links []*link
-	var stores []*tiered.Store
-	for range 3 {
-		l := newLink(current)
-		links, stores = append(links, l), append(stores, replica(l, durable))
-	}
-	untilReads(t, stores[0])
-	durable.inject(func(_ string, key state.Key) fault {
-		if kind := some(0.01); kind != before || key.Kind != "test" || rand.N(2) > 0 {
-			return kind
-		}
-		return later
-	})
-
-	var work sync.WaitGroup
-	done := make(chan struct{})
-	var reads, answers atomic.Int64
-	for w := range 3 {
-		key := state.Key{Kind: "test", Owner: "owner", ID: fmt.Sprint("id", w)}
-		var answered atomic.Int64 // the highest number whose write was answered
-		work.Go(func() {
-			for n := int64(1); ; n++ {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				if _, err := stores[rand.N(3)].Put(ctx, key, fmt.Append(nil, n), time.Hour); err == nil {
-					answered.Store(n)
-					answers.Add(1)
-				} else { // numbers rise only if what is done later is done before the next
-					pause(time.Duration(rand.N(3000)) * time.Microsecond)
-					durable.finish()
-				}
-				pause(time.Duration(rand.N(3000)) * time.Microsecond)
-			}
-		})
-		for _, s := range stores {
-			work.Go(func() {
-				for {
-					select {
-					case <-done:
-						return
-					default:
-					}
-					least := answered.Load()
-					r, err := s.Get(ctx, key)
-					if least == 0 || err != nil && !errors.Is(err, state.ErrNotFound) {
-						continue
-					}
-					reads.Add(1)
-					var n int64
-					fmt.Sscan(string(r.Value), &n)
-					if n < least {
-						t.Errorf("read %d, %v, after %d had been answered", n, err, least)
-						return
-					}
-					pause(200 * time.Microsecond)
-				}
-			})
-		}
-	}
-	hits := func() (n int64) {
-		for _, l := range links {
-			n += l.hits.Load()
-		}
-		return n
-	}
-	rounds, step := 18, 50*time.Millisecond
-	if soak() {
-		rounds, step = 60, 100*time.Millisecond
-	}
-	begin := time.Now()
-	for i := 0; i < rounds || time.Since(begin) < time.Minute && (answers.Load() < 100 || hits() < 20); i++ {
-		pause(step)
-		l := links[rand.N(3)]
-		switch i % 6 {
-		case 0:
-			l.cut()
-		case 1:
-			l.inject(func(string) fault { return some(0.05) })
-		case 2:
-			current.flush()
-		case 3: // a failover to an old copy, which some notice late
-			old := current.successor(fmt.Sprint("s", i))
-			pause(20 * time.Millisecond)
-			current = old
-			for _, l := range links {
-				l.server.Store(old)
-				pause(10 * time.Millisecond)
-			}
-		default:
-			for _, l := range links {
-				l.heal()
-			}
-		}
-	}
-	close(done)
-	work.Wait()
-	t.Logf("%d writes answered, %d reads, %d of them from copies", answers.Load(), reads.Load(), hits())
-	if answers.Load() < 100 || hits() < 20 {
-		t.Error("too little happened to say anything")
-	}
-}
-
-// The real thing: lost, slow, flushed, started anew.
-func TestRealRedis(t *testing.T) {
-	t.Parallel()
-	ctx, srv := t.Context(), testenv.StartRedis(t)
-	site := newSite(t, srv.URL, 10, replica)
-	site.heal(t)
-	stores := site.stores
-	key, n := state.Key{Kind: "test", Owner: "owner", ID: "id"}, 0
-	const each = 4                                        // rounds of each phase
-	rate := state.Rate{Burst: 20, Period: 24 * time.Hour} // of which none comes back meanwhile
-	counted := 0
-	var longest time.Duration
-	rounds := func(what string) (took time.Duration) {
-		t.Helper()
-		slow := 0 // not more than one or two, for which the machine may be the reason
-		for range each {
-			n++
-			begin := time.Now()
-			_, err := stores[n%2].Put(ctx, key, fmt.Append(nil, n), time.Hour)
-			if err != nil {
-				t.Fatalf("%s: Put: %v", what, err)
-			}
-			for _, s := range stores {
-				if r, err := s.Get(ctx, key); err != nil || string(r.Value) != fmt.Sprint(n) {
-					t.Fatalf("%s: read %q, %v, want %d", what, r.Value, err, n)
-				}
-			}
-			d, err := stores[n%2].Limit(ctx, key, rate)
-			if err != nil {
-				t.Fatalf("%s: Limit: %v", what, err)
-			}
-			if d.Allowed {
-				counted++
-			}
-			took = max(took, time.Since(begin))
-			if longest > 0 && time.Since(begin) > 5*time.Second+longest {
-				if slow++; slow > 2 || took > 30*time.Second+longest {
-					t.Errorf("%s: a round took %v, and %v when all was well", what, time.Since(begin), longest)
-				}
-			}
-		}
-		return took
-	}
-	longest = rounds("well")
-	srv.Pause(t)
-	rounds("hangs")
-	srv.Resume(t)
-	site.heal(t)
-	rounds("well again")
-	flush(t, srv.URL)
-	rounds("flushed")
-	srv.Stop()
-	rounds("away")
-	srv.Start(t)
-	site.heal(t)
-	rounds("started anew")
-	if counted != rate.Burst {
-		t.Errorf("%d of %d events were allowed, want %d", counted, n, rate.Burst)
-	}
-}
-
-func flush(t *testing.T, url string) {
-	t.Helper()
-	c, err := openRedis(t, url).Client(t.Context())
-	check(t, err)
-	check(t, c.Do(t.Context(), c.B().Flushall().Build()).Error())
-}
-
-func openRedis(t *testing.T, url string) *redisstate.Store {
-	t.Helper()
-	s, err := redisstate.Open(url)
-	check(t, err)
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
-func replica(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
-	s := patient(fast, durable)
-	s.Hasten(lease, rest)
-	return s
-}
-
-// patient is a replica as it is in production.
-func patient(fast tiered.Fast, durable tiered.Durable) *tiered.Store {
-	s, err := tiered.New(tiered.Config{Fast: fast, Durable: durable, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+// Redis fails, before it has done something or after it: the write is answered, and
+// no later version is replaced by an earlier one.
+func TestRedisFailsAtAWrite(t *testing.T) {
+	w := newWorld()
+	a, b := w.replica(nil), w.replica(nil)
+	one := put(t, a, key, "one", time.Hour)
+	w.server.fail(func(string) error { return errLost })
+	two, err := a.Swap(t.Context(), key, one, []byte("two"), time.Hour)
 	if err != nil {
-		panic(err) // only a registerer could be the reason
+		t.Fatal(err)
 	}
-	return s
+	a.settle(t)
+	w.server.fail(nil)
+	want(t, b, key, "one")
+	if _, err = b.Swap(t.Context(), key, two, []byte("three"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(t)
+	want(t, b, key, "") // one may be the later: nobody knows
 }
 
-// untilReads waits until the replica reads copies. The phase moves when somebody
-// asks for something.
-func untilReads(t *testing.T, s *tiered.Store) {
-	t.Helper()
-	until(t, "reading from redis", func() bool {
-		s.Get(t.Context(), state.Key{Kind: "test", Owner: "nobody", ID: "nothing"})
-		return s.Reads()
+// Redis does not answer: one caller finds out, and after the rest one tries again.
+func TestRedisDoesNotAnswer(t *testing.T) {
+	w := newWorld()
+	var logged strings.Builder
+	s := w.replica(func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+	put(t, s, key, "value", time.Hour)
+	asked := 0
+	w.server.fail(func(string) error { asked++; return errLost })
+	look := func(wantAsked int, value string) {
+		t.Helper()
+		asked = 0
+		for range 3 {
+			want(t, s, key, value)
+		}
+		if asked != wantAsked {
+			t.Errorf("redis was asked %d times in three looks, want %d", asked, wantAsked)
+		}
+	}
+	degraded := func(want bool) {
+		t.Helper()
+		if got := s.next.Load() != 0; got != want {
+			t.Errorf("degraded: %v", got)
+		}
+	}
+	degraded(false)
+	look(1, "")
+	degraded(true)
+	w.clock.advance(rest - 1)
+	look(0, "")
+	w.clock.advance(1)
+	look(1, "") // the one that tries
+	w.clock.advance(rest)
+	w.server.fail(func(string) error { asked++; return nil })
+	look(3, "value")
+	degraded(false)
+	if n := strings.Count(logged.String(), "redis does not answer"); n != 1 {
+		t.Errorf("the log says %d times that redis does not answer", n)
+	}
+	if n := strings.Count(logged.String(), "answers again"); n != 1 {
+		t.Errorf("the log says %d times that redis answers again", n)
+	}
+}
+
+// Of many callers at the end of a rest one tries, and the others do not wait for it.
+func TestOneTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s := w.replica(nil)
+		w.server.fail(func(string) error { return errLost })
+		s.Copy(key)
+		w.clock.advance(rest)
+		var tries, over atomic.Int32
+		gate := make(chan struct{})
+		w.server.fail(func(string) error { tries.Add(1); <-gate; return errLost })
+		for range 20 {
+			go func() { s.Copy(key); over.Add(1) }()
+		}
+		synctest.Wait()
+		if tries.Load() != 1 || over.Load() != 19 {
+			t.Errorf("%d tried, and %d did not wait", tries.Load(), over.Load())
+		}
+		close(gate)
 	})
 }
 
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); !condition(); pause(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+// A Redis that answers with an error, such as one without memory, is not away.
+func TestAnErrorIsAnAnswer(t *testing.T) {
+	w := newWorld()
+	s := w.replica(nil)
+	w.server.fail(func(string) error {
+		return errors.New("OOM command not allowed when used memory > 'maxmemory'")
+	})
+	put(t, s, key, "value", time.Hour)
+	if s.next.Load() != 0 {
+		t.Error("redis is left alone")
+	}
+	if n := s.metric(t, "redis_errors_total", "write"); n != 1 {
+		t.Errorf("%v errors were counted", n)
+	}
+}
+
+// Writes do not wait for a Redis that hangs, however many there are.
+func TestWritesDoNotWait(t *testing.T) {
+	w := newWorld()
+	gate := make(chan struct{})
+	w.server.fail(func(string) error { <-gate; return nil })
+	s := w.replica(nil)
+	for i := range 3 * maxPending {
+		if _, err := s.Put(t.Context(), state.Key{Kind: kind, Owner: "o", ID: fmt.Sprint(i)}, nil, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(gate)
+	s.settle(t)
+	if n := len(w.server.copies); n == 0 {
+		t.Error("no copies were made")
+	}
+}
+
+// What is written while copies are gathered is written together, and no more of it
+// than may be.
+func TestCopiesAreGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		calls := 0
+		w.server.fail(func(string) error { calls++; return nil })
+		s := w.replica(nil)
+		for i := range maxPending + 10 {
+			if _, err := s.Put(t.Context(), state.Key{Kind: kind, Owner: "o", ID: fmt.Sprint(i)}, nil, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.settle(t)
+		if n := len(w.server.copies); n != maxPending || calls != 1 {
+			t.Errorf("%d copies were made in %d calls, want %d in one", n, calls, maxPending)
+		}
+		put(t, s, key, "value", time.Hour) // the next ones are gathered anew
+		want(t, s, key, "value")
+	})
+}
+
+// What the caller does with a value afterwards does not change the copy.
+func TestAValueStaysTheCallers(t *testing.T) {
+	w := newWorld()
+	s := w.replica(nil)
+	value := []byte("value")
+	if _, err := s.Put(t.Context(), key, value, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	value[0] = 'X'
+	s.settle(t)
+	want(t, s, key, "value")
+}
+
+func TestMetrics(t *testing.T) {
+	w := newWorld()
+	s := w.replica(nil)
+	want(t, s, key, "")
+	put(t, s, key, "value", time.Hour)
+	want(t, s, key, "value")
+	w.server.fail(func(string) error { return errLost })
+	want(t, s, key, "")
+	want(t, s, key, "")
+	for _, m := range []struct {
+		name, label string
+		want        float64
+	}{
+		{"reads_total", "hit", 1}, {"reads_total", "miss", 1}, {"reads_total", "bypassed", 2},
+		{"redis_errors_total", "get", 1}, {"redis_errors_total", "write", 0}, {"degraded", "", 1},
+	} {
+		if got := s.metric(t, m.name, m.label); got != m.want {
+			t.Errorf("watchword_state_tier_%s %s is %v, want %v", m.name, m.label, got, m.want)
 		}
 	}
 }
 
-// pause is the interval of polling, and of the dice.
-func pause(d time.Duration) { <-time.After(d) }
-
-func some(p float64) fault {
-	switch x := rand.Float64(); {
-	case x < p/2:
-		return before
-	case x < p:
-		return after
+// metric reads a metric of the tier; 0 if nothing was counted yet.
+func (s *Store) metric(t *testing.T, name, label string) (value float64) {
+	t.Helper()
+	families, err := s.cfg.Registerer.(*prometheus.Registry).Gather()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return none
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "watchword_state_tier_"+name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				value += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return value
 }
