@@ -18,11 +18,11 @@ import (
 // that was committed or logged by mistake.
 const RefreshPrefix = "wwr_"
 
-// A refreshToken is opaque to the client. Its parts find the record (user and
-// session are no secrets), prove that it comes from this family (family), and
-// say which token of the family it is (secret, 256 bits). The family's part
-// keeps somebody who knows only a session's id, from an access token, from
-// ending that session with a made-up refresh token.
+// A refreshToken is opaque to the client. Its user and session find the record and are
+// no secrets. Its family proves that the token comes from the session's family. Its
+// secret, 256 bits, is the one token of the family. Without the family's part, whoever
+// knows a session's id, from an access token, could end the session with a made-up
+// refresh token.
 type refreshToken struct {
 	user    uuid.UUID
 	session uuid.UUID
@@ -83,8 +83,8 @@ func (t refreshToken) String() string {
 	return RefreshPrefix + base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// successor is the token that follows t under a salt: whoever holds t and the
-// salt can make it again, whoever lacks one of them cannot.
+// successor returns the token that follows t under a salt. It takes both to make it
+// again.
 func (t refreshToken) successor(salt []byte) refreshToken {
 	mac := hmac.New(sha256.New, t.secret[:])
 	mac.Write([]byte("watchword refresh token successor"))
@@ -93,8 +93,8 @@ func (t refreshToken) successor(salt []byte) refreshToken {
 	return t
 }
 
-// hash is plain SHA-256: what it hides has 128 random bits and more, so there is
-// nothing that a slower one would protect.
+// hash is plain SHA-256: a secret has 128 random bits at least, so that a slower hash
+// would protect nothing.
 func hash(secret []byte) []byte {
 	sum := sha256.Sum256(secret)
 	return sum[:]

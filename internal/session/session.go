@@ -28,11 +28,11 @@ var (
 	ErrInvalid = problem.New(problem.Unauthenticated, "invalid_refresh_token", "the refresh token is not valid; log in again")
 	// ErrReplayed: the refresh token was spent longer ago than the grace period,
 	// so that somebody else may hold its successor (RFC 9700 §4.14.2). The session
-	// that comes with it must be taken back.
+	// that comes with it must be ended.
 	ErrReplayed = problem.New(problem.Unauthenticated, "refresh_token_replayed", "the refresh token was used before; the session has been ended, log in again")
-	// ErrEnded comes with a session that somebody has begun to end: it has still to
-	// be taken back.
-	ErrEnded = errors.New("session: it has been stopped, but not taken back yet")
+	// ErrEnded comes with a session that was stopped, whose access tokens have still to
+	// be revoked.
+	ErrEnded = errors.New("session: it has been stopped, but its tokens are not revoked yet")
 	// ErrTooFast: more renewals in one grace period than anybody needs.
 	ErrTooFast = problem.New(problem.TooMany, "renewing_too_fast", "this session renews too often")
 )
@@ -40,22 +40,22 @@ var (
 const (
 	// maxRecent bounds how many spent refresh tokens a record remembers.
 	maxRecent = 64
-	// maxRaces bounds how often a renewal is tried again that met another one. A
-	// loser finds its token spent just now and is answered from the record, so
-	// that more than a few rounds mean that something else is wrong.
+	// maxRaces bounds how often a renewal that met another one is tried again. The
+	// loser finds its token spent just now and is answered from the record. More than
+	// a few rounds mean that something else is wrong.
 	maxRaces = 16
 	// minLife is what must be left of a session for a renewal to be of use: tokens
 	// count whole seconds.
 	minLife = time.Second
-	// MaxSessions is how many sessions a user may have where there is no other bound,
-	// so that nobody makes work without end of his own sessions. It is looked at in
+	// MaxSessions is how many sessions a user may have where there is no other bound.
+	// Without one a single user could keep the replica busy. The bound is applied in
 	// one of boundEvery sign-ins, because that costs a list.
 	MaxSessions = 10000
 	boundEvery  = 64
-	// boundStep is how many sessions one sign-in ends at most: of many, such as after
-	// the bound was lowered, later ones end the rest.
+	// boundStep is how many sessions one sign-in ends at most. After the bound was
+	// lowered there may be many: later sign-ins end the rest.
 	boundStep = 100
-	// cleanUpTimeout is how long undoing a sign-in may take, whatever time is left.
+	// cleanUpTimeout is how long undoing a sign-in may take, whatever the caller has left.
 	cleanUpTimeout = 5 * time.Second
 	// maxUserAgent bounds what is kept of a client's description, in bytes.
 	maxUserAgent = 256
@@ -74,15 +74,16 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Address   string    `json:"address"`    // of the client at sign-in
 	UserAgent string    `json:"user_agent"` // of the client at sign-in
-	// Turn is greater than that of every session that the user had when this one
-	// began: replicas' clocks differ by seconds. Zero without MaxPerUser.
+	// Turn orders a user's sessions, because replicas' clocks differ by seconds: it is
+	// greater than that of every session that the user had when this one began. Zero
+	// without MaxPerUser.
 	Turn int64 `json:"turn,omitempty"`
-	// Ended: it cannot be renewed any more. The record is there until it is certain
-	// that its access tokens are taken back.
+	// Ended: the session cannot be renewed any more. Its record stays until it is
+	// certain that its access tokens are revoked.
 	Ended bool `json:"ended,omitempty"`
-	// Unreadable: there is a record, which another version may have written, or
-	// somebody else. Nothing is known of the session but ID and UserID: it may be live,
-	// and counts as the oldest.
+	// Unreadable: another version, or something else, has written the record. Nothing
+	// is known of the session but ID and UserID. It may be live, and counts as the
+	// oldest.
 	Unreadable bool `json:"-"`
 }
 
@@ -135,10 +136,10 @@ type Config struct {
 type Store struct {
 	Config
 	metrics metrics
-	told    told
+	logged  loggedKeys
 }
 
-// New makes a Store.
+// New returns a Store.
 func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Registerer)} }
 
 // Start begins a session and returns it with its first refresh token. Sessions
@@ -186,9 +187,8 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	return rec.Session, refresh.String(), ended, nil
 }
 
-// Undo deletes a session that was begun and that nobody was told of, even if the time
-// for beginning it is over. If that fails it counts until it expires; nobody has its
-// refresh token.
+// Undo deletes a session whose refresh token was given to nobody, also when ctx has
+// ended. If that fails, the session counts until it expires.
 func (s *Store) Undo(ctx context.Context, userID, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
@@ -197,10 +197,9 @@ func (s *Store) Undo(ctx context.Context, userID, id string) {
 
 // Renew spends a refresh token and returns its session and its successor. The
 // same token inside the grace period gives the same successor, on whichever
-// replica. ErrReplayed and ErrEnded come with the session that has to be taken back.
-// Before the token is spent, may is asked, perhaps several times; its error leaves
-// everything as it was. A session that ends meanwhile is not renewed, whatever it
-// said.
+// replica. ErrReplayed and ErrEnded come with the session that has to be ended. may is
+// called before the token is spent, perhaps several times; its error leaves everything
+// as it was. A session that ends meanwhile is not renewed, whatever may returned.
 func (s *Store) Renew(ctx context.Context, presented string, may func(context.Context, Session) error) (Session, string, error) {
 	token, err := parseRefreshToken(presented)
 	if err != nil {
@@ -297,8 +296,9 @@ func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	return rec.Session, nil
 }
 
-// List returns a user's sessions, the newest first, also those that have ended but
-// are not taken back yet, and as the last those whose records cannot be read.
+// List returns a user's sessions, the newest first, also those that have ended and
+// whose tokens are not revoked yet, and as the last those whose records cannot be
+// read.
 func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	stored, err := s.State.List(ctx, Kind, userID)
 	if err != nil {
@@ -313,19 +313,19 @@ func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	return sessions, nil
 }
 
-// newestFirst is the order of a list; of two sessions that began at the same moment,
-// too, one is always the first.
+// newestFirst is the order of a list. Two sessions that began at the same moment have
+// an order, too.
 func newestFirst(a, b Session) int {
 	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(a.ID, b.ID))
 }
 
-// Mark says where in a list the session stands, for After.
+// Mark returns the session's place in a list, for After.
 func (s Session) Mark() string {
 	return strconv.FormatInt(s.CreatedAt.UnixNano(), 36) + "." + s.ID
 }
 
-// After returns those of a list that follow the one of the mark, which need not be
-// there any more.
+// After returns the sessions of a list that follow a mark. The session that the mark
+// is of need not be there any more.
 func After(sessions []Session, mark string) ([]Session, error) {
 	created, id, _ := strings.Cut(mark, ".")
 	nanos, err := strconv.ParseInt(created, 36, 64)
@@ -339,12 +339,12 @@ func After(sessions []Session, mark string) ([]Session, error) {
 	return sessions[at:], nil
 }
 
-// Stop ends a session: it cannot be renewed any more. The record stays, so that
-// whoever tries again to end the session finds it, until End. That there is none is
+// Stop ends a session: it cannot be renewed any more. The record stays until End, so
+// that a second attempt to end the session finds it. A session that does not exist is
 // no error.
 func (s *Store) Stop(ctx context.Context, userID, id string) error {
 	k := key(userID, id)
-	for { // a renewal may be first, but not more than maxRecent in a grace period
+	for { // renewals may be first, but no more than maxRecent in a grace period
 		stored, err := s.State.Get(ctx, k)
 		if errors.Is(err, state.ErrNotFound) {
 			return nil
@@ -360,7 +360,7 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 			rec.ExpiresAt = s.Now().Add(s.TTL)
 		}
 		life := rec.ExpiresAt.Sub(s.Now())
-		if life < state.MinTTL { // it is over, and no token of it lives
+		if life < state.MinTTL { // it has expired, and so have its tokens
 			return s.End(ctx, userID, id)
 		}
 		// Without the hashes a replica that does not know Ended renews nothing either.
@@ -384,8 +384,8 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 	}
 }
 
-// End deletes a session's record. That there is none is no error. Its access tokens
-// are the revocation log's matter.
+// End deletes a session's record. That there is none is no error. Revoking its access
+// tokens is the caller's part.
 func (s *Store) End(ctx context.Context, userID, id string) error {
 	if err := s.State.Delete(ctx, key(userID, id)); err != nil {
 		return fmt.Errorf("session: end: %w", err)
@@ -413,8 +413,9 @@ func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err er
 	return turn + 1, err
 }
 
-// stopOldest looks after the new session was written, so that of two sign-ins at
-// the same moment at least one sees both. All agree on which are the oldest.
+// stopOldest reads the user's sessions after the new one was written, so that of two
+// sign-ins at the same moment at least one sees both. All replicas agree on which are
+// the oldest.
 func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
 	limit := s.MaxPerUser
 	if limit == 0 {

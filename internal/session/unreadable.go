@@ -11,9 +11,9 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
-// read reads what was found under a key, and says whether it could: err is why the
-// state could not. Nobody is locked out by a record that cannot be read; what is left
-// of it is a session of which nothing is known.
+// read decodes what the state returned for a key, and reports whether that is a
+// record; err is the state's own error. A record that cannot be read locks nobody out:
+// it becomes a session of which nothing is known.
 func (s *Store) read(ctx context.Context, k state.Key, stored state.Record, err error) (record, bool) {
 	var rec record
 	if err == nil {
@@ -22,7 +22,7 @@ func (s *Store) read(ctx context.Context, k state.Key, stored state.Record, err 
 	if err == nil {
 		return rec, true
 	}
-	if s.told.first(k) {
+	if s.logged.add(k) {
 		s.metrics.unreadable.Inc()
 		s.Logger.WarnContext(ctx, "the record of a session cannot be read; it renews nothing, and is the first to be ended when the user has too many",
 			"session", k.ID, "user", k.Owner, "err", err)
@@ -30,8 +30,8 @@ func (s *Store) read(ctx context.Context, k state.Key, stored state.Record, err 
 	return record{Session: Session{ID: k.ID, UserID: k.Owner, Unreadable: true}}, false
 }
 
-// decode decodes a record, and makes sure that it is of the session under whose name
-// it was found.
+// decode decodes a record, and checks that it belongs to the key under which it was
+// found.
 func decode(k state.Key, stored state.Record) (rec record, err error) {
 	if err := json.Unmarshal(stored.Value, &rec); err != nil {
 		return record{}, err
@@ -42,27 +42,26 @@ func decode(k state.Key, stored state.Record) (rec record, err error) {
 	return rec, nil
 }
 
-// maxTold bounds how many records are remembered.
-const maxTold = 1000
+// maxLogged bounds how many keys are remembered.
+const maxLogged = 1000
 
-// told remembers which records the log has been told of.
-type told struct {
+// loggedKeys are the keys whose unreadable records stand in the log.
+type loggedKeys struct {
 	mu   sync.Mutex
 	keys map[state.Key]bool
 }
 
-// first says whether it was asked about a key for the first time, as far as it
-// remembers.
-func (t *told) first(k state.Key) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.keys[k] {
+// add reports whether the key is a new one, as far as the others are remembered.
+func (l *loggedKeys) add(k state.Key) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys[k] {
 		return false
 	}
-	if t.keys == nil || len(t.keys) >= maxTold {
-		t.keys = map[state.Key]bool{}
+	if l.keys == nil || len(l.keys) >= maxLogged {
+		l.keys = map[state.Key]bool{}
 	}
-	t.keys[k] = true
+	l.keys[k] = true
 	return true
 }
 

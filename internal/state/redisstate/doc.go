@@ -13,8 +13,9 @@
 // The scripts replicate by their effects and need no module. They need Redis 6.2.
 //
 // What Redis forgets is gone: use persistence (appendonly yes), and
-// maxmemory-policy noeviction (Check asks for it), or package tiered. Redis
-// answers before its replicas have a write, so a failover loses the last ones;
-// min-replicas-to-write bounds for how long a primary that is cut off goes on
-// answering. Until a replica has taken over, operations fail with ErrUnavailable.
+// maxmemory-policy noeviction (Check looks at it), or package tiered. Redis
+// answers before its own replicas have a write, so that a failover loses the last
+// writes; min-replicas-to-write bounds for how long a primary that is cut off goes on
+// answering. Until a replica of Redis has taken over, operations fail with
+// ErrUnavailable.
 package redisstate

@@ -47,24 +47,24 @@ var _ state.Store = (*Store)(nil)
 // succeed once it is there.
 func Open(url string) (*Store, error) { return OpenTrusting(url, nil) }
 
-// OpenTrusting is Open with those who vouch for the servers of a rediss:// URL; nil:
-// whom the system trusts.
+// OpenTrusting is Open with the certificate authorities for the servers of a rediss://
+// URL; nil: the system's.
 func OpenTrusting(url string, roots *x509.CertPool) (*Store, error) {
 	options, err := ClientOption(url)
 	if err != nil {
 		return nil, err
 	}
 	if options.TLSConfig != nil {
-		options.TLSConfig.RootCAs = roots // the Sentinels' as well: it is the same
+		options.TLSConfig.RootCAs = roots // the Sentinels share this TLSConfig
 	}
 	return &Store{options: options, deadlines: deadlines{timeout: Timeout}}, nil
 }
 
 // ClientOption reads a URL: redis:// or, with TLS, rediss://, then
 // user:password@host:port/db. More servers of a cluster follow as
-// ?addr=host:port&addr=…; with master_set=name they are the Sentinels, to whom
-// sentinel_username and sentinel_password are shown, and never those of Redis.
-// An error never shows the URL: it has a password.
+// ?addr=host:port&addr=…; with master_set=name the servers are the Sentinels, which
+// get sentinel_username and sentinel_password, and never those of Redis. An error
+// never shows the URL, because it has a password.
 func ClientOption(text string) (rueidis.ClientOption, error) {
 	options, err1 := rueidis.ParseURL(text)
 	parsed, err2 := url.Parse(text)
@@ -72,7 +72,7 @@ func ClientOption(text string) (rueidis.ClientOption, error) {
 		return options, errors.New("redis.url: it must be redis://user:password@host:port/db or rediss://…, special characters in a password written as %XX")
 	}
 	if options.TLSConfig != nil {
-		// The first host's: each server has a name of its own, by which it is dialled.
+		// It would be the first host's: each server is verified under its own name.
 		options.TLSConfig.ServerName = ""
 	}
 	options.Dialer.Timeout = Timeout
@@ -92,8 +92,8 @@ func ClientOption(text string) (rueidis.ClientOption, error) {
 	return options, nil
 }
 
-// Client returns the connected client, which others may use as well. It connects
-// if need be: once at a time, and not at once again after a failure.
+// Client returns the connected client, which the caller may use for other things. It
+// connects if need be: one attempt at a time, and not at once again after a failure.
 func (s *Store) Client(ctx context.Context) (rueidis.Client, error) {
 	if c := s.connected.Load(); c != nil {
 		return *c, nil // after Close it answers rueidis.ErrClosing
@@ -230,7 +230,7 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	return rate.Decision(answer[0] == 1, answer[1]), nil
 }
 
-// Sweep implements state.Store: Redis lets go of what has expired by itself.
+// Sweep implements state.Store: Redis deletes expired records by itself.
 func (s *Store) Sweep(context.Context, int) (int, error) { return 0, nil }
 
 // Ping implements state.Store.
@@ -243,7 +243,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return unavailable(c.Do(ctx, c.B().Ping().Build()).Error())
 }
 
-// Check says whether the server may throw records away before they expire.
+// Check returns an error if a server may delete records before they expire.
 func (s *Store) Check(ctx context.Context) error {
 	ctx = s.deadlines.bound(ctx)
 	c, err := s.Client(ctx)
@@ -312,8 +312,8 @@ const (
 )
 
 func record(key state.Key, answer rueidis.RedisResult) (state.Record, error) {
-	// The answer's own bytes: the client made them for this answer, and has let go
-	// of them. A copy would cost every read an eighth of its speed.
+	// These are the answer's own bytes, which the client does not use again. A copy
+	// would cost every read an eighth of its speed.
 	stored, err := answer.AsBytes()
 	if rueidis.IsRedisNil(err) {
 		return state.Record{}, state.ErrNotFound
@@ -380,7 +380,7 @@ func formatVersion(v int64) string {
 	return hex.EncodeToString(b[:])
 }
 
-// unavailable says that the backend gave no answer; nil stays nil.
+// unavailable wraps an error of a backend that gave no answer; nil stays nil.
 func unavailable(err error) error {
 	if err == nil || errors.Is(err, state.ErrUnavailable) {
 		return err

@@ -10,8 +10,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `
 
-// write sets the record and its place in the owner's index, and lets go of what
-// the index has of expired records. The index lives as long as its last record.
+// write sets the record and its place in the owner's index, and removes expired
+// records from the index. The index lives as long as its last record.
 const write = now + `
 local expires = now + ARGV[3]
 redis.call('SET', KEYS[1], ARGV[2] .. string.format('%016.0f', expires) .. ARGV[4], 'PXAT', ms(expires))
