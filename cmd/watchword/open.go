@@ -41,6 +41,6 @@ func withOpened(
 	return do(cmd.Context(), p, cfg)
 }
 
-// quiet is how offline commands log: what the operator should know, and nothing
-// of what he sees anyway.
+// quiet is how offline commands log: warnings for the operator, and nothing that the
+// command's own output says.
 var quiet = config.Log{Level: "warn", Format: "text"}

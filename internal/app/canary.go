@@ -32,25 +32,26 @@ import (
 )
 
 const (
-	// canarySubject is the sub of a canary's token: nobody, who has no rights.
+	// canarySubject is the sub of a canary's token. No user has that id, so the token has
+	// no rights.
 	canarySubject = "canary"
-	// canaryLife is how long a canary's token lives if it cannot be taken back.
+	// canaryLife is how long a canary's token lives if it cannot be revoked.
 	canaryLife = time.Minute
-	// canaryBound is the bound of the slowest: a resource server.
+	// canaryBound is the bound of a resource server, which is the longest one.
 	canaryBound = verify.DefaultMaxStaleness
 )
 
-// keepCanary measures in the background how soon what is taken back is refused.
+// keepCanary measures in the background how soon a revoked token is refused.
 func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service, registry *prometheus.Registry) error {
 	cfg := o.Config
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "watchword_revocation_propagation_seconds",
-		Help:    "From when a token was taken back at this replica until it was refused, by whom (telemetry.canary).",
+		Help:    "Time from the revocation of a token at this replica until it was refused, by replicas and by a resource server (telemetry.canary).",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	}, []string{"by"})
 	failed := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "watchword_canary_failures_total",
-		Help: "Rounds of telemetry.canary in which somebody did not accept a good token, or not refuse one that was taken back.",
+		Help: "Rounds of telemetry.canary in which a good token was not accepted, or a revoked one was not refused.",
 	})
 	for _, c := range []prometheus.Collector{took, failed} {
 		if err := registry.Register(c); err != nil {
@@ -112,8 +113,8 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 	return nil
 }
 
-// canaryToken is a token of nobody's, of which nothing is stored but that it was
-// taken back.
+// canaryToken issues and revokes a token that belongs to no user. Only its revocation is
+// stored.
 func (n *Node) canaryToken(o Options) canary.Token {
 	cfg := o.Config
 	var id string
@@ -134,8 +135,8 @@ func (n *Node) canaryToken(o Options) canary.Token {
 				IssuedAt: now, NotBefore: now.Add(-operator.Leeway), ExpiresAt: expires,
 			})
 		},
-		TakeBack: func(ctx context.Context, _ string) error {
-			_, err := n.parts.Revocations.TakeBack(ctx, store.Revocation{
+		Revoke: func(ctx context.Context, _ string) error {
+			_, err := n.parts.Revocations.Revoke(ctx, store.Revocation{
 				Kind: string(revoked.Token), Subject: id, ExpiresAt: expires.Add(operator.Leeway), Actor: canarySubject, Reason: "canary",
 			})
 			return err
@@ -143,8 +144,8 @@ func (n *Node) canaryToken(o Options) canary.Token {
 	}
 }
 
-// frontClient is for server.public_url, whose certificate may be signed by who vouches
-// for the peers, or by any that the system trusts. Nil: by these alone.
+// frontClient returns a client for server.public_url. It trusts the authority of the peers
+// and those of the system. Nil: the system's alone.
 func frontClient(caFile string) (*http.Client, error) {
 	if caFile == "" {
 		return nil, nil
@@ -164,7 +165,8 @@ func frontClient(caFile string) (*http.Client, error) {
 	return &http.Client{Transport: transport}, nil
 }
 
-// newCanaryVerifier is a resource server that follows the service at a URL.
+// newCanaryVerifier returns the verifier of a resource server that follows the service at a
+// URL.
 func newCanaryVerifier(cfg *config.Config, base string, client *http.Client, logger *slog.Logger) (*verify.Verifier, error) {
 	return verify.New(verify.Config{
 		Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: operator.Leeway,
@@ -173,8 +175,8 @@ func newCanaryVerifier(cfg *config.Config, base string, client *http.Client, log
 	})
 }
 
-// Canary measures once, as a user who logs in and out at the first of some replicas,
-// how soon all of them and a resource server refuse the token.
+// Canary measures once how soon all of some replicas and a resource server refuse a token. A
+// user logs in and out at the first replica.
 func Canary(ctx context.Context, cfg *config.Config, replicas []string, username, password string) ([]canary.Result, error) {
 	clients, err := newPeerClients(cfg.Cluster)
 	if err != nil {
@@ -205,7 +207,7 @@ func Canary(ctx context.Context, cfg *config.Config, replicas []string, username
 			err = json.Unmarshal(answer, &grant)
 			return grant.AccessToken, err
 		},
-		TakeBack: func(ctx context.Context, token string) error {
+		Revoke: func(ctx context.Context, token string) error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), canaryBound) // also on Ctrl-C
 			defer cancel()
 			_, err := post(ctx, client, replicas[0]+"/api/logout", token, nil, http.StatusNoContent)
@@ -214,7 +216,7 @@ func Canary(ctx context.Context, cfg *config.Config, replicas []string, username
 	}, canaryBound, watchers)
 }
 
-// post returns the body of an answer that has the status, else its problem.
+// post returns the body of an answer with that status. Another status is an error.
 func post(ctx context.Context, client *http.Client, url, token string, body []byte, status int) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {

@@ -1,6 +1,4 @@
-// Package app is the assembly: a config becomes a running node. It is the one
-// package that knows every other.
-//
-// Who calls it: cmd/watchword, for the service and for each of its commands, and the
-// public package watchword.
+// Package app is the assembly: a configuration becomes a running replica. It owns the order
+// of a start, what runs in the background, and what a running replica takes over of a
+// changed configuration.
 package app

@@ -13,31 +13,31 @@ import (
 )
 
 const (
-	// acceptWithin is how long somebody may take until he accepts the token.
+	// acceptWithin is how long a watcher may take until it accepts the token.
 	acceptWithin = 10 * time.Second
-	// every is how often somebody is asked.
+	// every is how often a watcher is asked.
 	every = 5 * time.Millisecond
 )
 
-// A Token is issued and taken back by whoever can.
+// A Token issues one access token and revokes it.
 type Token struct {
 	Issue func(ctx context.Context) (token string, err error)
-	// TakeBack returns nil when it is done for certain.
-	TakeBack func(ctx context.Context, token string) error
+	// Revoke returns nil when the token is certainly revoked.
+	Revoke func(ctx context.Context, token string) error
 }
 
 // A Watcher is asked about the token.
 type Watcher struct {
 	Name string
-	// Accepts says whether the token is accepted, or an error if there is no answer.
+	// Accepts reports whether the token is accepted, or an error if there is no answer.
 	Accepts func(ctx context.Context, token string) (bool, error)
 }
 
-// A Result is what became of asking a watcher.
+// A Result is what one watcher has answered.
 type Result struct {
 	Name string
-	// Refused is how long after the token was taken back the watcher had said for the
-	// first time that it refuses it: not before it did, and later by one question at most.
+	// Refused is the time from the revocation until the watcher's first refusal was
+	// received. The watcher may have refused it earlier, by one question at most.
 	Refused time.Duration
 	Err     error // it never accepted the token, or not refused it within the bound
 }
@@ -45,7 +45,7 @@ type Result struct {
 // ErrNotAccepted: a watcher never accepted the token, so that nothing was measured.
 var ErrNotAccepted = errors.New("it does not accept a good token")
 
-// Run measures once. The token is taken back also if not everybody has accepted it.
+// Run measures once. The token is revoked also if a watcher has not accepted it.
 func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) ([]Result, error) {
 	token, err := t.Issue(ctx)
 	if err != nil {
@@ -65,8 +65,8 @@ func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) 
 			r.Err = fmt.Errorf("%w: %w", ErrNotAccepted, err)
 		}
 	})
-	if err := t.TakeBack(ctx, token); err != nil {
-		return nil, fmt.Errorf("canary: the token was not taken back: %w", err)
+	if err := t.Revoke(ctx, token); err != nil {
+		return nil, fmt.Errorf("canary: the token was not revoked: %w", err)
 	}
 	each(func(w Watcher, r *Result) {
 		if r.Err != nil {
@@ -74,14 +74,14 @@ func Run(ctx context.Context, t Token, bound time.Duration, watchers []Watcher) 
 		}
 		took, err := until(ctx, w, token, false, bound)
 		if r.Refused = took; err != nil {
-			r.Err = fmt.Errorf("it does not refuse what was taken back: %w", err)
+			r.Err = fmt.Errorf("it does not refuse the revoked token: %w", err)
 		}
 	})
 	return results, nil
 }
 
-// until asks a watcher until he answers as wanted, and says how long after the
-// beginning that answer was there.
+// until asks a watcher until it answers as wanted, and returns how long after the
+// beginning that answer came.
 func until(ctx context.Context, w Watcher, token string, want bool, within time.Duration) (time.Duration, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, within)

@@ -16,8 +16,8 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var taken atomic.Pointer[time.Time]
 		token := Token{
-			Issue:    func(context.Context) (string, error) { return "token", nil },
-			TakeBack: func(context.Context, string) error { now := time.Now(); taken.Store(&now); return nil },
+			Issue:  func(context.Context) (string, error) { return "token", nil },
+			Revoke: func(context.Context, string) error { now := time.Now(); taken.Store(&now); return nil },
 		}
 		began := time.Now()
 		watcher := func(name string, knows, refuses time.Duration) Watcher {
@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 		if err != nil || len(results) != 6 {
 			t.Fatalf("%+v, %v", results, err)
 		}
-		for i, want := range []string{"", "", "it does not refuse what was taken back: after 5s: it accepts it", "it does not accept a good token: after 10s: it refuses it", "it does not accept a good token: after 10s: no answer", ""} {
+		for i, want := range []string{"", "", "it does not refuse the revoked token: after 5s: it accepts it", "it does not accept a good token: after 10s: it refuses it", "it does not accept a good token: after 10s: no answer", ""} {
 			if got := results[i].Err; got == nil && want != "" || got != nil && got.Error() != want {
 				t.Errorf("%s: %v, want %q", results[i].Name, got, want)
 			}
@@ -60,7 +60,7 @@ func TestNoTokenOrNotTakenBack(t *testing.T) {
 	issued := func(context.Context) (string, error) { return "token", nil }
 	for _, token := range []Token{
 		{Issue: func(context.Context) (string, error) { return "", broken }},
-		{Issue: issued, TakeBack: func(context.Context, string) error { return broken }},
+		{Issue: issued, Revoke: func(context.Context, string) error { return broken }},
 	} {
 		if _, err := Run(t.Context(), token, time.Second, nil); !errors.Is(err, broken) {
 			t.Errorf("%v", err)

@@ -1,5 +1,3 @@
-// Package canary measures how soon what is taken back is refused: a token is issued,
-// everybody accepts it, it is taken back, and everybody is asked until he refuses.
-//
-// Who calls it: app, for the command and for the job in the background.
+// Package canary measures how soon a revoked token is refused: a token is issued, every
+// watcher accepts it, it is revoked, and each watcher is asked until it refuses.
 package canary

@@ -1,5 +1,4 @@
-// Package httpapi is the HTTP face: routes, JSON, errors, health, key sets, the
-// feed. It parses, calls a use case and writes the answer; it decides nothing.
-//
-// Who calls it: app, which mounts it on the listener of a node.
+// Package httpapi is the JSON API: its routes, health, key sets and the feed. Each face reads
+// a request, calls one use case and writes the answer. Authorization is decided in the use
+// cases.
 package httpapi

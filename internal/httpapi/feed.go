@@ -26,30 +26,30 @@ import (
 )
 
 const (
-	// feedPage is how many entries a page has, if the reader does not say. He may ask
-	// for up to feedMaxPage, and gets them unless feedMaxLarge others are being sent
-	// as many. feedBurst is what a stream sends at once, and what a page has while
-	// feedMaxPages longer ones are being sent. Anybody may ask, and then read slowly,
-	// so what waits to be sent has to be little.
+	// feedPage is how many entries a page has by default. A reader may ask for up to
+	// feedMaxPage, and gets them unless feedMaxLarge such pages are being sent already.
+	// feedBurst is how many entries a stream sends at once, and how many a page has while
+	// feedMaxPages longer pages are being sent. Any client may ask for a page and read it
+	// slowly, so what waits to be sent has to be little.
 	feedPage     = 1000
 	feedMaxPage  = 10000
 	feedMaxLarge = 16
 	feedMaxPages = 64
 	feedBurst    = 100
-	// feedMaxStreams bounds the event streams of a replica, and the requests that wait:
-	// each is a connection that anybody may open. One address gets no more than
-	// feedMaxShare of them: many subscribers may stand behind one proxy, but no one
-	// client may keep all others out. This machine's own is a proxy's, and has no share.
+	// feedMaxStreams bounds the event streams of a replica and the requests that wait: each
+	// is a connection that any client may open. One address gets no more than feedMaxShare
+	// of them. Many subscribers may share one proxy's address, but no client may keep all
+	// others out. The machine's own address is a proxy's and has no share.
 	// Each replica counts its own connections, which are what it has to bound: state.Limit
 	// counts events, and for the whole cluster.
 	feedMaxStreams = 10000
 	feedMaxShare   = feedMaxStreams / 4
-	// feedGather is the least time between two parts of a stream that bring news: in
-	// a flood of revocations, what comes in between goes out together. The first one
-	// after a while is sent at once.
+	// feedGather is the least time between two parts of a stream with entries: in a flood
+	// of revocations, entries are sent together. The first entry after a while is sent at
+	// once.
 	feedGather = 20 * time.Millisecond
-	// feedMaxWait is for how long a page may be held back until there is something
-	// to tell: less than proxies wait for an answer.
+	// feedMaxWait is how long a page may be held back until there is a new entry. It is
+	// shorter than the time that proxies wait for an answer.
 	feedMaxWait = 20 * time.Second
 	// feedZip is from how many bytes on a page is compressed.
 	feedZip = 4 << 10
@@ -66,26 +66,27 @@ var (
 	errFeedFull    = problem.New(problem.Unavailable, "too_many_streams", "this replica serves as many event streams as it can, or as it gives to one address; poll for pages").After(10 * time.Second)
 )
 
-// Feed is the public feed of what was taken back, answered from memory.
+// Feed is the public feed of revocations, answered from memory.
 //
-// A page is JSON (revoked.Page); with wait it is held back until there is something
-// to tell. As text/event-stream it begins with the event
+// A page is JSON (revoked.Page); with wait it is held back until there is a new entry. As
+// text/event-stream it begins with the event
 // "snapshot", when the reader starts from the beginning, or "resume"; then come
 // "revocation" for every entry, with <log>:<seq> as its id, and "head" whenever
 // everything up to the head has been sent, at least once a Heartbeat. All but
 // "revocation" carry a feedHead.
 type Feed struct {
 	View *revocation.View
-	// Heartbeat is how often a subscriber is told as of when he knows everything.
+	// Heartbeat is how often a subscriber receives the time as of which it knows
+	// everything.
 	Heartbeat time.Duration
-	// Done is closed when the replica drains: the streams end, their readers go to
-	// another.
+	// Done is closed when the replica drains: the streams end, and their readers connect to
+	// another replica.
 	Done <-chan struct{}
 	// Answer returns what authenticates a page for a peer that chose the nonce and
 	// asked for that place of a log (package cluster), or false if the nonce is none.
 	// Nil: there are no peers.
 	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
-	// Proxies are those who say for whom they ask.
+	// Proxies are the addresses whose X-Forwarded-For is believed.
 	Proxies httpkit.Proxies
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.
@@ -162,9 +163,9 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 	f.writePage(w, r, q, page)
 }
 
-// A feedQuery is where the reader is, and how much he wants.
+// A feedQuery is a reader's place in the log, and how much it asks for.
 type feedQuery struct {
-	log   string // empty: he did not say
+	log   string // empty: the reader has not named one
 	after int64
 	limit int
 	wait  time.Duration
@@ -205,9 +206,9 @@ func readFeedQuery(r *http.Request) (q feedQuery, err error) {
 	return q, nil
 }
 
-// first returns the page with which an answer begins. A reader who comes from
-// another replica may have seen more than this one has; only if that is still so
-// after it has asked the database is his log not this one, and he is sent all.
+// first returns the page with which an answer begins. A reader that comes from another
+// replica may have seen more than this replica has. If that is still so after this replica
+// has read the database, the reader's log is another one, and the reader is sent everything.
 func (f *Feed) first(ctx context.Context, q feedQuery) (revoked.Page, error) {
 	if head, asOf := f.View.Confirmed(); q.after > head && !asOf.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, 2*f.Heartbeat)
@@ -219,12 +220,12 @@ func (f *Feed) first(ctx context.Context, q feedQuery) (revoked.Page, error) {
 	return f.View.Page(q.log, q.after, q.limit)
 }
 
-// await holds a page back that tells nothing, until there is one that does, or the
-// reader has waited long enough. Then the page says as of when that is true. Where
-// too many wait already, nobody is held back.
+// await holds an empty page back until there is a new entry, or the reader has waited long
+// enough. Then the page says as of when it is true. If too many requests wait already, the
+// page is returned at once.
 func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.Page, error) {
 	select {
-	case <-f.Done: // who is told that he has waited asks again at once
+	case <-f.Done: // a reader that has waited asks again at once
 		return page, nil
 	default:
 	}

@@ -80,7 +80,7 @@ func (n *feedNode) run(t *testing.T) {
 
 func (n *feedNode) takeBack(t *testing.T, jti string) {
 	t.Helper()
-	_, err := n.log.TakeBack(t.Context(), store.Revocation{
+	_, err := n.log.Revoke(t.Context(), store.Revocation{
 		Kind: string(revoked.Token), Subject: jti, ExpiresAt: time.Now().Add(time.Hour), Reason: "logout",
 	})
 	if err != nil {

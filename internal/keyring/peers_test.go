@@ -357,7 +357,7 @@ func TestLostRowOfARevokedKey(t *testing.T) {
 	if _, err := RevokeIn(t.Context(), s, kid, c.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Withdraw(t.Context(), kid); err != nil {
+	if err := r.ReplaceRevoked(t.Context(), kid); err != nil {
 		t.Fatal(err)
 	}
 	next := signing(t, r)

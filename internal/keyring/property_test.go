@@ -222,7 +222,7 @@ func (w *world) revoke(rt *rapid.T) {
 	w.tokens = slices.DeleteFunc(w.tokens, func(s signed) bool { return s.kid == kid })
 	if w.ring != nil {
 		w.mayRipen()
-		_ = w.ring.Withdraw(context.Background(), kid)
+		_ = w.ring.ReplaceRevoked(context.Background(), kid)
 		if _, published := w.ring.Key(kid); published || w.signer() == kid {
 			rt.Fatalf("the revoked key %s is used", kid)
 		}

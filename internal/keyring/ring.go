@@ -264,14 +264,14 @@ func (r *Ring) refreshWithin(ctx context.Context, timeout time.Duration) error {
 	return err
 }
 
-// Withdraw stops using a key in this process that was revoked, and replaces it. It is
+// ReplaceRevoked stops using a key in this process that was revoked, and replaces it. It is
 // called when the transaction with RevokeIn is committed; other processes see the row
 // within a second.
 //
 // The replacement signs at once. A verifier that keeps the key set for its max-age, and
 // does not ask again for a kid that it does not know, may refuse the replacement's
 // tokens until then.
-func (r *Ring) Withdraw(ctx context.Context, kid string) error {
+func (r *Ring) ReplaceRevoked(ctx context.Context, kid string) error {
 	r.mu.Lock()
 	if h := r.held[kid]; h != nil && h.row.RevokedAt.IsZero() {
 		h.row.RevokedAt = r.wall()
@@ -384,7 +384,7 @@ func (r *Ring) adoptLocked(rows []store.Key) error {
 		case r.gone[row.ID]:
 		case h != nil:
 			if revoked := h.row.RevokedAt; row.RevokedAt.IsZero() {
-				row.RevokedAt = revoked // what Withdraw knows already
+				row.RevokedAt = revoked // what ReplaceRevoked knows already
 			}
 			h.row, h.until, h.lost, h.barred = row, time.Time{}, false, false
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:

@@ -396,7 +396,7 @@ func TestRevokedKeyIsReplacedAtOnce(t *testing.T) {
 		if k.ID != first || !k.RemoveAt.Equal(start.Add(135*time.Second)) {
 			t.Errorf("%s: RevokeIn returned %+v", mode, k)
 		}
-		if err := r.Withdraw(t.Context(), first); err != nil {
+		if err := r.ReplaceRevoked(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		if _, ok := r.Key(first); ok {
@@ -442,7 +442,7 @@ func TestRevokedKeyIsDroppedThoughTheStoreIsAway(t *testing.T) {
 	first := signing(t, r)
 	revoke(t, s.Store, first, c.Now())
 	s.next = func() fault { return notPersisted }
-	if err := r.Withdraw(t.Context(), first); !errors.Is(err, errInjected) {
+	if err := r.ReplaceRevoked(t.Context(), first); !errors.Is(err, errInjected) {
 		t.Fatal(err)
 	}
 	if _, ok := r.Key(first); ok || signing(t, r) != "" {
@@ -465,7 +465,7 @@ func TestRevocationDoesNotReviveTheKeyBefore(t *testing.T) {
 	second := signing(t, r)
 	revoke(t, s.Store, second, c.Now())
 	s.next = func() fault { return notPersisted }
-	_ = r.Withdraw(t.Context(), second)
+	_ = r.ReplaceRevoked(t.Context(), second)
 	if kid := signing(t, r); kid != "" {
 		t.Fatalf("%q signs", kid)
 	}

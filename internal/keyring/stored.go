@@ -21,7 +21,7 @@ var ErrUnknownKey = problem.New(problem.NotFound, "unknown_key", "there is no si
 // RevokeIn revokes a key inside the caller's transaction. The entry in the revocation log
 // (kind "kid", valid until the returned key's RemoveAt at least) belongs into the same
 // transaction. Revoking a key twice changes nothing. Rings drop and replace the key within
-// a second of the commit; Withdraw does it at once.
+// a second of the commit; ReplaceRevoked does it at once.
 func RevokeIn(ctx context.Context, r store.Records, kid string, now time.Time) (store.Key, error) {
 	rows, err := r.Keys(ctx)
 	if err != nil {

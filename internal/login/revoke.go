@@ -238,7 +238,7 @@ func (s *Service) RevokeKey(ctx context.Context, actor, kid string) (int64, erro
 	if err != nil {
 		return 0, unavailable(err)
 	}
-	if err := s.Keys.Withdraw(ctx, kid); err != nil {
+	if err := s.Keys.ReplaceRevoked(ctx, kid); err != nil {
 		s.Logger.Error("a revoked signing key could not be replaced at once; trying on", "kid", kid, "err", err)
 	}
 	return seq, s.settle(ctx, seq)
@@ -452,7 +452,7 @@ func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // append writes entries into the log. When it returns, this replica's view has them.
 func (s *Service) append(ctx context.Context, entries ...store.Revocation) (int64, error) {
-	seq, err := s.Revocations.TakeBack(ctx, entries...)
+	seq, err := s.Revocations.Revoke(ctx, entries...)
 	if err != nil {
 		return 0, unavailable(err)
 	}

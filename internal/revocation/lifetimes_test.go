@@ -72,7 +72,7 @@ func TestALongestLifeThatCannotBeRead(t *testing.T) {
 		if err := s.PutSetting(t.Context(), settingLongest, text); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := log.TakeBack(t.Context(), line("x")); !errors.Is(err, ErrNotRecorded) {
+		if _, err := log.Revoke(t.Context(), line("x")); !errors.Is(err, ErrNotRecorded) {
 			t.Errorf("%q: %v", text, err)
 		}
 		if err := Promise(t.Context(), s, Lifetimes{Token: time.Hour}); err == nil {

@@ -38,7 +38,7 @@ type Store interface {
 	setting
 }
 
-// TakeBack appends entries to the log and returns the number of the last one. When it
+// Revoke appends entries to the log and returns the number of the last one. When it
 // returns nil, this replica refuses what was revoked, and every other one will within the
 // bound. When it returns an error, some of the entries may be in the log.
 //
@@ -47,14 +47,14 @@ type Store interface {
 //
 // If a revoked thing must not be issued again, such as tokens of a session, the caller
 // stops that before the call. A transaction that calls Append need not.
-func (l *Log) TakeBack(ctx context.Context, revs ...store.Revocation) (seq int64, err error) {
+func (l *Log) Revoke(ctx context.Context, revs ...store.Revocation) (seq int64, err error) {
 	if seq, err = l.append(ctx, l.Store, revs...); err != nil {
 		return 0, err
 	}
 	return seq, l.Settle(ctx, seq)
 }
 
-// Append is the first half of TakeBack, for use in a transaction. After the commit the
+// Append is the first half of Revoke, for use in a transaction. After the commit the
 // caller calls Settle with the number that Append returned. Append locks the log until the
 // transaction ends, so it should be the transaction's last step.
 func (l *Log) Append(ctx context.Context, r store.Records, revs ...store.Revocation) (seq int64, err error) {

@@ -74,7 +74,7 @@ func TestAViewThatIsCutOffFollowsItsPeers(t *testing.T) {
 		pass(time.Minute)
 		r.expect(t, token("a"), nil)
 		for i := range 35 { // more than a page
-			if _, err := one.log.TakeBack(t.Context(), line(fmt.Sprint(i))); err != nil {
+			if _, err := one.log.Revoke(t.Context(), line(fmt.Sprint(i))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -86,7 +86,7 @@ func TestAViewThatIsCutOffFollowsItsPeers(t *testing.T) {
 
 		// The log can be read again where the peer's page ended.
 		way.away.Store(false)
-		if _, err := r.log.TakeBack(t.Context(), line("b")); err != nil {
+		if _, err := r.log.Revoke(t.Context(), line("b")); err != nil {
 			t.Fatal(err)
 		}
 		r.expect(t, token("b"), ErrRevoked)
@@ -150,7 +150,7 @@ func TestPagesThatDoNotFit(t *testing.T) {
 				log := newMemLog()
 				one := start(t, log, Outage{})
 				r, way, peers := island(t, log)
-				if _, err := r.log.TakeBack(t.Context(), line("a")); err != nil {
+				if _, err := r.log.Revoke(t.Context(), line("a")); err != nil {
 					t.Fatal(err)
 				}
 				pass(2 * time.Second)

@@ -103,7 +103,7 @@ func TestTakeBackIsKnownWhenItReturns(t *testing.T) {
 		wg.Go(func() {
 			for i := range 50 {
 				id := fmt.Sprint(g, "-", i)
-				if _, err := r.log.TakeBack(t.Context(), line(id)); err != nil {
+				if _, err := r.log.Revoke(t.Context(), line(id)); err != nil {
 					t.Errorf("%s: %v", id, err)
 					return
 				}
@@ -146,7 +146,7 @@ func TestClears(t *testing.T) {
 			t.Errorf("the log is %q", id)
 		}
 		user := store.Revocation{Kind: string(revoked.User), Subject: "u", Epoch: 5, ExpiresAt: time.Now().Add(time.Hour)}
-		if _, err := r.log.TakeBack(t.Context(), line("x"), user); err != nil {
+		if _, err := r.log.Revoke(t.Context(), line("x"), user); err != nil {
 			t.Fatal(err)
 		}
 		later := token("y")
@@ -177,7 +177,7 @@ func TestOtherReplicasKnowWithinAPoll(t *testing.T) {
 		m := newMemLog()
 		a, b := start(t, m, Outage{}), start(t, m, Outage{})
 		synctest.Wait()
-		if _, err := a.log.TakeBack(t.Context(), line("x")); err != nil {
+		if _, err := a.log.Revoke(t.Context(), line("x")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -185,7 +185,7 @@ func TestOtherReplicasKnowWithinAPoll(t *testing.T) {
 		b.expect(t, token("x"), ErrRevoked)
 
 		a.log.Bell = b.Ring
-		if _, err := a.log.TakeBack(t.Context(), line("y")); err != nil {
+		if _, err := a.log.Revoke(t.Context(), line("y")); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait() // no time passes
@@ -209,7 +209,7 @@ func TestAViewThatIsCutOffStopsTrustingItself(t *testing.T) {
 				m := newMemLog()
 				r := start(t, m, c.outage)
 				synctest.Wait()
-				if _, err := r.log.TakeBack(t.Context(), line("bad")); err != nil {
+				if _, err := r.log.Revoke(t.Context(), line("bad")); err != nil {
 					t.Fatal(err)
 				}
 				m.set(func(m *memLog) { m.down = true })
@@ -311,11 +311,11 @@ func TestFailedAppends(t *testing.T) {
 		synctest.Wait()
 
 		m.set(func(m *memLog) { m.afterwards = true })
-		if _, err := r.log.TakeBack(t.Context(), line("persisted")); !errors.Is(err, ErrNotRecorded) {
+		if _, err := r.log.Revoke(t.Context(), line("persisted")); !errors.Is(err, ErrNotRecorded) {
 			t.Errorf("failed but persisted: %v", err)
 		}
 		m.set(func(m *memLog) { m.afterwards, m.down = false, true })
-		if _, err := r.log.TakeBack(t.Context(), line("not persisted")); !errors.Is(err, ErrNotRecorded) {
+		if _, err := r.log.Revoke(t.Context(), line("not persisted")); !errors.Is(err, ErrNotRecorded) {
 			t.Errorf("failed and not persisted: %v", err)
 		}
 		m.set(func(m *memLog) { m.down = false })
@@ -324,7 +324,7 @@ func TestFailedAppends(t *testing.T) {
 		r.expect(t, token("persisted"), ErrRevoked)
 		r.expect(t, token("not persisted"), nil)
 		for _, id := range []string{"persisted", "not persisted"} { // the client tries again
-			if _, err := r.log.TakeBack(t.Context(), line(id)); err != nil {
+			if _, err := r.log.Revoke(t.Context(), line(id)); err != nil {
 				t.Error(err)
 			}
 			r.expect(t, token(id), ErrRevoked)
@@ -338,7 +338,7 @@ func TestSettleDoesNotPretend(t *testing.T) {
 		r := start(t, m, Outage{})
 		synctest.Wait()
 		for range 10 {
-			if _, err := r.log.TakeBack(t.Context(), line("x")); err != nil {
+			if _, err := r.log.Revoke(t.Context(), line("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -374,13 +374,13 @@ func TestAnotherLogBringsNothingBack(t *testing.T) {
 				r := start(t, m, Outage{})
 				synctest.Wait()
 				for i := range 5 {
-					if _, err := r.log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+					if _, err := r.log.Revoke(t.Context(), line(strconv.Itoa(i))); err != nil {
 						t.Fatal(err)
 					}
 				}
 				page, _ := r.Page("", 0, 100)
 				m.set(change)
-				seq, err := r.log.TakeBack(t.Context(), line("new"))
+				seq, err := r.log.Revoke(t.Context(), line("new"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -411,7 +411,7 @@ func TestALogThatForkedIsReadAnew(t *testing.T) {
 		replicas := []*replica{start(t, m, Outage{}), start(t, m, Outage{})}
 		synctest.Wait()
 		for i := range 5 {
-			if _, err := replicas[0].log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+			if _, err := replicas[0].log.Revoke(t.Context(), line(strconv.Itoa(i))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -462,7 +462,7 @@ func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
 		r := start(t, m, Outage{})
 		synctest.Wait()
 		for i := range 3 {
-			if _, err := r.log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+			if _, err := r.log.Revoke(t.Context(), line(strconv.Itoa(i))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -488,7 +488,7 @@ func TestALateAnswerIsNoFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()
 		r, _, peers := island(t, m)
-		if _, err := r.log.TakeBack(t.Context(), line("0")); err != nil {
+		if _, err := r.log.Revoke(t.Context(), line("0")); err != nil {
 			t.Fatal(err)
 		}
 		other := start(t, m, Outage{})
@@ -513,7 +513,7 @@ func TestALineThatExpiredIsNoFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()
 		r, way, _ := island(t, m)
-		if _, err := r.log.TakeBack(t.Context(), line("short")); err != nil {
+		if _, err := r.log.Revoke(t.Context(), line("short")); err != nil {
 			t.Fatal(err)
 		}
 		way.away.Store(true)
@@ -548,10 +548,10 @@ func TestAWrongClockBringsNothingBack(t *testing.T) {
 		m := newMemLog()
 		right := start(t, m, Outage{})
 		synctest.Wait()
-		if _, err := right.log.TakeBack(t.Context(), line("early")); err != nil {
+		if _, err := right.log.Revoke(t.Context(), line("early")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := right.log.TakeBack(t.Context(), line("head")); err != nil {
+		if _, err := right.log.Revoke(t.Context(), line("head")); err != nil {
 			t.Fatal(err)
 		}
 		ahead := prepare(t, m, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
@@ -591,7 +591,7 @@ func TestAWrongClockBringsNothingBack(t *testing.T) {
 		m.ahead = 2 * time.Hour
 		right := start(t, m, Outage{})
 		for _, id := range []string{"early", "head"} {
-			if _, err := right.log.TakeBack(t.Context(), line(id)); err != nil {
+			if _, err := right.log.Revoke(t.Context(), line(id)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -612,7 +612,7 @@ func TestTheExpiredIsSwept(t *testing.T) {
 		short, long := line("short"), line("long")
 		short.ExpiresAt = time.Now().Add(time.Minute)
 		for _, l := range []store.Revocation{short, long} {
-			if _, err := r.log.TakeBack(t.Context(), l); err != nil {
+			if _, err := r.log.Revoke(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -644,7 +644,7 @@ func TestWhatCannotBeTakenBack(t *testing.T) {
 		"for no time":       {Kind: "jti", Subject: "x", ExpiresAt: time.Unix(0, 0)},
 		"a user of nothing": {Kind: "user", Subject: "x", ExpiresAt: time.Now()},
 	} {
-		if _, err := r.log.TakeBack(t.Context(), l); err == nil {
+		if _, err := r.log.Revoke(t.Context(), l); err == nil {
 			t.Errorf("%s was taken back", name)
 		}
 	}
@@ -682,7 +682,7 @@ func TestPages(t *testing.T) {
 		r := start(t, newMemLog(), Outage{})
 		synctest.Wait()
 		for i := range 5 {
-			if _, err := r.log.TakeBack(t.Context(), line(strconv.Itoa(i))); err != nil {
+			if _, err := r.log.Revoke(t.Context(), line(strconv.Itoa(i))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -113,7 +113,7 @@ func TestSharedRefusesAtOnce(t *testing.T) {
 					c.memory.set(c.before)
 				}
 				began := time.Now()
-				if _, err := rs[0].log.TakeBack(t.Context(), line("a")); err != nil {
+				if _, err := rs[0].log.Revoke(t.Context(), line("a")); err != nil {
 					t.Fatal(err)
 				}
 				if waited := time.Since(began); waited > c.waits {
@@ -149,7 +149,7 @@ func TestSharedWithNobodyToAsk(t *testing.T) {
 		log, m := newMemLog(), &memory{}
 		m.flush()
 		r := shares(t, log, m, 1)[0]
-		if _, err := r.log.TakeBack(t.Context(), line("a")); err != nil {
+		if _, err := r.log.Revoke(t.Context(), line("a")); err != nil {
 			t.Fatal(err)
 		}
 		log.set(func(l *memLog) { l.down = true })
@@ -179,7 +179,7 @@ func TestSharedMemoryThatBeginsLater(t *testing.T) {
 		m.flush()
 		rs := shares(t, log, m, 2)
 		time.Sleep(1300 * time.Millisecond)
-		if _, err := rs[0].log.TakeBack(t.Context(), line("a")); err != nil {
+		if _, err := rs[0].log.Revoke(t.Context(), line("a")); err != nil {
 			t.Fatal(err)
 		}
 		m.set(func(m *memory) { // another replica has begun it anew

@@ -54,7 +54,7 @@ func TestOnADatabase(t *testing.T) {
 func takeBack(t *testing.T, l *Log, s store.Store, id string, inTransaction bool) error {
 	rev := store.Revocation{Kind: string(revoked.Token), Subject: id, ExpiresAt: time.Now().Add(time.Hour)}
 	if !inTransaction {
-		_, err := l.TakeBack(t.Context(), rev)
+		_, err := l.Revoke(t.Context(), rev)
 		return err
 	}
 	var seq int64

@@ -2,6 +2,4 @@
 // AES-256-GCM under a storage key. A sealed value names the key it was sealed with,
 // so that the storage key can be changed while replicas run, and is bound to its
 // place, so that a value moved to another row does not open.
-//
-// Who calls it: keyring, backup, app.
 package seal

@@ -123,7 +123,7 @@ func (r *replica) end(ctx context.Context, s session.Session, user, stays bool) 
 		if err := r.Stop(ctx, s.UserID, s.ID); err != nil {
 			return 0, err
 		}
-		if seq, err = r.log.TakeBack(ctx, entry); err != nil {
+		if seq, err = r.log.Revoke(ctx, entry); err != nil {
 			return 0, err
 		}
 		return seq, r.End(ctx, s.UserID, s.ID)

@@ -1,8 +1,7 @@
-// Package token says what Watchword's access token is: which claims it carries
-// and under which names, which names a user's claim may not take, how it is
-// signed and, for people, what is wrong with one. Checking is package
-// verify/accesstoken, which resource servers share.
+// Package token owns the kinds of tokens that Watchword issues: the claims of each and
+// their names, the names that a user's claim may not have, the signature, and a report for
+// people of what is wrong with a token. Checking is in package verify/accesstoken, which
+// resource servers share.
 //
-// It is pure: no clock and no I/O of its own. Who calls it: login and keyring to
-// sign, directory for the names, the command line to explain.
+// It is pure: no clock and no I/O of its own.
 package token
