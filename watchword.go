@@ -1,5 +1,5 @@
 // Package watchword is an authentication and token service inside another Go
-// program: the same node that cmd/watchword runs, as an http.Handler.
+// program: the same replica that cmd/watchword runs, as an http.Handler.
 //
 //	cfg := watchword.DefaultConfig()
 //	cfg.Server.PublicURL = "https://auth.example.com"
@@ -47,26 +47,26 @@ type Node struct{ node *app.Node }
 // An Option changes what New does.
 type Option func(*app.Options)
 
-// WithLogger sends the node's log to l; without it, to slog.Default.
+// WithLogger sends the replica's log to l; without it, to slog.Default.
 func WithLogger(l *slog.Logger) Option { return func(o *app.Options) { o.Logger = l } }
 
 // WithState keeps sessions and other things that expire in a backend of your own,
 // which package state/statetest should hold to its promises. state.backend must be
-// auto. The store stays yours to close, after the node.
+// auto. The caller closes the store, after the Node.
 func WithState(s state.Store) Option { return func(o *app.Options) { o.State = s } }
 
 // WithStore keeps users and everything else that lasts in a backend of your own,
 // which package store/storetest should hold to its promises, instead of in
 // database.url. It needs WithState as well, or a state.backend without a database;
-// and a storage.key unless tokens.keys is memory. The store stays yours to close,
-// after the node.
+// and a storage.key unless tokens.keys is memory. The caller closes the store,
+// after the Node.
 func WithStore(s store.Store) Option { return func(o *app.Options) { o.Store = s } }
 
-// New starts a node and returns when it may take traffic, or says in one sentence
-// why it cannot. A node that joins a cluster may do so when the others have had its
-// key for Config.Tokens.KeySetMaxAge. While the database or Redis is away it waits, for
-// five minutes at most. It makes no administrator of its own accord: name one in
-// Config.Admin or Config.Users. ctx bounds the start alone.
+// New starts a replica and returns when it may take traffic; its error says in one sentence
+// why it cannot. A replica that joins a cluster may take traffic when the others have had
+// its key for Config.Tokens.KeySetMaxAge. While the database or Redis is away it waits, for
+// five minutes at most. It creates no administrator by itself: name one in Config.Admin or
+// Config.Users. ctx bounds the start alone.
 func New(ctx context.Context, cfg *Config, options ...Option) (*Node, error) {
 	cfg.Complete()
 	if err := cfg.Validate(); err != nil {
@@ -90,7 +90,7 @@ func New(ctx context.Context, cfg *Config, options ...Option) (*Node, error) {
 // Config.Server.PublicURL.
 func (n *Node) Handler() http.Handler { return n.node.Handler() }
 
-// Close ends the node. Shut the HTTP server down first, with Drain before it if
+// Close ends the replica. Shut the HTTP server down first, with Drain before it if
 // resource servers follow the feed.
 func (n *Node) Close() error { return n.node.Close() }
 

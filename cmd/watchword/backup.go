@@ -22,9 +22,9 @@ func newBackup() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Write everything in the database into an encrypted file",
 		Long: `Write everything in the database into a new, encrypted file: users with their
-password hashes, groups, claims, signing keys, what was taken back, the audit trail
+password hashes, groups, claims, signing keys, the revocation log, the audit trail
 and the settings, and the sessions if they are in the database (state.backend sql or
-tiered). It is one state of the database; nodes may run meanwhile.
+tiered). It is one state of the database; replicas may run meanwhile.
 
 The file is encrypted with the storage key, which is not in it: keep the key
 somewhere else. With --passphrase it is encrypted with a passphrase, which is asked
@@ -63,18 +63,18 @@ func newRestore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Write a backup into an empty database",
-		Long: `Write a backup into the configured database, which must be empty, with no node at
-work on it; it may be of another kind than the one that the backup is of. The file
-is checked to its end first, and all of it is written, or nothing.
+		Long: `Write a backup into the configured database, which must be empty, with no
+replica running on it. It may be of another kind than the one that the backup is of.
+The file is checked to its end first, and all of it is written, or nothing.
 
 The storage key must be the one that the backup was made with, or that one must be
 among storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS). For a backup of SQLite
-without a storage key it is what stands in the file .key beside the database.
+without a storage key it is in the file .key beside the database.
 
-After a move, with no node at work on the old database since the backup, everybody
-stays signed in. What was taken back after the backup was made is not in it. So if
-nodes went on working, or you cannot be sure, say --sign-out: every session and
-every token from before is refused then, and everybody signs in again.`,
+After a move, all users stay signed in if no replica has run on the old database
+since the backup. Revocations that came after the backup are not in it. So if
+replicas went on running, or you cannot be sure, say --sign-out: every session and
+every token from before is refused then, and all users sign in again.`,
 		Example: `  DATABASE_URL=postgres://watchword:…@db/watchword \
     AUTH_STORAGE_KEY_FILE=data/watchword.db.key watchword restore watchword.backup
   watchword restore --sign-out watchword.backup`,
@@ -95,13 +95,13 @@ every token from before is refused then, and everybody signs in again.`,
 			fmt.Fprintf(cmd.OutOrStdout(), "Restored the backup of %s:\n", done.Created.Format(time.RFC3339))
 			showContents(cmd, done)
 			if cfg.StateBackend() == config.StateRedis {
-				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nor to sign everybody out, flush it (FLUSHDB) before a node starts.")
+				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nor to sign all users out, flush it (FLUSHDB) before a replica starts.")
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&usePassphrase, "passphrase", false, "the backup was made with a passphrase")
-	cmd.Flags().BoolVar(&signOut, "sign-out", false, "leave out sessions and signing keys: everybody has to sign in again")
+	cmd.Flags().BoolVar(&signOut, "sign-out", false, "leave out sessions and signing keys: all users have to sign in again")
 	return cmd
 }
 

@@ -24,12 +24,12 @@ func newCanary() *cobra.Command {
 the token, log out, and measure until each of them refuses it.
 
 The replicas are those that are named by their base URLs, or that the cluster knows
-(cluster.static_peers, or cluster.advertise_url of each), or the one node at
+(cluster.static_peers, or cluster.advertise_url of each), or the single replica at
 server.public_url. The password is read from the terminal or from standard input. Any
 user will do, without any rights.
 
-It ends with the status 1 if somebody does not accept the token, or not refuse it
-within 10 seconds. To have a node measure all the time, set telemetry.canary.`,
+It ends with the status 1 if one of them does not accept the token, or does not refuse
+it within 10 seconds. To have a replica measure all the time, set telemetry.canary.`,
 		Example: `  watchword canary --username canary
   watchword canary --username canary https://auth-0 https://auth-1 < password.txt`,
 		Args: arguments(0, 256),
@@ -71,8 +71,8 @@ within 10 seconds. To have a node measure all the time, set telemetry.canary.`,
 	return cmd
 }
 
-// canaryVerdict says what is wrong, if something is. Who did not accept the token has
-// shown nothing about how soon it is refused.
+// canaryVerdict returns what is wrong; nil: nothing. A watcher that did not accept the token
+// has shown nothing about how soon it is refused.
 func canaryVerdict(results []canary.Result) error {
 	var wrong []error
 	late := false
@@ -84,7 +84,7 @@ func canaryVerdict(results []canary.Result) error {
 		}
 	}
 	if late {
-		wrong = append(wrong, errors.New("not everybody refuses what was taken back in time"))
+		wrong = append(wrong, errors.New("not all of them refuse the revoked token in time"))
 	}
 	return errors.Join(wrong...)
 }

@@ -12,10 +12,10 @@ import (
 func TestCanaryVerdict(t *testing.T) {
 	good := canary.Result{Name: "good"}
 	deaf := canary.Result{Name: "a resource server", Err: fmt.Errorf("%w: after 10s: no keys", canary.ErrNotAccepted)}
-	late := canary.Result{Name: "late", Err: errors.New("it does not refuse what was taken back")}
+	late := canary.Result{Name: "late", Err: errors.New("it does not refuse the revoked token")}
 	const (
 		isDeaf = "a resource server: it does not accept a good token: after 10s: no keys"
-		isLate = "not everybody refuses what was taken back in time"
+		isLate = "not all of them refuse the revoked token in time"
 	)
 	for _, c := range []struct {
 		results []canary.Result

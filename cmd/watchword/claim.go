@@ -113,7 +113,7 @@ func newClaimSet() *cobra.Command {
 		Use:   "set CLAIM",
 		Short: "Change a claim",
 		Long: `Change a claim. Only what is named changes. When the short name or the value
-changes, the tokens of those who have the claim are taken back.`,
+changes, the tokens of users who have the claim are revoked.`,
 		Example: `  watchword claim set "Log reader" --value read`,
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -143,7 +143,7 @@ func newClaimRemove() *cobra.Command {
 	return &cobra.Command{
 		Use:     "remove CLAIM",
 		Short:   "Remove a claim",
-		Long:    "Remove a claim from all groups, and take back the tokens of those who have it.",
+		Long:    "Remove a claim from all groups, and revoke the tokens of users who have it.",
 		Example: `  watchword claim remove "Log reader"`,
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -19,8 +19,8 @@ func newCluster() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "cluster",
 		Short: "Show the replicas of a cluster",
-		Long: `Show the replicas of a cluster: nodes that share a database, and accept each other's
-tokens. docs/high-availability.md tells how it is set up.`,
+		Long: `Show the replicas of a cluster. They share a database and accept each other's tokens.
+docs/high-availability.md tells how to set one up.`,
 		Example: "  watchword cluster status",
 	}, newClusterStatus())
 }
@@ -42,7 +42,7 @@ of its are left, which are valid until their last token has expired.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return reading(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
 				if !cfg.Cluster.Enabled {
-					return errors.New("cluster.enabled is false: this node is alone")
+					return errors.New("cluster.enabled is false: this replica is alone")
 				}
 				status, err := cluster.ReadStatus(ctx, p.Store.(store.Registry), cfg.Cluster.Secret)
 				if err != nil {

@@ -38,7 +38,7 @@ docs/configuration.md says what each of them means.`,
 with its line, and what works but is probably not meant. Without FILE it is the
 one that "watchword serve" would use here; with another FILE it also says what
 would change, and which of it needs a restart; the file in effect itself is not
-compared, for what a running node has read of it is not known here. The
+compared, because it is not known here what a running replica has read of it. The
 environment counts as well.
 
 It ends with the status 1 if the configuration cannot be used.`,
@@ -83,7 +83,7 @@ func compare(w io.Writer, current string, next *config.Config) error {
 	for _, c := range changes {
 		what := "needs a restart"
 		if c.Live {
-			what = "is taken over by a running node"
+			what = "is taken over by a running replica"
 		}
 		fmt.Fprintf(w, "  %s: %q, not %q (%s)\n", c.Key, c.New, c.Old, what)
 	}

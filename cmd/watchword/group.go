@@ -17,7 +17,7 @@ func newGroup() *cobra.Command {
 		Use:   "group",
 		Short: "Add, list, show, change and remove groups",
 		Long: `Add, list, show, change and remove groups. A group gives its claims to its members.
-It is named by name or id. "watchword user set" says who is a member.`,
+It is named by name or id. "watchword user set" changes its members.`,
 		Example: `  watchword group add Support --claim "Log reader"
   watchword group set Support --add-claim "Log writer"
   watchword user set alice --add-group Support`,
@@ -117,7 +117,7 @@ func newGroupSet() *cobra.Command {
 		Long: `Change a group. Only what is named changes. The changes are made one after the
 other, in the order of the flags below; when one cannot be made, those before it
 stay. Members who lose a claim get it no more from the next renewal on, and their
-tokens are taken back.`,
+tokens are revoked.`,
 		Example: `  watchword group set Support --name Helpdesk
   watchword group set Support --add-claim "Log reader" --remove-claim "Log writer"`,
 		Args: arguments(1, 1),
@@ -163,7 +163,7 @@ func newGroupRemove() *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove GROUP",
 		Short: "Remove a group",
-		Long: `Remove a group and take back the tokens of its members, who log in or renew without
+		Long: `Remove a group and revoke the tokens of its members, who log in or renew without
 its claims.`,
 		Example: "  watchword group remove Support",
 		Args:    arguments(1, 1),

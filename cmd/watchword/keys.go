@@ -19,7 +19,7 @@ func newKeys() *cobra.Command {
 		Long: `List, rotate and revoke signing keys.
 
 Keys rotate by themselves (tokens.key_duration). Rotate by hand when you would
-rather have a new one; revoke when a private key may be known to somebody.`,
+rather have a new one; revoke when a private key may have become known.`,
 		Example: `  watchword keys list
   watchword keys rotate
   watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
@@ -29,8 +29,8 @@ rather have a new one; revoke when a private key may be known to somebody.`,
 func newKeysList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the signing keys and where each stands in its life",
-		Long: `List the signing keys and where each stands in its life: published (in the key set,
+		Short: "List the signing keys and the state of each",
+		Long: `List the signing keys and the state of each: published (in the key set,
 signs nothing yet), active (signs), retiring (in the key set until the last token
 it signed has expired), removed, or revoked.`,
 		Example: "  watchword keys list",
@@ -55,7 +55,7 @@ func newKeysRotate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rotate",
 		Short: "Replace the signing keys",
-		Long: `Replace the signing keys of every running node. Nothing becomes invalid: a new key
+		Long: `Replace the signing keys of every running replica. Nothing becomes invalid: a new key
 is published first, signs a little more than tokens.key_set_max_age later, and the
 old one verifies until its last token has expired.`,
 		Example: "  watchword keys rotate",
@@ -66,7 +66,7 @@ old one verifies until its last token has expired.`,
 					return err
 				}
 				ripening := keyring.Ripening(cfg.Tokens.KeyDuration, cfg.Tokens.KeySetMaxAge)
-				fmt.Fprintf(cmd.OutOrStdout(), "Running nodes make new keys now; these sign when they have been in the key set for %s.\n", ripening)
+				fmt.Fprintf(cmd.OutOrStdout(), "Running replicas make new keys now; these sign when they have been in the key set for %s.\n", ripening)
 				return nil
 			})
 		},
@@ -76,9 +76,9 @@ old one verifies until its last token has expired.`,
 func newKeysRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke KID",
-		Short: "Take back a signing key and every token it signed",
-		Long: `Take back a signing key that somebody else may know, and every token that it signed:
-their holders have to log in or renew. Running nodes refuse them within
+		Short: "Revoke a signing key and every token it signed",
+		Long: `Revoke a signing key that may have become known, and every token that it signed:
+their holders have to log in or renew. Running replicas refuse them within
 revocation.max_staleness and sign with another key at once.`,
 		Example: `  watchword keys list
   watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
@@ -88,7 +88,7 @@ revocation.max_staleness and sign with another key at once.`,
 				if err := p.RevokeKey(ctx, args[0]); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "Took back the key %s and every token it signed.\n", args[0])
+				fmt.Fprintf(cmd.OutOrStdout(), "Revoked the key %s and every token it signed.\n", args[0])
 				return nil
 			})
 		},

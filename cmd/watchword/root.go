@@ -16,13 +16,13 @@ import (
 func newRoot() *cobra.Command {
 	root := group(&cobra.Command{
 		Use:   "watchword",
-		Short: "Issue tokens that every service recognises, and take them back everywhere",
+		Short: "Issue tokens that every service recognises, and revoke them everywhere",
 		Long: `Watchword is an authentication and token service. Without any configuration it
 serves on http://127.0.0.1:8080 and keeps its data in data/watchword.db.
 
 Settings come from a YAML file and from the environment; "watchword config" shows
 those in effect. The commands other than serve work on the same database, whether
-a node is running on it or not.`,
+a replica is running on it or not.`,
 		Example: `  watchword serve
   watchword user add alice --admin
   watchword config check /etc/watchword.yaml`,

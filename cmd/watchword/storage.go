@@ -26,7 +26,7 @@ func newStorageRekey() *cobra.Command {
 		Short: "Encrypt everything anew under the storage key in effect",
 		Long: `Encrypt everything in the database anew that is encrypted under one of
 storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), under storage.key
-(AUTH_STORAGE_KEY). Nodes may run meanwhile, if all of them were given both keys.
+(AUTH_STORAGE_KEY). Replicas may run meanwhile, if all of them have both keys.
 It may be stopped at any moment and run again; it goes on where it was.`,
 		Example: `  AUTH_STORAGE_KEY=$NEW AUTH_STORAGE_KEY_PREVIOUS=$OLD watchword storage rekey`,
 		Args:    arguments(0, 0),
@@ -42,9 +42,9 @@ It may be stopped at any moment and run again; it goes on where it was.`,
 				case err != nil:
 					return err
 				case changed > 0:
-					fmt.Fprintln(cmd.OutOrStdout(), "Keep the previous keys until every node has been started with the new key as its\nstorage.key and another run finds nothing to encrypt anew.")
+					fmt.Fprintln(cmd.OutOrStdout(), "Keep the previous keys until every replica has been started with the new key as its\nstorage.key and another run finds nothing to encrypt anew.")
 				default:
-					fmt.Fprintln(cmd.OutOrStdout(), "Nothing needs a previous key any more. Once every node has been started with this\nkey as its storage.key, the previous keys can be dropped.")
+					fmt.Fprintln(cmd.OutOrStdout(), "Nothing needs a previous key any more. Once every replica has been started with this\nkey as its storage.key, the previous keys can be dropped.")
 				}
 				return nil
 			})

@@ -36,8 +36,8 @@ func newTokenInspect() *cobra.Command {
 		Use:   "inspect [FILE]",
 		Short: "Show what a token says and what is wrong with it",
 		Long: `Show what an access token says, and everything that is wrong with it, in words: by
-the configured issuer and audience, the signing keys in the database, and the log
-of what was taken back.
+the configured issuer and audience, the signing keys in the database, and the
+revocation log.
 
 The token is read from FILE or from standard input, so that it does not stand in
 the shell's history. It ends with the status 1 if the token is not valid.`,
@@ -102,7 +102,7 @@ func printReport(cmd *cobra.Command, report token.Report) error {
 	return errNotValid
 }
 
-// printable escapes what a terminal would obey or hide, since whoever made the token
+// printable escapes what a terminal would obey or hide, since the maker of the token
 // may have meant it to. What JSON leaves of that stands in strings, where an escape
 // means the same.
 func printable(text []byte) string {

@@ -21,9 +21,9 @@ func newUser() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "user",
 		Short: "Add, list, show, change and remove users",
-		Long: `Add, list, show, change and remove users. A user is named by username or id. Who
-loses a right, the password or the account has to log in again: tokens that are out
-already are taken back.`,
+		Long: `Add, list, show, change and remove users. A user is named by username or id. A
+user who loses a right, the password or the account has to log in again: the user's
+tokens are revoked.`,
 		Example: `  watchword user add alice --admin
   watchword user list
   watchword user set alice --password
@@ -230,7 +230,7 @@ func newUserRemove() *cobra.Command {
 	return &cobra.Command{
 		Use:     "remove USER",
 		Short:   "Remove a user",
-		Long:    "Remove a user, end the user's sessions and take back the tokens.",
+		Long:    "Remove a user, end the user's sessions and revoke the tokens.",
 		Example: "  watchword user remove bob",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,5 +1,5 @@
-// Custom-state is a node whose sessions are in a backend of the program's own: a
-// file, for a single node. What it must promise is written in package state, and
+// Custom-state is a replica whose sessions are in a backend of the program's own: a
+// file, for a single replica. What it must promise is written in package state, and
 // its test holds it to that with package state/statetest.
 //
 //	ADMIN_GUI_USERNAME=admin ADMIN_GUI_PASSWORD='correct horse battery staple' go run ./examples/custom-state

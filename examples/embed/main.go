@@ -1,4 +1,4 @@
-// Embed is a program of its own that has a whole Watchword node inside: the node
+// Embed is a program of its own that has a whole Watchword replica inside: the replica
 // answers under its usual paths, and the program's own page asks for its tokens.
 //
 //	ADMIN_GUI_USERNAME=admin ADMIN_GUI_PASSWORD='correct horse battery staple' go run ./examples/embed
@@ -47,7 +47,7 @@ func run(ctx context.Context, cfg *watchword.Config, listener net.Listener) erro
 	mux.Handle("/", node.Handler())
 
 	// The program's own page verifies tokens as any resource server does: by the
-	// key set and the revocation feed of the node.
+	// key set and the revocation feed of the replica.
 	verifier, err := verify.New(verify.Config{Issuer: cfg.Server.PublicURL})
 	if err != nil {
 		return err

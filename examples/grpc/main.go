@@ -57,7 +57,7 @@ func serve(ctx context.Context, listener net.Listener, issuer string) error {
 	if err := guard.Check(server); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	// Whoever follows the log would follow it for ever: Stop, not GracefulStop.
+	// A client may follow the log for ever: Stop, not GracefulStop.
 	defer context.AfterFunc(ctx, server.Stop)()
 	return server.Serve(listener)
 }
@@ -81,7 +81,7 @@ func (l *shipLog) Append(ctx context.Context, line *wrapperspb.StringValue) (*em
 }
 
 // Follow sends all lines, and those to come. It ends when the reader's token has
-// expired or was taken back: Send says so.
+// expired or was revoked: Send says so.
 func (l *shipLog) Follow(_ *emptypb.Empty, lines grpc.ServerStreamingServer[wrapperspb.StringValue]) error {
 	for sent := 0; ; {
 		l.mu.Lock()

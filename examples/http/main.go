@@ -1,5 +1,5 @@
-// Http is a web service that takes Watchword's access tokens. It asks nobody about
-// a token: it keeps the key set and follows what is taken back.
+// Http is a web service that takes Watchword's access tokens. It needs no network to
+// check a token: it keeps the key set and follows the feed of revocations.
 //
 //	go run ./examples/http -issuer http://127.0.0.1:8080
 //	curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:9000/hello
@@ -64,7 +64,7 @@ func routes(verifier *verify.Verifier) http.Handler {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(verifier.Status())
 	})
-	// Anybody who is signed in; it may pass if a revocation is learned of late.
+	// Any user who is signed in; here a revocation may be learned of late.
 	mux.Handle("GET /hello", verifier.Require(http.HandlerFunc(hello), verify.FailOpen))
 	// Who may read the ship's log, and who may write it as well.
 	mux.Handle("GET /log", verifier.Require(http.HandlerFunc(hello), verify.Claim("log", "r")))

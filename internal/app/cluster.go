@@ -23,10 +23,10 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// leaveTimeout bounds telling the other replicas that this one ends.
+// leaveTimeout bounds the notice to the other replicas that this one ends.
 const leaveTimeout = 2 * time.Second
 
-// replicas are all of them, as one takes part: *cluster.Cluster, or *cluster.Alone.
+// replicas are all replicas, this one among them: *cluster.Cluster, or *cluster.Alone.
 type replicas interface {
 	keyring.Peers
 	Serve(local cluster.Local)
@@ -38,8 +38,8 @@ type replicas interface {
 	Leave(ctx context.Context) error
 }
 
-// join makes this replica known to the others. maxAge is for how long a key set
-// that it serves may be used.
+// join makes this replica known to the others. maxAge is how long a cache may use a key set
+// of this replica.
 func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration, start *startup) error {
 	cfg := o.Config
 	registered, ok := n.store.(store.Registry)
@@ -108,8 +108,8 @@ func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discov
 	return func(context.Context) {}, nil
 }
 
-// openBell makes the bell that has the revocation log, the keys and, by ring, the
-// registry read.
+// openBell makes the bell. When another replica rings it, the revocation log, the keys and,
+// by ring, the registry are read.
 func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell, error) {
 	c := bell.Config{DB: n.db, Logger: n.logger, Registerer: registry}
 	if n.state.redis != nil {
@@ -128,7 +128,7 @@ func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell,
 	return b, err
 }
 
-// newPeerClients are what other replicas are asked with.
+// newPeerClients returns the HTTP clients for requests to other replicas.
 func newPeerClients(cfg config.Cluster) (*cluster.Clients, error) {
 	roots, err := certificates("cluster.ca_file", cfg.CAFile)
 	if err != nil {
@@ -137,7 +137,7 @@ func newPeerClients(cfg config.Cluster) (*cluster.Clients, error) {
 	return cluster.NewClients(cluster.ClientConfig{Roots: roots, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile})
 }
 
-// certificates are those in the file that a key names; nil means the system's.
+// certificates returns the authorities in the file that a setting names; nil: the system's.
 func certificates(key, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
@@ -153,8 +153,8 @@ func certificates(key, file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// Reload takes over what a running node can of a configuration, and says in the log
-// what needs a restart.
+// Reload takes over the settings that a running replica can change, and logs those that need
+// a restart.
 func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()

@@ -21,9 +21,10 @@ import (
 
 const firstAdministrator = "admin"
 
-// firstAdministrator makes an administrator whose password the node makes up, unless
-// there is one. It is shown on the terminal. Where out is none, it may end in a log that
-// many read, so the password goes into a file beside the database, and out is told which.
+// firstAdministrator creates an administrator with a generated password, unless there is an
+// administrator. The password is shown on the terminal. If out is no terminal, it may be a
+// log that many people read; then the password is written into a file in the directory of
+// the database, and out receives the file's name.
 func (n *Node) firstAdministrator(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	d := n.parts.Directory
 	if has, err := d.HasAdministrator(ctx); err != nil || has {
@@ -65,10 +66,10 @@ func adminPasswordFile(cfg *config.Config) string {
 	return file + ".admin-password"
 }
 
-// passwordFile returns the password in the file, which is written to disk, where nobody
-// else may read it, before there is an administrator: after that nobody else knows it. So
-// whenever the process is killed, the file has its name when there is one. What another
-// process has written, or a former life of this one, is taken.
+// passwordFile writes a generated password into the file and returns it. The file is on disk,
+// readable by this user alone, before the administrator is created: the password is known
+// nowhere else, and the process may be killed at any moment. A file that another process or
+// an earlier start has written is used as it is.
 func passwordFile(path string) (string, error) {
 	password, err := pw.Generate(rand.Reader)
 	if err != nil {
@@ -88,8 +89,8 @@ func passwordFile(path string) (string, error) {
 	return strings.TrimSpace(string(written)), err
 }
 
-// ours says whether a file with a password may be believed: nobody else can have written
-// it, as in a directory that others may write to.
+// ours returns an error if another user may have written the file, as in a directory that
+// others may write to.
 func ours(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -36,21 +36,21 @@ import (
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
 
-// Options is what a node needs besides its configuration.
+// Options is what a replica needs besides its configuration.
 type Options struct {
 	Config  *config.Config
 	Logger  *slog.Logger
 	Version string
-	// Terminal is where the password of a first administrator, that the node made
-	// up itself, is written, once; if it is no terminal, the file with the password is
-	// named there. Nil: none is made up.
+	// Terminal receives the generated password of a first administrator, once; if it is no
+	// terminal, it receives the name of the file with the password. Nil: no first
+	// administrator is created.
 	Terminal io.Writer
-	// Store and State are backends of the program's own, which stay open when the
-	// node ends. Nil: those that the configuration names.
+	// Store and State are backends that the program brings. They stay open when the
+	// replica ends. Nil: those that the configuration names.
 	Store store.Store
 	State state.Store
-	// Listener is the address on which the program serves the node's handler. Nil: it
-	// is not known, and the node finds out by asking which of the peers it is itself.
+	// Listener is the address on which the program serves the replica's handler. Nil: it
+	// is not known, and the replica asks its peers to find out which of them it is itself.
 	Listener net.Addr
 	// Now tells the time, with a monotonic reading. Nil: time.Now.
 	Now func() time.Time
@@ -68,8 +68,8 @@ type Node struct {
 	cluster replicas
 	bell    *bell.Bell                  // of the cluster
 	found   *discovery.List             // the other replicas; nil: they are in the registry
-	clients *cluster.Clients            // to ask them
-	follow  []func(ctx context.Context) // what goes on in the background in a cluster
+	clients *cluster.Clients            // for requests to them
+	follow  []func(ctx context.Context) // the background loops of a cluster
 	health  *httpapi.Health
 	logger  *slog.Logger
 
@@ -78,16 +78,15 @@ type Node struct {
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
 
-	drained chan struct{} // closed when the node takes no more traffic
+	drained chan struct{} // closed when the replica takes no more traffic
 	drain   sync.Once
 	stop    context.CancelFunc
 	loops   sync.WaitGroup
 }
 
-// New opens everything, makes the people that the configuration asks for and
-// starts what runs in the background. The node may take traffic when Ready says
-// so. While the database or Redis is busy or away, New waits, for startPatience at most.
-// ctx bounds the start alone.
+// New opens all backends, creates the users that the configuration names, and starts the
+// background loops. The replica may take traffic when Ready returns nil. While the database
+// or Redis is busy or away, New waits, for startPatience at most. ctx bounds the start alone.
 func New(ctx context.Context, o Options) (_ *Node, err error) {
 	cfg := o.Config
 	if o.Now == nil {
@@ -163,7 +162,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.sweepState)
 
 	if err := start.await(ctx, "make the first users", func(ctx context.Context) error {
-		return n.people(ctx, cfg, o.Terminal)
+		return n.createUsers(ctx, cfg, o.Terminal)
 	}); err != nil {
 		return nil, err
 	}
@@ -202,11 +201,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	return n, err
 }
 
-// Handler serves the node's HTTP face.
+// Handler serves everything that the replica answers over HTTP.
 func (n *Node) Handler() http.Handler { return n.handler }
 
-// Ready returns nil when the node may take traffic: it has a key to sign with and
-// knows what was taken back.
+// Ready returns nil when the replica may take traffic: it has a key to sign with and a fresh
+// view of the revocations.
 func (n *Node) Ready() error {
 	if err := n.cluster.Ready(); err != nil {
 		return err
@@ -217,7 +216,8 @@ func (n *Node) Ready() error {
 	return n.view.Ready()
 }
 
-// WaitReady returns nil as soon as Ready does, or why not when ctx ends.
+// WaitReady returns nil as soon as Ready does. When ctx ends before, it returns the reason of
+// Ready.
 func (n *Node) WaitReady(ctx context.Context) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -234,8 +234,8 @@ func (n *Node) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Drain makes the node say that it takes no more traffic, and ends the streams of
-// the feed, which would never end by themselves. It still answers.
+// Drain makes /readyz answer 503 and ends the streams of the feed, which would never end by
+// themselves. The replica still answers.
 func (n *Node) Drain() {
 	n.drain.Do(func() {
 		n.health.Drain()
@@ -243,8 +243,7 @@ func (n *Node) Drain() {
 	})
 }
 
-// Close stops what runs in the background and closes the stores. No request may
-// be under way.
+// Close stops the background loops and closes the stores. No request may be under way.
 func (n *Node) Close() error {
 	n.stop()
 	n.loops.Wait()
@@ -318,17 +317,17 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	return nil
 }
 
-// checkEviction says aloud that Redis cannot answer for what was taken back.
+// checkEviction warns if Redis may forget revocations.
 func (n *Node) checkEviction(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // it may be away
 	defer cancel()
 	if err := n.state.redis.Check(ctx); err != nil {
-		n.logger.Warn("with revocation.check shared, the database is asked about every token while Redis may forget what was taken back, or is away", "err", err)
+		n.logger.Warn("with revocation.check shared, the database is asked about every token while Redis may forget revocations, or is away", "err", err)
 	}
 }
 
-// instanceID is the configured name of this node, or the host's with a random
-// part that is new at each start, so that no two nodes share one by accident.
+// instanceID returns the configured name of this replica, or the host's name with a random
+// part that is new at each start, so that no two replicas share one by accident.
 func instanceID(configured string) (string, error) {
 	if configured != "" {
 		return configured, nil
@@ -346,11 +345,11 @@ func instanceID(configured string) (string, error) {
 	return host[:min(len(host), 32)] + "-" + strings.ToLower(rand.Text()[:6]), nil
 }
 
-// people makes those whom the configuration names, and on an empty SQLite database
-// an administrator with a password of the node's own making.
-func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Writer) error {
+// createUsers creates the users that the configuration names, and in an empty SQLite database
+// an administrator with a generated password.
+func (n *Node) createUsers(ctx context.Context, cfg *config.Config, terminal io.Writer) error {
 	d := n.parts.Directory
-	anybody, err := n.store.Users(ctx, store.Page{Limit: 1})
+	existing, err := n.store.Users(ctx, store.Page{Limit: 1})
 	if err != nil {
 		return fmt.Errorf("app: users: %w", err)
 	}
@@ -367,7 +366,7 @@ func (n *Node) people(ctx context.Context, cfg *config.Config, terminal io.Write
 	switch {
 	case terminal == nil || !cfg.Database.IsSQLite():
 		return nil
-	case len(anybody) > 0:
+	case len(existing) > 0:
 		return newfile.RemovePartial(adminPasswordFile(cfg))
 	}
 	return n.firstAdministrator(ctx, cfg, terminal)

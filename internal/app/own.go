@@ -28,8 +28,8 @@ func ownURLs(advertised string, listener net.Addr, tls bool) []string {
 	return urls
 }
 
-// reachedAt are the addresses at which who listens on ip is reached. They are this
-// machine's as they are now: one that it has lost may have become another replica's.
+// reachedAt returns the addresses at which a listener on ip is reached: those that this
+// machine has now. An address that it has lost may belong to another replica.
 func reachedAt(ip netip.Addr) []netip.Addr {
 	if !ip.IsUnspecified() {
 		return []netip.Addr{ip}

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// ownedByUs says whether a file belongs to the user who runs this process.
+// ownedByUs reports whether a file belongs to the user who runs this process.
 func ownedByUs(info fs.FileInfo) bool {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(s.Uid) == os.Geteuid()

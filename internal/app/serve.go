@@ -23,12 +23,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
-// Serve runs a node until ctx ends, and then drains it: no request that was
-// accepted is dropped. What it says to a person goes to terminal, its log to
-// standard error.
+// Serve runs a replica until ctx ends, and then drains it without dropping a request. Text
+// for people goes to terminal, the log to standard error.
 //
-// It takes over what it can of the file when that changes and on SIGHUP; an empty
-// name is no file.
+// It takes over changes of the file when that changes and on SIGHUP; an empty name means
+// that there is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
 	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
@@ -100,7 +99,7 @@ func listen(cfg *config.Config, starting http.Handler, logger *slog.Logger) (*gr
 	return graceful.Listen(c)
 }
 
-// NewLogger makes the node's log.
+// NewLogger returns the logger of a replica or of a command.
 func NewLogger(c config.Log, out *os.File) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
@@ -119,7 +118,7 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// welcome says where the node is and what to try.
+// welcome tells a person where the replica serves and what to try.
 func welcome(terminal io.Writer, cfg *config.Config) {
 	fmt.Fprintf(terminal, `Watchword serves on %[1]s
 its database is %[2]s

@@ -17,9 +17,9 @@ import (
 
 var errStarting = problem.New(problem.Unavailable, "starting", "this server is starting").After(time.Second)
 
-// A node that starts before what it needs, as when a whole cluster is switched on or the
-// database fails over, waits for startPatience in all, and tries again every startAgain.
-// Then New returns the reason, for the operator.
+// A replica may start before its backends, as when a whole cluster is switched on or the
+// database fails over. It tries again every startAgain, for startPatience in all. Then New
+// returns the reason.
 const (
 	startPatience = 5 * time.Minute
 	startAgain    = time.Second
@@ -36,8 +36,8 @@ func newStartup(logger *slog.Logger) *startup {
 	return &startup{logger: logger, giveUp: time.Now().Add(startPatience)}
 }
 
-// await does one step of a start, and again while the database or Redis is busy or away.
-// A step that failed may have been done all the same, so each can be done twice.
+// await runs one step of a start, and again while the database or Redis is busy or away. A
+// step that failed may have been done all the same, so each step can be done twice.
 func (s *startup) await(ctx context.Context, step string, do func(ctx context.Context) error) error {
 	for attempt := 1; ; attempt++ {
 		err := do(ctx)
@@ -55,8 +55,8 @@ func (s *startup) await(ctx context.Context, step string, do func(ctx context.Co
 	}
 }
 
-// away reports whether something that a node needs may be there a little later. What
-// became of a commit that took too long is unknown.
+// away reports whether the step may succeed a little later, because a backend is busy or
+// away. After such an error it is unknown whether a commit has been done.
 func away(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
 }

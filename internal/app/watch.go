@@ -11,12 +11,12 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settleTime is how long after something happened to a file it is read.
+// settleTime is how long after a change of a file the file is read.
 const settleTime = 200 * time.Millisecond
 
-// watch calls changed on a signal to read the file again, and when the file is
-// another one, until ctx ends. It is the directory that is watched, because editors
-// and Kubernetes put another file in its place.
+// watch calls changed on SIGHUP and when the content of the file has changed, until ctx ends.
+// It watches the directory, because editors and Kubernetes put another file in the place of
+// the old one.
 func watch(ctx context.Context, file string, hangup <-chan os.Signal, logger *slog.Logger, changed func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error

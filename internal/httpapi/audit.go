@@ -18,7 +18,7 @@ type Audit struct{ Directory *directory.Service }
 type AuditEvent struct {
 	ID      string    `json:"id"`
 	At      time.Time `json:"at"`
-	Actor   string    `json:"actor" doc:"user id; empty: nobody was known, or it was done on the command line"`
+	Actor   string    `json:"actor" doc:"user id; empty: no user was known, or it was done on the command line"`
 	Action  string    `json:"action" example:"user.create"`
 	Target  string    `json:"target" doc:"id of what it was done to"`
 	Outcome string    `json:"outcome" enum:"ok,denied,failed"`

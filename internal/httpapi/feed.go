@@ -256,7 +256,7 @@ func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.P
 		case <-f.Done:
 			over = true
 		case <-r.Context().Done():
-			return page, nil // there is nobody to tell
+			return page, nil // the client is gone
 		}
 	}
 }
@@ -341,7 +341,7 @@ func writeSlowly(w http.ResponseWriter, status int, body []byte) {
 	// no deadlines has none to extend.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedWriteTimeout))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client is gone: there is nobody to tell
+	_, _ = w.Write(body) // an error means that the client is gone
 }
 
 // zipped is the body in gzip. It is whole before anything is sent: a compressor has

@@ -130,7 +130,7 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store") // it is for this nonce
 	h.Set(cluster.HeaderInstance, instance)
 	h.Set(cluster.HeaderMAC, mac)
-	_, _ = w.Write(body) // the peer is gone: it asks again
+	_, _ = w.Write(body) // an error means that the peer is gone; it asks again
 }
 
 func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {
@@ -143,7 +143,7 @@ func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	_, _ = w.Write(a.body) // the client is gone: there is nobody to tell
+	_, _ = w.Write(a.body) // an error means that the client is gone
 }
 
 // answer makes the bytes of the merged set, unless they are prepared. An empty set
@@ -226,6 +226,6 @@ func matches(ifNoneMatch, etag string) bool {
 	return false
 }
 
-// showedCertificate says whether whoever asks has shown a certificate that the
-// listener has verified.
+// showedCertificate reports whether the client has shown a certificate that the listener has
+// verified.
 func showedCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.VerifiedChains) > 0 }

@@ -226,11 +226,11 @@ func uniqueNames(d *json.Decoder, depth int) error {
 	return err
 }
 
-// WriteJSON answers with a body that nobody may keep.
+// WriteJSON answers with a body that no cache may keep.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client is gone: there is nobody to tell
+	_ = json.NewEncoder(w).Encode(v) // an error means that the client is gone
 }

@@ -100,7 +100,7 @@ func (o *observer) Wrap(next http.Handler) http.Handler {
 }
 
 // serve answers a panic, which net/http would only tell to a log that is off. If
-// the answer has begun, the connection is cut, so that nobody takes it for whole.
+// the answer has begun, the connection is cut, so that no client takes it for complete.
 func (o *observer) serve(next http.Handler, rec *recorder, r *http.Request) {
 	defer func() {
 		thrown := recover()

@@ -88,5 +88,5 @@ func WriteProblem(w http.ResponseWriter, err error) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(body.Status)
-	_ = json.NewEncoder(w).Encode(body) // the client is gone: there is nobody to tell
+	_ = json.NewEncoder(w).Encode(body) // an error means that the client is gone
 }

@@ -20,7 +20,7 @@ type Report struct {
 }
 
 // Inspect decodes a token without trusting it and says what is wrong with it by
-// the rules, all of it, not only what comes first. Whether it has been taken back
+// the rules, all of it, not only what comes first. Whether it has been revoked
 // is not asked here.
 func Inspect(compact string, now time.Time, keys func(kid string) (accesstoken.Key, error), rules *accesstoken.Rules) Report {
 	compact, stray := strip(compact)

@@ -35,7 +35,7 @@ type Rules struct {
 // not know it returns ErrUnknownKey; any other error of its is returned as it
 // is, because then the token is neither right nor wrong.
 //
-// Whether the token has been taken back is not asked here.
+// Revocation is not checked here.
 func (r *Rules) Check(compact string, now time.Time, key func(kid string) (Key, error)) (*Token, error) {
 	s, err := r.split(compact)
 	if err != nil {

@@ -16,7 +16,7 @@ type Token struct {
 	Audience  []string // aud
 	ID        string   // jti
 	SessionID string   // sid; empty when it belongs to no session
-	Epoch     int64    // epoch: how often everything of the user had been taken back; 0 when absent
+	Epoch     int64    // epoch: how often everything of the user had been revoked; 0 when absent
 
 	ExpiresAt time.Time // exp
 	IssuedAt  time.Time // iat
