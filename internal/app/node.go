@@ -25,6 +25,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/newfile"
 	"github.com/watchword-auth/watchword/internal/operator"
@@ -290,16 +291,15 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	if err != nil {
 		return err
 	}
+	source, err := keySource(cfg)
+	if err != nil {
+		return err
+	}
 	c := keyring.Config{
-		Keys: string(cfg.KeysIn()), Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
+		Source: source, Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
 		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: operator.Leeway,
 		MaxAge: cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor(),
-		Store:  n.store, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
-	}
-	if c.Keys == keyring.InDatabase {
-		if c.Box, err = operator.StorageBox(cfg); err != nil {
-			return err
-		}
+		Store:  n.store, Now: o.Now, Logger: o.Logger, Registerer: registry,
 	}
 	if cfg.Cluster.Enabled {
 		if err := n.join(ctx, o, registry, instance, c.MaxAge, start); err != nil {
@@ -315,6 +315,15 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	}
 	n.cluster.Serve(n.keys)
 	return nil
+}
+
+// keySource returns the source of the signing keys that tokens.keys names.
+func keySource(cfg *config.Config) (keysource.Source, error) {
+	if cfg.KeysIn() != config.KeysDatabase {
+		return keysource.Memory{Rand: rand.Reader}, nil
+	}
+	box, err := operator.StorageBox(cfg)
+	return keysource.Sealed{Box: box, Rand: rand.Reader}, err
 }
 
 // checkEviction warns if Redis may forget revocations.

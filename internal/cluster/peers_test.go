@@ -20,6 +20,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -220,8 +221,8 @@ func sharedRing(t testing.TB, r *testRegistry, c *clock, instance string, peers 
 		t.Fatal(err)
 	}
 	ring, err := keyring.Open(t.Context(), keyring.Config{
-		Keys: keyring.InDatabase, Algorithm: accesstoken.ES256, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
-		InstanceID: instance, Store: r, Box: box, Peers: peers, Now: c.Now, Rand: rand.Reader,
+		Source: keysource.Sealed{Box: box, Rand: rand.Reader}, Algorithm: accesstoken.ES256, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
+		InstanceID: instance, Store: r, Peers: peers, Now: c.Now,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {

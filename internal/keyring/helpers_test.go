@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -118,9 +119,27 @@ func (f *faulty) Update(ctx context.Context, g func(store.Records) error) error 
 	return f.around(func() error { return f.Store.Update(ctx, g) })
 }
 
+// Where the private keys of a test are.
+const (
+	inDatabase = "database"
+	inMemory   = "memory"
+)
+
+var modes = []string{inDatabase, inMemory}
+
+// source is a new source of the mode.
+func source(t testing.TB, mode string) keysource.Source {
+	if mode == inMemory {
+		return keysource.Memory{Rand: rand.Reader}
+	}
+	return sealed(newBox(t, 1))
+}
+
+func sealed(box *seal.Box) keysource.Source { return keysource.Sealed{Box: box, Rand: rand.Reader} }
+
 func testConfig(t testing.TB, s Store, c *clock) Config {
 	return Config{
-		Keys:          InDatabase,
+		Source:        sealed(newBox(t, 1)),
 		Algorithm:     accesstoken.EdDSA,
 		KeyDuration:   testPolicy.keyDuration,
 		TokenDuration: testPolicy.tokenDuration,
@@ -128,10 +147,8 @@ func testConfig(t testing.TB, s Store, c *clock) Config {
 		MaxAge:        testPolicy.maxAge,
 		InstanceID:    "auth-0",
 		Store:         s,
-		Box:           newBox(t, 1),
 		Peers:         Alone{},
 		Now:           c.Now,
-		Rand:          rand.Reader,
 		Logger:        slog.New(slog.DiscardHandler),
 		Registerer:    prometheus.NewRegistry(),
 	}

@@ -36,11 +36,11 @@ func (p *fakePeers) Changed()                 { p.changes++ }
 // A key does not sign before the peers have it, however long that takes; the one
 // before it goes on meanwhile, as long as it may.
 func TestPeersMustHaveAKey(t *testing.T) {
-	for _, keys := range []string{InMemory, InDatabase} {
+	for _, keys := range modes {
 		t.Run(keys, func(t *testing.T) {
 			c, s, peers := &clock{now: start}, newStore(t), &fakePeers{have: map[string]bool{}}
 			cfg := testConfig(t, s, c)
-			cfg.Keys, cfg.Peers = keys, peers
+			cfg.Source, cfg.Peers = source(t, keys), peers
 			r := open(t, cfg)
 			first := signing(t, r)
 			if first == "" {
@@ -81,7 +81,7 @@ func TestPeersMayTakeTheirTime(t *testing.T) {
 	for _, byHand := range []bool{false, true} {
 		c, s, peers := &clock{now: start}, newStore(t), &fakePeers{have: map[string]bool{}}
 		cfg := testConfig(t, s, c)
-		cfg.Keys, cfg.Peers = InMemory, peers
+		cfg.Source, cfg.Peers = source(t, inMemory), peers
 		cfg.KeyDuration, cfg.TokenDuration, cfg.MaxAge = 40*time.Second, 10*time.Second, time.Second
 		r := open(t, cfg)
 		first := signing(t, r)
@@ -135,7 +135,7 @@ func TestKeysOfBeforeAreVouchedFor(t *testing.T) {
 // early, and this process never vouches for what he wrote; but anybody may revoke.
 func TestTimesOfAKeyAreVouchedFor(t *testing.T) {
 	const year = 365 * 24 * time.Hour
-	for _, keys := range []string{InMemory, InDatabase} {
+	for _, keys := range modes {
 		for name, forge := range map[string]func(k *store.Key){
 			"longer":     func(k *store.Key) { k.RetireAt, k.RemoveAt = k.RetireAt.Add(year), k.RemoveAt.Add(year) },
 			"shorter":    func(k *store.Key) { k.RetireAt, k.RemoveAt = k.ActivateAt, k.ActivateAt },
@@ -145,7 +145,7 @@ func TestTimesOfAKeyAreVouchedFor(t *testing.T) {
 			t.Run(keys+"/"+name, func(t *testing.T) {
 				c, s, peers := &clock{now: start}, newStore(t), &fakePeers{}
 				cfg := testConfig(t, s, c)
-				cfg.Keys, cfg.Peers = keys, peers
+				cfg.Source, cfg.Peers = source(t, keys), peers
 				r := open(t, cfg)
 				kid := signing(t, r)
 				was := row(t, s, kid)
@@ -197,13 +197,13 @@ func TestStoredKeysUnderAnotherSecret(t *testing.T) {
 // those that are in use; while it takes none back, the key that signs goes on until
 // another one is ripe.
 func TestLostRows(t *testing.T) {
-	for _, keys := range []string{InMemory, InDatabase} {
+	for _, keys := range modes {
 		for _, used := range []bool{false, true} {
 			t.Run(fmt.Sprint(keys, " used ", used), func(t *testing.T) {
 				db := newDatabase(t)
 				c, s, peers := &clock{now: start}, sqlstore.New(db), &fakePeers{have: map[string]bool{}}
 				cfg := testConfig(t, s, c)
-				cfg.Keys, cfg.Peers = keys, peers
+				cfg.Source, cfg.Peers = source(t, keys), peers
 				r := open(t, cfg)
 				kid := signing(t, r)
 				live(t, r, c, 2*time.Second)
@@ -279,8 +279,8 @@ func TestLostRowThatSeveralShare(t *testing.T) {
 	if got := rows(t, s); len(got) != 1 || !reflect.DeepEqual(got[0], was) {
 		t.Errorf("was %+v\nare %+v", was, got)
 	}
-	if h := second.held[kid]; h == nil || h.lost || h.barred || second.fresh != nil {
-		t.Errorf("the second has %+v, and makes %+v", h, second.fresh)
+	if h := second.held[kid]; h == nil || h.lost || h.barred || second.unconfirmed != nil {
+		t.Errorf("the second has %+v, and makes %+v", h, second.unconfirmed)
 	}
 	if strings.Contains(log.String(), "lost a signing key") {
 		t.Errorf("the second said: %s", log)
@@ -350,7 +350,7 @@ func TestLostRowOfARevokedKey(t *testing.T) {
 	db := newDatabase(t)
 	c, s := &clock{now: start}, sqlstore.New(db)
 	cfg := testConfig(t, s, c)
-	cfg.Keys, cfg.Peers = InMemory, &fakePeers{}
+	cfg.Source, cfg.Peers = source(t, inMemory), &fakePeers{}
 	r := open(t, cfg)
 	kid := signing(t, r)
 	live(t, r, c, 2*time.Second)
@@ -383,7 +383,7 @@ func TestLostRowOfARevokedKey(t *testing.T) {
 func TestFirstKeyAmongPeers(t *testing.T) {
 	c := &clock{now: start}
 	cfg := testConfig(t, newStore(t), c)
-	cfg.Keys, cfg.Peers = InMemory, &fakePeers{any: true}
+	cfg.Source, cfg.Peers = source(t, inMemory), &fakePeers{any: true}
 	if got := signing(t, open(t, cfg)); got != "" {
 		t.Errorf("%q signs at once", got)
 	}

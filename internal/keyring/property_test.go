@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -35,7 +36,7 @@ func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 // each step the promises of Ring are held against what an outsider can know: the
 // key sets that were served, the tokens that were signed, the rows.
 func TestInvariants(t *testing.T) {
-	t.Setenv("GODEBUG", "cryptocustomrand=1") // keys come from Config.Rand, so that a failure repeats
+	t.Setenv("GODEBUG", "cryptocustomrand=1") // keys come from Source.Rand, so that a failure repeats
 	db := newDatabase(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		for _, table := range []string{"signing_keys", "registered_keys", "used_kids", "settings"} {
@@ -43,7 +44,7 @@ func TestInvariants(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
-		mode := rapid.SampledFrom([]string{InDatabase, InMemory}).Draw(rt, "mode")
+		mode := rapid.SampledFrom(modes).Draw(rt, "mode")
 		w := newWorld(t, rt, sqlstore.New(db), mode)
 		rt.Repeat(map[string]func(*rapid.T){
 			"":            w.invariants,
@@ -76,6 +77,7 @@ type world struct {
 	rt    *rapid.T
 	clock *clock
 	store *faulty
+	mode  string
 	cfg   Config
 	ring  *Ring // nil: the process is down
 
@@ -98,7 +100,11 @@ func newWorld(t *testing.T, rt *rapid.T, s store.Store, mode string) *world {
 	w := &world{t: t, rt: rt, clock: c, store: &faulty{Store: s},
 		removed: map[string]bool{}, revoked: map[string]bool{}, believed: map[string]bool{}}
 	w.cfg = testConfig(t, w.store, c)
-	w.cfg.Keys, w.cfg.Rand = mode, rand.NewChaCha8([32]byte{})
+	w.mode = mode
+	random := rand.NewChaCha8([32]byte{})
+	if w.cfg.Source = (keysource.Sealed{Box: newBox(t, 1), Rand: random}); mode == inMemory {
+		w.cfg.Source = keysource.Memory{Rand: random}
+	}
 	w.boot()
 	return w
 }
@@ -116,7 +122,7 @@ func (w *world) boot() {
 		return
 	}
 	w.ring, w.good = ring, w.clock.Now()
-	if w.cfg.Keys == InMemory {
+	if w.mode == inMemory {
 		w.current, w.tokens = "", nil // nobody can verify them
 	}
 }
@@ -136,7 +142,7 @@ func (w *world) mayRipen() {
 		}
 		own, others = own || held, others || !held
 	}
-	if w.cfg.Keys == InMemory && !own && others {
+	if w.mode == inMemory && !own && others {
 		w.ripening = w.clock.Now().Add(testPolicy.ripen())
 	}
 }
@@ -290,7 +296,7 @@ func (w *world) observeSigner() {
 // mayBegin holds that every cache has the key that begins to sign, unless none of
 // the keys that a cache may have can sign any more, or the last one was revoked.
 func (w *world) mayBegin(kid string) {
-	if w.cfg.Keys == InDatabase && w.believed[kid] {
+	if w.mode == inDatabase && w.believed[kid] {
 		return
 	}
 	for _, c := range w.caches {

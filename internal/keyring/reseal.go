@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -67,7 +68,7 @@ func resealKey(ctx context.Context, r store.Records, b *seal.Box, kid string, no
 		if phase := State(row, now); phase == Revoked || phase == Removed {
 			continue
 		}
-		if row.Sealed, changed, err = b.Reseal(row.Sealed, place(kid)); err != nil || !changed {
+		if row.Sealed, changed, err = (keysource.Sealed{Box: b}).Reseal(kid, row.Sealed); err != nil || !changed {
 			return false, err == nil, err
 		}
 		return true, true, r.UpdateKey(ctx, row)

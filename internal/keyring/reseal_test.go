@@ -17,7 +17,7 @@ func sealedKeys(t *testing.T, s store.Store, c *clock, box *seal.Box, names ...s
 	t.Helper()
 	for _, name := range names {
 		cfg := testConfig(t, s, c)
-		cfg.Box, cfg.InstanceID = box, name
+		cfg.Source, cfg.InstanceID = sealed(box), name
 		fresh, err := newKey(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -59,7 +59,7 @@ func TestReseal(t *testing.T) {
 		if after.ID != before[i].ID || after.RetireAt != before[i].RetireAt || !bytes.Equal(after.PublicJWK, before[i].PublicJWK) {
 			t.Errorf("more than the seal changed: %+v, was %+v", after, before[i])
 		}
-		if _, err := unsealKey(newBox(t, 2), after); err != nil && after.ID != revoked {
+		if _, err := openKey(sealed(newBox(t, 2)), after); err != nil && after.ID != revoked {
 			t.Error(err)
 		}
 	}
@@ -100,7 +100,8 @@ func TestResealGoesOn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, c := newStore(t), &clock{now: start}
 			cfg := testConfig(t, s, c)
-			cfg.Box = changingBox(t)
+			changing := changingBox(t)
+			cfg.Source = sealed(changing)
 			sealedKeys(t, s, c, newBox(t, 1), "a", "b", "c", "d")
 			ring := open(t, cfg)
 			compact := sign(t, ring, c.Now())
@@ -112,17 +113,17 @@ func TestResealGoesOn(t *testing.T) {
 				}
 				return works
 			}}
-			if _, err := (Sealed{broken, c.Now}).Reseal(t.Context(), cfg.Box); !errors.Is(err, errInjected) {
+			if _, err := (Sealed{broken, c.Now}).Reseal(t.Context(), changing); !errors.Is(err, errInjected) {
 				t.Fatalf("got %v", err)
 			}
 			refresh(t, ring)
 			if err := check(ring, compact, c.Now()); err != nil {
 				t.Error(err)
 			}
-			if got, err := (Sealed{s, c.Now}).Reseal(t.Context(), cfg.Box); err != nil || got != tt.want {
+			if got, err := (Sealed{s, c.Now}).Reseal(t.Context(), changing); err != nil || got != tt.want {
 				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
 			}
-			cfg.Box = newBox(t, 2)
+			cfg.Source = sealed(newBox(t, 2))
 			if err := check(open(t, cfg), compact, c.Now()); err != nil {
 				t.Errorf("with the new key alone: %v", err)
 			}
@@ -150,7 +151,7 @@ func (b *between) Keys(ctx context.Context) ([]store.Key, error) {
 func TestVouchingAgainstResealAndRevocation(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	alone := testConfig(t, s, c)
-	alone.Keys, alone.Box = InDatabase, newBox(t, 1)
+	alone.Source = sealed(newBox(t, 1))
 	open(t, alone) // it knows no peers: its rows have no MAC
 	kid, box := rows(t, s)[0].ID, changingBox(t)
 	cfg := testConfig(t, &between{s, func() {
@@ -161,13 +162,13 @@ func TestVouchingAgainstResealAndRevocation(t *testing.T) {
 			t.Error(err)
 		}
 	}}, c)
-	cfg.Keys, cfg.Box, cfg.Peers = InDatabase, box, &fakePeers{have: map[string]bool{kid: true}}
+	cfg.Source, cfg.Peers = sealed(box), &fakePeers{have: map[string]bool{kid: true}}
 	open(t, cfg)
 	after := row(t, s, kid)
 	if after.RevokedAt.IsZero() {
 		t.Error("the revocation is undone")
 	}
-	if _, err := unsealKey(newBox(t, 2), after); err != nil {
+	if _, err := openKey(sealed(newBox(t, 2)), after); err != nil {
 		t.Errorf("the key is sealed under the old storage key again: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -15,9 +14,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/poll"
 	"github.com/watchword-auth/watchword/internal/problem"
-	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -29,16 +28,6 @@ import (
 var ErrNoSigningKey = problem.New(problem.Unavailable, "no_signing_key",
 	"this server has no key that it may sign with at the moment")
 
-// Where the private keys are (tokens.keys).
-const (
-	// InMemory: in this process alone. They are gone when it ends. The public halves are
-	// in the store to be listed; without a MAC they are not trusted.
-	InMemory = "memory"
-	// InDatabase: in the store, sealed. They survive a restart, and processes on
-	// one database share them.
-	InDatabase = "database"
-)
-
 // Store is what a Ring needs of package store.
 type Store interface {
 	store.Keys
@@ -46,10 +35,9 @@ type Store interface {
 	Update(ctx context.Context, f func(r store.Records) error) error
 }
 
-// Config is what a Ring is made of. All of it is required, but Box only for keys in the
-// database.
+// Config is what a Ring is made of. All of it is required.
 type Config struct {
-	Keys          string        // InMemory or InDatabase
+	Source        keysource.Source
 	Algorithm     string        // of new keys: one of accesstoken.Algorithms
 	KeyDuration   time.Duration // how long a key is active
 	TokenDuration time.Duration // how long a token lives at most
@@ -57,10 +45,8 @@ type Config struct {
 	MaxAge        time.Duration // of the served key set (Cache-Control)
 	InstanceID    string        // prefix of the kids made here
 	Store         Store
-	Box           *seal.Box
 	Peers         Peers // Alone, or the cluster
 	Now           func() time.Time
-	Rand          io.Reader
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer
 }
@@ -109,11 +95,13 @@ type Ring struct {
 	view    atomic.Pointer[view]
 	bell    poll.Bell // wakes Run
 
-	mu       sync.Mutex // guards everything below; held across a whole Refresh
-	held     map[string]*held
-	gone     map[string]bool // kids removed here whose row is not yet deleted
-	fresh    *fresh          // a key that is not known to be in the store
-	replaces time.Time       // keys made before that are of another algorithm
+	mu   sync.Mutex // guards everything below; held across a whole Refresh
+	held map[string]*held
+	gone map[string]bool // kids removed here whose row is not yet deleted
+	// unconfirmed is a key that was made here and is not known to be in the store: its
+	// transaction may have failed, or may have been done all the same.
+	unconfirmed *fresh
+	replaces    time.Time // keys made before that are of another algorithm
 }
 
 // view is what callers see; it never changes.
@@ -143,7 +131,7 @@ type held struct {
 // first key must be known everywhere before it signs. For MaxAge and a little more,
 // Signer returns ErrNoSigningKey, and the replica is not ready.
 //
-// It is an error if the Box does not open a sealed key; then nothing is changed.
+// It is an error if the Source does not open a key that it should; then nothing is changed.
 func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -180,10 +168,6 @@ const maxInstanceID = 128
 
 func (c Config) check() error {
 	switch {
-	case c.Keys != InMemory && c.Keys != InDatabase:
-		return fmt.Errorf("tokens.keys is %q: use %q or %q", c.Keys, InDatabase, InMemory)
-	case c.Keys == InDatabase && c.Box == nil:
-		return errors.New("keys in the database need a storage key: set AUTH_STORAGE_KEY")
 	case !slices.Contains(accesstoken.Algorithms(), c.Algorithm):
 		return fmt.Errorf("tokens.algorithm is %q: use one of %v", c.Algorithm, accesstoken.Algorithms())
 	case c.TokenDuration <= 0 || c.KeyDuration < c.TokenDuration:
@@ -374,11 +358,11 @@ func (r *Ring) adoptLocked(rows []store.Key) error {
 	there := make(map[string]bool, len(rows))
 	for _, row := range rows {
 		there[row.ID] = true
-		h, fresh := r.held[row.ID], r.fresh
-		if fresh != nil && fresh.row.ID == row.ID {
-			r.fresh = nil // it is in the store after all
+		h, made := r.held[row.ID], r.unconfirmed
+		if made != nil && made.row.ID == row.ID {
+			r.unconfirmed = nil // it is in the store after all
 		} else {
-			fresh = nil
+			made = nil
 		}
 		switch {
 		case r.gone[row.ID]:
@@ -388,10 +372,10 @@ func (r *Ring) adoptLocked(rows []store.Key) error {
 			}
 			h.row, h.until, h.lost, h.barred = row, time.Time{}, false, false
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
-		case fresh != nil && r.cfg.Peers.Vouched(row):
-			r.held[row.ID] = &held{row: row, signer: fresh.signer}
-		case r.cfg.Keys == InDatabase && row.Sealed != nil:
-			signer, err := unsealKey(r.cfg.Box, row)
+		case made != nil && r.cfg.Peers.Vouched(row):
+			r.held[row.ID] = &held{row: row, signer: made.signer}
+		case r.cfg.Source.Opens(row.Sealed):
+			signer, err := openKey(r.cfg.Source, row)
 			if err != nil {
 				first = cmp.Or(first, err)
 				continue
@@ -480,13 +464,13 @@ func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error)
 	}
 	due := r.planLocked(rows, before)
 	if !due.create {
-		r.fresh = nil
+		r.unconfirmed = nil
 	}
 	if due.empty() {
 		return false, nil
 	}
-	if due.create && r.fresh == nil {
-		if r.fresh, err = newKey(r.cfg); err != nil {
+	if due.create && r.unconfirmed == nil {
+		if r.unconfirmed, err = newKey(r.cfg); err != nil {
 			return false, err
 		}
 	}
@@ -502,10 +486,10 @@ func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error)
 		if err != nil {
 			return err
 		}
-		return r.applyLocked(ctx, rec, r.planLocked(rows, before))
+		return r.applyLocked(ctx, rec, r.planLocked(rows, before), r.unconfirmed)
 	})
 	if errors.Is(err, store.ErrConflict) {
-		r.fresh = nil // it was in the store and is gone again
+		r.unconfirmed = nil // it was in the store and is gone again
 	}
 	if err != nil {
 		return false, fmt.Errorf("signing keys: %w", err)
@@ -519,10 +503,7 @@ func (r *Ring) planLocked(rows []store.Key, before time.Time) plan {
 		before = time.Time{} // the request is from a clock that is ahead; it holds when this one gets there
 	}
 	before = latest(before, r.replaces)
-	ours := func(k store.Key) bool { return k.Sealed != nil }
-	if r.cfg.Keys == InMemory {
-		ours = func(k store.Key) bool { return r.held[k.ID] != nil }
-	}
+	ours := func(k store.Key) bool { return r.held[k.ID] != nil || r.cfg.Source.Opens(k.Sealed) }
 	outdated := func(k store.Key) bool { return k.CreatedAt.Before(before) }
 	elsewhere := r.cfg.Peers.AnyKey()
 	for _, h := range r.held {
@@ -534,7 +515,8 @@ func (r *Ring) planLocked(rows []store.Key, before time.Time) plan {
 // errMeanwhile: the keys changed between the first look and the transaction.
 var errMeanwhile = errors.New("another process is changing the keys; trying again")
 
-func (r *Ring) applyLocked(ctx context.Context, rec store.Records, p plan) error {
+// applyLocked writes a plan; made is the key that it creates, if it creates one.
+func (r *Ring) applyLocked(ctx context.Context, rec store.Records, p plan, made *fresh) error {
 	for _, kid := range p.deletes {
 		if err := rec.DeleteKey(ctx, kid); err != nil {
 			return err
@@ -548,10 +530,10 @@ func (r *Ring) applyLocked(ctx context.Context, rec store.Records, p plan) error
 	if !p.create {
 		return nil
 	}
-	if r.fresh == nil {
+	if made == nil {
 		return errMeanwhile
 	}
-	return rec.CreateKey(ctx, r.authenticate(r.policy.date(r.fresh.row, r.wall(), p.at)))
+	return rec.CreateKey(ctx, r.authenticate(r.policy.date(made.row, r.wall(), p.at)))
 }
 
 func (r *Ring) authenticate(k store.Key) store.Key {
@@ -563,7 +545,7 @@ func (r *Ring) authenticate(k store.Key) store.Key {
 func (r *Ring) cleanLocked(ctx context.Context, rows []store.Key) error {
 	for _, row := range rows {
 		end := row.RemoveAt
-		if row.Instance != r.cfg.InstanceID && (r.cfg.Keys == InMemory || row.Sealed == nil) {
+		if row.Instance != r.cfg.InstanceID && !r.cfg.Source.Opens(row.Sealed) {
 			end = end.Add(timing.ForeignRows)
 		}
 		if r.wall().Before(end) && !r.gone[row.ID] {
@@ -616,7 +598,7 @@ func (r *Ring) publishLocked(ctx context.Context) {
 	if v.signer != nil && v.signer != old.signer {
 		r.cfg.Logger.InfoContext(ctx, "signing key active", "kid", signing.row.ID, "retires_at", signing.row.RetireAt)
 	}
-	r.metrics.show(r.held, r.fresh != nil, signing, now)
+	r.metrics.show(r.held, r.unconfirmed != nil, signing, now)
 }
 
 // chooseLocked returns the key that signs now: the newest one whose active time has begun

@@ -195,11 +195,11 @@ func TestStoreAwayAtRotation(t *testing.T) {
 }
 
 func TestFailedButPersisted(t *testing.T) {
-	for _, mode := range []string{InDatabase, InMemory} {
+	for _, mode := range modes {
 		c := &clock{now: start}
 		s := &faulty{Store: newStore(t)}
 		cfg := testConfig(t, s, c)
-		cfg.Keys = mode
+		cfg.Source = source(t, mode)
 		r := open(t, cfg)
 		live(t, r, c, 72*time.Second)
 
@@ -232,10 +232,10 @@ func TestFailedButPersisted(t *testing.T) {
 }
 
 func TestRotationRequest(t *testing.T) {
-	for _, mode := range []string{InDatabase, InMemory} {
+	for _, mode := range modes {
 		s, c := newStore(t), &clock{now: start}
 		cfg := testConfig(t, s, c)
-		cfg.Keys = mode
+		cfg.Source = source(t, mode)
 		r := open(t, cfg)
 		first := signing(t, r)
 		live(t, r, c, 10*time.Second)
@@ -385,10 +385,10 @@ func revoke(t testing.TB, s store.Store, kid string, now time.Time) store.Key {
 }
 
 func TestRevokedKeyIsReplacedAtOnce(t *testing.T) {
-	for _, mode := range []string{InDatabase, InMemory} {
+	for _, mode := range modes {
 		s, c := newStore(t), &clock{now: start}
 		cfg := testConfig(t, s, c)
-		cfg.Keys = mode
+		cfg.Source = source(t, mode)
 		r := open(t, cfg)
 		first, compact := signing(t, r), sign(t, r, c.Now())
 
@@ -411,7 +411,7 @@ func TestRevokedKeyIsReplacedAtOnce(t *testing.T) {
 		if again := revoke(t, s, first, c.Now().Add(time.Hour)); !again.RevokedAt.Equal(k.RevokedAt) {
 			t.Errorf("%s: revoked twice: %v", mode, again.RevokedAt)
 		}
-		if mode == InDatabase {
+		if mode == inDatabase {
 			if after := open(t, cfg); signing(t, after) != signing(t, r) || after.Public().Len() != 1 {
 				t.Errorf("after a restart %q signs of %d keys", signing(t, after), after.Public().Len())
 			}
@@ -504,7 +504,7 @@ func TestRevokeUnknownKey(t *testing.T) {
 func TestKeysInMemoryDoNotSurvive(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	cfg := testConfig(t, s, c)
-	cfg.Keys = InMemory
+	cfg.Source = source(t, inMemory)
 	before := open(t, cfg)
 	old, compact := signing(t, before), sign(t, before, c.Now())
 	if k := row(t, s, old); k.Sealed != nil {
@@ -537,7 +537,7 @@ func TestKeysInMemoryDoNotSurvive(t *testing.T) {
 func TestRowsOfLostInstancesAreCleanedUp(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	cfg := testConfig(t, s, c)
-	cfg.Keys, cfg.InstanceID = InMemory, "auth-1"
+	cfg.Source, cfg.InstanceID = source(t, inMemory), "auth-1"
 	lost := signing(t, open(t, cfg))
 	cfg.InstanceID = "auth-0"
 	r := open(t, cfg)
@@ -561,7 +561,7 @@ func TestWrongStorageKeyIsRefused(t *testing.T) {
 	cfg := testConfig(t, s, c)
 	open(t, cfg)
 	before := rows(t, s)
-	cfg.Box = newBox(t, 2)
+	cfg.Source = sealed(newBox(t, 2))
 	_, err := Open(t.Context(), cfg)
 	if err == nil || !strings.Contains(err.Error(), "storage key") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v", err)
@@ -575,22 +575,25 @@ func TestStorageKeyCanBeChanged(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	cfg := testConfig(t, s, c)
 	compact := sign(t, open(t, cfg), c.Now())
-	var err error
 	oldKey, newKey := make([]byte, seal.KeySize), make([]byte, seal.KeySize)
 	for i := range oldKey {
 		oldKey[i], newKey[i] = 1, 2
 	}
-	if cfg.Box, err = seal.New(newKey, oldKey); err != nil {
+	both, err := seal.New(newKey, oldKey)
+	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.Source = sealed(both)
 	r := open(t, cfg)
 	if err := check(r, compact, c.Now()); err != nil {
 		t.Error(err)
 	}
 	live(t, r, c, 140*time.Second)
-	if cfg.Box, err = seal.New(newKey); err != nil {
+	one, err := seal.New(newKey)
+	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.Source = sealed(one)
 	if after := open(t, cfg); signing(t, after) != signing(t, r) {
 		t.Error("another key signs once the old storage key is given up")
 	}
@@ -610,7 +613,7 @@ func TestPlantedRowsAreNotTrusted(t *testing.T) {
 	for name, sealed := range map[string][]byte{
 		"public half alone":     nil,
 		"another row's sealed":  genuine.Sealed,
-		"under a key of theirs": newBox(t, 9).Seal([]byte("der"), place(evil.row.ID)),
+		"under a key of theirs": newBox(t, 9).Seal([]byte("der"), "signing_keys/"+evil.row.ID),
 		"garbage":               []byte("garbage"),
 	} {
 		planted := testPolicy.date(evil.row, c.Now(), c.Now())
@@ -756,8 +759,6 @@ func TestClockPutBackDuringARotation(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	for want, change := range map[string]func(*Config){
-		"tokens.keys":         func(cfg *Config) { cfg.Keys = "secret" },
-		"AUTH_STORAGE_KEY":    func(cfg *Config) { cfg.Box = nil },
 		"tokens.algorithm":    func(cfg *Config) { cfg.Algorithm = "HS256" },
 		"tokens.key_duration": func(cfg *Config) { cfg.KeyDuration = cfg.TokenDuration - 1 },
 		"may be cached":       func(cfg *Config) { cfg.MaxAge = cfg.KeyDuration },

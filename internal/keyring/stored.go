@@ -3,13 +3,12 @@ package keyring
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/problem"
-	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -74,50 +73,31 @@ type fresh struct {
 
 // newKey makes a key. Its kid is the instance id and the RFC 7638 thumbprint.
 func newKey(cfg Config) (*fresh, error) {
-	private, err := token.GenerateKey(cfg.Rand, cfg.Algorithm)
+	name := func(public crypto.PublicKey) string {
+		return cfg.InstanceID + "-" + accesstoken.Key{Algorithm: cfg.Algorithm, Public: public}.Thumbprint()
+	}
+	private, sealed, err := cfg.Source.New(cfg.Algorithm, name)
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	public := accesstoken.Key{Algorithm: cfg.Algorithm, Public: private.Public()}
-	kid := cfg.InstanceID + "-" + public.Thumbprint()
+	kid := name(private.Public())
 	signer, err := token.NewSigner(kid, cfg.Algorithm, private)
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	row := store.Key{ID: kid, Instance: cfg.InstanceID, Algorithm: cfg.Algorithm}
+	row := store.Key{ID: kid, Instance: cfg.InstanceID, Algorithm: cfg.Algorithm, Sealed: sealed}
 	if row.PublicJWK, err = signer.Public().MarshalJSON(); err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
-	}
-	if cfg.Keys == InDatabase {
-		der, err := x509.MarshalPKCS8PrivateKey(private)
-		if err != nil {
-			return nil, fmt.Errorf("signing keys: %w", err)
-		}
-		row.Sealed = cfg.Box.Seal(der, place(kid))
 	}
 	return &fresh{row: row, signer: signer}, nil
 }
 
-// unsealKey makes the private half of a row usable. The public half is derived from it
-// and not read from the row, so that writing to the database is not enough to add a key.
-func unsealKey(box *seal.Box, row store.Key) (*token.Signer, error) {
-	der, err := box.Open(row.Sealed, place(row.ID))
-	switch {
-	case errors.Is(err, seal.ErrUnknownKey):
-		return nil, fmt.Errorf("the signing key %s is sealed under another storage key: start with the storage key that was used before (AUTH_STORAGE_KEY, or the key file beside the database)", row.ID)
-	case err != nil:
-		return nil, fmt.Errorf("the signing key %s in the database is damaged or was moved there from another row: restore it, or revoke it with \"watchword keys revoke\"", row.ID)
-	}
-	private, err := x509.ParsePKCS8PrivateKey(der)
+// openKey makes the private half of a row usable. The public half is derived from it and not
+// read from the row, so that writing to the database is not enough to add a key.
+func openKey(source keysource.Source, row store.Key) (*token.Signer, error) {
+	private, err := source.Open(row.ID, row.Sealed)
 	if err != nil {
-		return nil, fmt.Errorf("the signing key %s in the database is not a private key", row.ID)
+		return nil, err
 	}
-	signer, ok := private.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("the signing key %s in the database cannot sign", row.ID)
-	}
-	return token.NewSigner(row.ID, row.Algorithm, signer)
+	return token.NewSigner(row.ID, row.Algorithm, private)
 }
-
-// place is what a sealed private key is bound to.
-func place(kid string) string { return "signing_keys/" + kid }

@@ -16,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -119,8 +120,8 @@ func newService(t *testing.T) (*Service, *people) {
 		t.Fatal(err)
 	}
 	keys, err := keyring.Open(t.Context(), keyring.Config{
-		Keys: keyring.InMemory, Algorithm: accesstoken.EdDSA, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: time.Second,
-		InstanceID: "a", Store: db, Peers: keyring.Alone{}, Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
+		Source: keysource.Memory{Rand: rand.Reader}, Algorithm: accesstoken.EdDSA, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: time.Second,
+		InstanceID: "a", Store: db, Peers: keyring.Alone{}, Now: time.Now, Logger: quiet, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
