@@ -447,7 +447,7 @@ func (f *Feed) follow(ctx context.Context, s *stream, last revoked.Page, limit i
 	}
 }
 
-// pause waits, and says whether the stream goes on.
+// pause waits, and reports whether the stream goes on.
 func (f *Feed) pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return true

@@ -133,7 +133,7 @@ func trimJSON(err error) string {
 	return string(bytes.TrimPrefix([]byte(err.Error()), []byte("json: ")))
 }
 
-// wellFormed says whether body is one JSON value of valid UTF-8, also in its
+// wellFormed reports whether body is one JSON value of valid UTF-8, also in its
 // escapes, in which no object has a name twice: two readers of such a body could
 // see two values.
 func wellFormed(body []byte) error {
@@ -157,7 +157,7 @@ func wellFormed(body []byte) error {
 	return nil
 }
 
-// halfCharacter says whether well-formed JSON escapes a surrogate without the other
+// halfCharacter reports whether well-formed JSON escapes a surrogate without the other
 // of its pair (RFC 8259 §8.2). encoding/json reads each as U+FFFD, so that many
 // passwords would be one.
 func halfCharacter(body []byte) bool {

@@ -98,7 +98,7 @@ func (b *Box) Open(sealed []byte, place string) ([]byte, error) {
 	return plaintext, nil
 }
 
-// Knows says whether the value was sealed under one of the keys that the Box was
+// Knows reports whether the value was sealed under one of the keys that the Box was
 // given. It does not say whether it opens.
 func (b *Box) Knows(sealed []byte) bool {
 	if len(sealed) < headerSize || sealed[0] != version {

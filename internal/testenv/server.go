@@ -236,7 +236,7 @@ func awaitStopped(pid int) error {
 	return fmt.Errorf("process %d does not stop", pid)
 }
 
-// runs says whether a thread is neither stopped nor gone, by its file in /proc; see
+// runs reports whether a thread is neither stopped nor gone, by its file in /proc; see
 // proc_pid_stat(5).
 func runs(stat string) bool {
 	b, _ := os.ReadFile(stat) // it may have ended

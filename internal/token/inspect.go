@@ -65,7 +65,7 @@ func guess(compact string) []string {
 	return nil
 }
 
-// follows says whether the fault only follows from a claim's being missing or
+// follows reports whether the fault only follows from a claim's being missing or
 // unreadable, which is another fault already.
 func follows(fault error, t *accesstoken.Token) bool {
 	return errors.Is(fault, accesstoken.ErrExpired) && t.ExpiresAt.IsZero() ||

@@ -70,14 +70,14 @@ func NewKey(id, alg string, pub crypto.PublicKey) (Key, error) {
 	return k, nil
 }
 
-// Equal says whether both are the same public key with the same algorithm,
+// Equal reports whether both are the same public key with the same algorithm,
 // under whatever names.
 func (k Key) Equal(other Key) bool {
 	p, ok := k.Public.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && k.Algorithm == other.Algorithm && p.Equal(other.Public)
 }
 
-// check says whether the public key fits the algorithm. It is cheap, so that it
+// check reports whether the public key fits the algorithm. It is cheap, so that it
 // also guards each verification with a Key that did not come from NewKey.
 func (k Key) check() error {
 	switch pub := k.Public.(type) {
@@ -111,7 +111,7 @@ func checkRSA(pub *rsa.PublicKey) error {
 	return nil
 }
 
-// isROCA says whether the modulus comes from the library of certain Infineon
+// isROCA reports whether the modulus comes from the library of certain Infineon
 // chips, whose keys can be factored: modulo each of these primes it is a power
 // of 65537. One good key in 2^27 looks so too.
 // See https://crocs.fi.muni.cz/public/papers/rsa_ccs17.

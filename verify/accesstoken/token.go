@@ -61,7 +61,7 @@ func deepCopy(v any) any {
 	return v
 }
 
-// HasValue says whether the claim of that name holds the value: a claim that a
+// HasValue reports whether the claim of that name holds the value: a claim that a
 // user has several times is one string, its values joined with commas.
 func (t *Token) HasValue(name, value string) bool {
 	return value != "" && slices.Contains(strings.Split(t.Claim(name), ","), value)
