@@ -130,7 +130,9 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.state, err = openState(ctx, cfg, n.db, n.view, o.State, o.Now, o.Logger, registry, start); err != nil {
+	if n.state, err = openState(ctx, backing{
+		config: cfg, db: n.db, view: n.view, own: o.State, now: o.Now, logger: o.Logger, registerer: registry, start: start,
+	}); err != nil {
 		return nil, err
 	}
 	if cfg.Revocation.Check == config.CheckShared && n.state.redis != nil {

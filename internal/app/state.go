@@ -33,49 +33,60 @@ type shared struct {
 	redis   *redisstate.Store // nil: there is none
 }
 
-// openState opens what state.backend names, or takes what the program brought. The
-// database is nil if the program brought its own store, too.
-func openState(ctx context.Context, cfg *config.Config, db *sqldb.DB, view *revocation.View, own state.Store, now func() time.Time, logger *slog.Logger, registerer prometheus.Registerer, start *startup) (*shared, error) {
+// A backing is what the shared state is opened on.
+type backing struct {
+	config     *config.Config
+	db         *sqldb.DB // nil: the program brings its own store
+	view       *revocation.View
+	own        state.Store // of the program; nil: the one that state.backend names
+	now        func() time.Time
+	logger     *slog.Logger
+	registerer prometheus.Registerer
+	start      *startup
+}
+
+// openState opens the state that state.backend names, or takes the program's own.
+func openState(ctx context.Context, b backing) (*shared, error) {
 	nothing := func() error { return nil }
-	if own != nil {
-		if cfg.State.Backend != config.StateAuto {
-			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", cfg.State.Backend)
+	if b.own != nil {
+		if b.config.State.Backend != config.StateAuto {
+			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", b.config.State.Backend)
 		}
 		// It may forget: nothing is known of it here.
-		return &shared{own, map[string]func(context.Context) error{"state": own.Ping}, nothing, true, nil}, nil
+		return &shared{b.own, map[string]func(context.Context) error{"state": b.own.Ping}, nothing, true, nil}, nil
 	}
-	backend := cfg.StateBackend()
-	if db == nil && (backend == config.StateSQL || backend == config.StateTiered) {
+	backend := b.config.StateBackend()
+	if b.db == nil && (backend == config.StateSQL || backend == config.StateTiered) {
 		return nil, fmt.Errorf("state.backend: %s needs a database, but this program brings its own store; bring the state, too", backend)
 	}
 	switch backend {
 	case config.StateMemory:
-		return &shared{memstate.New(now), nil, nothing, false, nil}, nil
+		return &shared{memstate.New(b.now), nil, nothing, false, nil}, nil
 	case config.StateSQL:
-		return &shared{sqlstate.New(db, now), nil, nothing, false, nil}, nil
+		return &shared{sqlstate.New(b.db, b.now), nil, nothing, false, nil}, nil
 	}
-	roots, err := certificates("redis.ca_file", cfg.Redis.CAFile)
+	roots, err := certificates("redis.ca_file", b.config.Redis.CAFile)
 	if err != nil {
 		return nil, err
 	}
-	redis, err := redisstate.OpenTrusting(cfg.Redis.URL, roots)
+	redis, err := redisstate.Open(b.config.Redis.URL, roots)
 	if err != nil {
 		return nil, err
 	}
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
 	if backend == config.StateTiered { // which does not need Redis to start
 		tier := tiered.New(tiered.Config{
-			Truth: sqlstate.New(db, now), Redis: redis.Copies(tiered.Timeout), Kind: session.Kind, Secret: []byte(cfg.Cluster.Secret),
-			Log: view.LogID, Margin: timing.Leeway, Now: now, Logger: logger, Registerer: registerer,
+			Truth: sqlstate.New(b.db, b.now), Redis: redis.Copies(tiered.Timeout), Kind: session.Kind, Secret: []byte(b.config.Cluster.Secret),
+			Log: b.view.LogID, Margin: timing.Leeway, Now: b.now, Logger: b.logger, Registerer: b.registerer,
 		})
 		s.Store, s.close = tier, func() error { return errors.Join(tier.Close(), redis.Close()) }
 		return s, nil
 	}
-	if err := start.await(ctx, "ask Redis", redis.Ping); err != nil {
+	if err := b.start.await(ctx, "ask Redis", redis.Ping); err != nil {
 		return nil, errors.Join(fmt.Errorf("redis.url: Redis does not answer; start it, or set state.backend to tiered, which does without while it is away: %w", err), redis.Close())
 	}
 	if err := redis.Check(ctx); err != nil {
-		logger.Warn("Redis may forget sessions", "err", err)
+		b.logger.Warn("Redis may forget sessions", "err", err)
 	}
 	return s, nil
 }

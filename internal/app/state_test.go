@@ -81,7 +81,7 @@ func TestRedisBringsNoSessionBack(t *testing.T) {
 	url := testenv.Redis(t)
 	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.State.Backend = url, "redis" })
 	end := time.Now().Add(w.cfg.Sessions.TTL)
-	redis, err := redisstate.Open(url)
+	redis, err := redisstate.Open(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestSessionsAreRecognisedByCopies(t *testing.T) {
 	}
 	refresh()
 	registry := prometheus.NewRegistry()
-	s, err := openState(t.Context(), cfg, db, view, nil, time.Now, logger, registry, nil)
+	s, err := openState(t.Context(), backing{config: cfg, db: db, view: view, now: time.Now, logger: logger, registerer: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +389,7 @@ func TestProbesCostNoSessions(t *testing.T) {
 	redis := testenv.StartRedis(t)
 	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.State.Backend = redis.URL, "redis" })
 	owner := w.verify(w.login("admin").AccessToken)["sub"].(string)
-	own, err := redisstate.Open(redis.URL)
+	own, err := redisstate.Open(redis.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

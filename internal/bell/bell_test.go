@@ -108,7 +108,7 @@ func openDB(t testing.TB, url string) *sqldb.DB {
 
 func openRedis(t testing.TB, url string) func(context.Context) (rueidis.Client, error) {
 	t.Helper()
-	s, err := redisstate.Open(url)
+	s, err := redisstate.Open(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func inSQL(t *testing.T, url string) state.Store {
 
 func inRedis(t *testing.T, url string) *redisstate.Store {
 	t.Helper()
-	s, err := redisstate.Open(url)
+	s, err := redisstate.Open(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func newReplica(t testing.TB, sql, redis string, timeout time.Duration) *replica
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	fast, err := redisstate.Open(redis)
+	fast, err := redisstate.Open(redis, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

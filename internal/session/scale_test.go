@@ -167,7 +167,7 @@ return 1
 `)
 
 func inRedis(b *testing.B) (state.Store, func(b *testing.B, from, to int, value string), func() (int64, error)) {
-	s, err := redisstate.Open(testenv.Redis(b))
+	s, err := redisstate.Open(testenv.Redis(b), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 func open(t *testing.T, url string) (*Log, rueidis.Client) {
 	t.Helper()
-	s, err := redisstate.Open(url)
+	s, err := redisstate.Open(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func TestShareOfTheClient(t *testing.T) {
 
 func duelists(tb testing.TB) (*Store, rueidis.Client) {
 	tb.Helper()
-	s, err := Open(testenv.Redis(tb))
+	s, err := Open(testenv.Redis(tb), nil)
 	if err != nil {
 		tb.Fatal(err)
 	}

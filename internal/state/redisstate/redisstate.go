@@ -44,12 +44,9 @@ var _ state.Store = (*Store)(nil)
 
 // Open returns a store on the server that url names; see ClientOption. It does
 // not wait for the server: as long as that is away, operations fail, and they
-// succeed once it is there.
-func Open(url string) (*Store, error) { return OpenTrusting(url, nil) }
-
-// OpenTrusting is Open with the certificate authorities for the servers of a rediss://
-// URL; nil: the system's.
-func OpenTrusting(url string, roots *x509.CertPool) (*Store, error) {
+// succeed once it is there. roots are the certificate authorities for the servers of a
+// rediss:// URL; nil: the system's.
+func Open(url string, roots *x509.CertPool) (*Store, error) {
 	options, err := ClientOption(url)
 	if err != nil {
 		return nil, err

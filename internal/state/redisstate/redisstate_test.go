@@ -209,7 +209,7 @@ func TestAway(t *testing.T) {
 
 func TestURL(t *testing.T) {
 	for _, bad := range []string{"", "http://user:hunter2@host", "redis://:hunter2@host/x/y", "redis://:hunter2%@host", "redis://host/notanumber:hunter2"} {
-		_, err := redisstate.Open(bad)
+		_, err := redisstate.Open(bad, nil)
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", bad, err)
 		}
@@ -242,7 +242,7 @@ func open(t testing.TB, url string) *redisstate.Store {
 // asServed opens a store as it is in production.
 func asServed(t testing.TB, url string) *redisstate.Store {
 	t.Helper()
-	s, err := redisstate.Open(url)
+	s, err := redisstate.Open(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

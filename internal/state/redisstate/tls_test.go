@@ -19,7 +19,7 @@ func TestTLS(t *testing.T) {
 		"cluster":    testenv.RedisClusterTLS(t, ca),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := redisstate.OpenTrusting(url, ca.Pool())
+			s, err := redisstate.Open(url, ca.Pool())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -34,7 +34,7 @@ func TestTLS(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			stranger, err := redisstate.Open(url)
+			stranger, err := redisstate.Open(url, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

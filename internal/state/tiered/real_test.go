@@ -21,7 +21,7 @@ import (
 
 func openRedis(t *testing.T, url string, timeout time.Duration) *redisstate.Copies {
 	t.Helper()
-	s, err := redisstate.Open(url)
+	s, err := redisstate.Open(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestServer(t *testing.T) {
 
 // Redis lets a copy go at its end.
 func TestRedisKeepsNoCopyLonger(t *testing.T) {
-	s, err := redisstate.Open(testenv.Redis(t))
+	s, err := redisstate.Open(testenv.Redis(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
