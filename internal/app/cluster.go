@@ -29,6 +29,7 @@ const leaveTimeout = 2 * time.Second
 // replicas are all replicas, this one among them: *cluster.Cluster, or *cluster.Alone.
 type replicas interface {
 	keyring.Peers
+	cluster.Viewer
 	Serve(local cluster.Local)
 	Keys() *accesstoken.KeySet
 	Find(kid string) (accesstoken.Key, error)

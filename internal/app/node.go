@@ -155,8 +155,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.keys.Run)
 	var answer func(nonce string) (body []byte, instance, mac string, ok bool)
 	var answerFeed func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
-	joined, _ := n.cluster.(*cluster.Cluster)
-	if joined != nil {
+	if joined, ok := n.cluster.(*cluster.Cluster); ok {
 		answer, answerFeed = joined.AnswerKeys, joined.AnswerFeed
 	}
 	for _, run := range n.follow {
@@ -198,7 +197,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
-		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: joined, Proxies: proxies,
+		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
 		Metrics: registry, Logger: o.Logger, Version: o.Version,
 	})
 	return n, err

@@ -18,9 +18,15 @@ type Rights interface {
 	MayReadKeys(ctx context.Context, userID, address string) error
 }
 
+// A Viewer is a Cluster, or Alone.
+type Viewer interface {
+	// View returns the cluster as this replica sees it, or ErrAlone.
+	View(ctx context.Context) (View, error)
+}
+
 // Admin shows a cluster to users who may see it.
 type Admin struct {
-	Cluster *Cluster // nil: this replica is alone
+	Cluster Viewer
 	Rights  Rights
 }
 
@@ -36,12 +42,14 @@ func (a Admin) View(ctx context.Context, userID, address string) (View, error) {
 	if err := a.Rights.MayReadKeys(ctx, userID, address); err != nil {
 		return View{}, err
 	}
-	if a.Cluster == nil {
-		return View{}, ErrAlone
-	}
-	status, err := ReadStatus(ctx, a.Cluster.cfg.Registry, a.Cluster.cfg.Secret)
+	return a.Cluster.View(ctx)
+}
+
+// View returns the replicas of the registry, and how this one reaches its peers.
+func (c *Cluster) View(ctx context.Context) (View, error) {
+	status, err := ReadStatus(ctx, c.cfg.Registry, c.cfg.Secret)
 	if err != nil {
 		return View{}, errRegistry.Because(err)
 	}
-	return View{a.Cluster.Instance(), status, a.Cluster.peers.status()}, nil
+	return View{c.Instance(), status, c.peers.status()}, nil
 }

@@ -30,6 +30,9 @@ func (*Alone) Others() []discovery.Peer { return nil }
 // Ready returns nil.
 func (*Alone) Ready() error { return nil }
 
+// View returns ErrAlone.
+func (*Alone) View(context.Context) (View, error) { return View{}, ErrAlone }
+
 // NoSigner returns the error of Ring.Signer as it is.
 func (*Alone) NoSigner(err error) error { return err }
 

@@ -31,6 +31,9 @@ func TestAlone(t *testing.T) {
 	if err := alone.NoSigner(keyring.ErrNoSigningKey); !errors.Is(err, keyring.ErrNoSigningKey) {
 		t.Errorf("no signer: %v", err)
 	}
+	if _, err := alone.View(t.Context()); !errors.Is(err, ErrAlone) {
+		t.Errorf("its view of a cluster: %v", err)
+	}
 	if err := alone.Ready(); err != nil || len(alone.Others()) > 0 {
 		t.Errorf("ready: %v, with %v", err, alone.Others())
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/poll"
 )
 
 // A Peer is where a replica is reached.
@@ -71,27 +73,19 @@ const lookupTimeout = 5 * time.Second
 // (_name._tcp.example.com), whose SRV records give hosts and ports. Otherwise each address
 // of the host is a replica, at the URL's port.
 func (l *List) RunDNS(ctx context.Context, resolver Resolver, service *url.URL, every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	failing := false
-	for {
-		peers, err := resolve(ctx, resolver, service)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
+	poll.Loop{
+		Do: func(ctx context.Context) error {
+			peers, err := resolve(ctx, resolver, service)
+			if err != nil { // also of an empty answer: the last list stays
+				return err
+			}
 			l.take(peers)
-			failing = false
-		case !failing: // an empty answer is an error, too: the last list stays
-			l.logger.Warn("the DNS does not name the replicas; going on with those that it named", "name", service.Hostname(), "err", err)
-			failing = true
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+			return nil
+		},
+		Every: every, Bell: poll.NewBell(), Logger: l.logger.With("name", service.Hostname()),
+		Failing: "the DNS does not name the replicas; going on with those that it named",
+		Working: "the DNS names the replicas again",
+	}.Run(ctx)
 }
 
 func resolve(ctx context.Context, resolver Resolver, service *url.URL) ([]Peer, error) {

@@ -25,7 +25,7 @@ type Config struct {
 	Health    *Health
 	Login     *login.Service
 	Directory *directory.Service
-	Cluster   *cluster.Cluster // nil: this replica is alone
+	Cluster   cluster.Viewer
 	Proxies   httpkit.Proxies
 	Metrics   *prometheus.Registry
 	Logger    *slog.Logger
