@@ -15,7 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
 
-// A node on the backends of another program: they are used, and stay that program's
+// A replica on the backends of another program: they are used, and stay that program's
 // to close.
 func TestOwnBackends(t *testing.T) {
 	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "own.db")})

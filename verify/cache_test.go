@@ -24,7 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/verifytest"
 )
 
-func TestARememberedTokenIsRefusedWhenItIsTakenBack(t *testing.T) {
+func TestARememberedTokenIsRefusedWhenItIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)
 		v := start(t, f, nil)

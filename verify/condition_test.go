@@ -133,7 +133,7 @@ func expectForbidden(t *testing.T, v *verify.Verifier, token, detail string, con
 	}
 }
 
-// Routes differ in what they do while it is not known what was taken back.
+// Routes differ in what they do while it is not known what was revoked.
 func TestStalenessOfARoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)

@@ -3,12 +3,12 @@ package verify
 // Cached is how many verified tokens are remembered.
 func (v *Verifier) Cached() int { return v.cache.len() }
 
-// Remembers says whether the token is among them.
+// Remembers reports whether the token is among them.
 func (v *Verifier) Remembers(token string) bool {
 	return v.cache.get(v.cache.keyOf(token), v.keys.current()) != nil
 }
 
-// TakesFor says whether the cache takes another token for one that it knows, if their
+// TakesFor reports whether the cache takes another token for one that it knows, if their
 // hashes are the same.
 func (v *Verifier) TakesFor(known, other string) bool {
 	k := v.cache.keyOf(known)

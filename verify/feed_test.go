@@ -278,8 +278,8 @@ func TestDelayedEventsAreOld(t *testing.T) {
 	})
 }
 
-// The defect: a replica that is cut off from the log goes on sending heads, and who
-// followed its stream followed it until he was stale, with good replicas beside it.
+// The defect: a replica that is cut off from the log goes on sending heads, and a
+// follower of its stream stayed until it was stale, although other replicas were well.
 func TestAReplicaThatIsCutOffIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)

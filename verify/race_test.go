@@ -14,7 +14,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// The feed was away while something was taken back. In the moment in which it is
+// The feed was away while something was revoked. In the moment in which it is
 // there again, the list of before must not pass for the knowledge of after.
 func TestReconnectingAcceptsNothingLate(t *testing.T) {
 	var ahead atomic.Int64
@@ -37,7 +37,7 @@ func TestReconnectingAcceptsNothingLate(t *testing.T) {
 				for n := (&known{token: token, ids: revoked.IDsOf(token)}); !stop.Load(); {
 					switch err := f.check(t.Context(), n, bound); {
 					case err == nil:
-						t.Errorf("token %d, taken back meanwhile, is accepted", i)
+						t.Errorf("token %d, revoked meanwhile, is accepted", i)
 						return
 					case errors.Is(err, ErrRevoked):
 						return

@@ -19,7 +19,7 @@ import (
 
 // A FileState keeps shared state in the memory of one process, and writes every
 // change to the end of a file before it is answered. The file grows until it is
-// opened the next time. It is for a single node: a second process that opens the file
+// opened the next time. It is for a single replica: a second process that opens the file
 // is refused.
 type FileState struct {
 	now  func() time.Time

@@ -20,7 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// onEachDatabase calls a function with a node on each kind of database.
+// onEachDatabase calls a function with a replica on each kind of database.
 func onEachDatabase(t *testing.T, f func(t *testing.T, w *world)) {
 	for name, url := range map[string]func(t *testing.T) string{
 		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "watchword.db") },
@@ -34,7 +34,7 @@ func onEachDatabase(t *testing.T, f func(t *testing.T, w *world)) {
 	}
 }
 
-// TestOnEachDatabase has what depends on the kind of database, with one node for each.
+// TestOnEachDatabase has what depends on the kind of database, with one replica for each.
 func TestOnEachDatabase(t *testing.T) {
 	t.Parallel()
 	onEachDatabase(t, func(t *testing.T, w *world) {
@@ -136,7 +136,7 @@ func (l *leaver) Delete(ctx context.Context, k state.Key) error {
 	return err
 }
 
-// Whoever hangs up in the middle of it has not kept his tokens.
+// A client that hangs up in the middle of it has not kept its tokens.
 func TestHangingUpKeepsNoToken(t *testing.T) {
 	l := &leaver{Store: memstate.New(time.Now)}
 	w := newWorldOn(t, l, func(c *config.Config) {
@@ -161,7 +161,7 @@ func TestHangingUpKeepsNoToken(t *testing.T) {
 		"its own session": func(g httpapi.Grant) {
 			hangUp("DELETE", "/api/sessions/"+g.SessionID, g.AccessToken, "")
 		},
-		"its own session, taken back": func(g httpapi.Grant) {
+		"its own session, revoked": func(g httpapi.Grant) {
 			hangUp("POST", "/api/revocations", g.AccessToken, `{"session_id":"`+g.SessionID+`"}`)
 		},
 		"a spent refresh token": func(g httpapi.Grant) {
@@ -237,7 +237,7 @@ func TestNobodyIsTwoByAComma(t *testing.T) {
 
 // There is one way to ask whether a token is good: what verify refuses, no endpoint
 // takes.
-func TestNoEndpointTakesWhatWasTakenBack(t *testing.T) {
+func TestNoEndpointTakesWhatWasRevoked(t *testing.T) {
 	w := newWorld(t, nil)
 	grant := w.login("admin")
 	w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")

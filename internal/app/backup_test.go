@@ -20,7 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// From SQLite to PostgreSQL: who is signed in stays so, what was taken back too.
+// From SQLite to PostgreSQL: users stay signed in, and what was revoked stays revoked.
 func TestMove(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	from := newWorld(t, nil)
@@ -79,7 +79,7 @@ func TestBackupOfTheFirstSchema(t *testing.T) {
 	}
 }
 
-// sqliteFile is where a node's database is.
+// sqliteFile is where a replica's database is.
 func sqliteFile(c *config.Config) string {
 	file, _ := sqldb.SQLiteFile(c.Database.URL)
 	return file

@@ -339,7 +339,7 @@ func TestForgedReplica(t *testing.T) {
 	})
 }
 
-// A node with stored keys becomes the first replica of a cluster: its tokens stay
+// A replica with stored keys becomes the first replica of a cluster: its tokens stay
 // valid.
 func TestStoredKeysBecomeACluster(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
@@ -392,8 +392,8 @@ func TestAnotherSecret(t *testing.T) {
 	})
 }
 
-// opened returns a URL at which a replica that is started later can be served: until
-// then, who asks there waits.
+// opened returns a URL at which a replica that is started later can be served. Until
+// then, a client that asks there waits.
 func opened(t *testing.T) (url string, l net.Listener) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -709,7 +709,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// A key that is taken back at one replica is replaced by its own at once: nobody
+// A key that is revoked at one replica is replaced by its own at once: nobody
 // who logs in there meanwhile gets a token that is refused.
 func TestRevokedElsewhere(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
@@ -788,7 +788,7 @@ func TestWatch(t *testing.T) {
 	expect("SIGHUP", func() { hangup <- syscall.SIGHUP })
 }
 
-// Administrators see the replicas; others do not, and a node that is alone says so.
+// Administrators see the replicas; others do not, and a replica that is alone says so.
 func TestClusterStatus(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		one := b.join(func(cfg *config.Config) {

@@ -47,7 +47,7 @@ func reachable(t *testing.T, database string, change func(*config.Config)) (w *w
 }
 
 // A replica that is cut off from the database goes on, by what the others tell it:
-// it accepts what is good and refuses in time what was taken back. Without the others
+// it accepts what is good and refuses in time what was revoked. Without the others
 // it refuses all.
 func TestCutOffFromTheDatabase(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ import (
 // come back; the metrics say why; and those who hold them end well.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
-	const connections = 3 // and one more, which is kept for what the node looks at
+	const connections = 3 // and one more, which is kept for what the replica looks at
 	url := testenv.Postgres(t)
 	w := newWorld(t, func(c *config.Config) {
 		c.Database.URL, c.Storage.Key = url, strings.Repeat("00", 32)
@@ -86,7 +86,7 @@ func TestPoolExhausted(t *testing.T) {
 }
 
 // While all connections work at statements that take long, for longer than a view may
-// be stale, tokens are verified, what another replica takes back is seen, and the node
+// be stale, tokens are verified, what another replica revokes is seen, and the replica
 // is not taken for silent.
 func TestVerifyingWhileThePoolIsExhausted(t *testing.T) {
 	const connections = 3
@@ -216,7 +216,7 @@ func TestDatabaseGoesAndComesBack(t *testing.T) {
 }
 
 // crowd are people who log in and out until they leave. Whatever happens, each is
-// answered what he asked for, or 503.
+// answered what they asked for, or 503.
 type crowd struct {
 	leave func() []httpapi.Grant // whose logout was answered 204
 	ended func() int

@@ -20,7 +20,7 @@ import (
 type failing struct {
 	store.Store
 	mode  atomic.Int32
-	ahead atomic.Int64 // of the node's clock
+	ahead atomic.Int64 // of the replica's clock
 }
 
 const (
@@ -44,7 +44,7 @@ func (f *failing) AppendRevocation(ctx context.Context, r store.Revocation) (int
 	return f.Store.AppendRevocation(ctx, r)
 }
 
-// newFailing starts a node on a failing store, with three sessions a user and no
+// newFailing starts a replica on a failing store, with three sessions a user and no
 // grace period.
 func newFailing(t *testing.T) (*world, *failing) {
 	t.Helper()

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 // soak reports whether long tests are to run at their full length.
 func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 
-// A world is a node with its HTTP face, an administrator and what it wrote to its
+// A world is a replica with its HTTP face, an administrator and what it wrote to its
 // log.
 type world struct {
 	t    testing.TB
@@ -86,7 +86,7 @@ func (l *logBuffer) tail() string {
 	return s[max(0, len(s)-1000):]
 }
 
-// testConfig is a node on a fresh SQLite database whose passwords cost little.
+// testConfig is a replica on a fresh SQLite database whose passwords cost little.
 func testConfig(t testing.TB) *config.Config {
 	cfg := config.Default()
 	file := filepath.Join(t.TempDir(), "watchword.db")
@@ -167,14 +167,14 @@ func newWorldOn(t testing.TB, own state.Store, change func(*config.Config)) *wor
 	return w
 }
 
-// start makes the node and waits until it is ready.
+// start makes the replica and waits until it is ready.
 func (w *world) start() {
 	w.t.Helper()
 	w.begin()
 	w.isReady()
 }
 
-// isReady waits until the node is ready.
+// isReady waits until the replica is ready.
 func (w *world) isReady() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
@@ -184,7 +184,7 @@ func (w *world) isReady() {
 	}
 }
 
-// begin makes the node.
+// begin makes the replica.
 func (w *world) begin() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
@@ -212,7 +212,7 @@ func (w *world) stop() {
 	}
 }
 
-// restart ends the node and starts another one on the same database.
+// restart ends the replica and starts another one on the same database.
 func (w *world) restart() {
 	w.t.Helper()
 	w.stop()
@@ -265,7 +265,7 @@ func (w *world) request(method, path, token string, body any) *http.Request {
 	return r
 }
 
-// url is where the node is reached.
+// url is where the replica is reached.
 func (w *world) url() string {
 	if w.http == nil {
 		return "http://127.0.0.1"
@@ -358,7 +358,7 @@ func (w *world) refuses(token, code string, since time.Time, bound time.Duration
 	})
 }
 
-// promised is by when what was taken back must be refused, far above the poll that finds
+// promised is by when what was revoked must be refused, far above the poll that finds
 // it, even though tests let views be trusted for longer.
 const promised = 10 * time.Second
 

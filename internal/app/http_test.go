@@ -369,12 +369,12 @@ func TestProbesAndMetrics(t *testing.T) {
 
 	w.node.Drain()
 	if a := w.do("GET", "/readyz", "", nil); a.status != 503 || !strings.Contains(string(a.body), "shutting down") || a.header.Get("Retry-After") == "" {
-		t.Errorf("a draining node is ready: %d %s", a.status, a.body)
+		t.Errorf("a draining replica is ready: %d %s", a.status, a.body)
 	}
 	w.want(w.do("GET", "/livez", "", nil), 200, "")
 }
 
-// The database is closed under the node: it says so, keeps answering what it can,
+// The database is closed under the replica: it says so, keeps answering what it can,
 // and refuses what it cannot know.
 func TestDatabaseAway(t *testing.T) {
 	synctest.Test(t, databaseAway)

@@ -25,7 +25,7 @@ func longLived(c *config.Config) {
 	c.Tokens.TokenDuration, c.Tokens.KeyDuration, c.Sessions.TTL = 2*time.Hour, 8*time.Hour, 48*time.Hour
 }
 
-// on puts a node on a database of its own kind.
+// on puts a replica on a database of its own kind.
 func on(url string) func(*config.Config) {
 	return func(c *config.Config) {
 		c.Database.URL, c.Storage.Key = url, "c2VjdXJpdHkgdGVzdHMgbmVlZCBubyBzZWNyZXQga2U="
@@ -61,24 +61,24 @@ func (w *world) expiry(token string) time.Time {
 	return time.Unix(int64(w.verify(token)["exp"].(float64)), 0)
 }
 
-// outlive fails unless something was taken back after a number of the log, and
+// outlive fails unless something was revoked after a number of the log, and
 // stays so until a moment.
 func (w *world) outlive(after int64, until time.Time) {
 	w.t.Helper()
 	lines := w.lines(after)
 	if len(lines) == 0 {
-		w.t.Error("nothing was taken back")
+		w.t.Error("nothing was revoked")
 	}
 	for _, l := range lines {
 		if l.ExpiresAt.Before(until) {
-			w.t.Errorf("%s %s (%s) is taken back until %v, and could live until %v", l.Kind, l.Subject, l.Reason, l.ExpiresAt, until)
+			w.t.Errorf("%s %s (%s) is revoked until %v, and could live until %v", l.Kind, l.Subject, l.Reason, l.ExpiresAt, until)
 		}
 	}
 }
 
-// A replica that issues for a minute takes back what another one has issued for
+// A replica that issues for a minute revokes what another one has issued for
 // two hours, by every way there is.
-func TestWhatIsTakenBackOutlivesWhatAnyReplicaIssued(t *testing.T) {
+func TestARevocationOutlivesWhatAnyReplicaIssued(t *testing.T) {
 	where := on("sqlite:" + filepath.Join(t.TempDir(), "watchword.db"))
 	short := newWorld(t, both(where, shortLived))
 	long := newWorld(t, both(where, longLived)) // comes later
@@ -162,8 +162,8 @@ func (w *world) crew(t *testing.T) (id, name string) {
 	return u.ID, name
 }
 
-// The same for one node that is configured anew and restarted, twice.
-func TestWhatIsTakenBackOutlivesAFormerConfiguration(t *testing.T) {
+// The same for one replica that is configured anew and restarted, twice.
+func TestARevocationOutlivesAFormerConfiguration(t *testing.T) {
 	w := newWorld(t, longLived)
 	grant := w.login("admin")
 	shortLived(w.cfg)

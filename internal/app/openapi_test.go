@@ -340,7 +340,7 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 					}
 					hold(node, at, token, slowBody{}, nil)
 					hold(node, at, token, strings.NewReader(strings.Repeat(" ", httpkit.MaxBody+1)), nil)
-					// Who says how much he will send is not asked for it.
+					// A client that announces its length is not asked for the body.
 					if got := hold(node, at, token, slowBody{}, func(r *http.Request) { r.ContentLength = httpkit.MaxBody + 1 }); got != 413 {
 						t.Errorf("%s %s: %d to a body that says that it is too large", method, at, got)
 					}

@@ -20,7 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// Nothing that a node answers, even to a superuser, notes or logs has a private key
+// Nothing that a replica answers, even to a superuser, notes or logs has a private key
 // in it, sealed or not.
 func TestNoPrivateKeyLeaves(t *testing.T) {
 	for _, keys := range []config.KeyMode{config.KeysDatabase, config.KeysMemory} {
@@ -112,7 +112,7 @@ func (w *world) getAll(token string) map[string]answer {
 	return answers
 }
 
-// privateKeys are those of the node. Nobody else can ask for them, so they are read
+// privateKeys are those of the replica. Nobody else can ask for them, so they are read
 // where they lie.
 func privateKeys(t *testing.T, w *world) map[string]crypto.Signer {
 	t.Helper()

@@ -132,8 +132,8 @@ func logoutAgainstRenewals(t *testing.T, worlds []*world) {
 	}
 }
 
-// Who signs in gets a session of a new id, and sees where he is signed in, from every
-// replica; he ends one, all others, or an administrator all.
+// A user who signs in gets a session of a new id, and sees all of their sessions, from every
+// replica. The user ends one of them or all others; an administrator ends all.
 func sessionsOverReplicas(t *testing.T, worlds []*world) {
 	worlds[0].user("tester")
 	var mine []httpapi.Grant
@@ -236,9 +236,9 @@ func (w *world) loginAs(username, device string) httpapi.Grant {
 	return decode[httpapi.Grant](w.t, w.want(w.send(r), 200, ""))
 }
 
-// Who takes back everything of his own needs no permission, whichever way he names
-// himself.
-func TestTakingBackOneselfByName(t *testing.T) {
+// A user who revokes everything of their own needs no permission, by whichever name they
+// say who they are.
+func TestRevokingOneselfByName(t *testing.T) {
 	w := newWorld(t, nil)
 	w.user("tester")
 	w.user("other")
@@ -248,9 +248,9 @@ func TestTakingBackOneselfByName(t *testing.T) {
 	w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
 }
 
-// A session of somebody else that was taken back by its id is gone from the list, and
+// Another user's session that was revoked by its id is gone from the list, and
 // takes nobody's place.
-func TestASessionTakenBackByItsIDDoesNotCount(t *testing.T) {
+func TestASessionRevokedByItsIDDoesNotCount(t *testing.T) {
 	w := newWorld(t, func(cfg *config.Config) { cfg.Sessions.MaxPerUser = 2 })
 	w.user("tester")
 	admin, kept, taken := w.login("admin"), w.login("tester"), w.login("tester")

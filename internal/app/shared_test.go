@@ -13,7 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// With revocation.check shared, what one replica has taken back every other refuses
+// With revocation.check shared, what one replica has revoked every other refuses
 // with its next answer: no poll comes into it, nor a bell, and Redis may lose what
 // it was told at any time.
 func TestSharedCheck(t *testing.T) {
@@ -68,7 +68,7 @@ func TestSharedCheck(t *testing.T) {
 			worlds[0].revoke(admin, map[string]any{"kid": kidOf(t, g.AccessToken)})
 			// It may have left the key set already.
 			if a := worlds[1].do("GET", "/api/verify", g.AccessToken, nil); a.code() != "token_revoked" && a.code() != "invalid_token" {
-				t.Errorf("a token of a key that was taken back: %d %s", a.status, a.body)
+				t.Errorf("a token of a key that was revoked: %d %s", a.status, a.body)
 			}
 			by := func(who string) float64 {
 				return worlds[1].metric(`watchword_revocation_shared_checks_total{by="` + who + `"}`)
@@ -94,7 +94,7 @@ func TestRevokedTokenInRedis(t *testing.T) {
 	}
 }
 
-// While Redis is away the database is asked, and who takes back waits until no
+// While Redis is away the database is asked, and a revocation waits until no
 // replica relies on what Redis was not told. While the database is away tokens are
 // refused.
 func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
@@ -146,7 +146,7 @@ func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
 	}
 }
 
-// revoke has something taken back by an administrator.
+// revoke has an administrator revoke something.
 func (w *world) revoke(token string, what map[string]any) {
 	w.t.Helper()
 	w.want(w.do("POST", "/api/revocations", token, what), 200, "")

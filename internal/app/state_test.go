@@ -225,7 +225,7 @@ func TestOwnState(t *testing.T) {
 		t.Fatal(err)
 	}
 	if node.state.Store != own || node.state.servers["state"] == nil {
-		t.Error("the node does not use it")
+		t.Error("the replica does not use it")
 	}
 	if err := node.Close(); err != nil || own.closed {
 		t.Errorf("close: %v; own closed: %v", err, own.closed)

@@ -127,7 +127,7 @@ func TestTokenEndsInTime(t *testing.T) {
 }
 
 func TestReplayedRefreshTokenTakesTheFamilyBack(t *testing.T) {
-	var ahead atomic.Int64 // of the node's clock
+	var ahead atomic.Int64 // of the replica's clock
 	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	cfg := testConfig(t)
 	cfg.Tokens.RenewGrace, cfg.Revocation.MaxStaleness = time.Minute, 10*time.Minute
@@ -322,7 +322,7 @@ func TestTakeBack(t *testing.T) {
 		revoked(g.AccessToken)
 		sessions := w.want(w.do("GET", "/api/users/tester/sessions", admin.AccessToken, nil), 200, "")
 		if strings.Contains(string(sessions.body), g.SessionID) {
-			t.Error("the session that was taken back is still listed")
+			t.Error("the revoked session is still listed")
 		}
 	})
 	t.Run("by id alone, from whoever it is, by a superuser", func(t *testing.T) {
@@ -337,7 +337,7 @@ func TestTakeBack(t *testing.T) {
 		w.want(take(admin.AccessToken, map[string]any{"kid": kid}), 200, "")
 		revoked(before.AccessToken)
 		if got := keyIDs(t, w); len(got) != 1 || got[0] == kid {
-			t.Errorf("the key set has %v; %s was taken back", got, kid)
+			t.Errorf("the key set has %v; %s was revoked", got, kid)
 		}
 		w.verify(w.login("tester").AccessToken)
 	})

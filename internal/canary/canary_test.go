@@ -55,7 +55,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-func TestNoTokenOrNotTakenBack(t *testing.T) {
+func TestNoTokenOrNotRevoked(t *testing.T) {
 	broken := errors.New("broken")
 	issued := func(context.Context) (string, error) { return "token", nil }
 	for _, token := range []Token{

@@ -285,7 +285,7 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 }
 
 // A key stays until its end, though its row and the whole registry are gone; one
-// that was taken back goes at once and does not come back.
+// that was revoked goes at once and does not come back.
 func TestLastKnownGood(t *testing.T) {
 	c, r := &clock{}, openRegistry(t)
 	cl := join(t, config(r, c, "auth-0"))

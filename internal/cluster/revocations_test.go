@@ -11,7 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// What a peer says was taken back is believed only if it was said for this question
+// A peer's list of revocations is believed only if it answers this question
 // by who has the secret, about the feed.
 func TestLyingFeeds(t *testing.T) {
 	c := &clock{}

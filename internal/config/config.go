@@ -162,7 +162,7 @@ type Cluster struct {
 	// Default: the host name and a random part, new at each start.
 	InstanceID string `yaml:"instance_id"`
 	// The secret by which the replicas recognise each other: at least 32 bytes, the same
-	// for all (openssl rand -base64 32). Anybody who has it can make keys that every
+	// for all (openssl rand -base64 32). Whoever has it can make keys that every
 	// replica accepts.
 	Secret string `yaml:"secret" env:"AUTH_CLUSTER_SECRET" secret:"all"`
 	// The signature algorithms that other replicas' keys may have. Default: all, so that

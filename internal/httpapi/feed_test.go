@@ -572,7 +572,7 @@ func TestFeedReachesResourceServers(t *testing.T) {
 			}
 			late := err == nil && asked > verify.DefaultMaxStaleness || asked > time.Minute
 			if late || err != nil && !errors.Is(err, verify.ErrStale) {
-				t.Fatalf("%s, %v after it was taken back: %v", jti, asked, err)
+				t.Fatalf("%s, %v after it was revoked: %v", jti, asked, err)
 			}
 			time.Sleep(time.Millisecond)
 		}
@@ -581,7 +581,7 @@ func TestFeedReachesResourceServers(t *testing.T) {
 	t.Logf("20 revocations over the stream: the slowest was seen %v after its 2xx", slowest)
 }
 
-// A measuring is a reader who notes the largest piece that he was sent at once.
+// A measuring is a reader that notes the largest piece that it was sent at once.
 type measuring struct {
 	*httptest.ResponseRecorder
 	largest int

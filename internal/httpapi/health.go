@@ -77,7 +77,7 @@ func (h *Health) Probes() http.Handler {
 	return mux
 }
 
-// Drain makes the node say that it takes no more traffic.
+// Drain makes the replica say that it takes no more traffic.
 func (h *Health) Drain() { h.draining.Store(true) }
 
 // health says how the backends are. What exactly failed is in the log; the endpoint

@@ -131,8 +131,8 @@ func TestKeysOfBeforeAreVouchedFor(t *testing.T) {
 	}
 }
 
-// Who can write the store cannot make a key live or sign for longer, nor end it
-// early, and this process never vouches for what he wrote; but anybody may revoke.
+// Somebody who can write the store cannot make a key live or sign for longer, nor end it
+// early, and this replica never vouches for what was written there; but they may revoke.
 func TestTimesOfAKeyAreVouchedFor(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	for _, keys := range modes {
@@ -345,7 +345,7 @@ func TestLostRowsUnderTwoAtOnce(t *testing.T) {
 	}
 }
 
-// A key that was taken back does not come back with its row, nor for want of it.
+// A key that was revoked does not come back with its row, nor for want of it.
 func TestLostRowOfARevokedKey(t *testing.T) {
 	db := newDatabase(t)
 	c, s := &clock{now: start}, sqlstore.New(db)

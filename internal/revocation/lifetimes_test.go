@@ -63,7 +63,7 @@ func TestPromisesOfManyReplicas(t *testing.T) {
 	}
 }
 
-// Nothing is taken back for a time that is not known, and nothing is promised
+// Nothing is revoked for a time that is not known, and nothing is promised
 // over what cannot be read.
 func TestALongestLifeThatCannotBeRead(t *testing.T) {
 	s := openStore(t)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A replica was cut off while something was taken back. In the moment in which it
+// A replica was cut off while something was revoked. In the moment in which it
 // has sight of the log again, it must not take the list of before for the knowledge
 // of after.
 func TestReconnectingAcceptsNothingLate(t *testing.T) {
@@ -46,7 +46,7 @@ func TestReconnectingAcceptsNothingLate(t *testing.T) {
 				for tok := token(id); !stop.Load(); {
 					switch err := v.Check(ctx, tok); {
 					case err == nil:
-						t.Errorf("token %d, taken back an hour ago, is accepted", i)
+						t.Errorf("token %d, revoked an hour ago, is accepted", i)
 						return
 					case errors.Is(err, ErrRevoked):
 						return

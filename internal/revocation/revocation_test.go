@@ -109,7 +109,7 @@ func TestTakeBackIsKnownWhenItReturns(t *testing.T) {
 				}
 				for range 3 {
 					if err := r.Check(t.Context(), token(id)); !errors.Is(err, ErrRevoked) {
-						t.Errorf("%s was taken back, then: %v", id, err)
+						t.Errorf("%s was revoked, then: %v", id, err)
 						return
 					}
 				}
@@ -541,8 +541,8 @@ func TestALineThatExpiredIsNoFork(t *testing.T) {
 	})
 }
 
-// A replica whose clock is wrong neither brings back what others have taken back nor
-// takes back for too short a time.
+// A replica whose clock is wrong neither restores what others have revoked nor
+// revokes for too short a time.
 func TestAWrongClockBringsNothingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()
@@ -635,7 +635,7 @@ func TestTheExpiredIsSwept(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeTakenBack(t *testing.T) {
+func TestWhatCannotBeRevoked(t *testing.T) {
 	r := start(t, newMemLog(), Outage{})
 	for name, l := range map[string]store.Revocation{
 		"nothing":           {},
@@ -645,12 +645,12 @@ func TestWhatCannotBeTakenBack(t *testing.T) {
 		"a user of nothing": {Kind: "user", Subject: "x", ExpiresAt: time.Now()},
 	} {
 		if _, err := r.log.Revoke(t.Context(), l); err == nil {
-			t.Errorf("%s was taken back", name)
+			t.Errorf("%s was revoked", name)
 		}
 	}
 }
 
-// A newer replica may take back what this one does not understand.
+// A newer replica may revoke what this one does not understand.
 func TestAnUnknownKindIsNotIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()

@@ -81,12 +81,12 @@ func shares(t *testing.T, m *memLog, s *memory, n int) []*replica {
 	return list
 }
 
-// What one replica has taken back, the others refuse in the same moment, whatever
+// What one replica has revoked, the others refuse in the same moment, whatever
 // became of the memory they share.
 func TestSharedRefusesAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		memory *memory
-		before func(m *memory) // before it is taken back
+		before func(m *memory) // before it is revoked
 		after  func(m *memory) // after the answer
 		waits  time.Duration   // until the answer
 		by     string
@@ -143,7 +143,7 @@ func TestSharedRefusesAtOnce(t *testing.T) {
 }
 
 // With nobody to ask every token is refused, at once, and those that are known to
-// be taken back as such.
+// be revoked as such.
 func TestSharedWithNobodyToAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, m := newMemLog(), &memory{}

@@ -13,7 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// TestOnADatabase has two replicas take back at the same time, half of it inside
+// TestOnADatabase has two replicas revoke at the same time, half of it inside
 // transactions, and asks each at once and the other after its poll.
 func TestOnADatabase(t *testing.T) {
 	s := sqlstore.New(sqldbtest.Open(t))
@@ -31,7 +31,7 @@ func TestOnADatabase(t *testing.T) {
 						return
 					}
 					if err := r.Check(t.Context(), token(id)); !errors.Is(err, ErrRevoked) {
-						t.Errorf("%s was taken back, then: %v", id, err)
+						t.Errorf("%s was revoked, then: %v", id, err)
 					}
 				}
 			})

@@ -21,12 +21,12 @@ type Copies interface {
 }
 
 // Recognise returns a session that is live, or state.ErrNotFound. It is the look at
-// a session that precedes no write: for whoever has to know in each request who is
+// a session that precedes no write: for a caller that has to know in each request who is
 // signed in. What spends or changes something goes by Renew, Stop and End.
 //
 // Where the state has copies, a copy of the record will do while Clear vouches for
 // the session. In every other case the record itself is read and may is asked, whose
-// error is returned: as for Renew, it says whether the user may still have the
+// error is returned: as for Renew, it tells whether the user may still have the
 // session. The record does not: a session that the user's SessionEpoch has ended may
 // have its record for days, and the log has its entry for as long as a token lives.
 // So a copy is kept of a record only after may has let it be.

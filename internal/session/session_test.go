@@ -141,7 +141,7 @@ func TestSpentTokenAfterGraceIsAReplay(t *testing.T) {
 	if got.ID != s.ID || got.UserID != b.user {
 		t.Errorf("the replay names session %+v, want %s", got, s.ID)
 	}
-	// The family is the caller's to take back; a token two generations old is a
+	// The family is the caller's to revoke; a token two generations old is a
 	// replay as well, whether or not the record still remembers it.
 	third := b.renew(t, second)
 	b.clock.advance(b.RenewGrace)
@@ -287,7 +287,7 @@ func TestMaxPerUserEndsTheOldest(t *testing.T) {
 	}
 }
 
-// Who has many more sessions than he may have from now on can sign in, and each time
+// A user with many more sessions than are allowed from now on can sign in, and each time
 // some end. A sign-in that fails leaves none.
 func TestALowerMaxPerUserTakesEffectInSteps(t *testing.T) {
 	const many = 3*boundStep - 10
@@ -325,7 +325,7 @@ func TestALowerMaxPerUserTakesEffectInSteps(t *testing.T) {
 	}
 }
 
-// cancelling is a state whose caller's time is over once he has begun a session.
+// cancelling is a state whose caller's time is over once a session has begun.
 type cancelling struct {
 	state.Store
 	cancel context.CancelFunc
@@ -679,7 +679,7 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 			if err != nil || len(ended) != 1 || ended[0] != unread {
 				t.Fatalf("the third sign-in ended %+v, %v", ended, err)
 			}
-			// Until its tokens are taken back it is there to be found, and it has ended for
+			// Until its tokens are revoked it is there to be found, and it has ended for
 			// whoever could read it, too.
 			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || !got.Ended || got.Unreadable {
 				t.Errorf("it is %+v, %v", got, err)

@@ -20,7 +20,7 @@ func Address(t testing.TB) string {
 
 // keepAddress keeps an address with a socket that is bound and does not listen, until
 // that is closed. Beside it, Linux lets another one be bound to the port by name if both
-// have SO_REUSEADDR, as servers' have, and gives the port to nobody who asks for just any.
+// have SO_REUSEADDR, as servers' have, and gives the port to no process that asks for any free one.
 func keepAddress(t testing.TB) (fd int, addr string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

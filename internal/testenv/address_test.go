@@ -8,7 +8,7 @@ import (
 )
 
 // Nobody is given an address by chance that is kept, and whoever names it listens
-// there, as often as he likes.
+// there, as often as it likes.
 func TestAddress(t *testing.T) {
 	kept := map[string]bool{}
 	for range 200 {

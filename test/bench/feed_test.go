@@ -160,7 +160,7 @@ func (l *longLog) RevocationsAfter(_ context.Context, after int64, limit int) ([
 	return lines[:min(limit, len(lines))], store.LogHead{ID: "long", Seq: int64(len(l.lines))}, nil
 }
 
-// A resource server starts, while a million tokens are taken back.
+// A resource server starts, while a million tokens are revoked.
 func BenchmarkFeedSnapshot(b *testing.B) {
 	const million = 1_000_000
 	l := &longLog{lines: make([]store.Revocation, million)}

@@ -204,7 +204,7 @@ func TestJoiningReplicaAnswers(t *testing.T) {
 	r.kill()
 	w.lastBeatIsAhead(r)
 	r.launch()
-	me := w.client("me") // who takes the first answer that he gets
+	me := w.client("me") // which takes the first answer that it gets
 	var first event
 	await(t, "the first answer", func() bool {
 		first, _, _ = me.ask("login", r, http.MethodPost, "/api/login", "", map[string]string{"username": adminName, "password": adminPassword}, nil)
@@ -229,8 +229,8 @@ func TestJoiningReplicaAnswers(t *testing.T) {
 	me.accepted(me.at(r), w.replicas...)
 }
 
-// lastBeatIsAhead has whoever comes next in the place of a replica that was killed wait
-// for as long as he would right after the kill, however long it takes him to start.
+// lastBeatIsAhead has the replica that takes the place of one that was killed wait
+// for as long as right after the kill, however long the start takes.
 func (w *world) lastBeatIsAhead(r *replica) {
 	w.t.Helper()
 	db, err := sql.Open("pgx", w.database.URL)

@@ -16,10 +16,10 @@ import (
 // What a cluster promises, as it is held against the history of a run:
 //
 //   - No valid token is rejected: a token that was answered to a client, has not
-//     expired and that nobody began to take back is accepted by whoever answers
+//     expired and that nobody began to revoke is accepted by whatever answers
 //     at all, be it a replica, a strict resource server or package verify.
 //   - No invalid token is accepted: nothing forged, ever; nothing that has
-//     expired, beyond the leeway; nothing taken back, once max_staleness has
+//     expired, beyond the leeway; nothing revoked, once max_staleness has
 //     passed since that was answered.
 //   - No session is renewed once its logout was answered.
 //   - No request fails but by a trouble that the test made: see trouble.excuses.
@@ -42,7 +42,7 @@ type event struct {
 	line      string // to the load balancer, over which it went or whoever was asked gets what it knows
 	served    string // through the load balancer: who answered; empty: nobody
 	token     *issued
-	bound     time.Duration // by when whoever was asked knows what was taken back; 0: he never does
+	bound     time.Duration // within it, the server that was asked knows what was revoked; 0: it never does
 	behind    time.Duration // by how much the clock of whoever was asked may be
 	status    int           // 0: no answer
 	code      string        // of the problem; empty: the load balancer's own answer, or none
@@ -60,10 +60,10 @@ func (e event) String() string {
 
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
-// own says whether a replica itself asked to come again later.
+// own reports whether a replica itself asked to come again later.
 func (e event) own503() bool { return e.status == 503 && e.code != "" && e.retry }
 
-// balancer says whether the load balancer answered in a replica's place.
+// balancer reports whether the load balancer answered in a replica's place.
 func (e event) balancer() bool {
 	return e.replica == "" && e.code == "" && (e.status == 502 || e.status == 503 || e.status == 504)
 }
@@ -94,15 +94,15 @@ func (t *issued) taken(now time.Time) {
 	t.takenOut = now
 }
 
-// validUntil says whether the token was valid from its issue to that moment.
+// validUntil reports whether the token was valid from its issue to that moment.
 func (t *issued) validUntil(moment time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return moment.Before(t.expires) && (t.leaving.IsZero() || moment.Before(t.leaving))
 }
 
-// deadAt says whether the token must not be accepted from that moment on by who
-// learns within bound of what was taken back, and whose clock is behind.
+// deadAt reports whether the token must not be accepted from that moment on by a server
+// that learns within bound what was revoked, and whose clock is behind.
 func (t *issued) deadAt(moment time.Time, bound, behind time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,7 +156,7 @@ type trouble struct {
 	from, to time.Time
 }
 
-// excuses says whether a request may fail because of the trouble:
+// excuses reports whether a request may fail because of the trouble:
 //
 //   - kill -9: no answer, or the load balancer's 502, 503 or 504 in its place; and
 //     503 with Retry-After of the next process, before the load balancer has noticed
@@ -164,7 +164,7 @@ type trouble struct {
 //   - SIGTERM: whoever asks the replica directly may be refused a connection;
 //     behind the load balancer nobody notices.
 //   - SIGSTOP: as kill -9, and 503 with Retry-After until it is ready.
-//   - the load balancer cannot reach it: as kill -9, but not for who asks directly.
+//   - the load balancer cannot reach it: as kill -9, but not for a client that asks directly.
 //   - a resource server may say that it cannot look up a key while it waits for the
 //     key set from a process that was killed or stopped, or was cut off from the load
 //     balancer, or while it is offline itself.
@@ -349,7 +349,7 @@ func (h *history) report(t *testing.T) {
 		if verdict := h.judge(e); verdict != "" {
 			about := ""
 			if e.token != nil {
-				about = fmt.Sprintf(", token of %s, got %s, expires %s, taken back %s", e.token.kid, clock(e.token.got), clock(e.token.expires), clock(e.token.takenOut))
+				about = fmt.Sprintf(", token of %s, got %s, expires %s, revoked %s", e.token.kid, clock(e.token.got), clock(e.token.expires), clock(e.token.takenOut))
 			}
 			wrong = append(wrong, verdict+": "+e.String()+about)
 		}
@@ -397,7 +397,7 @@ func summarise(t *testing.T, format string, args ...any) {
 	t.Logf("summary: %s: %s", t.Name(), fmt.Sprintf(format, args...))
 }
 
-// presented says whether a valid token of a key that is not in a set was presented to a
+// presented reports whether a valid token of a key that is not in a set was presented to a
 // replica after a moment.
 func (h *history) presented(replica string, after time.Time, set *accesstoken.KeySet) bool {
 	h.mu.Lock()
@@ -427,7 +427,7 @@ func (h *history) recent() string {
 	return b.String() + strings.Join(h.wrong, "\n")
 }
 
-// lastAccepted is, for each kind of those who learn what was taken back, and of each
+// lastAccepted is, for each kind of server that learns what was revoked, and of each
 // token that they were asked about after its logout was answered, how long after that
 // the last request began that they accepted; 0: none.
 func (h *history) lastAccepted() map[string][]time.Duration {

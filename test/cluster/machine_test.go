@@ -81,7 +81,7 @@ func (w *witness) awaitJudged(ctx context.Context, moment time.Time) {
 	}
 }
 
-// excuses says whether a request, which lies before what was looked at, may have failed
+// excuses reports whether a request, which lies before what was looked at, may have failed
 // because of the machine.
 func (w *witness) excuses(e event) bool {
 	return slices.ContainsFunc(w.troubles(), func(t *trouble) bool { return t.excuses(e) })

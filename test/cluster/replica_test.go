@@ -114,7 +114,7 @@ func (r *replica) awaitReady() {
 	r.mu.Unlock()
 }
 
-// isUp says whether a client that asks the replica directly may expect an answer.
+// isUp reports whether a client that asks the replica directly may expect an answer.
 func (r *replica) isUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

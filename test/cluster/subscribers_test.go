@@ -334,7 +334,7 @@ func refused(t *testing.T, all []*follower, token *issued, since time.Time) []ti
 				// Who has heard nothing for too long says so.
 				late := err == nil && asked > verify.DefaultMaxStaleness || asked > patience
 				if late || err != nil && !errors.Is(err, verify.ErrStale) {
-					t.Errorf("resource server %d, %v after a token was taken back: %v", i, asked, err)
+					t.Errorf("resource server %d, %v after a token was revoked: %v", i, asked, err)
 					return
 				}
 				<-tick.C

@@ -17,7 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/test/node"
 )
 
-// Run starts a node and an application, has start put a proxy before the
+// Run starts a replica and an application, has start put a proxy before the
 // application, and attacks it. Addresses are host:port; start returns the proxy's URL.
 func Run(t *testing.T, start func(t *testing.T, auth, app string) (url string)) {
 	p := &proxied{node: node.Start(t)}
@@ -29,8 +29,8 @@ func Run(t *testing.T, start func(t *testing.T, auth, app string) (url string)) 
 	t.Run("strangers", p.strangers)
 	t.Run("members", p.members)
 	t.Run("forged", p.forged)
-	t.Run("taken back", p.takenBack)
-	t.Run("node away", p.nodeAway) // it does not come back
+	t.Run("revoked", p.revoked)
+	t.Run("replica away", p.replicaAway) // it does not come back
 }
 
 type proxied struct {
@@ -191,7 +191,7 @@ func (p *proxied) forged(t *testing.T) {
 	}
 }
 
-func (p *proxied) takenBack(t *testing.T) {
+func (p *proxied) revoked(t *testing.T) {
 	token := p.node.Login("tester").AccessToken
 	if status, _ := p.ask(t, "GET", "/ships", "", "Authorization", "Bearer "+token); status != http.StatusOK {
 		t.Fatalf("before the logout: %d", status)
@@ -202,14 +202,14 @@ func (p *proxied) takenBack(t *testing.T) {
 	}
 }
 
-func (p *proxied) nodeAway(t *testing.T) {
+func (p *proxied) replicaAway(t *testing.T) {
 	token := p.node.Login("tester").AccessToken
 	p.node.Stop()
 	before := p.reached.Load()
 	if status, _ := p.askOnce(t, "GET", "/ships", "", "Authorization", "Bearer "+token); status < 500 {
-		t.Errorf("without a node: %d", status)
+		t.Errorf("without a replica: %d", status)
 	}
 	if p.reached.Load() != before {
-		t.Error("without a node, a request came to the application")
+		t.Error("without a replica, a request came to the application")
 	}
 }

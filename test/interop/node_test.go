@@ -18,7 +18,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// What a node serves and signs is verified by the libraries by its URL alone, for
+// What a replica serves and signs is verified by the libraries by its URL alone, for
 // each algorithm that it may be told to use.
 func TestNode(t *testing.T) {
 	for _, alg := range accesstoken.Algorithms() {

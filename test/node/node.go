@@ -1,5 +1,5 @@
-// Package node is a whole Watchword node for the tests of those who stand beside
-// it: resource servers and proxies. It has an administrator and a user, keeps its
+// Package node is a whole replica for the tests of what is used with one: resource
+// servers and proxies. It has an administrator and a user, keeps its
 // data in a temporary SQLite file, and serves real HTTP.
 package node
 
@@ -37,7 +37,7 @@ users:
   - {username: tester, password: ` + Password + `, email: tester@example.com, first_name: Travis, last_name: Ester, groups: [Crew]}
 `
 
-// A Node is a node that runs.
+// A Node is a running replica.
 type Node struct {
 	URL string // its public URL and the tokens' issuer
 
@@ -46,7 +46,7 @@ type Node struct {
 	server *http.Server
 }
 
-// Start starts a node, which ends with the test, with what is otherwise than here
+// Start starts a replica, which ends with the test, with what is otherwise than here
 // in its settings.
 func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	t.Helper()

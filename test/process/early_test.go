@@ -11,7 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A node that starts before its servers waits for them: it lives, and is not ready.
+// A replica that starts before its servers waits for them: it lives, and is not ready.
 func TestStartsBeforeItsServers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -87,7 +87,7 @@ func relay(t *testing.T, from, to string) {
 	}()
 }
 
-// What waiting does not mend ends a node at once.
+// A replica ends at once if waiting cannot mend what is wrong.
 func TestStartsInVain(t *testing.T) {
 	t.Parallel()
 	for name, server := range map[string]string{"postgres": testenv.Postgres(t), "mariadb": testenv.MariaDB(t)} {

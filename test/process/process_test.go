@@ -69,7 +69,7 @@ func build(path string, flags ...string) string {
 // soak reports whether the long form of the tests is wanted.
 func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 
-// A node is a running process.
+// A node is a replica in a process of its own.
 type node struct {
 	t       *testing.T
 	dir     string
@@ -390,7 +390,7 @@ func TestKillLosesNothing(t *testing.T) {
 		}
 		for _, token := range revoked {
 			if status, body, err := n.call("GET", "/api/verify", token, nil); status != 401 {
-				t.Fatalf("round %d: a token that was taken back lives again: %d %s %v", round, status, body, err)
+				t.Fatalf("round %d: a revoked token is accepted again: %d %s %v", round, status, body, err)
 			}
 		}
 		for _, token := range renewed {
@@ -529,7 +529,7 @@ func TestTermWaitsForAHeader(t *testing.T) {
 	}
 }
 
-// askInParts asks a node that is told to end meanwhile, and says whether the request
+// askInParts asks a replica that is told to end meanwhile, and reports whether the request
 // was one that is waited for.
 func askInParts(t *testing.T) (answer string, inTime bool, err error) {
 	t.Helper()
@@ -688,7 +688,7 @@ func TestSlowClientIsCutOff(t *testing.T) {
 	}
 }
 
-// Who stops it while it starts has what he wants: no error, and one line.
+// A replica that is stopped while it starts ends without an error, and with one line.
 func TestTermDuringStart(t *testing.T) {
 	t.Parallel()
 	database, err := net.Listen("tcp", "127.0.0.1:0") // it accepts, and says nothing
@@ -866,7 +866,7 @@ func TestMemoryOfManyLogins(t *testing.T) {
 			var status int
 			var body []byte
 			var err error
-			// On a busy machine the last ones wait for longer than a node takes for an answer.
+			// On a busy machine the last ones wait for longer than a replica takes for an answer.
 			for deadline := time.Now().Add(patience); status != http.StatusUnauthorized && time.Now().Before(deadline); {
 				status, body, err = n.call("POST", "/api/login", "", map[string]string{"username": fmt.Sprint("nobody", i), "password": "x"})
 			}
@@ -909,7 +909,7 @@ func TestTermAnswersWhatCameWhileItStoodStill(t *testing.T) {
 	}
 }
 
-// askWhileItStandsStill says whether it was asked so soon after the question before
+// askWhileItStandsStill reports whether it was asked so soon after the question before
 // that the client was waited for.
 func askWhileItStandsStill(t *testing.T) (inTime bool, err error) {
 	t.Helper()
@@ -958,7 +958,7 @@ func askWhileItStandsStill(t *testing.T) (inTime bool, err error) {
 	return inTime, err
 }
 
-// standsStill says whether every thread of it is stopped: a signal takes some time.
+// standsStill reports whether every thread of it is stopped: a signal takes some time.
 func (n *node) standsStill() bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", n.cmd.Process.Pid))
 	for _, thread := range threads {

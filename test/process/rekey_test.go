@@ -108,7 +108,7 @@ func TestRekey(t *testing.T) {
 	}
 
 	counts := regexp.MustCompile(`^signing keys: (\d+) encrypted anew, (\d+) were under this key already\n`)
-	for _, want := range []string{fmt.Sprint(many + 1 - done), "0"} { // and the nodes' own key
+	for _, want := range []string{fmt.Sprint(many + 1 - done), "0"} { // and the replicas' own key
 		cmd, out := rekey()
 		if err := cmd.Run(); err != nil {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-// A running node takes over another list of peers when its file changes and on SIGHUP,
+// A running replica takes over another list of peers when its file changes and on SIGHUP,
 // which does not end one that is starting.
 func TestReload(t *testing.T) {
 	t.Parallel()
@@ -77,7 +77,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// answers says whether a path is answered 200; the process must not have ended.
+// answers reports whether a path is answered 200; the process must not have ended.
 func (n *node) answers(path string) bool {
 	n.t.Helper()
 	select {

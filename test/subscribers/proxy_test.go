@@ -37,9 +37,9 @@ http {
 }
 `
 
-// Between a node and its resource servers stands a real nginx: as Debian ships it,
-// it lets the event stream through, because the node asks for that; told to pass
-// over what the node asks for, it holds the stream back, and pages take its place.
+// Between a replica and its resource servers stands a real nginx: as Debian ships it,
+// it lets the event stream through, because the replica asks for that; told to pass
+// over what the replica asks for, it holds the stream back, and pages take its place.
 func TestBehindNginx(t *testing.T) {
 	const revocations = 5
 	for name, c := range map[string]struct {

@@ -1,5 +1,5 @@
-// Package subscribers has a hundred resource servers follow one node's feed, and
-// measures how soon each of them refuses what was taken back.
+// Package subscribers has a hundred resource servers follow one replica's feed, and
+// measures how soon each of them refuses what was revoked.
 package subscribers
 
 import (

@@ -211,7 +211,7 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// A stream that was let in ends when its token is taken back.
+// A stream that was let in ends when its token is revoked.
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	w := newWorld(t, func(v *verify.Verifier) *grpcverify.Guard { return grpcverify.New(v) })
 	for _, method := range []string{"/ship.Log/Follow", "/ship.Log/Stubborn"} {
