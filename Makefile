@@ -25,7 +25,7 @@ build: ## Build bin/watchword
 test: tools ## Every test; those that start no processes with the race detector
 	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
 
-soak: tools ## The long forms: random, loaded, all with the race detector, and fuzzing; most of an hour
+soak: tools ## The long forms: random, loaded, all with the race detector, and fuzzing; 20 minutes
 	@WATCHWORD_SOAK=1 GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
 	@GO="$(GO)" scripts/fuzz.sh 30
 
