@@ -11,8 +11,8 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// A peer's list of revocations is believed only if it answers this question
-// by who has the secret, about the feed.
+// A peer's page of revocations is believed only if it answers this question, is about the
+// feed, and comes from a replica that has the secret.
 func TestLyingFeeds(t *testing.T) {
 	c := &clock{}
 	peer := with(t, c, "auth-1")

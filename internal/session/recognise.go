@@ -20,9 +20,9 @@ type Copies interface {
 	Keep(asOf time.Time, r state.Record)
 }
 
-// Recognise returns a session that is live, or state.ErrNotFound. It is the look at
-// a session that precedes no write: for a caller that has to know in each request who is
-// signed in. What spends or changes something goes by Renew, Stop and End.
+// Recognise returns a session that is live, or state.ErrNotFound. It is for callers that
+// read a session in each request and write nothing afterwards. Whatever spends or changes
+// a session goes by Renew, Stop and End.
 //
 // Where the state has copies, a copy of the record will do while Clear vouches for
 // the session. In every other case the record itself is read and may is asked, whose
