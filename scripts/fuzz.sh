@@ -2,6 +2,8 @@
 # Runs every fuzz target for the given time. `go test` runs each on its corpus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+GOTOOLCHAIN=$(awk '$1 == "toolchain" { print $2 }' go.mod) # as in the Makefile
+export GOTOOLCHAIN
 
 seconds=${1:-30}
 log=$(mktemp)

@@ -10,6 +10,8 @@
 # its bound is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+GOTOOLCHAIN=$(awk '$1 == "toolchain" { print $2 }' go.mod) # as in the Makefile
+export GOTOOLCHAIN
 
 # Packages whose tests start Watchword as processes. They run by themselves, and the
 # faults of a cluster alone: what else the machine does would look like one more of them.
