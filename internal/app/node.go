@@ -53,6 +53,8 @@ type Options struct {
 	// Listener is the address on which the program serves the replica's handler. Nil: it
 	// is not known, and the replica asks its peers to find out which of them it is itself.
 	Listener net.Addr
+	// MetricsApart leaves the metrics out of Handler: the program serves Metrics elsewhere.
+	MetricsApart bool
 	// Now tells the time, with a monotonic reading. Nil: time.Now.
 	Now func() time.Time
 }
@@ -60,6 +62,7 @@ type Options struct {
 // A Node is a running replica.
 type Node struct {
 	handler http.Handler
+	metrics *httpapi.Metrics
 	db      *sqldb.DB // nil: the program brings its own store
 	store   store.Store
 	view    *revocation.View
@@ -187,6 +190,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			return nil, err
 		}
 	}
+	n.metrics = &httpapi.Metrics{Registry: registry}
 	n.handler, err = httpapi.New(httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
@@ -198,13 +202,16 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
-		Metrics: registry, Logger: o.Logger, Version: o.Version,
+		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version,
 	})
 	return n, err
 }
 
 // Handler serves everything that the replica answers over HTTP.
 func (n *Node) Handler() http.Handler { return n.handler }
+
+// Metrics serves the metrics alone, for a listener of their own.
+func (n *Node) Metrics() http.Handler { return n.metrics.Apart() }
 
 // Ready returns nil when the replica may take traffic: it has a key to sign with and a fresh
 // view of the revocations.

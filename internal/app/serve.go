@@ -37,13 +37,31 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	if err != nil {
 		return err
 	}
-	node, err := New(ctx, Options{Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: server.Addr()})
+	var metrics *graceful.Server // nil: on the same port
+	var metricsFailed <-chan error
+	if cfg.Server.MetricsAddress != "" {
+		metrics, err = graceful.Listen(graceful.Config{
+			Setting: "server.metrics_address", Address: cfg.Server.MetricsAddress, Starting: startingHandler(), Logger: logger,
+		})
+		if err != nil {
+			return errors.Join(err, server.Abort())
+		}
+		defer metrics.Abort() // a scrape need not be answered to its end
+		metricsFailed = metrics.Failed()
+	}
+	node, err := New(ctx, Options{
+		Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: server.Addr(),
+		MetricsApart: metrics != nil,
+	})
 	if ctx.Err() != nil && err != nil {
 		logger.Info("stopped before it was ready")
 		return server.Abort()
 	}
 	if err != nil {
 		return errors.Join(err, server.Abort())
+	}
+	if metrics != nil { // first, so that a replica that is ready has its metrics
+		metrics.Open(node.Metrics())
 	}
 	server.Open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
@@ -69,6 +87,8 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	select {
 	case err := <-server.Failed():
 		return errors.Join(fmt.Errorf("server: %w", err), node.Close())
+	case err := <-metricsFailed:
+		return errors.Join(fmt.Errorf("server.metrics_address: %w", err), server.Abort(), node.Close())
 	case <-ctx.Done():
 	}
 	logger.Info("draining", "delay", cfg.Server.DrainDelay)
@@ -85,7 +105,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 // listen opens the replica's port.
 func listen(cfg *config.Config, starting http.Handler, logger *slog.Logger) (*graceful.Server, error) {
 	c := graceful.Config{
-		Address: cfg.Server.Address, CertFile: cfg.Server.TLS.CertFile, KeyFile: cfg.Server.TLS.KeyFile,
+		Setting: "server.address", Address: cfg.Server.Address, CertFile: cfg.Server.TLS.CertFile, KeyFile: cfg.Server.TLS.KeyFile,
 		Starting: starting, Logger: logger,
 	}
 	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {

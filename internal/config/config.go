@@ -39,6 +39,10 @@ type Server struct {
 	// ":8080" listens on every address. Port 0 takes any free port, and then
 	// public_url must be set.
 	Address string `yaml:"address"`
+	// Host and port on which /metrics is served, in plain HTTP, instead of on address:
+	// one that only Prometheus reaches. Default: none, and /metrics is on address, for
+	// every client. A program that embeds the replica serves /metrics with the rest.
+	MetricsAddress string `yaml:"metrics_address"`
 	// The URL under which clients reach the service, without a slash at its end.
 	// It is the tokens' issuer unless tokens.issuer is set, so set it before the
 	// first token is issued, and the same on every replica. Default: http, or https

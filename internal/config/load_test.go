@@ -36,6 +36,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 	// A valid value for each that is not its default.
 	values := map[string]string{
 		"server.address":             "0.0.0.0:9090",
+		"server.metrics_address":     "127.0.0.1:9464",
 		"server.public_url":          "https://auth.example.com/base",
 		"server.trusted_proxies":     "10.0.0.0/8,192.0.2.1",
 		"server.drain_delay":         "5s",

@@ -155,12 +155,25 @@ func (s *Server) defaultPublicURL() string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
+// isPort reports whether s is the number of a TCP port.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
 func (s *Server) validate(v *validator) {
 	_, port, err := net.SplitHostPort(s.Address)
-	if n, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil {
+	if err != nil || !isPort(port) {
 		v.problem("server.address", "%q is not a host and a port, such as 127.0.0.1:8080 or :8080", s.Address)
-	} else if n == 0 && s.PublicURL == "" {
+	} else if port == "0" && s.PublicURL == "" {
 		v.problem("server.public_url", "it must be set when server.address leaves the port open")
+	}
+	if s.MetricsAddress != "" {
+		if _, port, err := net.SplitHostPort(s.MetricsAddress); err != nil || !isPort(port) {
+			v.problem("server.metrics_address", "%q is not a host and a port, such as 127.0.0.1:9090 or :9090", s.MetricsAddress)
+		} else if s.MetricsAddress == s.Address && port != "0" {
+			v.problem("server.metrics_address", "it must be another address than server.address; leave it empty to serve /metrics there")
+		}
 	}
 	if s.PublicURL != "" {
 		if err := checkHTTPURL(s.PublicURL); err != nil {

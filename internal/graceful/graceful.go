@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/problem"
 )
 
 // Bounds on how long a client may take, so that slow clients hold nothing up. The
@@ -32,10 +35,19 @@ const (
 	shutdownTimeout = 30 * time.Second
 )
 
+// errTrailers refuses trailer fields (RFC 9110 §6.5). No route reads them, and a map of
+// them costs the server many times what it costs the client to announce them.
+var errTrailers = problem.New(problem.Malformed, "trailers_refused", "a request must not announce trailer fields")
+
+// oneYear has a browser use HTTPS alone for this host from now on (RFC 6797). Only where
+// TLS is the server's own: a proxy that does TLS says so itself. Subdomains are not the
+// server's to promise for.
+var oneYear = []string{"max-age=31536000"}
+
 // Config is what a Server needs.
 type Config struct {
-	// Address is the TCP address to listen on, "host:port".
-	Address string
+	// Address is the TCP address to listen on, "host:port". Setting names it in errors.
+	Address, Setting string
 	// CertFile and KeyFile hold the certificate for TLS and its key in PEM. They are
 	// read again when they change. Empty: plain HTTP.
 	CertFile, KeyFile string
@@ -56,6 +68,7 @@ type Server struct {
 	starting    http.Handler
 	handler     atomic.Pointer[http.Handler] // nil: still starting
 	draining    atomic.Bool
+	hsts        bool       // the server does TLS itself
 	served      chan error // receives one value, when Accept has ended
 }
 
@@ -66,7 +79,7 @@ func Listen(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{listener: l, connections: newConnections(), starting: c.Starting, served: make(chan error, 1)}
+	s := &Server{listener: l, connections: newConnections(), starting: c.Starting, hsts: c.CertFile != "", served: make(chan error, 1)}
 	s.http = newHTTPServer(s, c.Logger)
 	s.http.ConnState = s.connections.note
 	go func() { s.served <- s.http.Serve(l) }()
@@ -91,10 +104,10 @@ func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 func listen(c Config) (*listener, error) {
 	tcp, err := listenTCP(c.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("server.address: %s is in use by another program; stop that one or choose another address (WATCHWORD_SERVER_ADDRESS)", c.Address)
+		return nil, fmt.Errorf("%s: %s is in use by another program; stop that one or set another address", c.Setting, c.Address)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("server.address: %w", err)
+		return nil, fmt.Errorf("%s: %w", c.Setting, err)
 	}
 	l := newListener(tcp)
 	if c.CertFile == "" {
@@ -138,10 +151,18 @@ func (s *Server) Open(h http.Handler) { s.handler.Store(&h) }
 // the connection ends with a GOAWAY, which says which requests are still answered.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// ServeHTTP gives a request to the handler that answers at this moment.
+// ServeHTTP gives a request to the handler that answers at this moment. It refuses a
+// request that announces trailer fields, and with TLS it has browsers stay with HTTPS.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")
+	}
+	if s.hsts {
+		w.Header()["Strict-Transport-Security"] = oneYear
+	}
+	if r.Trailer != nil {
+		httpkit.WriteProblem(w, errTrailers)
+		return
 	}
 	if h := s.handler.Load(); h != nil {
 		(*h).ServeHTTP(w, r)

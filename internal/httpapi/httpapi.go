@@ -28,23 +28,29 @@ type Config struct {
 	Cluster   cluster.Viewer
 	Proxies   httpkit.Proxies
 	Metrics   *prometheus.Registry
-	Logger    *slog.Logger
-	Version   string
+	// MetricsApart leaves out the route of the metrics, which have a listener of their own.
+	MetricsApart bool
+	Logger       *slog.Logger
+	Version      string
 }
 
 // New returns the handler of everything that is served.
 func New(c Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies)
-	for _, face := range []interface{ Mount(*httpkit.API) }{
+	type face interface{ Mount(*httpkit.API) }
+	faces := []face{
 		c.Auth, c.KeySets, c.Feed, c.Health,
 		&Sessions{Login: c.Login},
 		&Admin{Directory: c.Directory},
 		&Cluster{Admin: cluster.Admin{Cluster: c.Cluster, Rights: c.Directory}},
 		&Audit{Directory: c.Directory},
-		&Metrics{Registry: c.Metrics},
-	} {
-		face.Mount(api)
+	}
+	if !c.MetricsApart {
+		faces = append(faces, &Metrics{Registry: c.Metrics})
+	}
+	for _, f := range faces {
+		f.Mount(api)
 	}
 	if err := mountDocument(api); err != nil {
 		return nil, err

@@ -20,12 +20,26 @@ type Metrics struct{ Registry *prometheus.Registry }
 
 // Mount adds the route.
 func (m *Metrics) Mount(api *httpkit.API) {
-	gather := promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{DisableCompression: true})
-	places := make(chan struct{}, maxGathers)
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/metrics", ID: "metrics", Tag: "probes", Summary: "Prometheus metrics",
 		Status: http.StatusOK, Type: "text/plain",
-	}, func(w http.ResponseWriter, r *http.Request) {
+	}, m.handler())
+}
+
+// Apart returns a handler that serves the metrics and nothing else, for a listener of
+// their own.
+func (m *Metrics) Apart() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", m.handler())
+	mux.HandleFunc("/", unrouted(mux))
+	return secured(cleanPaths(mux))
+}
+
+// handler answers with the metrics.
+func (m *Metrics) handler() http.HandlerFunc {
+	gather := promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{DisableCompression: true})
+	places := make(chan struct{}, maxGathers)
+	return func(w http.ResponseWriter, r *http.Request) {
 		whole := wholeAnswer{header: w.Header(), status: http.StatusOK}
 		places <- struct{}{}
 		gather.ServeHTTP(&whole, r)
@@ -37,7 +51,7 @@ func (m *Metrics) Mount(api *httpkit.API) {
 			body = zipped(body)
 		}
 		writeSlowly(w, whole.status, body)
-	})
+	}
 }
 
 // A wholeAnswer keeps what a handler writes.
