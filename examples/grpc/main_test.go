@@ -17,14 +17,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/kit"
 	"github.com/watchword-auth/watchword/test/node"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
-
-// patience is how long the test waits for what must come: long, because the machine may
-// be busy with something else.
-const patience = 2 * time.Minute
 
 func TestGRPC(t *testing.T) {
 	auth := node.Start(t)
@@ -42,7 +39,7 @@ func TestGRPC(t *testing.T) {
 	defer client.Close()
 
 	as := func(token string) context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), kit.Patience)
 		t.Cleanup(cancel)
 		if token == "" {
 			return ctx
@@ -87,7 +84,7 @@ func TestGRPC(t *testing.T) {
 	}
 	// The reader logs out: sooner or later the next line does not come any more.
 	auth.Logout(reader)
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(kit.Patience); ; {
 		if err := write(writer, "land ahead"); err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"database/sql/driver"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -43,11 +43,9 @@ type bubble struct {
 // inBubble calls a function with a cluster that has no replica yet.
 func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 	t.Helper()
-	emptyDatabase() // which is made once, outside of any bubble
+	url := sqldbtest.SQLite(t) // whose schema is made once, outside of any bubble
 	synctest.Test(t, func(t *testing.T) {
-		file := filepath.Join(t.TempDir(), "watchword.db")
-		writeEmptyDatabase(t, file)
-		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + file, AcquireTimeout: patience})
+		db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url, AcquireTimeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}

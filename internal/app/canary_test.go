@@ -11,6 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/kit"
 )
 
 // The job asks every replica and a resource server, and leaves little behind; the
@@ -35,17 +36,17 @@ func TestCanary(t *testing.T) {
 	eventually(t, func() error {
 		text := string(one.do("GET", "/metrics", "", nil).body) // the next one may be a round later
 		measured := func(by string) float64 {
-			n, _ := sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
+			n, _ := kit.Sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
 			return n
 		}
 		// Rounds before the second replica had joined measured one. A round may be half written.
 		if replicas, servers := measured("replica"), measured("resource_server"); servers == 0 || replicas < servers+2 {
-			return fmt.Errorf("%v replicas and %v resource servers were measured: %s", replicas, servers, one.log.tail())
+			return fmt.Errorf("%v replicas and %v resource servers were measured: %s", replicas, servers, one.log.Tail())
 		}
 		return nil
 	})
 	if one.metric("watchword_canary_failures_total") != 0 {
-		t.Error("something is wrong: " + one.log.tail())
+		t.Error("something is wrong: " + one.log.Tail())
 	}
 	lines, _, err := one.node.parts.Store.RevocationsAfter(t.Context(), 0, 100)
 	if err != nil || len(lines) == 0 {

@@ -5,11 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -28,54 +26,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/timing"
-	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
-
-const clusterSecret = "a secret of thirty-two bytes, and more"
-
-// clusterConfig is a replica on a shared database whose key sets are cached for a
-// second.
-func clusterConfig(t testing.TB, database string) *config.Config {
-	cfg := testConfig(t)
-	cfg.Database.URL, cfg.Database.AcquireTimeout = database, config.Default().Database.AcquireTimeout
-	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, clusterSecret
-	cfg.Tokens.KeySetMaxAge = time.Second
-	return cfg
-}
-
-// join starts a replica.
-func join(t testing.TB, database string, change func(*config.Config)) *world {
-	t.Helper()
-	return newWorld(t, func(cfg *config.Config) {
-		*cfg = *clusterConfig(t, database)
-		if change != nil {
-			change(cfg)
-		}
-	})
-}
-
-// storedKeys has replicas share a key that is stored, so that one that joins need not
-// wait until its own is known.
-func storedKeys(cfg *config.Config) {
-	cfg.Tokens.Keys, cfg.Storage.Key = "database", strings.Repeat("0123456789abcdef", 4)
-}
-
-// eventually fails the test unless f comes to return nil.
-func eventually(t testing.TB, f func() error) {
-	t.Helper()
-	deadline := time.After(patience)
-	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		err := f()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("not within %v: %v", patience, err)
-		case <-time.After(wait):
-		}
-	}
-}
 
 // insist does what a busy machine's database may refuse at first.
 func insist(t testing.TB, f func(ctx context.Context) error) {
@@ -89,36 +40,8 @@ func insist(t testing.TB, f func(ctx context.Context) error) {
 	})
 }
 
-func kidOf(t testing.TB, token string) string {
-	t.Helper()
-	rules := accesstoken.Rules{}
-	in := rules.Inspect(token, time.Now(), func(string) (accesstoken.Key, error) { return accesstoken.Key{}, accesstoken.ErrUnknownKey })
-	kid, _ := in.Header["kid"].(string)
-	if kid == "" {
-		t.Fatalf("no kid in %s", token)
-	}
-	return kid
-}
-
 // kids are those of the merged key set of a replica, as it serves it.
-func (w *world) kids() []string {
-	w.t.Helper()
-	var set struct {
-		Keys []struct {
-			Kid string `json:"kid"`
-		} `json:"keys"`
-	}
-	a := w.want(w.do("GET", "/api/pkeys", "", nil), 200, "")
-	if err := json.Unmarshal(a.body, &set); err != nil {
-		w.t.Fatal(err)
-	}
-	var kids []string
-	for _, k := range set.Keys {
-		kids = append(kids, k.Kid)
-	}
-	slices.Sort(kids)
-	return kids
-}
+func (w *world) kids() []string { w.t.Helper(); return w.KeyIDs() }
 
 // keySetTag is the ETag of the merged key set.
 func (w *world) keySetTag() string {
@@ -288,12 +211,6 @@ func TestOneInstanceID(t *testing.T) {
 			t.Errorf("it was ready %v after the first had left", took)
 		}
 	})
-}
-
-// kill ends what the replica does without a word to the others, as a kill -9 would.
-func (w *world) kill() {
-	w.node.stop()
-	w.node.loops.Wait()
 }
 
 // A replica that was killed is waited for no longer than it counts as alive; its
@@ -522,7 +439,7 @@ func TestMutualTLS(t *testing.T) {
 		eventually(t, func() error {
 			metrics := string(w.do("GET", "/metrics", "", nil).body)
 			if strings.Contains(metrics, `peer_fetches_total{result="ok"} 0`) || !strings.Contains(metrics, `peer_fetches_total{result="self"} 1`) {
-				return errors.New("no answer: " + w.log.tail())
+				return errors.New("no answer: " + w.log.Tail())
 			}
 			return nil
 		})
@@ -602,7 +519,7 @@ func TestPeerCertificates(t *testing.T) {
 			}
 			eventually(t, func() error {
 				if fetches(result) < 1 {
-					return errors.New("nobody was asked: " + w.log.tail())
+					return errors.New("nobody was asked: " + w.log.Tail())
 				}
 				return nil
 			})
@@ -621,7 +538,7 @@ func TestPeerCertificates(t *testing.T) {
 				t.Errorf("%v answers were believed", n)
 			}
 			if !strings.Contains(w.log.String(), "cannot be asked for its keys") {
-				t.Errorf("the log does not say it: %s", w.log.tail())
+				t.Errorf("the log does not say it: %s", w.log.Tail())
 			}
 		})
 	}
@@ -900,5 +817,3 @@ func TestBells(t *testing.T) {
 		})
 	}
 }
-
-var discard = slog.New(slog.DiscardHandler)

@@ -305,15 +305,6 @@ func sqliteDiskFull(t *testing.T) {
 	w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
 }
 
-func (w *world) await(what string, ok func() bool) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not in time: %s\n%s", what, w.log.tail())
-		}
-	}
-}
-
 // other is a connection of somebody else.
 func other(t *testing.T, url string) *sqldb.DB {
 	t.Helper()
@@ -324,32 +315,4 @@ func other(t *testing.T, url string) *sqldb.DB {
 	}
 	t.Cleanup(func() { db.Close() })
 	return db
-}
-
-// metric is the sum over all labels.
-func (w *world) metric(name string) float64 {
-	w.t.Helper()
-	n, found := sum(w.t, string(w.do("GET", "/metrics", "", nil).body), name)
-	if !found {
-		w.t.Fatalf("no metric %s", name)
-	}
-	return n
-}
-
-// sum is metric for one scrape.
-func sum(t testing.TB, scrape, name string) (sum float64, found bool) {
-	t.Helper()
-	for line := range strings.Lines(scrape) {
-		rest, ok := strings.CutPrefix(line, name)
-		if !ok || rest[0] != '{' && rest[0] != ' ' {
-			continue
-		}
-		fields := strings.Fields(rest)
-		n, err := strconv.ParseFloat(fields[len(fields)-1], 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum, found = sum+n, true
-	}
-	return sum, found
 }

@@ -35,16 +35,6 @@ var backends = map[string]func(testing.TB) (database string, change func(*config
 	},
 }
 
-// renew spends a refresh token and returns the next one.
-func (w *world) renew(token string) (next string, a answer) {
-	w.t.Helper()
-	a = w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})
-	if a.status == 200 {
-		next = decode[httpapi.Grant](w.t, a).RefreshToken
-	}
-	return next, a
-}
-
 // TestSharedStates has what replicas do with each kind of shared state, with two
 // replicas for each, that sign with keys of their own.
 func TestSharedStates(t *testing.T) {

@@ -146,12 +146,6 @@ func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
 	}
 }
 
-// revoke has an administrator revoke something.
-func (w *world) revoke(token string, what map[string]any) {
-	w.t.Helper()
-	w.want(w.do("POST", "/api/revocations", token, what), 200, "")
-}
-
 func redisClient(t *testing.T, url string) rueidis.Client {
 	t.Helper()
 	option, err := rueidis.ParseURL(url)

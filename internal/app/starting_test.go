@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http/httptest"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -122,9 +122,7 @@ func TestEachStepOfAStartMayBeLate(t *testing.T) {
 	begin := func(method string, at int, persisted bool) (calls map[string]int) {
 		name := fmt.Sprintf("%s %d, persisted %v", method, at, persisted)
 		synctest.Test(t, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "watchword.db")
-			writeEmptyDatabase(t, file)
-			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + file})
+			db, err := sqldb.Open(t.Context(), sqldb.Config{URL: sqldbtest.SQLite(t)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +167,7 @@ func TestEachStepOfAStartMayBeLate(t *testing.T) {
 		})
 		return calls
 	}
-	emptyDatabase() // which is made outside of any bubble
+	sqldbtest.SQLite(t) // whose schema is made outside of any bubble
 	calls := begin("", 0, false)
 	t.Logf("a start calls the store so often: %v", calls)
 	for method, n := range calls {

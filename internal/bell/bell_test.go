@@ -1,7 +1,6 @@
 package bell
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
@@ -20,33 +19,16 @@ import (
 	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // An ear is a bell that counts what it hears.
 type ear struct {
 	*Bell
 	heard chan News // big enough for a test
-	log   *buffer
+	log   *testenv.Log
 }
 
 func listen(t testing.TB, cfg Config) *ear {
 	t.Helper()
-	e := &ear{heard: make(chan News, 1000), log: &buffer{}}
+	e := &ear{heard: make(chan News, 1000), log: &testenv.Log{}}
 	cfg.Logger = slog.New(slog.NewTextHandler(e.log, nil))
 	cfg.Registerer = prometheus.NewRegistry()
 	calls := map[News]func(){}

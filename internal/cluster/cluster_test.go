@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -25,6 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -39,22 +39,7 @@ func (c *clock) Now() time.Time       { return time.Now().Add(time.Duration(c.ah
 func (c *clock) Move(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // A logBuffer is a log that a test reads.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type logBuffer = testenv.Log
 
 // A testRegistry is the real one, until it is away; it counts its readings.
 type testRegistry struct {

@@ -11,21 +11,14 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-const exampleInit = `claims:
-  - {name: Superuser, short_name: admin, value: all}
-  - {name: Log reader, short_name: log, value: r}
-groups:
-  - name: Administrators
-    claims: [Superuser, log READER]
-users:
-  - username: root
-    password: 0123456789
-    email: root@example.org
-    first_name: Ruth
-    groups: [administrators]
-  - username: guest
-    password_hash: $argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc
-`
+// exampleInit is the init file by which package initfile tests how it is read.
+var exampleInit = func() string {
+	content, err := os.ReadFile("../initfile/testdata/example.yaml")
+	if err != nil {
+		panic(err)
+	}
+	return string(content)
+}()
 
 // initFile writes an init file that only its owner can read.
 func (w *world) initFile(content string) string {

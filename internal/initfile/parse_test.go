@@ -1,6 +1,7 @@
 package initfile
 
 import (
+	_ "embed"
 	"strings"
 	"testing"
 
@@ -8,21 +9,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/password"
 )
 
-const example = `claims:
-  - {name: Superuser, short_name: admin, value: all}
-  - {name: Log reader, short_name: log, value: r}
-groups:
-  - name: Administrators
-    claims: [Superuser, log READER]
-users:
-  - username: root
-    password: 0123456789
-    email: root@example.org
-    first_name: Ruth
-    groups: [administrators]
-  - username: guest
-    password_hash: $argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc
-`
+//go:embed testdata/example.yaml
+var example string
 
 // parse judges claims by their values alone.
 func parse(data []byte) (*File, error) {

@@ -1,35 +1,20 @@
 package poll
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 // A logBuffer is a log that a test reads while the loop runs.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type logBuffer = testenv.Log
 
 // run calls test with a loop that calls do, and with the times at which it called it.
 func run(t *testing.T, change func(*Loop), do func(call int) error, test func(bell Bell, calls func() []time.Duration, log *logBuffer)) {

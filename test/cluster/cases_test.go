@@ -603,7 +603,7 @@ func (w *world) command(r *replica, args ...string) {
 	w.t.Helper()
 	var out []byte
 	await(w.t, fmt.Sprint("the command ", args), func() bool { // the database may be busy
-		cmd := exec.Command(command, args...)
+		cmd := exec.Command(program, args...)
 		cmd.Dir, cmd.Env = w.dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir}, r.env...)
 		var err error
 		out, err = cmd.CombinedOutput()

@@ -2,12 +2,13 @@ package cluster
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/test/command"
+	"github.com/watchword-auth/watchword/test/kit"
 )
 
 // What the seed does not decide: when an answer comes, and so who meets a fault;
@@ -16,11 +17,11 @@ var seed = flag.Int64("seed", 0, "repeat the faults, and what clients choose, of
 
 // long has each test take its long, random and loaded form, which `make soak` runs;
 // without it, each kind of fault comes once, at a load that the machine bears easily.
-var long = os.Getenv("WATCHWORD_SOAK") != ""
+var long = kit.Soak()
 
-// command is Watchword, built once. It has the race detector when the tests
+// program is Watchword, built once. It has the race detector when the tests
 // have it.
-var command string
+var program string
 
 func isSet(name string) (set bool) {
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
@@ -43,15 +44,11 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	command = filepath.Join(dir, "watchword")
-	args := []string{"build", "-o", command}
+	var flags []string
 	if raceEnabled {
-		args = append(args, "-race")
+		flags = append(flags, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "../../cmd/watchword")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
-		os.Exit(1)
-	}
+	program = command.Build(filepath.Join(dir, "watchword"), flags...)
 	if long {
 		go machine.watch()
 	}

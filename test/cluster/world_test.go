@@ -69,7 +69,7 @@ func newWorld(t *testing.T, p plan) *world {
 	secret := crand.Text() + crand.Text()
 	var fronts, seen []string
 	for i := range p.replicas {
-		r := &replica{world: w, name: fmt.Sprintf("s%d", i), addr: freeAddress(t), ahead: p.ahead[i]}
+		r := &replica{world: w, name: fmt.Sprintf("s%d", i), addr: testenv.Address(t), ahead: p.ahead[i]}
 		r.url = "http://" + r.addr
 		r.database = testenv.NewLink(t, w.database.Addr)
 		r.balancer = testenv.NewLink(t, r.addr)
@@ -79,7 +79,6 @@ func newWorld(t *testing.T, p plan) *world {
 			"WATCHWORD_SERVER_PUBLIC_URL=" + issuer,
 			"WATCHWORD_SERVER_DRAIN_DELAY=" + drainDelay().String(),
 			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.0/8",
-			"WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_PASSWORD_ITERATIONS=1",
 			"ADMIN_GUI_USERNAME=" + adminName, "ADMIN_GUI_PASSWORD=" + adminPassword,
 			"WATCHWORD_TOKENS_KEY_SET_MAX_AGE=" + p.maxAge.String(),
 			"WATCHWORD_TOKENS_TOKEN_DURATION=" + p.tokens.String(),

@@ -4,22 +4,21 @@
 package node
 
 import (
-	"encoding/json"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/watchword-auth/watchword"
+	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/test/kit"
 )
 
-// Password is everybody's.
-const Password = "correct horse battery staple"
+// Password is the password of every user.
+const Password = kit.Password
 
 // people are the administrator "admin" and "tester", who may use the ship's account
 // and read and write its log.
@@ -41,13 +40,12 @@ users:
 type Node struct {
 	URL string // its public URL and the tokens' issuer
 
-	t      testing.TB
+	client kit.Client
 	node   *watchword.Node
 	server *http.Server
 }
 
-// Start starts a replica, which ends with the test, with what is otherwise than here
-// in its settings.
+// Start starts a replica, which ends with the test. A function may change its settings.
 func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -63,13 +61,11 @@ func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	cfg.Server.PublicURL = "http://" + listener.Addr().String()
 	cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
 	cfg.Users.InitFile = initFile
-	cfg.Password.Memory, cfg.Password.Iterations = 64, 1 // costs little
-	// A machine that stands still for some seconds is nothing that a test is about.
-	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, time.Minute
+	kit.Cheap(cfg)
 	for _, f := range change {
 		f(cfg)
 	}
-	n := &Node{URL: cfg.Server.PublicURL, t: t}
+	n := &Node{URL: cfg.Server.PublicURL, client: kit.Client{T: t, URL: cfg.Server.PublicURL}}
 	if n.node, err = watchword.New(t.Context(), cfg, watchword.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		t.Fatal(err)
 	}
@@ -87,55 +83,31 @@ func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	return n
 }
 
-// Stop has nobody answered any more.
+// Stop ends the server: no request is answered any more.
 func (n *Node) Stop() {
 	n.node.Drain()
 	_ = n.server.Close() // connections that break are what is wanted
 }
 
-// A Grant is what a login answers.
-type Grant struct {
-	AccessToken  string `json:"access_token"`
-	RefreshToken string `json:"refresh_token"`
-	SessionID    string `json:"session_id"`
-}
-
 // Login logs "admin" or "tester" in.
-func (n *Node) Login(username string) Grant {
-	n.t.Helper()
-	var g Grant
-	body := n.Do("POST", "/api/login", "", `{"username":"`+username+`","password":"`+Password+`"}`, http.StatusOK)
-	if err := json.Unmarshal([]byte(body), &g); err != nil {
-		n.t.Fatal(err)
-	}
-	return g
+func (n *Node) Login(username string) httpapi.Grant {
+	n.client.T.Helper()
+	return n.client.Login(username)
 }
 
-// Logout takes a token back.
+// Logout ends the session of a token.
 func (n *Node) Logout(token string) {
-	n.t.Helper()
+	n.client.T.Helper()
 	n.Do("POST", "/api/logout", token, "", http.StatusNoContent)
 }
 
 // Do makes a request, with a token unless it is empty, and returns the body of an
 // answer that has the status.
 func (n *Node) Do(method, path, token, body string, status int) string {
-	n.t.Helper()
-	r, err := http.NewRequestWithContext(n.t.Context(), method, n.URL+path, strings.NewReader(body))
-	if err != nil {
-		n.t.Fatal(err)
+	n.client.T.Helper()
+	a := n.client.Do(method, path, token, body)
+	if a.Status != status {
+		n.client.T.Fatalf("%s %s: %d %s, want %d", method, path, a.Status, a.Body, status)
 	}
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	res, err := http.DefaultClient.Do(r)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != status {
-		n.t.Fatalf("%s %s: %s %s, %v; want %d", method, path, res.Status, answer, err, status)
-	}
-	return string(answer)
+	return string(a.Body)
 }

@@ -35,7 +35,7 @@ func TestStartsBeforeItsServers(t *testing.T) {
 			waitUntil(t, "it tries again", func() bool {
 				select {
 				case <-n.ended:
-					t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
+					t.Fatalf("it ended: %v\n%s", n.Err(), n.log)
 				default:
 				}
 				return strings.Contains(n.log.String(), "this server cannot start yet; trying again")
@@ -107,8 +107,8 @@ func TestStartsInVain(t *testing.T) {
 				case <-time.After(time.Minute):
 					t.Fatalf("it goes on\n%s", n.log)
 				}
-				if log := n.log.String(); strings.Contains(log, "trying again") || !strings.Contains(log, "database.url: ") || n.waitErr == nil {
-					t.Errorf("it ended with %v:\n%s", n.waitErr, log)
+				if log := n.log.String(); strings.Contains(log, "trying again") || !strings.Contains(log, "database.url: ") || n.Err() == nil {
+					t.Errorf("it ended with %v:\n%s", n.Err(), log)
 				}
 			})
 		}

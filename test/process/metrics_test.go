@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/kit"
 )
 
 // With server.metrics_address the metrics are there and only there, and nothing else is; an
@@ -14,7 +15,7 @@ func TestMetricsHaveAListenerOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	address := testenv.Address(t)
 	n := start(t, t.TempDir(), "WATCHWORD_SERVER_METRICS_ADDRESS="+address)
-	apart := &node{t: t, url: "http://" + address, client: n.client}
+	apart := &node{Client: kit.Client{T: t, URL: "http://" + address, HTTP: n.client}}
 	for _, c := range []struct {
 		from   *node
 		path   string
@@ -29,13 +30,13 @@ func TestMetricsHaveAListenerOfTheirOwn(t *testing.T) {
 	} {
 		status, body, err := c.from.call("GET", c.path, "", nil)
 		if err != nil || status != c.status || !strings.Contains(string(body), c.has) {
-			t.Errorf("%s%s: %d %.200s %v; want %d with %s", c.from.url, c.path, status, body, err, c.status, c.has)
+			t.Errorf("%s%s: %d %.200s %v; want %d with %s", c.from.URL, c.path, status, body, err, c.status, c.has)
 		}
 	}
 
 	second := launch(t, t.TempDir(), "WATCHWORD_SERVER_METRICS_ADDRESS="+address)
 	<-second.ended
-	if want := "server.metrics_address: " + address + " is in use"; second.waitErr == nil || !strings.Contains(second.log.String(), want) {
-		t.Errorf("a second one ended with %v and without %q:\n%s", second.waitErr, want, second.log)
+	if want := "server.metrics_address: " + address + " is in use"; second.Err() == nil || !strings.Contains(second.log.String(), want) {
+		t.Errorf("a second one ended with %v and without %q:\n%s", second.Err(), want, second.log)
 	}
 }

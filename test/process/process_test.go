@@ -2,7 +2,6 @@ package process
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +24,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/command"
+	"github.com/watchword-auth/watchword/test/kit"
 )
 
 // binary is the command, with the race detector when the tests have it; plain is
@@ -47,62 +49,33 @@ func TestMain(m *testing.M) {
 	if err := os.Chmod(dir, 0o755); err != nil { // nobody runs it, too
 		panic(err)
 	}
-	plain = build(filepath.Join(dir, "watchword"), "-ldflags=-s -w") // as it is released, and sooner built
+	plain = command.Build(filepath.Join(dir, "watchword"), "-ldflags=-s -w") // as it is released, and sooner built
 	binary = plain
 	if raceEnabled {
-		binary = build(filepath.Join(dir, "watchword-race"), "-race")
+		binary = command.Build(filepath.Join(dir, "watchword-race"), "-race")
 	}
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
 
-func build(path string, flags ...string) string {
-	args := append([]string{"build", "-o", path}, flags...)
-	if out, err := exec.Command("go", append(args, "../../cmd/watchword")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
-		os.Exit(1)
-	}
-	return path
-}
+const patience = kit.Patience
 
-// soak reports whether the long form of the tests is wanted.
-func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
+func soak() bool { return kit.Soak() }
 
 // A node is a replica in a process of its own.
 type node struct {
-	t       *testing.T
-	dir     string
-	url     string
-	client  *http.Client
-	cmd     *exec.Cmd
-	out     *output
-	log     *output
-	ended   chan struct{}
-	waitErr error
+	*command.Process
+	kit.Client
+	t      *testing.T
+	dir    string
+	url    string
+	client *http.Client
+	cmd    *exec.Cmd
+	out    *testenv.Log
+	log    *testenv.Log
+	ended  chan struct{}
 }
-
-// output is what a process wrote, to be read while it writes.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-// patience is how long a test waits for what must come: long, because the machine may
-// be busy with something else.
-const patience = 2 * time.Minute
 
 // start runs `watchword serve` in dir and waits until it is ready.
 func start(t *testing.T, dir string, env ...string) *node {
@@ -113,24 +86,8 @@ func start(t *testing.T, dir string, env ...string) *node {
 // ready waits until it is.
 func (n *node) ready() *node {
 	n.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		resp, err := n.client.Get(n.url + "/readyz")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == 200 {
-				return n
-			}
-		}
-		select {
-		case <-n.ended:
-			n.t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
-		case <-time.After(5 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			n.t.Fatalf("it is not ready: %v\n%s", err, n.log)
-		}
-	}
+	n.IsReady(n.t, n.client, n.url, n.log)
+	return n
 }
 
 // launch runs `watchword serve` in dir.
@@ -152,97 +109,49 @@ func prepare(t *testing.T, binary, dir string, env ...string) *node {
 	address := testenv.Address(t)
 	n := &node{
 		t: t, dir: dir, url: "http://" + address, client: &http.Client{Transport: &http.Transport{}},
-		out: &output{}, log: &output{}, ended: make(chan struct{}),
+		out: &testenv.Log{}, log: &testenv.Log{},
 	}
-	n.cmd = exec.Command(binary, "serve")
-	n.cmd.Dir = dir
-	n.cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "WATCHWORD_SERVER_ADDRESS=" + address,
-		"WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_PASSWORD_ITERATIONS=1",
-		"WATCHWORD_REVOCATION_MAX_STALENESS=1m", // a machine that stands still is nothing that a test is about
-	}, env...)
-	n.cmd.Stdout, n.cmd.Stderr = n.out, n.log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// A machine that stands still is nothing that a test is about.
+	env = append([]string{"WATCHWORD_REVOCATION_MAX_STALENESS=1m"}, env...)
+	n.Process = command.Serve(binary, dir, address, n.log, env...)
+	n.cmd, n.ended = n.Cmd, n.Ended
+	n.cmd.Stdout = n.out
+	n.Client = kit.Client{T: t, URL: n.url, HTTP: n.client, Log: n.log}
 	return n
 }
 
 func (n *node) begin() {
 	n.t.Helper()
-	if err := n.cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	go func() {
-		n.waitErr = n.cmd.Wait()
-		close(n.ended)
-	}()
+	n.Begin(n.t, n.cmd.Start)
 	n.t.Cleanup(func() { n.kill() })
 }
 
 // kill is kill -9.
 func (n *node) kill() {
-	_ = n.cmd.Process.Kill() // it may have ended
-	<-n.ended
+	n.Kill()
 	n.client.CloseIdleConnections()
 }
 
 // stop is SIGTERM, and returns how the process ended. The test's own connections are
-// closed first: a drain waits for a second for whoever was just answered.
+// closed first: a drain waits for a second for a client that was just answered.
 func (n *node) stop() error {
 	n.t.Helper()
 	n.client.CloseIdleConnections()
-	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		n.t.Fatal(err)
-	}
-	select {
-	case <-n.ended:
-	case <-time.After(patience):
-		n.t.Fatalf("it does not end\n%s", n.log)
-	}
-	return n.waitErr
+	return n.Stop(n.t, n.log)
 }
 
 // call returns the status and the body of an answer, or an error when there was
 // none.
 func (n *node) call(method, path, token string, body any) (int, []byte, error) {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return 0, nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, method, n.url+path, bytes.NewReader(encoded))
-	if err != nil {
-		return 0, nil, err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := n.client.Do(r)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
+	a, err := n.Try(n.Request(method, path, token, body))
+	return a.Status, a.Body, err
 }
 
-type grant struct {
-	AccessToken  string `json:"access_token"`
-	RefreshToken string `json:"refresh_token"`
-}
+type grant = httpapi.Grant
 
 func (n *node) login(username, password string) grant {
 	n.t.Helper()
-	status, body, err := n.call("POST", "/api/login", "", map[string]string{"username": username, "password": password})
-	if err != nil || status != 200 {
-		n.t.Fatalf("login: %d %s %v", status, body, err)
-	}
-	var g grant
-	if err := json.Unmarshal(body, &g); err != nil {
-		n.t.Fatal(err)
-	}
-	return g
+	return n.LoginWith(username, password)
 }
 
 var shownPassword = regexp.MustCompile(`(?m)^\s*password: (\S+)\r?$`)
@@ -660,14 +569,7 @@ func (n *node) ask(client *http.Client) (wrote time.Time, err error) {
 	return wrote, err
 }
 
-func waitUntil(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
+func waitUntil(t *testing.T, what string, ok func() bool) { t.Helper(); kit.Await(t, what, ok) }
 
 // A client that does not go on with its header is cut off. internal/app has the others
 // that are slow.
@@ -760,8 +662,8 @@ func TestStartThatFails(t *testing.T) {
 			case <-time.After(patience):
 				t.Fatalf("it runs\n%s", n.log)
 			}
-			if n.waitErr == nil || !strings.Contains(n.log.String(), c.says) {
-				t.Errorf("it ended with %v and said\n%s\nwant %q", n.waitErr, n.log, c.says)
+			if n.Err() == nil || !strings.Contains(n.log.String(), c.says) {
+				t.Errorf("it ended with %v and said\n%s\nwant %q", n.Err(), n.log, c.says)
 			}
 			if strings.Contains(n.log.String(), "goroutine ") {
 				t.Error("it panicked")

@@ -63,8 +63,8 @@ func TestRekey(t *testing.T) {
 		})
 	}
 
-	rekey := func() (*exec.Cmd, *output) {
-		cmd, out := exec.Command(binary, "storage", "rekey"), &output{}
+	rekey := func() (*exec.Cmd, *testenv.Log) {
+		cmd, out := exec.Command(binary, "storage", "rekey"), &testenv.Log{}
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, os.Stderr
 		cmd.Env = append(environment(newKey, oldKey), url, "PATH="+os.Getenv("PATH"))
 		return cmd, out

@@ -82,7 +82,7 @@ func (n *node) answers(path string) bool {
 	n.t.Helper()
 	select {
 	case <-n.ended:
-		n.t.Fatalf("it ended: %v\n%s", n.waitErr, n.log)
+		n.t.Fatalf("it ended: %v\n%s", n.Err(), n.log)
 	default:
 	}
 	resp, err := n.client.Get(n.url + path)

@@ -137,8 +137,8 @@ func newRestore(t *testing.T, users, hash int) *restore {
 }
 
 // command is `watchword` on a database.
-func (r *restore) command(url string, args ...string) (*exec.Cmd, *output) {
-	cmd, out := exec.Command(binary, args...), &output{}
+func (r *restore) command(url string, args ...string) (*exec.Cmd, *testenv.Log) {
+	cmd, out := exec.Command(binary, args...), &testenv.Log{}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, out, out
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + url, "AUTH_STORAGE_KEY=" + hex.EncodeToString(make([]byte, 32))}
 	return cmd, out

@@ -1,11 +1,9 @@
 package subscribers
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +56,7 @@ func TestBehindNginx(t *testing.T) {
 			fill := strings.NewReplacer("NODE", strings.TrimPrefix(n.URL, "http://"), "EXTRA", c.extra)
 			proxy := testenv.StartProxy(t, map[string]string{"nginx.conf": fill.Replace(nginx)},
 				"nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf")
-			log := &logBuffer{}
+			log := &testenv.Log{}
 			v, err := verify.New(verify.Config{
 				Issuer: n.URL, KeySetURL: proxy.URL + "/api/pkeys", RevocationsURL: proxy.URL + "/api/revocations",
 				MaxStaleness: c.maxStaleness, Logger: slog.New(slog.NewTextHandler(log, nil)),
@@ -87,21 +85,4 @@ func TestBehindNginx(t *testing.T) {
 			}
 		})
 	}
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
