@@ -13,7 +13,7 @@ count=${1:?how many times}
 busy=${2:-0}
 shift $(($# < 2 ? $# : 2))
 packages=("$@")
-(($#)) || packages=(./verify ./internal/app ./test/subscribers ./test/process ./test/cluster)
+(($#)) || packages=(./verify ./internal/app ./test/backends ./test/subscribers ./test/process ./test/cluster)
 
 loops=()
 trap '((${#loops[@]})) && kill "${loops[@]}" 2>/dev/null' EXIT

@@ -11,7 +11,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/testenv"
-	"github.com/watchword-auth/watchword/test/kit"
 )
 
 // The job asks every replica and a resource server, and leaves little behind; the
@@ -36,7 +35,7 @@ func TestCanary(t *testing.T) {
 	eventually(t, func() error {
 		text := string(one.do("GET", "/metrics", "", nil).body) // the next one may be a round later
 		measured := func(by string) float64 {
-			n, _ := kit.Sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
+			n, _ := sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
 			return n
 		}
 		// Rounds before the second replica had joined measured one. A round may be half written.

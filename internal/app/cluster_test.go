@@ -26,28 +26,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/timing"
+	"github.com/watchword-auth/watchword/test/kit"
 )
-
-// insist does what a busy machine's database may refuse at first.
-func insist(t testing.TB, f func(ctx context.Context) error) {
-	t.Helper()
-	eventually(t, func() error {
-		err := f(t.Context())
-		if err != nil && !errors.Is(err, store.ErrBusy) {
-			t.Fatal(err)
-		}
-		return err
-	})
-}
 
 // kids are those of the merged key set of a replica, as it serves it.
 func (w *world) kids() []string { w.t.Helper(); return w.KeyIDs() }
-
-// keySetTag is the ETag of the merged key set.
-func (w *world) keySetTag() string {
-	w.t.Helper()
-	return w.want(w.do("GET", "/api/pkeys", "", nil), 200, "").header.Get("ETag")
-}
 
 // Every replica signs with a key of its own and accepts the tokens of all; the
 // multi-step exchanges go on at any of them; a token outlives its issuer.
@@ -62,17 +45,16 @@ func TestCluster(t *testing.T) {
 			for _, other := range worlds {
 				other.verify(grant.AccessToken)
 				// Renew at another one each time.
-				renewed := other.do("POST", "/api/renew", "", map[string]string{"refresh_token": grant.RefreshToken})
-				grant.RefreshToken = decode[struct {
-					RefreshToken string `json:"refresh_token"`
-				}](t, other.want(renewed, 200, "")).RefreshToken
+				next, a := other.renew(grant.RefreshToken)
+				other.want(a, 200, "")
+				grant.RefreshToken = next
 			}
 			tokens = append(tokens, grant.AccessToken)
 		}
 		if len(makers) != len(worlds) {
 			t.Errorf("%d replicas signed with the keys %v", len(worlds), makers)
 		}
-		sameKeySet(t, worlds, len(worlds))
+		kit.SameKeySet(t, len(worlds), &worlds[0].Client, &worlds[1].Client, &worlds[2].Client)
 
 		// Log out at one, refused by all with the next poll.
 		gone := worlds[0].login("admin").AccessToken
@@ -95,19 +77,6 @@ func TestCluster(t *testing.T) {
 		}
 		worlds[2].start() // for its own stop
 	})
-}
-
-// sameKeySet fails unless replicas serve one key set, with so many keys.
-func sameKeySet(t *testing.T, worlds []*world, keys int) {
-	t.Helper()
-	for _, w := range worlds[1:] {
-		if got, want := w.kids(), worlds[0].kids(); !slices.Equal(got, want) || len(got) != keys {
-			t.Errorf("key sets differ: %v and %v", got, want)
-		}
-		if got, want := w.keySetTag(), worlds[0].keySetTag(); got != want || got == "" {
-			t.Errorf("the same key set has the ETags %s and %s", got, want)
-		}
-	}
 }
 
 // The first replica is ready at once. One that joins is not until its key has been
@@ -634,7 +603,7 @@ func TestRevokedElsewhere(t *testing.T) {
 		token := two.login("admin").AccessToken
 		kid := kidOf(t, token)
 		began := time.Now()
-		one.want(one.do("POST", "/api/revocations", one.login("admin").AccessToken, map[string]string{"kid": kid}), 200, "")
+		one.revoke(one.login("admin").AccessToken, map[string]any{"kid": kid})
 		eventually(t, func() error {
 			signer, err := two.node.keys.Signer()
 			if err != nil || signer.KeyID() == kid {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,89 +29,24 @@ func linkTo(t *testing.T, server string) (*testenv.Link, string) {
 	return l, u.String()
 }
 
-// reachable starts a replica that the others reach.
+// reachable starts a replica that the others reach. Its configuration is not validated: a
+// test may shorten more than an operator may.
 func reachable(t *testing.T, database string, change func(*config.Config)) (w *world, unreachable func()) {
 	t.Helper()
 	at, l := opened(t)
-	w = joinAt(t, database, nil, func(cfg *config.Config) {
-		cfg.Cluster.AdvertiseURL = at
-		if change != nil {
-			change(cfg)
-		}
-	})
+	cfg := clusterConfig(t, database)
+	cfg.Cluster.AdvertiseURL = at
+	if change != nil {
+		change(cfg)
+	}
+	cfg.Complete()
+	w = &world{t: t, cfg: cfg, log: &logBuffer{}}
+	w.start()
+	t.Cleanup(w.stop)
 	server := &http.Server{Handler: w.node.Handler()}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	return w, func() { server.Close() }
-}
-
-// A replica that is cut off from the database goes on, by what the others tell it:
-// it accepts what is good and refuses in time what was revoked. Without the others
-// it refuses all.
-func TestCutOffFromTheDatabase(t *testing.T) {
-	t.Parallel()
-	for name, cut := range map[string]testenv.Fault{"refused": {Cut: true}, "silent": {HoldUp: true, HoldDown: true}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			database := testenv.Postgres(t)
-			way, throughIt := linkTo(t, database)
-			bound := func(cfg *config.Config) {
-				cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = 100*time.Millisecond, 1500*time.Millisecond
-			}
-			one, leaveAlone := reachable(t, database, bound)
-			island, _ := reachable(t, throughIt, bound)
-			kept := one.login("admin").AccessToken
-			var gone []string
-			for range 2 {
-				gone = append(gone, one.login("admin").AccessToken)
-			}
-			way.Set(cut)
-			began := time.Now()
-			for time.Since(began) < 2*island.cfg.Revocation.MaxStaleness {
-				island.accepts(kept)
-			}
-			for _, token := range gone {
-				island.accepts(token)
-				eventually(t, func() error { // 503 says to try again
-					if a := one.do("POST", "/api/logout", token, nil); a.status != 204 && a.code() != "token_revoked" {
-						return fmt.Errorf("%d %s", a.status, a.body)
-					}
-					return nil
-				})
-				logout := time.Now()
-				island.refuses(token, "token_revoked", logout, island.cfg.Revocation.MaxStaleness)
-				island.accepts(kept)
-				t.Logf("refused %v after the logout", time.Since(logout).Round(time.Millisecond))
-			}
-			if island.metric(`watchword_cluster_feed_fetches_total{result="ok"}`) == 0 {
-				t.Error("it has not asked the other replica")
-			}
-
-			// A key of the other replica's that is made now is learned from it.
-			insist(t, one.node.parts.RotateKeys)
-			insist(t, one.node.keys.Refresh)
-			known := len(one.kids())
-			eventually(t, func() error {
-				if n := len(island.kids()); n != known {
-					return fmt.Errorf("it knows %d keys of %d", n, known)
-				}
-				return nil
-			})
-
-			leaveAlone()
-			island.refuses(kept, "revocation_stale", time.Now(), island.cfg.Revocation.MaxStaleness)
-			way.Set(testenv.Fault{})
-			eventually(t, func() error {
-				if a := island.do("GET", "/api/verify", kept, nil); a.status != 200 {
-					return fmt.Errorf("%d %s", a.status, a.body)
-				}
-				return nil
-			})
-			for _, token := range gone {
-				island.want(island.do("GET", "/api/verify", token, nil), 401, "token_revoked")
-			}
-		})
-	}
 }
 
 // A silentStore is a store that answers nothing while it is away.

@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/graceful"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -25,10 +28,6 @@ const (
 	patience      = kit.Patience
 )
 
-// promised is by when what was revoked must be refused, far above the poll that finds
-// it, even though tests let views be trusted for longer.
-const promised = 10 * time.Second
-
 var discard = slog.New(slog.DiscardHandler)
 
 // TestMain lets more tests run side by side than there are processors: those that are
@@ -39,8 +38,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-func soak() bool { return kit.Soak() }
 
 // A world is a replica with its HTTP face, an administrator and what it wrote to its
 // log. The embedded World, which has what all tests of replicas share, is there once the
@@ -189,6 +186,11 @@ func (w *world) revoke(token string, what map[string]any) { w.t.Helper(); w.Revo
 
 func (w *world) metric(name string) float64 { w.t.Helper(); return w.Metric(name) }
 
+func sum(t testing.TB, metrics, name string) (float64, bool) {
+	t.Helper()
+	return kit.Sum(t, metrics, name)
+}
+
 func (w *world) await(what string, ok func() bool) {
 	w.t.Helper()
 	kit.Await(w.t, what, ok, w.log.Tail)
@@ -200,9 +202,31 @@ func (w *world) user(name string, claims ...string) string {
 	return kit.AddUser(w.t, w.node.parts.Directory, name, claims...)
 }
 
+func (w *world) head() int64 { w.t.Helper(); return kit.Head(w.t, w.node.parts.Store) }
+
+func (w *world) outlive(after int64, until time.Time) {
+	w.t.Helper()
+	kit.Outlives(w.t, w.node.parts.Store, after, until)
+}
+
+func (w *world) overload(user string) (claims []string) {
+	w.t.Helper()
+	return kit.Overload(w.t, w.node.parts.Store, user)
+}
+
 func eventually(t testing.TB, f func() error) { t.Helper(); kit.Eventually(t, f) }
 
+func insist(t testing.TB, f func(ctx context.Context) error) { t.Helper(); kit.Insist(t, f) }
+
 func kidOf(t testing.TB, token string) string { t.Helper(); return kit.KeyID(t, token) }
+
+func redisClient(t *testing.T, url string) rueidis.Client { t.Helper(); return kit.Redis(t, url) }
+
+// sqliteFile is where a replica's database is.
+func sqliteFile(c *config.Config) string {
+	file, _ := sqldb.SQLiteFile(c.Database.URL)
+	return file
+}
 
 // serve answers with h where cfg says, as Serve does, and returns the server.
 func serve(t *testing.T, cfg *config.Config, h http.Handler) *graceful.Server {

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,13 +41,7 @@ func (w *world) signedIn() httpapi.Grant {
 
 func (w *world) wantBackend(name, status string) {
 	w.t.Helper()
-	eventually(w.t, func() error { // a probe may have come too late
-		report := decode[httpapi.HealthReport](w.t, w.do("GET", "/health", "", nil))
-		if report.Backends[name].Status != status {
-			return fmt.Errorf("the health of %s is not %s: %+v", name, status, report)
-		}
-		return nil
-	})
+	w.WantBackend(name, status)
 }
 
 func TestStateInRedis(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -220,6 +221,51 @@ func (c *Client) KeyIDs() (ids []string) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// Trail gets all pages of the audit trail that a query selects.
+func (c *Client) Trail(token string, query url.Values) (all []httpapi.AuditEvent) {
+	c.T.Helper()
+	for {
+		a := c.Want(c.Do("GET", "/api/audit?"+query.Encode(), token, nil), 200, "")
+		page := Decode[httpapi.AuditList](c.T, a)
+		if !strings.Contains(string(a.Body), `"events":[`) {
+			c.T.Errorf("no array: %s", a.Body)
+		}
+		all = append(all, page.Events...)
+		if page.Next == "" {
+			return all
+		}
+		query.Set("after", page.Next)
+	}
+}
+
+// WantBackend waits until /health gives a backend the status. A probe may come too late.
+func (c *Client) WantBackend(name, status string) {
+	c.T.Helper()
+	Eventually(c.T, func() error {
+		report := Decode[httpapi.HealthReport](c.T, c.Do("GET", "/health", "", nil))
+		if report.Backends[name].Status != status {
+			return fmt.Errorf("the health of %s is not %s: %+v", name, status, report)
+		}
+		return nil
+	})
+}
+
+// SameKeySet fails the test unless replicas serve one key set, with so many keys.
+func SameKeySet(t testing.TB, keys int, replicas ...*Client) {
+	t.Helper()
+	tag := func(c *Client) string {
+		return c.Want(c.Do("GET", "/api/pkeys", "", nil), 200, "").Header.Get("ETag")
+	}
+	for _, c := range replicas[1:] {
+		if got, want := c.KeyIDs(), replicas[0].KeyIDs(); !slices.Equal(got, want) || len(got) != keys {
+			t.Errorf("key sets differ: %v and %v", got, want)
+		}
+		if got, want := tag(c), tag(replicas[0]); got != want || got == "" {
+			t.Errorf("the same key set has the ETags %s and %s", got, want)
+		}
+	}
 }
 
 // Metric is the sum of a metric over the labels that are not named.

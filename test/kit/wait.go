@@ -1,14 +1,22 @@
 package kit
 
 import (
+	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // Patience is how long a test waits for what must come: long, because the machine may
 // be busy with something else.
 const Patience = 3 * time.Minute
+
+// Promised is by when a revoked token must be refused: far above the poll that finds the
+// revocation, though tests let views be trusted for longer.
+const Promised = 10 * time.Second
 
 // Soak reports whether long tests are to run at their full length.
 func Soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
@@ -44,4 +52,16 @@ func Await(t testing.TB, what string, happened func() bool, more ...func() strin
 			t.Fatalf("not in time: %s%s", what, text)
 		}
 	}
+}
+
+// Insist does what the database of a busy machine may refuse at first.
+func Insist(t testing.TB, f func(ctx context.Context) error) {
+	t.Helper()
+	Eventually(t, func() error {
+		err := f(t.Context())
+		if err != nil && !errors.Is(err, store.ErrBusy) {
+			t.Fatal(err)
+		}
+		return err
+	})
 }

@@ -1,4 +1,4 @@
-package app
+package api
 
 import (
 	"fmt"
@@ -10,35 +10,20 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
-// trail gets all pages of the audit trail.
-func (w *world) trail(token string, query url.Values) (all []httpapi.AuditEvent) {
-	w.t.Helper()
-	for {
-		a := w.want(w.do("GET", "/api/audit?"+query.Encode(), token, nil), 200, "")
-		page := decode[httpapi.AuditList](w.t, a)
-		if !strings.Contains(string(a.body), `"events":[`) {
-			w.t.Errorf("no array: %s", a.body)
-		}
-		all = append(all, page.Events...)
-		if page.Next == "" {
-			return all
-		}
-		query.Set("after", page.Next)
-	}
-}
-
 func TestAuditOverHTTP(t *testing.T) {
-	w := newWorld(t, nil)
-	tester := w.user("tester")
-	w.user("reader", "admin=audit:read")
-	first, second := w.login("tester"), w.login("tester")
-	w.want(w.do("POST", "/api/users", first.AccessToken, httpapi.NewUser{Username: "x"}), 403, "permission_missing")
-	w.want(w.do("POST", "/api/logout", second.AccessToken, nil), 204, "")
-	token := w.login("reader").AccessToken
+	w := replica.New(t, nil)
+	tester := w.User("tester")
+	w.User("reader", "admin=audit:read")
+	first, second := w.Login("tester"), w.Login("tester")
+	w.Want(w.Do("POST", "/api/users", first.AccessToken, httpapi.NewUser{Username: "x"}), 403, "permission_missing")
+	w.Want(w.Do("POST", "/api/logout", second.AccessToken, nil), 204, "")
+	token := w.Login("reader").AccessToken
 
-	all := w.trail(token, url.Values{})
+	all := w.Trail(token, url.Values{})
 	if len(all) < 8 || !slices.IsSortedFunc(all, func(a, b httpapi.AuditEvent) int { return b.At.Compare(a.At) }) {
 		t.Fatalf("%d events: %+v", len(all), all)
 	}
@@ -86,7 +71,7 @@ func TestAuditOverHTTP(t *testing.T) {
 			for name, values := range c.query {
 				query[name] = values
 			}
-			if got := w.trail(token, query); !slices.Equal(got, want) {
+			if got := w.Trail(token, query); !slices.Equal(got, want) {
 				t.Errorf("%s, limit %q: %d events, want %d", c.name, limit, len(got), len(want))
 			}
 		}
@@ -95,40 +80,40 @@ func TestAuditOverHTTP(t *testing.T) {
 
 // Nothing that a client writes into a filter finds more than what it says.
 func TestAuditFiltersAreNoSQL(t *testing.T) {
-	w := newWorld(t, nil)
-	token := w.login("admin").AccessToken
+	w := replica.New(t, nil)
+	token := w.Login("admin").AccessToken
 	for _, evil := range []string{
 		"%", "_", "*", "?", "'", `"`, `\`, "''", "' OR '1'='1", "' OR 1=1 -- ", "'; DELETE FROM audit_events; --", `\' OR 1=1 #`,
 		"$1", ":id", "{{bin}}", "\x00", "\xff", "login\x00", "LOGIN", " login", "login ", strings.Repeat("a", 64),
 	} {
 		for _, name := range []string{"actor", "action", "target"} {
 			query := url.Values{name: {evil}}
-			if got := w.trail(token, query); len(got) != 0 {
+			if got := w.Trail(token, query); len(got) != 0 {
 				t.Errorf("%s=%q finds %d events", name, evil, len(got))
 			}
 		}
 		for _, name := range []string{"outcome", "after", "since", "until", "limit"} {
-			if a := w.do("GET", "/api/audit?"+url.Values{name: {evil}}.Encode(), token, nil); a.status != 422 {
-				t.Errorf("%s=%q: %d %s", name, evil, a.status, a.body)
+			if a := w.Do("GET", "/api/audit?"+url.Values{name: {evil}}.Encode(), token, nil); a.Status != 422 {
+				t.Errorf("%s=%q: %d %s", name, evil, a.Status, a.Body)
 			}
 		}
 	}
-	if n := len(w.trail(token, url.Values{})); n == 0 {
+	if n := len(w.Trail(token, url.Values{})); n == 0 {
 		t.Error("the trail is gone")
 	}
 }
 
 func TestAuditRefusals(t *testing.T) {
-	w := newWorld(t, nil)
-	w.user("tester", "admin=users:write", "log=r")
-	w.user("reader", "admin=audit:read")
-	tester, reader := w.login("tester").AccessToken, w.login("reader").AccessToken
-	w.want(w.do("GET", "/api/audit", "", nil), 401, "token_missing")
-	w.want(w.do("GET", "/api/audit", tester, nil), 403, "permission_missing")
-	w.want(w.do("GET", "/api/audit?actor=x", tester, nil), 403, "permission_missing")
-	w.want(w.do("POST", "/api/audit", reader, nil), 405, "method_not_allowed")
-	w.want(w.do("DELETE", "/api/audit", reader, nil), 405, "method_not_allowed")
-	w.want(w.do("GET", "/api/users", reader, nil), 403, "permission_missing")
+	w := replica.New(t, nil)
+	w.User("tester", "admin=users:write", "log=r")
+	w.User("reader", "admin=audit:read")
+	tester, reader := w.Login("tester").AccessToken, w.Login("reader").AccessToken
+	w.Want(w.Do("GET", "/api/audit", "", nil), 401, "token_missing")
+	w.Want(w.Do("GET", "/api/audit", tester, nil), 403, "permission_missing")
+	w.Want(w.Do("GET", "/api/audit?actor=x", tester, nil), 403, "permission_missing")
+	w.Want(w.Do("POST", "/api/audit", reader, nil), 405, "method_not_allowed")
+	w.Want(w.Do("DELETE", "/api/audit", reader, nil), 405, "method_not_allowed")
+	w.Want(w.Do("GET", "/api/users", reader, nil), 403, "permission_missing")
 	for query, code := range map[string]string{
 		"limit=-1": "invalid_request", "limit=201": "invalid_request", "limit=x": "invalid_request", "limit=1e9": "invalid_request",
 		"since=yesterday": "invalid_request", "since=2026-01-01": "invalid_request", "until=1767225600": "invalid_request",
@@ -138,24 +123,24 @@ func TestAuditRefusals(t *testing.T) {
 		"action=" + strings.Repeat("a", 65): "invalid_request", "actor=" + strings.Repeat("a", 257): "invalid_request",
 		"prefix=a": "invalid_request", "user=a": "invalid_request", "Actor=a": "invalid_request", "before=a": "invalid_request",
 	} {
-		a := w.do("GET", "/api/audit?"+query, reader, nil)
-		if a.status != 422 || a.code() != code {
-			t.Errorf("%s: %d %s, want 422 %s", query, a.status, a.body, code)
+		a := w.Do("GET", "/api/audit?"+query, reader, nil)
+		if a.Status != 422 || a.Code() != code {
+			t.Errorf("%s: %d %s, want 422 %s", query, a.Status, a.Body, code)
 		}
 	}
-	w.want(w.do("PATCH", "/api/users/reader", w.login("admin").AccessToken, map[string]any{"disabled": true}), 200, "")
-	w.want(w.do("GET", "/api/audit", reader, nil), 401, "token_revoked")
+	w.Want(w.Do("PATCH", "/api/users/reader", w.Login("admin").AccessToken, map[string]any{"disabled": true}), 200, "")
+	w.Want(w.Do("GET", "/api/audit", reader, nil), 401, "token_revoked")
 }
 
 // However much there is, a page is a page.
 func TestAuditPagesAreBounded(t *testing.T) {
-	w := newWorld(t, nil)
-	token := w.login("admin").AccessToken
+	w := replica.New(t, nil)
+	token := w.Login("admin").AccessToken
 	for i := range 60 {
-		w.want(w.do("POST", "/api/groups", token, httpapi.NewGroup{Name: fmt.Sprint("g", i)}), 201, "")
+		w.Want(w.Do("POST", "/api/groups", token, httpapi.NewGroup{Name: fmt.Sprint("g", i)}), 201, "")
 	}
 	for _, query := range []string{"", "?limit=0", "?since=0001-01-01T00:00:00Z&until=9999-12-31T23:59:59Z", "?action=group.create"} {
-		page := decode[httpapi.AuditList](t, w.want(w.do("GET", "/api/audit"+query, token, nil), 200, ""))
+		page := kit.Decode[httpapi.AuditList](t, w.Want(w.Do("GET", "/api/audit"+query, token, nil), 200, ""))
 		if len(page.Events) != 50 || page.Next == "" {
 			t.Errorf("%q: %d events, next %q", query, len(page.Events), page.Next)
 		}
@@ -165,21 +150,21 @@ func TestAuditPagesAreBounded(t *testing.T) {
 // Refused attempts to revoke a session do not push the login out of sight by which an
 // administrator of sessions may revoke it.
 func TestRefusalsDoNotHideWhoBeganASession(t *testing.T) {
-	w := newWorld(t, nil)
-	w.user("tester")
-	w.user("other")
-	w.user("revoker", "admin=revoke")
-	session, other, revoker := w.login("tester"), w.login("other").AccessToken, w.login("revoker").AccessToken
+	w := replica.New(t, nil)
+	w.User("tester")
+	w.User("other")
+	w.User("revoker", "admin=revoke")
+	session, other, revoker := w.Login("tester"), w.Login("other").AccessToken, w.Login("revoker").AccessToken
 	body := map[string]string{"session_id": session.SessionID}
-	w.want(w.do("POST", "/api/revocations", other, body), 403, "permission_missing")
-	denied := w.trail(w.login("admin").AccessToken, url.Values{"target": {session.SessionID}, "outcome": {"denied"}})
+	w.Want(w.Do("POST", "/api/revocations", other, body), 403, "permission_missing")
+	denied := w.Trail(w.Login("admin").AccessToken, url.Values{"target": {session.SessionID}, "outcome": {"denied"}})
 	if len(denied) != 1 {
 		t.Fatalf("%+v", denied)
 	}
 	// Four minutes of them.
-	if err := w.node.parts.Store.Update(t.Context(), func(r store.Records) error {
+	if err := w.Parts().Store.Update(t.Context(), func(r store.Records) error {
 		for range 240 {
-			if err := w.node.parts.Audit.RecordIn(t.Context(), r, store.AuditEvent(denied[0])); err != nil {
+			if err := w.Parts().Audit.RecordIn(t.Context(), r, store.AuditEvent(denied[0])); err != nil {
 				return err
 			}
 		}
@@ -187,6 +172,6 @@ func TestRefusalsDoNotHideWhoBeganASession(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	w.want(w.do("POST", "/api/revocations", revoker, body), 200, "")
-	w.want(w.do("GET", "/api/verify", session.AccessToken, nil), 401, "token_revoked")
+	w.Want(w.Do("POST", "/api/revocations", revoker, body), 200, "")
+	w.Want(w.Do("GET", "/api/verify", session.AccessToken, nil), 401, "token_revoked")
 }

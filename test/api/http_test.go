@@ -1,4 +1,4 @@
-package app
+package api
 
 import (
 	"bufio"
@@ -22,11 +22,14 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
 func TestBadInput(t *testing.T) {
-	w := newWorld(t, nil)
-	admin := w.login("admin").AccessToken
+	w := replica.New(t, nil)
+	admin := w.Login("admin").AccessToken
 	const login, users = "/api/login", "/api/users"
 	for _, c := range []struct {
 		name, path, body string
@@ -37,7 +40,7 @@ func TestBadInput(t *testing.T) {
 		{"cut short", login, `{"username":"a"`, 400, "malformed_json"},
 		{"two values", login, `{"username":"a","password":"b"} {}`, 400, "malformed_json"},
 		{"a name twice", login, `{"username":"a","password":"b","username":"admin"}`, 400, "malformed_json"},
-		{"a name in another case", login, `{"USERNAME":"admin","password":"` + password + `"}`, 422, "invalid_request"},
+		{"a name in another case", login, `{"USERNAME":"admin","password":"` + kit.Password + `"}`, 422, "invalid_request"},
 		{"a name twice, in another case", login, `{"username":"a","password":"b","Username":"admin"}`, 422, "invalid_request"},
 		{"a name twice, in letters that fold", login, `{"username":"a","password":"b","u\u017fername":"admin"}`, 422, "invalid_request"},
 		{"invalid UTF-8", login, "{\"username\":\"\xff\",\"password\":\"b\"}", 400, "malformed_json"},
@@ -75,74 +78,74 @@ func TestBadInput(t *testing.T) {
 		{"a claim with a comma", "/api/claims", `{"name":"x","short_name":"x","value":"x,S"}`, 422, "invalid_value"},
 	} {
 		t.Run(c.path+" "+c.name, func(t *testing.T) {
-			a := w.do("POST", c.path, admin, c.body)
-			if a.status != c.status || a.code() != c.code {
-				t.Errorf("got %d %s, want %d %s", a.status, a.body, c.status, c.code)
+			a := w.Do("POST", c.path, admin, c.body)
+			if a.Status != c.status || a.Code() != c.code {
+				t.Errorf("got %d %s, want %d %s", a.Status, a.Body, c.status, c.code)
 			}
-			if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+			if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
 				t.Errorf("Content-Type is %q", got)
 			}
 			var p httpkit.Problem
-			if err := json.Unmarshal(a.body, &p); err != nil || p.Type != "about:blank" || p.Status != c.status || p.Title == "" || p.Detail == "" || p.Code == "" {
-				t.Errorf("not a problem by RFC 9457: %s", a.body)
+			if err := json.Unmarshal(a.Body, &p); err != nil || p.Type != "about:blank" || p.Status != c.status || p.Title == "" || p.Detail == "" || p.Code == "" {
+				t.Errorf("not a problem by RFC 9457: %s", a.Body)
 			}
 			if strings.Contains(p.Detail, "httpapi.") {
 				t.Errorf("the detail speaks of our types: %s", p.Detail)
 			}
 		})
 	}
-	w.verify(admin) // nothing of that has hurt it
+	w.Verify(admin) // nothing of that has hurt it
 }
 
 // A body's type matters to administration alone.
 func TestMediaTypes(t *testing.T) {
-	w := newWorld(t, nil)
-	admin := w.login("admin").AccessToken
-	post := func(path, body, mediaType string) answer {
-		r := w.request("POST", path, admin, body)
+	w := replica.New(t, nil)
+	admin := w.Login("admin").AccessToken
+	post := func(path, body, mediaType string) kit.Answer {
+		r := w.Request("POST", path, admin, body)
 		r.Header.Set("Content-Type", mediaType)
-		return w.send(r)
+		return w.Send(r)
 	}
 	const form = "application/x-www-form-urlencoded" // curl -d
-	credentials := `{"username":"admin","password":"` + password + `"}`
+	credentials := `{"username":"admin","password":"` + kit.Password + `"}`
 	for _, mediaType := range []string{"application/json; charset=utf-8", form, "text/plain"} {
-		w.want(post("/api/login", credentials, mediaType), 200, "")
+		w.Want(post("/api/login", credentials, mediaType), 200, "")
 	}
-	w.want(post("/api/groups", `{"name":"a"}`, "application/json; charset=utf-8"), 201, "")
-	w.want(post("/api/groups", `{"name":"b"}`, form), 201, "")
-	refused := w.want(post("/api/groups", `{"name":"c"}`, "text/plain"), 415, "unsupported_media_type")
-	if p := decode[httpkit.Problem](t, refused); p.Detail != "the body must be of type application/json" {
-		t.Errorf("%s", refused.body)
+	w.Want(post("/api/groups", `{"name":"a"}`, "application/json; charset=utf-8"), 201, "")
+	w.Want(post("/api/groups", `{"name":"b"}`, form), 201, "")
+	refused := w.Want(post("/api/groups", `{"name":"c"}`, "text/plain"), 415, "unsupported_media_type")
+	if p := kit.Decode[httpkit.Problem](t, refused); p.Detail != "the body must be of type application/json" {
+		t.Errorf("%s", refused.Body)
 	}
 }
 
 func TestNoSuchRoute(t *testing.T) {
-	w := newWorld(t, nil)
-	w.want(w.do("GET", "/nothing", "", nil), 404, "no_such_path")
-	w.want(w.do("GET", "/api/users/", "", nil), 404, "no_such_path")
-	a := w.want(w.do("PUT", "/api/login", "", nil), 405, "method_not_allowed")
-	if got := a.header.Get("Allow"); got != "POST" {
+	w := replica.New(t, nil)
+	w.Want(w.Do("GET", "/nothing", "", nil), 404, "no_such_path")
+	w.Want(w.Do("GET", "/api/users/", "", nil), 404, "no_such_path")
+	a := w.Want(w.Do("PUT", "/api/login", "", nil), 405, "method_not_allowed")
+	if got := a.Header.Get("Allow"); got != "POST" {
 		t.Errorf("Allow is %q", got)
 	}
-	w.want(w.do("DELETE", "/api/pkeys", "", nil), 405, "method_not_allowed")
+	w.Want(w.Do("DELETE", "/api/pkeys", "", nil), 405, "method_not_allowed")
 }
 
 func TestKeySetCaching(t *testing.T) {
-	w := newWorld(t, nil)
-	first := w.want(w.do("GET", "/api/pkeys", "", nil), 200, "")
-	if other := w.do("GET", "/.well-known/jwks.json", "", nil); string(other.body) != string(first.body) {
-		t.Errorf("jwks.json differs: %s", other.body)
+	w := replica.New(t, nil)
+	first := w.Want(w.Do("GET", "/api/pkeys", "", nil), 200, "")
+	if other := w.Do("GET", "/.well-known/jwks.json", "", nil); string(other.Body) != string(first.Body) {
+		t.Errorf("jwks.json differs: %s", other.Body)
 	}
 	// Of this replica alone, with the end of each key.
-	local := w.do("GET", "/api/pkeys?local=true", "", nil)
-	if without := regexp.MustCompile(`,"exp":\d+`).ReplaceAll(local.body, nil); string(without) != string(first.body) || len(without) == len(local.body) {
-		t.Errorf("?local=true gives %s", local.body)
+	local := w.Do("GET", "/api/pkeys?local=true", "", nil)
+	if without := regexp.MustCompile(`,"exp":\d+`).ReplaceAll(local.Body, nil); string(without) != string(first.Body) || len(without) == len(local.Body) {
+		t.Errorf("?local=true gives %s", local.Body)
 	}
-	if got := first.header.Get("Cache-Control"); got != "public, max-age=30, stale-while-revalidate=3, stale-if-error=86400" {
+	if got := first.Header.Get("Cache-Control"); got != "public, max-age=30, stale-while-revalidate=3, stale-if-error=86400" {
 		t.Errorf("Cache-Control is %q", got)
 	}
-	r, _ := http.NewRequestWithContext(t.Context(), "GET", w.http.URL+"/api/pkeys", nil)
-	r.Header.Set("If-None-Match", `"other", W/`+first.header.Get("Etag"))
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", w.URL+"/api/pkeys", nil)
+	r.Header.Set("If-None-Match", `"other", W/`+first.Header.Get("Etag"))
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -155,20 +158,20 @@ func TestKeySetCaching(t *testing.T) {
 
 // A proxy asks with whatever method the request had that it asks about.
 func TestForwardAuth(t *testing.T) {
-	w := newWorld(t, nil)
-	id := w.user("tester", "log=r", "big.ship=acc", "big-ship=50% ö")
-	token := w.login("tester").AccessToken
+	w := replica.New(t, nil)
+	id := w.User("tester", "log=r", "big.ship=acc", "big-ship=50% ö")
+	token := w.Login("tester").AccessToken
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
-		a := w.do(method, "/api/verify", token, nil)
-		if a.status != 200 {
-			t.Fatalf("%s: %d", method, a.status)
+		a := w.Do(method, "/api/verify", token, nil)
+		if a.Status != 200 {
+			t.Fatalf("%s: %d", method, a.Status)
 		}
 		for name, want := range map[string]string{
 			"X-Auth-Subject": id, "X-Auth-Username": "tester", "X-Auth-Name": "Travis Ester",
 			"X-Auth-Email": "tester@example.com", "X-Auth-Claim-Log": "r",
 			"X-Auth-Claim-Big-Ship": "", // two claims would have this header
 		} {
-			if got, ok := a.header[http.CanonicalHeaderKey(name)]; !ok || got[0] != want {
+			if got, ok := a.Header[http.CanonicalHeaderKey(name)]; !ok || got[0] != want {
 				t.Errorf("%s: %s is %q, want %q", method, name, got, want)
 			}
 		}
@@ -176,10 +179,10 @@ func TestForwardAuth(t *testing.T) {
 }
 
 func TestSessions(t *testing.T) {
-	w := newWorld(t, nil)
-	w.user("tester")
-	a, b, admin := w.login("tester"), w.login("tester"), w.login("admin").AccessToken
-	list := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/sessions", a.AccessToken, nil), 200, "")).Sessions
+	w := replica.New(t, nil)
+	w.User("tester")
+	a, b, admin := w.Login("tester"), w.Login("tester"), w.Login("admin").AccessToken
+	list := kit.Decode[httpapi.SessionList](t, w.Want(w.Do("GET", "/api/sessions", a.AccessToken, nil), 200, "")).Sessions
 	if len(list) != 2 {
 		t.Fatalf("%d sessions: %+v", len(list), list)
 	}
@@ -188,32 +191,32 @@ func TestSessions(t *testing.T) {
 			t.Errorf("session %+v", s)
 		}
 	}
-	w.want(w.do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 204, "")
-	w.want(w.do("GET", "/api/verify", b.AccessToken, nil), 401, "token_revoked")
-	w.want(w.do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 404, "session_not_found")
+	w.Want(w.Do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 204, "")
+	w.Want(w.Do("GET", "/api/verify", b.AccessToken, nil), 401, "token_revoked")
+	w.Want(w.Do("DELETE", "/api/sessions/"+b.SessionID, a.AccessToken, nil), 404, "session_not_found")
 	// another's session is as if it were not there
-	w.want(w.do("DELETE", "/api/sessions/"+a.SessionID, admin, nil), 404, "session_not_found")
-	w.want(w.do("GET", "/api/users/admin/sessions", a.AccessToken, nil), 403, "permission_missing")
-	if of := decode[httpapi.SessionList](t, w.want(w.do("GET", "/api/users/tester/sessions", admin, nil), 200, "")).Sessions; len(of) != 1 {
+	w.Want(w.Do("DELETE", "/api/sessions/"+a.SessionID, admin, nil), 404, "session_not_found")
+	w.Want(w.Do("GET", "/api/users/admin/sessions", a.AccessToken, nil), 403, "permission_missing")
+	if of := kit.Decode[httpapi.SessionList](t, w.Want(w.Do("GET", "/api/users/tester/sessions", admin, nil), 200, "")).Sessions; len(of) != 1 {
 		t.Errorf("the administrator sees %+v", of)
 	}
 }
 
 func TestSessionPages(t *testing.T) {
-	w := newWorld(t, nil)
-	w.user("tester")
+	w := replica.New(t, nil)
+	w.User("tester")
 	var want []string
 	for range 5 {
-		want = append(want, w.login("tester").SessionID)
+		want = append(want, w.Login("tester").SessionID)
 	}
-	token := w.login("tester").AccessToken
+	token := w.Login("tester").AccessToken
 	slices.Reverse(want)
-	admin := w.login("admin").AccessToken
+	admin := w.Login("admin").AccessToken
 	for path, token := range map[string]string{"/api/sessions": token, "/api/users/tester/sessions": admin} {
 		var got []string
 		after := ""
 		for range 3 {
-			page := decode[httpapi.SessionList](t, w.want(w.do("GET", path+"?limit=2"+after, token, nil), 200, ""))
+			page := kit.Decode[httpapi.SessionList](t, w.Want(w.Do("GET", path+"?limit=2"+after, token, nil), 200, ""))
 			for _, s := range page.Sessions {
 				got = append(got, s.ID)
 			}
@@ -223,8 +226,8 @@ func TestSessionPages(t *testing.T) {
 			t.Errorf("%s: %v, want %v after the newest; the last page ends with %q", path, got, want, after)
 		}
 		for _, bad := range []string{"limit=-1", "limit=1001", "limit=x", "after=x-y"} {
-			if a := w.do("GET", path+"?"+bad, token, nil); a.status != 422 {
-				t.Errorf("%s: %d %s", bad, a.status, a.body)
+			if a := w.Do("GET", path+"?"+bad, token, nil); a.Status != 422 {
+				t.Errorf("%s: %d %s", bad, a.Status, a.Body)
 			}
 		}
 	}
@@ -232,10 +235,11 @@ func TestSessionPages(t *testing.T) {
 
 // Many sessions end in few transactions, each with its line.
 func TestManySessionsEndAtOnce(t *testing.T) {
-	w := newWorld(t, nil)
-	user := w.user("tester")
-	others := []httpapi.Grant{w.login("tester"), w.login("tester")}
-	record, err := w.node.state.Get(t.Context(), state.Key{Kind: session.Kind, Owner: user, ID: others[0].SessionID})
+	w := replica.New(t, nil)
+	user := w.User("tester")
+	others := []httpapi.Grant{w.Login("tester"), w.Login("tester")}
+	sessions := sqlstate.New(w.Parts().DB, time.Now)
+	record, err := sessions.Get(t.Context(), state.Key{Kind: session.Kind, Owner: user, ID: others[0].SessionID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,58 +247,58 @@ func TestManySessionsEndAtOnce(t *testing.T) {
 	for range many - len(others) { // that differ in their ids alone
 		id := uuid.NewString()
 		value := bytes.ReplaceAll(record.Value, []byte(others[0].SessionID), []byte(id))
-		if _, err := w.node.state.Put(t.Context(), state.Key{Kind: session.Kind, Owner: user, ID: id}, value, time.Hour); err != nil {
+		if _, err := sessions.Put(t.Context(), state.Key{Kind: session.Kind, Owner: user, ID: id}, value, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}
-	others = append(others, w.login("tester"))
-	mine := w.login("tester")
-	before := w.head()
-	w.want(w.do("DELETE", "/api/sessions", mine.AccessToken, nil), 204, "")
-	if lines := w.head() - before; lines != many+1 {
+	others = append(others, w.Login("tester"))
+	mine := w.Login("tester")
+	before := w.Head()
+	w.Want(w.Do("DELETE", "/api/sessions", mine.AccessToken, nil), 204, "")
+	if lines := w.Head() - before; lines != many+1 {
 		t.Errorf("%d lines, want %d", lines, many+1)
 	}
 	for _, g := range others {
-		w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
-		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
+		w.Want(w.Do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+		w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
 	}
-	w.verify(mine.AccessToken)
+	w.Verify(mine.AccessToken)
 }
 
 func TestMaxSessionsPerUser(t *testing.T) {
-	w := newWorld(t, func(c *config.Config) { c.Sessions.MaxPerUser = 2 })
-	a, b := w.login("admin"), w.login("admin")
-	c := w.login("admin")
-	w.want(w.do("GET", "/api/verify", a.AccessToken, nil), 401, "token_revoked")
-	w.verify(b.AccessToken)
-	w.verify(c.AccessToken)
+	w := replica.New(t, func(c *config.Config) { c.Sessions.MaxPerUser = 2 })
+	a, b := w.Login("admin"), w.Login("admin")
+	c := w.Login("admin")
+	w.Want(w.Do("GET", "/api/verify", a.AccessToken, nil), 401, "token_revoked")
+	w.Verify(b.AccessToken)
+	w.Verify(c.AccessToken)
 }
 
 func TestAccessTokenEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newQuietWorld(t, func(c *config.Config) { c.Sessions.TTL = 31 * time.Minute })
-		first := w.login("admin")
-		claims := w.verify(first.AccessToken)
+		w := replica.NewWith(t, replica.Options{Quiet: true}, func(c *config.Config) { c.Sessions.TTL = 31 * time.Minute })
+		first := w.Login("admin")
+		claims := w.Verify(first.AccessToken)
 		if life := claims["exp"].(float64) - claims["iat"].(float64); life != 1800 {
 			t.Errorf("the token lives %v s", life)
 		}
 		time.Sleep(2 * time.Minute)
-		second := decode[httpapi.Grant](t, w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: first.RefreshToken}))
-		if a, b := claims["iat"].(float64)+31*60, w.verify(second.AccessToken)["exp"]; a != b {
+		second := kit.Decode[httpapi.Grant](t, w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: first.RefreshToken}))
+		if a, b := claims["iat"].(float64)+31*60, w.Verify(second.AccessToken)["exp"]; a != b {
 			t.Errorf("the renewed token ends at %v, the session at %v", b, a)
 		}
 	})
 }
 
 func TestAdministrationOverHTTP(t *testing.T) {
-	w := newWorld(t, nil)
-	admin := w.login("admin").AccessToken
-	claim := decode[httpapi.Claim](t, w.want(w.do("POST", "/api/claims", admin, httpapi.NewClaim{Name: "Log Reader", ShortName: "log", Value: "r"}), 201, ""))
-	group := decode[httpapi.Group](t, w.want(w.do("POST", "/api/groups", admin, httpapi.NewGroup{Name: "Log Users"}), 201, ""))
-	w.want(w.do("POST", "/api/groups/"+group.ID+"/claims", admin, httpapi.ClaimRef{Claim: "log reader"}), 204, "")
-	user := decode[httpapi.User](t, w.want(w.do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: password}), 201, ""))
-	w.want(w.do("POST", "/api/users/"+user.ID+"/groups", admin, httpapi.GroupRef{Group: group.ID}), 204, "")
-	if claims := w.verify(w.login("tester").AccessToken); claims["log"] != "r" {
+	w := replica.New(t, nil)
+	admin := w.Login("admin").AccessToken
+	claim := kit.Decode[httpapi.Claim](t, w.Want(w.Do("POST", "/api/claims", admin, httpapi.NewClaim{Name: "Log Reader", ShortName: "log", Value: "r"}), 201, ""))
+	group := kit.Decode[httpapi.Group](t, w.Want(w.Do("POST", "/api/groups", admin, httpapi.NewGroup{Name: "Log Users"}), 201, ""))
+	w.Want(w.Do("POST", "/api/groups/"+group.ID+"/claims", admin, httpapi.ClaimRef{Claim: "log reader"}), 204, "")
+	user := kit.Decode[httpapi.User](t, w.Want(w.Do("POST", "/api/users", admin, httpapi.NewUser{Username: "tester", Password: kit.Password}), 201, ""))
+	w.Want(w.Do("POST", "/api/users/"+user.ID+"/groups", admin, httpapi.GroupRef{Group: group.ID}), 204, "")
+	if claims := w.Verify(w.Login("tester").AccessToken); claims["log"] != "r" {
 		t.Errorf("the claims are %v", claims)
 	}
 	for path, want := range map[string]string{
@@ -313,51 +317,51 @@ func TestAdministrationOverHTTP(t *testing.T) {
 		"/api/groups/" + group.ID + "?":          "Log Users",
 		"/api/claims?prefix=log&limit=5&after=a": "Log Reader",
 	} {
-		if a := w.want(w.do("GET", path, admin, nil), 200, ""); !strings.Contains(string(a.body), want) {
-			t.Errorf("%s: %s lacks %s", path, a.body, want)
+		if a := w.Want(w.Do("GET", path, admin, nil), 200, ""); !strings.Contains(string(a.Body), want) {
+			t.Errorf("%s: %s lacks %s", path, a.Body, want)
 		}
 	}
-	w.want(w.do("GET", "/api/users?limt=1", admin, nil), 422, "invalid_request")
-	w.want(w.do("GET", "/api/users?limit=1000", admin, nil), 422, "invalid_request")
+	w.Want(w.Do("GET", "/api/users?limt=1", admin, nil), 422, "invalid_request")
+	w.Want(w.Do("GET", "/api/users?limit=1000", admin, nil), 422, "invalid_request")
 
-	if u := decode[httpapi.User](t, w.want(w.do("PATCH", "/api/users/tester", admin, `{"first_name":"Tess"}`), 200, "")); u.FirstName != "Tess" || u.Username != "tester" {
+	if u := kit.Decode[httpapi.User](t, w.Want(w.Do("PATCH", "/api/users/tester", admin, `{"first_name":"Tess"}`), 200, "")); u.FirstName != "Tess" || u.Username != "tester" {
 		t.Errorf("after the change: %+v", u)
 	}
-	w.want(w.do("PATCH", "/api/groups/"+group.ID, admin, `{"name":"Readers"}`), 200, "")
-	w.want(w.do("PATCH", "/api/claims/"+claim.ID, admin, `{"value":"read"}`), 200, "")
-	if claims := w.verify(w.login("tester").AccessToken); claims["log"] != "read" {
+	w.Want(w.Do("PATCH", "/api/groups/"+group.ID, admin, `{"name":"Readers"}`), 200, "")
+	w.Want(w.Do("PATCH", "/api/claims/"+claim.ID, admin, `{"value":"read"}`), 200, "")
+	if claims := w.Verify(w.Login("tester").AccessToken); claims["log"] != "read" {
 		t.Errorf("the claims are %v", claims)
 	}
-	w.want(w.do("DELETE", "/api/groups/"+group.ID+"/claims/"+claim.ID, admin, nil), 204, "")
-	w.want(w.do("DELETE", "/api/users/tester/groups/readers", admin, nil), 204, "")
+	w.Want(w.Do("DELETE", "/api/groups/"+group.ID+"/claims/"+claim.ID, admin, nil), 204, "")
+	w.Want(w.Do("DELETE", "/api/users/tester/groups/readers", admin, nil), 204, "")
 	for _, path := range []string{"/api/claims/" + claim.ID, "/api/groups/" + group.ID, "/api/users/" + user.ID} {
-		w.want(w.do("DELETE", path, admin, nil), 204, "")
-		if a := w.do("GET", path, admin, nil); a.status != 404 {
-			t.Errorf("%s after its deletion: %d", path, a.status)
+		w.Want(w.Do("DELETE", path, admin, nil), 204, "")
+		if a := w.Do("GET", path, admin, nil); a.Status != 404 {
+			t.Errorf("%s after its deletion: %d", path, a.Status)
 		}
 	}
-	me := w.verify(admin)["sub"].(string)
-	w.want(w.do("DELETE", "/api/users/"+me, admin, nil), 409, "last_administrator")
+	me := w.Verify(admin)["sub"].(string)
+	w.Want(w.Do("DELETE", "/api/users/"+me, admin, nil), 409, "last_administrator")
 
-	w.user("nobody")
-	plain := w.login("nobody").AccessToken
+	w.User("nobody")
+	plain := w.Login("nobody").AccessToken
 	for _, path := range []string{"/api/users", "/api/groups", "/api/claims", "/api/users/" + me} {
-		w.want(w.do("GET", path, plain, nil), 403, "permission_missing")
-		w.want(w.do("GET", path, "", nil), 401, "token_missing")
+		w.Want(w.Do("GET", path, plain, nil), 403, "permission_missing")
+		w.Want(w.Do("GET", path, "", nil), 401, "token_missing")
 	}
-	w.want(w.do("GET", "/api/users/"+w.verify(plain)["sub"].(string), plain, nil), 200, "")
+	w.Want(w.Do("GET", "/api/users/"+w.Verify(plain)["sub"].(string), plain, nil), 200, "")
 }
 
 func TestProbesAndMetrics(t *testing.T) {
-	w := newWorld(t, nil)
-	report := decode[httpapi.HealthReport](t, w.want(w.do("GET", "/health", "", nil), 200, ""))
+	w := replica.New(t, nil)
+	report := kit.Decode[httpapi.HealthReport](t, w.Want(w.Do("GET", "/health", "", nil), 200, ""))
 	if b, ok := report.Backends["database"]; !ok || len(report.Backends) != 1 || b.Status != "ok" || b.LatencyMS <= 0 {
 		t.Errorf("the backends are %+v", report.Backends)
 	}
-	w.want(w.do("GET", "/livez", "", nil), 200, "")
-	w.want(w.do("GET", "/readyz", "", nil), 200, "")
-	w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "a", Password: "b"})
-	metrics := string(w.do("GET", "/metrics", "", nil).body)
+	w.Want(w.Do("GET", "/livez", "", nil), 200, "")
+	w.Want(w.Do("GET", "/readyz", "", nil), 200, "")
+	w.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: "a", Password: "b"})
+	metrics := string(w.Do("GET", "/metrics", "", nil).Body)
 	for _, name := range []string{
 		`watchword_requests_total{outcome="invalid_credentials",use="login"} 1`, "watchword_http_requests_total", "watchword_revocation_view_staleness_seconds",
 		"watchword_signing_keys", "go_goroutines", "process_resident_memory_bytes",
@@ -367,52 +371,17 @@ func TestProbesAndMetrics(t *testing.T) {
 		}
 	}
 
-	w.node.Drain()
-	if a := w.do("GET", "/readyz", "", nil); a.status != 503 || !strings.Contains(string(a.body), "shutting down") || a.header.Get("Retry-After") == "" {
-		t.Errorf("a draining replica is ready: %d %s", a.status, a.body)
+	w.Replica.Drain()
+	if a := w.Do("GET", "/readyz", "", nil); a.Status != 503 || !strings.Contains(string(a.Body), "shutting down") || a.Header.Get("Retry-After") == "" {
+		t.Errorf("a draining replica is ready: %d %s", a.Status, a.Body)
 	}
-	w.want(w.do("GET", "/livez", "", nil), 200, "")
-}
-
-// The database is closed under the replica: it says so, keeps answering what it can,
-// and refuses what it cannot know.
-func TestDatabaseAway(t *testing.T) {
-	synctest.Test(t, databaseAway)
-}
-
-func databaseAway(t *testing.T) {
-	w := newQuietWorld(t, func(c *config.Config) { c.Revocation.MaxStaleness = 3 * time.Second })
-	grant := w.login("admin")
-	w.accepts(grant.AccessToken)
-	if err := w.node.parts.DB.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if a := w.do("GET", "/health", "", nil); a.status != 503 || !strings.Contains(string(a.body), `"status":"failed"`) {
-		t.Errorf("health is %d %s", a.status, a.body)
-	}
-	for _, a := range []answer{
-		w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password}),
-		w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}),
-		w.do("POST", "/api/logout", grant.AccessToken, nil),
-		w.do("GET", "/api/users", grant.AccessToken, nil),
-	} {
-		if a.status != 503 || a.header.Get("Retry-After") == "" || a.code() == "" {
-			t.Errorf("%d %s", a.status, a.body)
-		}
-	}
-	time.Sleep(w.cfg.Revocation.MaxStaleness + time.Millisecond)
-	w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 503, "revocation_stale")
-	if a := w.do("GET", "/readyz", "", nil); a.status != 503 {
-		t.Errorf("readyz is %d", a.status)
-	}
-	w.want(w.do("GET", "/livez", "", nil), 200, "") // a restart would not help
-	w.want(w.do("GET", "/api/pkeys", "", nil), 200, "")
+	w.Want(w.Do("GET", "/livez", "", nil), 200, "")
 }
 
 // The description names every path that the contract has, and nothing that is not
 // there.
 func TestOpenAPI(t *testing.T) {
-	w := newWorld(t, nil)
+	w := replica.New(t, nil)
 	var doc struct {
 		OpenAPI string
 		Paths   map[string]map[string]struct {
@@ -422,8 +391,8 @@ func TestOpenAPI(t *testing.T) {
 		}
 		Components struct{ Schemas map[string]json.RawMessage }
 	}
-	a := w.want(w.do("GET", "/openapi.json", "", nil), 200, "")
-	if err := json.Unmarshal(a.body, &doc); err != nil {
+	a := w.Want(w.Do("GET", "/openapi.json", "", nil), 200, "")
+	if err := json.Unmarshal(a.Body, &doc); err != nil {
 		t.Fatal(err)
 	}
 	var described []string
@@ -436,12 +405,12 @@ func TestOpenAPI(t *testing.T) {
 			}
 			ids[op.OperationID] = true
 
-			got := w.do(strings.ToUpper(method), strings.NewReplacer("{id}", "none", "{group}", "none", "{claim}", "none").Replace(path), "", nil)
-			if got.code() == "no_such_path" || got.code() == "method_not_allowed" {
+			got := w.Do(strings.ToUpper(method), strings.NewReplacer("{id}", "none", "{group}", "none", "{claim}", "none").Replace(path), "", nil)
+			if got.Code() == "no_such_path" || got.Code() == "method_not_allowed" {
 				t.Errorf("%s %s is described, but is not there", method, path)
 			}
-			if len(op.Security) > 0 && got.status != 401 {
-				t.Errorf("%s %s needs a token, but answers %d without one", method, path, got.status)
+			if len(op.Security) > 0 && got.Status != 401 {
+				t.Errorf("%s %s needs a token, but answers %d without one", method, path, got.Status)
 			}
 		}
 	}
@@ -467,24 +436,24 @@ func TestOpenAPI(t *testing.T) {
 
 // Oneself can be read by id and by name, without a right to read others.
 func TestReadOneself(t *testing.T) {
-	w := newWorld(t, nil)
-	id := w.user("tester")
-	w.user("other")
-	token := w.login("tester").AccessToken
+	w := replica.New(t, nil)
+	id := w.User("tester")
+	w.User("other")
+	token := w.Login("tester").AccessToken
 	for _, path := range []string{"/api/users/%s", "/api/users/%s/groups", "/api/users/%s/sessions"} {
 		for _, name := range []string{id, "tester", "TESTER"} {
-			w.want(w.do("GET", fmt.Sprintf(path, name), token, nil), 200, "")
+			w.Want(w.Do("GET", fmt.Sprintf(path, name), token, nil), 200, "")
 		}
 		for _, name := range []string{"other", "nobody"} {
-			w.want(w.do("GET", fmt.Sprintf(path, name), token, nil), 403, "permission_missing")
+			w.Want(w.Do("GET", fmt.Sprintf(path, name), token, nil), 403, "permission_missing")
 		}
 	}
 }
 
 // What an answer says of a moment is what later answers say.
 func TestAnswersAgreeOnTimes(t *testing.T) {
-	w := newWorld(t, nil)
-	token := w.login("admin").AccessToken
+	w := replica.New(t, nil)
+	token := w.Login("admin").AccessToken
 	type times struct {
 		ID        string `json:"id"`
 		CreatedAt string `json:"created_at"`
@@ -495,12 +464,12 @@ func TestAnswersAgreeOnTimes(t *testing.T) {
 		"/api/groups": {{"name": "Testers"}, {"name": "Others"}},
 		"/api/claims": {{"name": "Log", "short_name": "log", "value": "r"}, {"value": "w"}},
 	} {
-		made := decode[times](t, w.want(w.do("POST", path, token, bodies[0]), 201, ""))
-		if got := decode[times](t, w.do("GET", path+"/"+made.ID, token, nil)); got != made {
+		made := kit.Decode[times](t, w.Want(w.Do("POST", path, token, bodies[0]), 201, ""))
+		if got := kit.Decode[times](t, w.Do("GET", path+"/"+made.ID, token, nil)); got != made {
 			t.Errorf("POST %s: %+v, later %+v", path, made, got)
 		}
-		changed := decode[times](t, w.want(w.do("PATCH", path+"/"+made.ID, token, bodies[1]), 200, ""))
-		if got := decode[times](t, w.do("GET", path+"/"+made.ID, token, nil)); got != changed {
+		changed := kit.Decode[times](t, w.Want(w.Do("PATCH", path+"/"+made.ID, token, bodies[1]), 200, ""))
+		if got := kit.Decode[times](t, w.Do("GET", path+"/"+made.ID, token, nil)); got != changed {
 			t.Errorf("PATCH %s: %+v, later %+v", path, changed, got)
 		}
 	}
@@ -508,9 +477,9 @@ func TestAnswersAgreeOnTimes(t *testing.T) {
 
 // Every error is a problem, also for what net/http would answer with a page.
 func TestUncleanPaths(t *testing.T) {
-	w := newWorld(t, nil)
+	w := replica.New(t, nil)
 	for _, path := range []string{"//api/pkeys", "/api//pkeys", "/api/./pkeys", "/api/x/../pkeys", "/api/pkeys/.", "/.."} {
-		r := w.request("GET", "/", "", nil)
+		r := w.Request("GET", "/", "", nil)
 		r.URL.Path = path
 		resp, err := http.DefaultTransport.RoundTrip(r) // follows nothing
 		if err != nil {
@@ -518,20 +487,20 @@ func TestUncleanPaths(t *testing.T) {
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		w.want(answer{resp.StatusCode, resp.Header, body}, 404, "no_such_path")
+		w.Want(kit.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, 404, "no_such_path")
 		if kind := resp.Header.Get("Content-Type"); err != nil || kind != "application/problem+json" {
 			t.Errorf("%s: %s, %v", path, kind, err)
 		}
 	}
-	w.want(w.do("GET", "/api/users/a%2F%2Fb", w.login("admin").AccessToken, nil), 404, "user_not_found")
+	w.Want(w.Do("GET", "/api/users/a%2F%2Fb", w.Login("admin").AccessToken, nil), 404, "user_not_found")
 }
 
 // Who asks whether to send a body that is too large is told so, and not to go on.
 func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
-	w := newWorld(t, nil)
-	token := w.login("admin").AccessToken
+	w := replica.New(t, nil)
+	token := w.Login("admin").AccessToken
 	for _, path := range []string{"/api/login", "/api/renew", "/api/revocations", "/api/groups"} {
-		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
+		conn, err := net.Dial("tcp", w.Server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -548,8 +517,8 @@ func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
 
 // What is wrong with a request to take something back is said once, and of its form first.
 func TestWhatIsWrongWithARevocation(t *testing.T) {
-	w := newWorld(t, nil)
-	token := w.login("admin").AccessToken
+	w := replica.New(t, nil)
+	token := w.Login("admin").AccessToken
 	for body, want := range map[string]string{
 		`{"user":"admin","issued_before":"yesterday"}`: "issued_before must be seconds since 1970 or a time by RFC 3339, and after 1970",
 		`{"user":"admin","issued_before":-1}`:          "issued_before must be a moment after 1970",
@@ -557,8 +526,8 @@ func TestWhatIsWrongWithARevocation(t *testing.T) {
 		`{"session_id":"x","issued_before":5}`:         "issued_before goes with user alone; leave it out, or name a user",
 		`{"jti":"x"}`:                                  "nothing has such an id; give it as it stands in the token",
 	} {
-		a := w.want(w.do("POST", "/api/revocations", token, body), 422, "invalid_request")
-		if got := decode[httpkit.Problem](t, a).Detail; got != want {
+		a := w.Want(w.Do("POST", "/api/revocations", token, body), 422, "invalid_request")
+		if got := kit.Decode[httpkit.Problem](t, a).Detail; got != want {
 			t.Errorf("%s: %q, want %q", body, got, want)
 		}
 	}

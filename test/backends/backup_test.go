@@ -1,4 +1,4 @@
-package app
+package backends
 
 import (
 	"log/slog"
@@ -17,20 +17,22 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // From SQLite to PostgreSQL: users stay signed in, and what was revoked stays revoked.
 func TestMove(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
-	from := newWorld(t, nil)
-	kept, ended := from.login("admin"), from.login("admin")
-	from.want(from.do("POST", "/api/logout", ended.AccessToken, nil), 204, "")
+	from := replica.New(t, nil)
+	kept, ended := from.Login("admin"), from.Login("admin")
+	from.Want(from.Do("POST", "/api/logout", ended.AccessToken, nil), 204, "")
 	file := filepath.Join(t.TempDir(), "file")
-	if _, err := operator.Backup(t.Context(), from.cfg, quiet, file, ""); err != nil {
+	if _, err := operator.Backup(t.Context(), from.Config, quiet, file, ""); err != nil {
 		t.Fatal(err)
 	}
-	key, err := os.ReadFile(sqliteFile(from.cfg) + ".key")
+	key, err := os.ReadFile(sqliteFile(from.Config) + ".key")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,18 +42,18 @@ func TestMove(t *testing.T) {
 		c.Database.URL, c.Storage.Key = url, string(key)
 		c.Admin.Username, c.Admin.Password = "", ""
 	}
-	cfg := testConfig(t)
+	cfg := kit.Config(t)
 	move(cfg)
 	cfg.Complete()
 	if _, err := operator.Restore(t.Context(), cfg, quiet, file, "", false); err != nil {
 		t.Fatal(err)
 	}
-	to := newWorld(t, move)
-	to.verify(kept.AccessToken)
-	to.want(to.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
-	to.want(to.do("GET", "/api/verify", ended.AccessToken, nil), 401, "token_revoked")
-	to.want(to.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: ended.RefreshToken}), 401, "invalid_refresh_token")
-	trail, err := to.node.parts.Store.AuditEvents(t.Context(), store.AuditQuery{Limit: 50})
+	to := replica.New(t, move)
+	to.Verify(kept.AccessToken)
+	to.Want(to.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
+	to.Want(to.Do("GET", "/api/verify", ended.AccessToken, nil), 401, "token_revoked")
+	to.Want(to.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: ended.RefreshToken}), 401, "invalid_refresh_token")
+	trail, err := to.Parts().Store.AuditEvents(t.Context(), store.AuditQuery{Limit: 50})
 	if err != nil || !slices.ContainsFunc(trail.Events, func(e store.AuditEvent) bool { return e.Action == "storage.restore" }) {
 		t.Errorf("the trail has %+v, %v", trail, err)
 	}
@@ -61,7 +63,7 @@ func TestMove(t *testing.T) {
 // key of 32 zero bytes: one user with a claim, an administrator, a key, a session and a
 // logout.
 func TestBackupOfTheFirstSchema(t *testing.T) {
-	cfg := testConfig(t)
+	cfg := kit.Config(t)
 	cfg.Storage.Key, cfg.Admin.Username, cfg.Admin.Password = strings.Repeat("00", 32), "", ""
 	cfg.Complete()
 	done, err := operator.Restore(t.Context(), cfg, slog.New(slog.DiscardHandler), "testdata/level-1.backup", "", false)
@@ -73,8 +75,8 @@ func TestBackupOfTheFirstSchema(t *testing.T) {
 			t.Errorf("%d rows of %s, want %d", done.Rows[table], table, rows)
 		}
 	}
-	w := newWorld(t, func(c *config.Config) { *c = *cfg })
-	if got := w.verify(w.login("tester").AccessToken)["log"]; got != "r" {
+	w := replica.New(t, func(c *config.Config) { *c = *cfg })
+	if got := w.Verify(w.Login("tester").AccessToken)["log"]; got != "r" {
 		t.Errorf("the claim log is %v", got)
 	}
 }
@@ -88,14 +90,14 @@ func sqliteFile(c *config.Config) string {
 // Two backups to one name at once: one of them makes it, and no file is left but
 // that.
 func TestBackupsToOneName(t *testing.T) {
-	w := newWorld(t, nil)
+	w := replica.New(t, nil)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	var made atomic.Int32
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			switch _, err := operator.Backup(t.Context(), w.cfg, slog.New(slog.DiscardHandler), file, ""); {
+			switch _, err := operator.Backup(t.Context(), w.Config, slog.New(slog.DiscardHandler), file, ""); {
 			case err == nil:
 				made.Add(1)
 			case !strings.Contains(err.Error(), "is there already"):
@@ -117,7 +119,7 @@ func TestKeyBesideTheDatabase(t *testing.T) {
 		if err := os.Mkdir("somewhere", 0o700); err != nil {
 			t.Fatal(err)
 		}
-		newWorld(t, func(c *config.Config) { c.Database.URL = form + "somewhere/w.db" }).login("admin")
+		replica.New(t, func(c *config.Config) { c.Database.URL = form + "somewhere/w.db" }).Login("admin")
 		for _, file := range []string{"somewhere/w.db", "somewhere/w.db.key"} {
 			if _, err := os.Stat(file); err != nil {
 				t.Errorf("%s: %v", form, err)
@@ -128,7 +130,7 @@ func TestKeyBesideTheDatabase(t *testing.T) {
 
 // After a restore with the database's own tools, what docs/storage.md says to run
 // leaves nothing from before that is accepted, and followers notice the other log.
-func afterTheDatabasesOwnTools(t *testing.T, w *world) {
+func afterTheDatabasesOwnTools(t *testing.T, w *replica.World) {
 	page, err := os.ReadFile("../../docs/storage.md")
 	if err != nil {
 		t.Fatal(err)
@@ -143,20 +145,20 @@ func afterTheDatabasesOwnTools(t *testing.T, w *world) {
 		t.Fatalf("the page says to run %q", statements)
 	}
 	logName := func() string {
-		return decode[revoked.Page](t, w.want(w.do("GET", "/api/revocations", "", nil), 200, "")).Log
+		return kit.Decode[revoked.Page](t, w.Want(w.Do("GET", "/api/revocations", "", nil), 200, "")).Log
 	}
-	grant, before := w.login("admin"), logName()
-	w.stop()
-	db := other(t, w.cfg.Database.URL)
+	grant, before := w.Login("admin"), logName()
+	w.Stop()
+	db := other(t, w.Config.Database.URL)
 	for _, s := range statements {
 		if n, err := db.Exec(t.Context(), s[1]); err != nil || n == 0 {
 			t.Errorf("%s: %d rows, %v", s[1], n, err)
 		}
 	}
-	w.start()
-	w.want(w.do("GET", "/api/verify", grant.AccessToken, nil), 401, "invalid_token")
-	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 401, "invalid_refresh_token")
-	w.verify(w.login("admin").AccessToken)
+	w.Start()
+	w.Want(w.Do("GET", "/api/verify", grant.AccessToken, nil), 401, "invalid_token")
+	w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: grant.RefreshToken}), 401, "invalid_refresh_token")
+	w.Verify(w.Login("admin").AccessToken)
 	if logName() == before {
 		t.Error("nobody can tell that the log is another one")
 	}

@@ -1,4 +1,4 @@
-package app
+package backends
 
 import (
 	"sync"
@@ -6,18 +6,20 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
 // One refresh token that many present at once, to all replicas, is spent once: they
 // are all given its one successor, and that goes on.
-func oneTokenRenewedByMany(t *testing.T, worlds []*world) {
+func oneTokenRenewedByMany(t *testing.T, worlds []*replica.World) {
 	const callers = 16
 	rounds := 2
-	if soak() {
+	if kit.Soak() {
 		rounds = 20
 	}
-	worlds[0].user("many")
-	g := worlds[0].login("many")
+	worlds[0].User("many")
+	g := worlds[0].Login("many")
 	for range rounds {
 		var grants [callers]httpapi.Grant
 		var people sync.WaitGroup
@@ -26,7 +28,7 @@ func oneTokenRenewedByMany(t *testing.T, worlds []*world) {
 			people.Go(func() {
 				ready <- struct{}{}
 				<-start
-				grants[i] = worlds[i%2].insist(g.RefreshToken)
+				grants[i] = renewed(worlds[i%2], g.RefreshToken)
 			})
 		}
 		for range callers {
@@ -41,22 +43,22 @@ func oneTokenRenewedByMany(t *testing.T, worlds []*world) {
 			if got.SessionID != g.SessionID {
 				t.Errorf("caller %d is in the session %s, not %s", i, got.SessionID, g.SessionID)
 			}
-			worlds[(i+1)%2].verify(got.AccessToken)
+			worlds[(i+1)%2].Verify(got.AccessToken)
 		}
 		g = grants[0]
 	}
-	worlds[1].insist(g.RefreshToken)
+	renewed(worlds[1], g.RefreshToken)
 }
 
-// insist renews, and tries again when told that this is too often, or to.
-func (w *world) insist(token string) (g httpapi.Grant) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		a := w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})
-		if a.status == 200 {
-			return decode[httpapi.Grant](w.t, a)
+// renewed renews, and tries again when told that this is too often, or to.
+func renewed(w *replica.World, token string) (g httpapi.Grant) {
+	for deadline := time.Now().Add(kit.Patience); ; time.Sleep(10 * time.Millisecond) {
+		a := w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})
+		if a.Status == 200 {
+			return kit.Decode[httpapi.Grant](w.T, a)
 		}
-		if a.status != 429 && a.status != 503 || time.Now().After(deadline) {
-			w.t.Errorf("a renewal was answered %d %s", a.status, a.body)
+		if a.Status != 429 && a.Status != 503 || time.Now().After(deadline) {
+			w.T.Errorf("a renewal was answered %d %s", a.Status, a.Body)
 			return g
 		}
 	}

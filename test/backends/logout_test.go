@@ -1,4 +1,4 @@
-package app
+package backends
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
 // A flow is logouts on some replicas while all are asked about the tokens, and what
@@ -30,7 +32,7 @@ type flow struct {
 
 // A place is where a replica runs, one after the other.
 type place struct {
-	*world
+	*replica.World
 	url   string // empty: it is starting
 	ready time.Time
 }
@@ -44,10 +46,10 @@ const (
 // starts need not wait until its own is known.
 func flowConfig(cfg *config.Config) {
 	cfg.Revocation.Poll, cfg.Revocation.MaxStaleness = flowPoll, flowBound
-	storedKeys(cfg)
+	kit.StoredKeys(cfg)
 }
 
-func newFlow(t *testing.T, replicas ...*world) *flow {
+func newFlow(t *testing.T, replicas ...*replica.World) *flow {
 	f := &flow{t: t, bound: flowBound}
 	for _, w := range replicas {
 		f.joined(w)
@@ -56,9 +58,9 @@ func newFlow(t *testing.T, replicas ...*world) *flow {
 }
 
 // joined has a replica that is ready asked from now on.
-func (f *flow) joined(w *world) {
+func (f *flow) joined(w *replica.World) {
 	f.t.Helper()
-	f.at = append(f.at, &place{world: w, url: w.http.URL, ready: time.Now()})
+	f.at = append(f.at, &place{World: w, url: w.URL, ready: time.Now()})
 	f.knows(len(f.at) - 1)
 }
 
@@ -70,9 +72,9 @@ func (f *flow) restart(i int) {
 	p := f.at[i]
 	p.url = ""
 	f.mu.Unlock()
-	p.world.restart()
+	p.World.Restart()
 	f.mu.Lock()
-	p.url, p.ready = p.http.URL, time.Now()
+	p.url, p.ready = p.URL, time.Now()
 	f.mu.Unlock()
 	f.knows(i)
 }
@@ -80,15 +82,15 @@ func (f *flow) restart(i int) {
 // knows asks a replica about every token that was ever logged out.
 func (f *flow) knows(i int) {
 	f.t.Helper()
-	w := f.at[i].world
+	w := f.at[i].World
 	for _, token := range f.out {
-		var a answer
-		w.await("an answer about a token", func() bool {
-			a = w.do("GET", "/api/verify", token, nil)
-			return a.status != 503
+		var a kit.Answer
+		w.Await("an answer about a token", func() bool {
+			a = w.Do("GET", "/api/verify", token, nil)
+			return a.Status != 503
 		})
-		if a.status != 401 || a.code() != "token_revoked" {
-			f.t.Errorf("replica %d answers %d %s about a token that was logged out", i, a.status, a.code())
+		if a.Status != 401 || a.Code() != "token_revoked" {
+			f.t.Errorf("replica %d answers %d %s about a token that was logged out", i, a.Status, a.Code())
 		}
 	}
 }
@@ -106,16 +108,16 @@ func (f *flow) logout(at int) {
 	f.t.Helper()
 	w := f.at[at]
 	var g httpapi.Grant
-	w.await("somebody logs in", func() bool {
-		a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
-		if a.status == 200 {
-			g = decode[httpapi.Grant](f.t, a)
+	w.Await("somebody logs in", func() bool {
+		a := w.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: kit.Password})
+		if a.Status == 200 {
+			g = kit.Decode[httpapi.Grant](f.t, a)
 		}
-		return a.status == 200
+		return a.Status == 200
 	})
-	w.await("somebody logs out", func() bool { // 503 says to try again
-		a := w.do("POST", "/api/logout", g.AccessToken, nil)
-		return a.status == 204 || a.code() == "token_revoked"
+	w.Await("somebody logs out", func() bool { // 503 says to try again
+		a := w.Do("POST", "/api/logout", g.AccessToken, nil)
+		return a.Status == 204 || a.Code() == "token_revoked"
 	})
 	answered := time.Now()
 	f.out = append(f.out, g.AccessToken)
@@ -132,7 +134,7 @@ func (f *flow) ask(i int, token string, answered time.Time) {
 	for {
 		began := time.Now()
 		url, ready := f.place(i)
-		if asked := answers > 0 || began.Sub(answered) > patience; asked && url != "" && began.Sub(answered) > f.bound*5/4 && began.Sub(ready) > f.bound*5/4 {
+		if asked := answers > 0 || began.Sub(answered) > kit.Patience; asked && url != "" && began.Sub(answered) > f.bound*5/4 && began.Sub(ready) > f.bound*5/4 {
 			break
 		}
 		if url != "" {
@@ -205,7 +207,7 @@ func TestLogoutOverReplicas(t *testing.T) {
 		"postgres and redis": {testenv.StartPostgres, true},
 		"mariadb":            {testenv.StartMariaDB, false},
 	} {
-		if name != "postgres and redis" && !soak() {
+		if name != "postgres and redis" && !kit.Soak() {
 			// A bell without Redis: TestBells. The log on MariaDB: the suite of package
 			// store, and the rotations of test/cluster, which log out all the while.
 			continue
@@ -223,35 +225,35 @@ func TestLogoutOverReplicas(t *testing.T) {
 			if tt.redis {
 				redis = testenv.StartRedis(t)
 			}
-			way, throughIt := linkTo(t, database.URL)
+			way, throughIt := replica.Link(t, database.URL)
 			f := newFlow(t,
-				join(t, database.URL, shared),
-				joinAt(t, database.URL, off(clockOff), shared),
-				joinAt(t, throughIt, off(-clockOff), shared))
+				replica.Join(t, database.URL, shared),
+				replica.JoinWith(t, database.URL, replica.Options{Now: off(clockOff)}, shared),
+				replica.JoinWith(t, throughIt, replica.Options{Now: off(-clockOff)}, shared))
 			rounds := 2
-			if soak() {
+			if kit.Soak() {
 				rounds = 6
 			}
 			const starter, last, others, all = 1, 2, 2, 3 // the last one suffers
 
 			onceMore := func() { // at the end of each fault only when there is time
-				if soak() {
+				if kit.Soak() {
 					f.restart(starter)
 				}
 			}
 
 			f.run("clocks off, a replica starts", rounds, all, nil, nil, func() { f.restart(last) })
-			if redis != nil || soak() {
+			if redis != nil || kit.Soak() {
 				f.run("cut off from the database", rounds, others, func() { way.Set(testenv.Fault{Cut: true}) }, nil, onceMore)
 				way.Set(testenv.Fault{})
 			}
-			if redis == nil || soak() {
+			if redis == nil || kit.Soak() {
 				f.run("no answer of the database", rounds, others, func() { way.Set(testenv.Fault{HoldUp: true, HoldDown: true}) }, nil, onceMore)
 				way.Set(testenv.Fault{})
 			}
 			f.run("the database starts again", rounds, others, nil, func() { database.Stop(); database.Start(t) }, func() { f.restart(starter) })
 			if redis != nil {
-				flushed := func() { flush(t, redis.URL) }
+				flushed := func() { kit.Flush(t, redis.URL) }
 				f.run("redis is flushed", rounds, all, flushed, flushed, onceMore)
 				f.run("redis is killed", rounds, all, redis.Stop, nil, func() { f.asking.Wait(); redis.Start(t); f.restart(starter) })
 			}
@@ -273,16 +275,16 @@ func off(by time.Duration) func() time.Time {
 func TestLogoutOverFailover(t *testing.T) {
 	t.Parallel()
 	pair := testenv.StartPostgresPair(t)
-	w := join(t, pair.URL, flowConfig)
-	f := newFlow(t, w, join(t, pair.URL, flowConfig))
-	kept := w.login("admin")
-	people := w.comeAndGo(4)
+	w := replica.Join(t, pair.URL, flowConfig)
+	f := newFlow(t, w, replica.Join(t, pair.URL, flowConfig))
+	kept := w.Login("admin")
+	people := comeAndGo(w, 4)
 	defer people.leave()
 	people.await(t, 20)
 	before := 0
 	once := sync.OnceFunc(func() {
 		pair.Primary.Stop()
-		w.await("the replica knows", func() bool { return w.do("GET", "/health", "", nil).status == 503 })
+		w.Await("the replica knows", func() bool { return w.Do("GET", "/health", "", nil).Status == 503 })
 		pair.Promote(t)
 		before = people.ended()
 	})
@@ -292,17 +294,17 @@ func TestLogoutOverFailover(t *testing.T) {
 		for _, g := range people.leave() {
 			f.out = append(f.out, g.AccessToken)
 		}
-		f.joined(join(t, pair.URL, flowConfig))
+		f.joined(replica.Join(t, pair.URL, flowConfig))
 	})
 	f.recovered()
 	ended := people.leave()
 	for _, g := range ended {
-		w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
+		w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
 	}
 	for _, p := range f.at {
-		p.accepts(kept.AccessToken)
+		p.Accepts(kept.AccessToken)
 	}
-	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
+	w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: kept.RefreshToken}), 200, "")
 	t.Logf("%d logouts of people, %d of them before", len(ended), before)
 }
 
@@ -330,12 +332,12 @@ func (f *flow) run(name string, rounds, at int, before, after, anew func()) {
 func (f *flow) recovered() {
 	f.t.Helper()
 	for _, w := range f.at {
-		w.await("tokens are accepted", func() bool {
-			a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: password})
-			if a.status != 200 {
+		w.Await("tokens are accepted", func() bool {
+			a := w.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: kit.Password})
+			if a.Status != 200 {
 				return false
 			}
-			token := decode[httpapi.Grant](f.t, a).AccessToken
+			token := kit.Decode[httpapi.Grant](f.t, a).AccessToken
 			for _, p := range f.at {
 				if status, _ := verifyAt(f.t.Context(), p.url, token); status != 200 {
 					return false
@@ -347,16 +349,4 @@ func (f *flow) recovered() {
 	for i := range f.at {
 		f.knows(i)
 	}
-}
-
-// joinAt starts a replica with a clock of its own.
-func joinAt(t *testing.T, database string, now func() time.Time, change func(*config.Config)) *world {
-	t.Helper()
-	cfg := clusterConfig(t, database)
-	change(cfg)
-	cfg.Complete()
-	w := &world{t: t, cfg: cfg, now: now, log: &logBuffer{}}
-	w.start()
-	t.Cleanup(w.stop)
-	return w
 }

@@ -1,19 +1,22 @@
-package app
+package api
 
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
 // A failing store fails to append to the revocation log, in either truth.
@@ -46,25 +49,21 @@ func (f *failing) AppendRevocation(ctx context.Context, r store.Revocation) (int
 
 // newFailing starts a replica on a failing store, with three sessions a user and no
 // grace period.
-func newFailing(t *testing.T) (*world, *failing) {
+func newFailing(t *testing.T) (*replica.World, *failing) {
 	t.Helper()
-	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "failing.db")})
+	url := sqldbtest.SQLite(t)
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	if _, err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	f := &failing{Store: sqlstore.New(db)}
 	now := func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) }
-	cfg := testConfig(t)
-	cfg.Tokens.Keys, cfg.Tokens.RenewGrace, cfg.Sessions.MaxPerUser = "memory", 0, 3
-	cfg.Revocation.MaxStaleness = time.Minute // longer than a test sets the clock ahead
-	cfg.Complete()
-	w := &world{t: t, cfg: cfg, own: memstate.New(now), kept: f, now: now, log: &logBuffer{}}
-	w.start()
-	t.Cleanup(w.stop)
+	w := replica.NewWith(t, replica.Options{State: memstate.New(now), Store: f, Now: now}, func(cfg *config.Config) {
+		cfg.Tokens.Keys, cfg.Tokens.RenewGrace, cfg.Sessions.MaxPerUser = config.KeysMemory, 0, 3
+		cfg.Revocation.MaxStaleness = time.Minute // longer than a test sets the clock ahead
+		cfg.Database.URL = url
+	})
 	return w, f
 }
 
@@ -76,82 +75,82 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 			w, f := newFailing(t)
 			for name, end := range map[string]func(t *testing.T, user string) (taken []httpapi.Grant){
 				"one": func(t *testing.T, user string) []httpapi.Grant {
-					me, other := w.login(user), w.login(user)
+					me, other := w.Login(user), w.Login(user)
 					f.mode.Store(mode)
-					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
-					_, a := w.renew(other.RefreshToken)
-					w.want(a, 503, "revocation_not_recorded")
+					w.Want(w.Do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
+					_, a := w.Renew(other.RefreshToken)
+					w.Want(a, 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					if list := decode[httpapi.SessionList](w.t, w.do("GET", "/api/sessions", me.AccessToken, nil)).Sessions; len(list) != 1 {
+					if list := kit.Decode[httpapi.SessionList](w.T, w.Do("GET", "/api/sessions", me.AccessToken, nil)).Sessions; len(list) != 1 {
 						t.Errorf("a session that is ending is listed: %+v", list)
 					}
-					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 204, "")
+					w.Want(w.Do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 204, "")
 					return []httpapi.Grant{other}
 				},
 				"one by its refresh token": func(t *testing.T, user string) []httpapi.Grant {
-					me, other := w.login(user), w.login(user)
+					me, other := w.Login(user), w.Login(user)
 					f.mode.Store(mode)
-					w.want(w.do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
+					w.Want(w.Do("DELETE", "/api/sessions/"+other.SessionID, me.AccessToken, nil), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					_, a := w.renew(other.RefreshToken)
-					w.want(a, 401, "invalid_refresh_token")
+					_, a := w.Renew(other.RefreshToken)
+					w.Want(a, 401, "invalid_refresh_token")
 					return []httpapi.Grant{other}
 				},
 				"the others": func(t *testing.T, user string) []httpapi.Grant {
-					me, second, third := w.login(user), w.login(user), w.login(user)
+					me, second, third := w.Login(user), w.Login(user), w.Login(user)
 					f.mode.Store(mode)
-					w.want(w.do("DELETE", "/api/sessions", me.AccessToken, nil), 503, "revocation_not_recorded")
+					w.Want(w.Do("DELETE", "/api/sessions", me.AccessToken, nil), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					w.want(w.do("DELETE", "/api/sessions", me.AccessToken, nil), 204, "")
-					w.verify(me.AccessToken)
+					w.Want(w.Do("DELETE", "/api/sessions", me.AccessToken, nil), 204, "")
+					w.Verify(me.AccessToken)
 					return []httpapi.Grant{second, third}
 				},
 				"those before": func(t *testing.T, user string) []httpapi.Grant {
-					old, admin := w.login(user), w.login("admin")
+					old, admin := w.Login(user), w.Login("admin")
 					f.ahead.Store(int64(10 * time.Second))
-					what := map[string]any{"user": user, "issued_before": w.now().Add(-5 * time.Second).Unix()}
+					what := map[string]any{"user": user, "issued_before": time.Now().Add(time.Duration(f.ahead.Load())).Add(-5 * time.Second).Unix()}
 					// Only the sessions' lines fail: the user's is written in a transaction.
 					f.mode.Store(mode)
-					w.want(w.do("POST", "/api/revocations", admin.AccessToken, what), 503, "revocation_not_recorded")
+					w.Want(w.Do("POST", "/api/revocations", admin.AccessToken, what), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					w.want(w.do("POST", "/api/revocations", admin.AccessToken, what), 200, "")
+					w.Want(w.Do("POST", "/api/revocations", admin.AccessToken, what), 200, "")
 					return []httpapi.Grant{old}
 				},
 				"the oldest of too many": func(t *testing.T, user string) []httpapi.Grant {
-					oldest := w.login(user)
-					w.login(user)
-					w.login(user)
+					oldest := w.Login(user)
+					w.Login(user)
+					w.Login(user)
 					f.mode.Store(mode)
-					w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: user, Password: password}), 503, "revocation_not_recorded")
+					w.Want(w.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: user, Password: kit.Password}), 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					me := w.login(user)
-					list := decode[httpapi.SessionList](t, w.do("GET", "/api/sessions", me.AccessToken, nil)).Sessions
+					me := w.Login(user)
+					list := kit.Decode[httpapi.SessionList](t, w.Do("GET", "/api/sessions", me.AccessToken, nil)).Sessions
 					if len(list) != 3 {
 						t.Errorf("%d sessions are left, want 3", len(list))
 					}
 					return []httpapi.Grant{oldest}
 				},
 				"a replay": func(t *testing.T, user string) []httpapi.Grant {
-					g := w.login(user)
-					if _, a := w.renew(g.RefreshToken); a.status != 200 {
-						t.Fatalf("%d %s", a.status, a.body)
+					g := w.Login(user)
+					if _, a := w.Renew(g.RefreshToken); a.Status != 200 {
+						t.Fatalf("%d %s", a.Status, a.Body)
 					}
 					f.mode.Store(mode)
-					_, a := w.renew(g.RefreshToken)
-					w.want(a, 503, "revocation_not_recorded")
+					_, a := w.Renew(g.RefreshToken)
+					w.Want(a, 503, "revocation_not_recorded")
 					f.mode.Store(failNot)
-					_, a = w.renew(g.RefreshToken)
-					w.want(a, 401, "invalid_refresh_token")
+					_, a = w.Renew(g.RefreshToken)
+					w.Want(a, 401, "invalid_refresh_token")
 					return []httpapi.Grant{g}
 				},
 			} {
 				t.Run(name, func(t *testing.T) {
 					user := strings.ReplaceAll(name, " ", "-")
-					w.user(user)
+					w.User(user)
 					for _, g := range end(t, user) {
-						w.want(w.do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
-						_, a := w.renew(g.RefreshToken)
-						w.want(a, 401, "invalid_refresh_token")
+						w.Want(w.Do("GET", "/api/verify", g.AccessToken, nil), 401, "token_revoked")
+						_, a := w.Renew(g.RefreshToken)
+						w.Want(a, 401, "invalid_refresh_token")
 					}
 				})
 			}

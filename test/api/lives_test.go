@@ -1,4 +1,4 @@
-package app
+package api
 
 import (
 	"context"
@@ -12,7 +12,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/operator"
-	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/test/kit"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
 // shortLived and longLived are two configurations that replicas of one deployment
@@ -36,64 +37,24 @@ func both(f, g func(*config.Config)) func(*config.Config) {
 	return func(c *config.Config) { f(c); g(c) }
 }
 
-// lines are what the log has after a number.
-func (w *world) lines(after int64) []store.Revocation {
-	w.t.Helper()
-	lines, _, err := w.node.parts.Store.RevocationsAfter(w.t.Context(), after, 100)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return lines
-}
-
-func (w *world) head() int64 {
-	w.t.Helper()
-	_, head, err := w.node.parts.Store.RevocationsAfter(w.t.Context(), 0, 1)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return head.Seq
-}
-
-// expiry is a token's exp.
-func (w *world) expiry(token string) time.Time {
-	w.t.Helper()
-	return time.Unix(int64(w.verify(token)["exp"].(float64)), 0)
-}
-
-// outlive fails unless something was revoked after a number of the log, and
-// stays so until a moment.
-func (w *world) outlive(after int64, until time.Time) {
-	w.t.Helper()
-	lines := w.lines(after)
-	if len(lines) == 0 {
-		w.t.Error("nothing was revoked")
-	}
-	for _, l := range lines {
-		if l.ExpiresAt.Before(until) {
-			w.t.Errorf("%s %s (%s) is revoked until %v, and could live until %v", l.Kind, l.Subject, l.Reason, l.ExpiresAt, until)
-		}
-	}
-}
-
 // A replica that issues for a minute revokes what another one has issued for
 // two hours, by every way there is.
 func TestARevocationOutlivesWhatAnyReplicaIssued(t *testing.T) {
 	where := on("sqlite:" + filepath.Join(t.TempDir(), "watchword.db"))
-	short := newWorld(t, both(where, shortLived))
-	long := newWorld(t, both(where, longLived)) // comes later
+	short := replica.New(t, both(where, shortLived))
+	long := replica.New(t, both(where, longLived)) // comes later
 	takeBackEveryWay(t, short, long)
 }
 
-func takeBackEveryWay(t *testing.T, short, long *world) {
-	admin := long.login("admin").AccessToken
+func takeBackEveryWay(t *testing.T, short, long *replica.World) {
+	admin := long.Login("admin").AccessToken
 	do := func(method, path string, body any, status int) {
 		t.Helper()
-		short.want(short.do(method, path, admin, body), status, "")
+		short.Want(short.Do(method, path, admin, body), status, "")
 	}
 	for name, takeBack := range map[string]func(id string, g httpapi.Grant){
 		"logout": func(_ string, g httpapi.Grant) {
-			short.want(short.do("POST", "/api/logout", g.AccessToken, nil), 204, "")
+			short.Want(short.Do("POST", "/api/logout", g.AccessToken, nil), 204, "")
 		},
 		"one token": func(_ string, g httpapi.Grant) {
 			do("POST", "/api/revocations", map[string]any{"token": g.AccessToken}, 200)
@@ -111,7 +72,7 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 		},
 		"the account": func(id string, _ httpapi.Grant) { do("DELETE", "/api/users/"+id, nil, 204) },
 		"at the command line": func(id string, _ httpapi.Grant) {
-			p, err := operator.Open(t.Context(), short.cfg, slog.New(slog.DiscardHandler))
+			p, err := operator.Open(t.Context(), short.Config, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,29 +84,29 @@ func takeBackEveryWay(t *testing.T, short, long *world) {
 			}
 		},
 		"a session by its id": func(_ string, g httpapi.Grant) {
-			before := short.head()
+			before := short.Head()
 			do("POST", "/api/revocations", map[string]any{"session_id": g.SessionID}, 200)
-			short.outlive(before, time.Now().Add(48*time.Hour)) // as long as it could renew
+			kit.Outlives(t, short.Parts().Store, before, time.Now().Add(48*time.Hour)) // as long as it could renew
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id, username := long.crew(t)
-			g := long.login(username)
-			expires := short.expiry(g.AccessToken)
+			id, username := crew(long, t)
+			g := long.Login(username)
+			expires := short.Expiry(g.AccessToken)
 			if life := time.Until(expires); life < time.Hour {
 				t.Fatalf("the token lives for %v", life)
 			}
-			before := short.head()
+			before := short.Head()
 			takeBack(id, g)
-			short.outlive(before, expires.Add(operator.Leeway))
+			kit.Outlives(t, short.Parts().Store, before, expires.Add(operator.Leeway))
 		})
 	}
 }
 
 // crew makes a user in the group Crew, which gives a claim.
-func (w *world) crew(t *testing.T) (id, name string) {
+func crew(w *replica.World, t *testing.T) (id, name string) {
 	t.Helper()
-	ctx, d, system := t.Context(), w.node.parts.Directory, directory.System()
+	ctx, d, system := t.Context(), w.Parts().Directory, directory.System()
 	if _, err := d.Group(ctx, system, "Crew"); err != nil {
 		if _, err := d.CreateClaim(ctx, system, directory.NewClaim{Name: "Aboard", ShortName: "ship", Value: "aboard"}); err != nil {
 			t.Fatal(err)
@@ -155,7 +116,7 @@ func (w *world) crew(t *testing.T) (id, name string) {
 		}
 	}
 	name = "sailor-" + rand.Text()
-	u, err := d.CreateUser(ctx, system, directory.NewUser{Username: name, Password: password, Groups: []string{"Crew"}})
+	u, err := d.CreateUser(ctx, system, directory.NewUser{Username: name, Password: kit.Password, Groups: []string{"Crew"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,15 +125,15 @@ func (w *world) crew(t *testing.T) (id, name string) {
 
 // The same for one replica that is configured anew and restarted, twice.
 func TestARevocationOutlivesAFormerConfiguration(t *testing.T) {
-	w := newWorld(t, longLived)
-	grant := w.login("admin")
-	shortLived(w.cfg)
-	w.restart()
-	w.restart()
-	expires, before := w.expiry(grant.AccessToken), w.head()
-	w.want(w.do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
-	w.outlive(before, expires.Add(operator.Leeway))
-	if kept := w.expiry(w.login("admin").AccessToken); time.Until(kept) > time.Minute {
+	w := replica.New(t, longLived)
+	grant := w.Login("admin")
+	shortLived(w.Config)
+	w.Restart()
+	w.Restart()
+	expires, before := w.Expiry(grant.AccessToken), w.Head()
+	w.Want(w.Do("POST", "/api/logout", grant.AccessToken, nil), 204, "")
+	kit.Outlives(t, w.Parts().Store, before, expires.Add(operator.Leeway))
+	if kept := w.Expiry(w.Login("admin").AccessToken); time.Until(kept) > time.Minute {
 		t.Errorf("a new token lives until %v, and should for a minute", kept)
 	}
 }

@@ -1,4 +1,4 @@
-package app
+package backends
 
 import (
 	"net/http"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/testenv"
+	"github.com/watchword-auth/watchword/test/replica"
 )
 
 // BenchmarkLogout measures from the answer to a logout until the last of five replicas
@@ -30,9 +31,9 @@ func BenchmarkLogout(b *testing.B) {
 			if bb.redis {
 				redis = testenv.Redis(b)
 			}
-			var replicas []*world
+			var replicas []*replica.World
 			for range 5 {
-				replicas = append(replicas, join(b, database, func(cfg *config.Config) {
+				replicas = append(replicas, replica.Join(b, database, func(cfg *config.Config) {
 					cfg.Redis.URL, cfg.Revocation.Poll = redis, config.Default().Revocation.Poll
 				}))
 			}
@@ -40,11 +41,11 @@ func BenchmarkLogout(b *testing.B) {
 			for range b.N {
 				for n := range bb.rounds {
 					here := replicas[n%len(replicas)]
-					token := here.login("admin").AccessToken
+					token := here.Login("admin").AccessToken
 					for _, w := range replicas {
-						w.verify(token)
+						w.Verify(token)
 					}
-					here.want(here.do("POST", "/api/logout", token, nil), 204, "")
+					here.Want(here.Do("POST", "/api/logout", token, nil), 204, "")
 					took = append(took, lastRefusal(b, replicas, token, time.Now()))
 				}
 			}
@@ -59,13 +60,13 @@ func BenchmarkLogout(b *testing.B) {
 
 // lastRefusal is how long after the answer the last replica was asked that had not
 // refused the token before.
-func lastRefusal(b *testing.B, replicas []*world, token string, answered time.Time) (last time.Duration) {
+func lastRefusal(b *testing.B, replicas []*replica.World, token string, answered time.Time) (last time.Duration) {
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, w := range replicas {
 		asking.Go(func() {
 			for {
-				status, err := verifyAt(b.Context(), w.http.URL, token)
+				status, err := verifyAt(b.Context(), w.URL, token)
 				after := time.Since(answered)
 				if status == http.StatusUnauthorized {
 					mu.Lock()
@@ -73,7 +74,7 @@ func lastRefusal(b *testing.B, replicas []*world, token string, answered time.Ti
 					last = max(last, after)
 					return
 				}
-				if err != nil || after > w.cfg.Revocation.MaxStaleness {
+				if err != nil || after > w.Config.Revocation.MaxStaleness {
 					b.Errorf("after %v: %d, %v", after, status, err)
 					return
 				}
