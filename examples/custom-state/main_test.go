@@ -11,7 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/test/kit"
 )
 
-// Who is signed in is so after a restart too, and who logged out is not.
+// A session goes on after a restart, and one that was ended does not.
 func TestNode(t *testing.T) {
 	dir := t.TempDir()
 	start := func() (c *kit.Client, stop func()) {

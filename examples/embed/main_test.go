@@ -26,7 +26,7 @@ func TestEmbed(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		defer listener.Close() // if it did not start, nobody waits for an answer
+		defer listener.Close() // if it did not start, no client waits for an answer
 		ended <- run(ctx, cfg, listener)
 	}()
 	defer func() {

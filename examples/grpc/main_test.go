@@ -93,7 +93,7 @@ func TestGRPC(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("who has logged out reads on")
+			t.Fatal("a user who has logged out reads on")
 		}
 	}
 

@@ -204,8 +204,8 @@ func TestKilledReplica(t *testing.T) {
 	})
 }
 
-// A row that nobody vouches for is no obstacle to who has its name, also when
-// somebody keeps it fresh.
+// A row without a valid MAC is no obstacle to a replica of that name, even if the row is kept
+// fresh.
 func TestForgedReplica(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.join(nil)
@@ -441,7 +441,7 @@ func TestMutualTLS(t *testing.T) {
 }
 
 // A peer is believed over TLS only if its certificate is for the host of its URL or, of
-// those that the DNS names, for that name, and somebody vouches for it.
+// those that the DNS names, for that name, and an authority of ca_file vouches for it.
 func TestPeerCertificates(t *testing.T) {
 	database := testenv.Postgres(t)
 	peer := join(t, database, storedKeys)
@@ -595,8 +595,8 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// A key that is revoked at one replica is replaced by its own at once: nobody
-// who logs in there meanwhile gets a token that is refused.
+// A key that is revoked at one replica is replaced by its own at once: no
+// user who logs in there meanwhile gets a token that is refused.
 func TestRevokedElsewhere(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		one, two := b.join(nil), b.join(nil)
@@ -750,14 +750,14 @@ func TestBells(t *testing.T) {
 
 			token := one.login("admin").AccessToken
 			two.verify(token)
-			told := time.Now()
+			since := time.Now()
 			one.want(one.do("POST", "/api/logout", token, nil), 204, "")
-			two.refuses(token, "token_revoked", told, patience)
-			if took := time.Since(told); took > rare/2 {
+			two.refuses(token, "token_revoked", since, patience)
+			if took := time.Since(since); took > rare/2 {
 				t.Errorf("a logout was seen after %v: by polling, not by a bell", took)
 			}
 
-			// A row that nobody vouches for is news like any other, and is counted. Polls
+			// A row without a valid MAC is news like any other, and is counted. Polls
 			// see three of them within a second at most, one for each tick.
 			const enough, within = 5, time.Second
 			rejected := func() float64 { return two.metric(`watchword_cluster_rejected_total{reason="mac"}`) }
@@ -768,7 +768,7 @@ func TestBells(t *testing.T) {
 				}
 				before := rejected()
 				key := store.Key{ID: "auth-9-" + rand.Text(), Instance: "auth-9", Algorithm: "ES256", PublicJWK: []byte("{}"), MAC: make([]byte, 32),
-					CreatedAt: told, ActivateAt: told, RetireAt: told.Add(time.Hour), RemoveAt: told.Add(time.Hour)}
+					CreatedAt: since, ActivateAt: since, RetireAt: since.Add(time.Hour), RemoveAt: since.Add(time.Hour)}
 				insist(t, func(ctx context.Context) error { return one.node.parts.Store.CreateKey(ctx, key) })
 				one.node.cluster.Changed() // as after a key of its own
 				eventually(t, func() error {

@@ -85,7 +85,7 @@ func (s *silentStore) Beat(ctx context.Context, r store.Replica, news bool) erro
 	return s.Registry.Beat(ctx, r, news)
 }
 
-// A replica that can ask nobody does not refuse a token because it does not know its
+// A replica that reaches neither the registry nor a peer does not refuse a token because it does not know its
 // key: it may be good.
 func TestKeyThatCannotBeLookedUp(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {

@@ -34,7 +34,7 @@ func TestVerifyingWhileThePoolIsExhausted(t *testing.T) {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	defer cancel()
-	for range 8 * connections { // who comes last waits for longer than a view may be stale
+	for range 8 * connections { // the last one waits for longer than a view may be stale
 		busy.Go(func() {
 			for ctx.Err() == nil {
 				var one int
@@ -73,8 +73,8 @@ func TestVerifyingWhileThePoolIsExhausted(t *testing.T) {
 	}
 }
 
-// On a full disk nothing is written and nobody is told otherwise; what is known
-// stays known; with space again all goes on without a restart.
+// On a full disk nothing is written, and no request is answered as if it were. Reading goes on.
+// With space again all goes on without a restart.
 func TestSQLiteDiskFull(t *testing.T) {
 	synctest.Test(t, sqliteDiskFull)
 }

@@ -77,7 +77,7 @@ func TestFirstPasswordOutlivesAKill(t *testing.T) {
 		}
 	}
 
-	// The next start tidies up, and makes nobody.
+	// The next start tidies up, and makes no user.
 	said.Reset()
 	next, err := New(t.Context(), Options{Config: w.cfg, Logger: slog.New(slog.DiscardHandler), Version: "test", Terminal: &said})
 	if err != nil {
@@ -128,7 +128,7 @@ func TestFirstPasswordIsThatOfTheFile(t *testing.T) {
 	}
 }
 
-// A password that somebody else may have written is nobody's.
+// A password file that another user of the machine may have written is refused.
 func TestFirstPasswordThatWasPlanted(t *testing.T) {
 	for name, plant := range map[string]func(path string) error{
 		"a link": func(path string) error {

@@ -43,7 +43,7 @@ func TestOwnURLs(t *testing.T) {
 	}
 }
 
-// What the replica knows of itself reaches those who ask the peers.
+// A replica does not ask itself: its own URLs are not among its peers.
 func TestOwnURLsAreNoPeers(t *testing.T) {
 	_, listener := opened(t)
 	port := listener.Addr().(*net.TCPAddr).Port

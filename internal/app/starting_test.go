@@ -72,7 +72,7 @@ func late[T any](s *lateStore, method string, call func() (T, error)) (T, error)
 		return call()
 	}
 	if s.persisted {
-		_, _ = call() // nobody is told what became of it
+		_, _ = call() // the caller does not learn what became of it
 	}
 	return none, errLate
 }

@@ -349,7 +349,7 @@ func TestSweepOfALongBacklog(t *testing.T) {
 	}
 }
 
-// A backlog lets some batches go, and then takes longer than anybody waits.
+// A backlog lets some batches go, and then takes longer than any caller waits.
 type backlog struct {
 	state.Store
 	batches int

@@ -15,7 +15,7 @@ import (
 
 // What a client says of its own address is believed of trusted proxies alone, also
 // where it is kept: in the session and in the audit trail.
-func TestWhoseAddressIsKept(t *testing.T) {
+func TestAddressIsOfATrustedProxy(t *testing.T) {
 	for want, trusted := range map[string][]string{"127.0.0.1": nil, "198.51.100.7": {"127.0.0.0/8"}} {
 		t.Run(want, func(t *testing.T) {
 			w := replica.New(t, func(cfg *config.Config) { cfg.Server.TrustedProxies = trusted })

@@ -20,7 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/test/replica"
 )
 
-// Two tokens in one request: who is behind us might take the other one.
+// A request with two tokens is refused: the service behind a proxy might take the other one.
 func TestTwoTokensInOneRequest(t *testing.T) {
 	w := replica.New(t, nil)
 	token := w.Login("admin").AccessToken
@@ -37,7 +37,7 @@ func TestTwoTokensInOneRequest(t *testing.T) {
 	}
 }
 
-func TestAMomentThatWasNever(t *testing.T) {
+func TestImpossibleIssuedBefore(t *testing.T) {
 	w := replica.New(t, nil)
 	token := w.Login("admin").AccessToken
 	for _, moment := range []any{"0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "1970-01-01T00:00:00Z", -1, 0, 1e300, "9999-12-31T23:59:59Z", "tomorrow", true, []int{1}} {
@@ -50,7 +50,7 @@ func TestAMomentThatWasNever(t *testing.T) {
 }
 
 // A change of nothing to nothing changes nothing.
-func TestNullLeavesAsItIs(t *testing.T) {
+func TestNullChangesNothing(t *testing.T) {
 	w := replica.New(t, nil)
 	w.User("tester")
 	admin, tester := w.Login("admin").AccessToken, w.Login("tester").AccessToken
@@ -152,8 +152,8 @@ func TestTheLastSecondOfASession(t *testing.T) {
 	})
 }
 
-// A name of the operator's own for who the user is has no look-alike among claims.
-func TestNoClaimLooksLikeWhoTheUserIs(t *testing.T) {
+// An operator may name the claim with the username. No claim of the directory looks like it.
+func TestNoClaimLooksLikeTheUsername(t *testing.T) {
 	w := replica.New(t, func(c *config.Config) { c.Tokens.UserInfo.Username = "login" })
 	w.User("tester", "Login=admin", "login=root", "LOGIN=x", "logins=many")
 	claims := w.Verify(w.Login("tester").AccessToken)
@@ -164,9 +164,9 @@ func TestNoClaimLooksLikeWhoTheUserIs(t *testing.T) {
 	}
 }
 
-// Values are joined with commas, so who one is has none: a user "x,root" would be
-// root for a resource server that asks whether the claim holds that value.
-func TestNobodyIsTwoByAComma(t *testing.T) {
+// Values of a claim are joined with commas, so a username has none: a user "x,root" would be
+// root for a resource server that looks for that value in the claim.
+func TestNoUsernameHasAComma(t *testing.T) {
 	w := replica.New(t, func(c *config.Config) { c.Tokens.UserInfo.FullName = "who" })
 	admin := w.Login("admin").AccessToken
 	for _, name := range []string{"x,root", "x\uff0croot", ","} { // a full-width one folds to the other

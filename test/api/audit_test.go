@@ -29,7 +29,7 @@ func TestAuditOverHTTP(t *testing.T) {
 	}
 	denied := slices.IndexFunc(all, func(e httpapi.AuditEvent) bool { return e.Outcome == "denied" })
 	if e := all[denied]; e.Actor != tester || e.Action != "user.create" || e.Address != "127.0.0.1" || e.Detail != "permission_missing" || e.ID == "" {
-		t.Errorf("who was refused: %+v", e)
+		t.Errorf("the refusal: %+v", e)
 	}
 	logout := slices.IndexFunc(all, func(e httpapi.AuditEvent) bool { return e.Action == "logout" })
 	at := func(i int) string { return all[i].At.Format(time.RFC3339Nano) }
@@ -149,7 +149,7 @@ func TestAuditPagesAreBounded(t *testing.T) {
 
 // Refused attempts to revoke a session do not push the login out of sight by which an
 // administrator of sessions may revoke it.
-func TestRefusalsDoNotHideWhoBeganASession(t *testing.T) {
+func TestRefusalsDoNotHideTheLoginOfASession(t *testing.T) {
 	w := replica.New(t, nil)
 	w.User("tester")
 	w.User("other")

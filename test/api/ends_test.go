@@ -67,8 +67,8 @@ func newFailing(t *testing.T) (*replica.World, *failing) {
 	return w, f
 }
 
-// Sessions end while the log cannot be written. Whoever tries again, and is answered
-// that it is done, finds it done.
+// Sessions end while the log cannot be written. A client that tries again
+// and is answered 2xx finds the session ended.
 func TestAnEndThatFailedIsFinished(t *testing.T) {
 	for name, mode := range map[string]int32{"failed and not persisted": failBefore, "failed but persisted": failAfterwards} {
 		t.Run(name, func(t *testing.T) {

@@ -156,7 +156,7 @@ func TestKeySetCaching(t *testing.T) {
 	}
 }
 
-// A proxy asks with whatever method the request had that it asks about.
+// A proxy asks with the method of the request that it has before it.
 func TestForwardAuth(t *testing.T) {
 	w := replica.New(t, nil)
 	id := w.User("tester", "log=r", "big.ship=acc", "big-ship=50% ö")
@@ -434,8 +434,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// Oneself can be read by id and by name, without a right to read others.
-func TestReadOneself(t *testing.T) {
+// A user reads their own record by id and by name, without a right to read others.
+func TestUserReadsTheirOwnRecord(t *testing.T) {
 	w := replica.New(t, nil)
 	id := w.User("tester")
 	w.User("other")
@@ -495,7 +495,8 @@ func TestUncleanPaths(t *testing.T) {
 	w.Want(w.Do("GET", "/api/users/a%2F%2Fb", w.Login("admin").AccessToken, nil), 404, "user_not_found")
 }
 
-// Who asks whether to send a body that is too large is told so, and not to go on.
+// A client that asks with Expect before it sends a body that is too large gets 413, and is not
+// asked for the body.
 func TestTooLargeABodyIsNotAskedFor(t *testing.T) {
 	w := replica.New(t, nil)
 	token := w.Login("admin").AccessToken

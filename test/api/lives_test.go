@@ -43,16 +43,16 @@ func TestARevocationOutlivesWhatAnyReplicaIssued(t *testing.T) {
 	where := on("sqlite:" + filepath.Join(t.TempDir(), "watchword.db"))
 	short := replica.New(t, both(where, shortLived))
 	long := replica.New(t, both(where, longLived)) // comes later
-	takeBackEveryWay(t, short, long)
+	revokeEveryWay(t, short, long)
 }
 
-func takeBackEveryWay(t *testing.T, short, long *replica.World) {
+func revokeEveryWay(t *testing.T, short, long *replica.World) {
 	admin := long.Login("admin").AccessToken
 	do := func(method, path string, body any, status int) {
 		t.Helper()
 		short.Want(short.Do(method, path, admin, body), status, "")
 	}
-	for name, takeBack := range map[string]func(id string, g httpapi.Grant){
+	for name, revoke := range map[string]func(id string, g httpapi.Grant){
 		"logout": func(_ string, g httpapi.Grant) {
 			short.Want(short.Do("POST", "/api/logout", g.AccessToken, nil), 204, "")
 		},
@@ -97,7 +97,7 @@ func takeBackEveryWay(t *testing.T, short, long *replica.World) {
 				t.Fatalf("the token lives for %v", life)
 			}
 			before := short.Head()
-			takeBack(id, g)
+			revoke(id, g)
 			kit.Outlives(t, short.Parts().Store, before, expires.Add(operator.Leeway))
 		})
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/watchword-auth/watchword/test/replica"
 )
 
-// A user who revokes everything of their own needs no permission, by whichever name they
-// say who they are.
+// A user who revokes everything of their own needs no permission, whichever case they write
+// their name in.
 func TestRevokingOneselfByName(t *testing.T) {
 	w := replica.New(t, nil)
 	w.User("tester")
@@ -27,7 +27,7 @@ func TestRevokingOneselfByName(t *testing.T) {
 }
 
 // Another user's session that was revoked by its id is gone from the list, and
-// takes nobody's place.
+// does not count against the limit of sessions.
 func TestASessionRevokedByItsIDDoesNotCount(t *testing.T) {
 	w := replica.New(t, func(cfg *config.Config) { cfg.Sessions.MaxPerUser = 2 })
 	w.User("tester")

@@ -105,7 +105,7 @@ func TestOneTokenIsNotAnother(t *testing.T) {
 	w.Want(w.Do("GET", "/api/verify?access_token="+grant.AccessToken, "", nil), 401, "token_missing")
 }
 
-func TestReplayedRefreshTokenTakesTheFamilyBack(t *testing.T) {
+func TestReplayedRefreshTokenRevokesTheFamily(t *testing.T) {
 	var ahead atomic.Int64 // of the replica's clock
 	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	w := replica.NewWith(t, replica.Options{Now: now}, func(cfg *config.Config) {
@@ -129,7 +129,7 @@ func TestReplayedRefreshTokenTakesTheFamilyBack(t *testing.T) {
 	w.Verify(w.Login("admin").AccessToken) // another session of the same user is untouched
 }
 
-func TestWhoIsGoneCannotRenew(t *testing.T) {
+func TestAUserWhoIsGoneCannotRenew(t *testing.T) {
 	w := replica.New(t, nil)
 	admin := w.Login("admin").AccessToken
 	for name, end := range map[string]func(user string){
@@ -169,11 +169,11 @@ func TestRightTakenAway(t *testing.T) {
 	}
 }
 
-func TestTakeBack(t *testing.T) {
+func TestRevoke(t *testing.T) {
 	w := replica.New(t, nil)
 	id := w.User("tester")
 	w.User("other")
-	take := func(token string, body map[string]any) kit.Answer {
+	revoke := func(token string, body map[string]any) kit.Answer {
 		return w.Do("POST", "/api/revocations", token, body)
 	}
 	revoked := func(tokens ...string) {
@@ -187,42 +187,42 @@ func TestTakeBack(t *testing.T) {
 
 	t.Run("own token by jti", func(t *testing.T) {
 		g := w.Login("tester")
-		w.Want(take(g.AccessToken, map[string]any{"jti": w.Verify(g.AccessToken)["jti"]}), 200, "")
+		w.Want(revoke(g.AccessToken, map[string]any{"jti": w.Verify(g.AccessToken)["jti"]}), 200, "")
 		revoked(g.AccessToken)
 	})
 	t.Run("own other token, whole", func(t *testing.T) {
 		a, b := w.Login("tester"), w.Login("tester")
-		w.Want(take(a.AccessToken, map[string]any{"token": b.AccessToken}), 200, "")
+		w.Want(revoke(a.AccessToken, map[string]any{"token": b.AccessToken}), 200, "")
 		revoked(b.AccessToken)
 		w.Verify(a.AccessToken)
 	})
 	t.Run("own other session", func(t *testing.T) {
 		a, b := w.Login("tester"), w.Login("tester")
-		w.Want(take(a.AccessToken, map[string]any{"session_id": b.SessionID}), 200, "")
+		w.Want(revoke(a.AccessToken, map[string]any{"session_id": b.SessionID}), 200, "")
 		revoked(b.AccessToken)
 		w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: b.RefreshToken}), 401, "invalid_refresh_token")
 		w.Verify(a.AccessToken)
 	})
 	t.Run("everything of oneself, and a new login at once", func(t *testing.T) {
 		a, b := w.Login("tester"), w.Login("tester")
-		w.Want(take(a.AccessToken, map[string]any{"user": id}), 200, "")
+		w.Want(revoke(a.AccessToken, map[string]any{"user": id}), 200, "")
 		revoked(a.AccessToken, b.AccessToken)
 		w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: b.RefreshToken}), 401, "invalid_refresh_token")
 		w.Verify(w.Login("tester").AccessToken) // in the same second
 	})
 	t.Run("issued before now is until now", func(t *testing.T) {
 		a := w.Login("tester")
-		w.Want(take(a.AccessToken, map[string]any{"user": id, "issued_before": time.Now().Unix()}), 200, "")
+		w.Want(revoke(a.AccessToken, map[string]any{"user": id, "issued_before": time.Now().Unix()}), 200, "")
 		revoked(a.AccessToken)
 		w.Verify(w.Login("tester").AccessToken)
 	})
 	t.Run("issued before a moment that is past", func(t *testing.T) {
 		a := w.Login("tester")
-		w.Want(take(a.AccessToken, map[string]any{"user": id, "issued_before": time.Now().Add(-time.Hour).Format(time.RFC3339)}), 200, "")
+		w.Want(revoke(a.AccessToken, map[string]any{"user": id, "issued_before": time.Now().Add(-time.Hour).Format(time.RFC3339)}), 200, "")
 		w.Verify(a.AccessToken)
 	})
 	t.Run("issued before a moment to come", func(t *testing.T) {
-		w.Want(take(w.Login("tester").AccessToken, map[string]any{"user": id, "issued_before": time.Now().Add(time.Hour).Unix()}), 422, "issued_before_in_future")
+		w.Want(revoke(w.Login("tester").AccessToken, map[string]any{"user": id, "issued_before": time.Now().Add(time.Hour).Unix()}), 422, "issued_before_in_future")
 	})
 	t.Run("what belongs to others", func(t *testing.T) {
 		mine := w.Login("tester").AccessToken
@@ -230,13 +230,13 @@ func TestTakeBack(t *testing.T) {
 			{"token": other.AccessToken}, {"jti": w.Verify(other.AccessToken)["jti"]}, {"session_id": other.SessionID},
 			{"user": "other"}, {"user": w.Verify(admin.AccessToken)["sub"]}, {"kid": "any"},
 		} {
-			w.Want(take(mine, body), 403, "permission_missing")
+			w.Want(revoke(mine, body), 403, "permission_missing")
 		}
 		w.Verify(other.AccessToken)
 	})
 	t.Run("another's session, by an administrator who knows its id alone", func(t *testing.T) {
 		g := w.Login("tester")
-		w.Want(take(admin.AccessToken, map[string]any{"session_id": g.SessionID}), 200, "")
+		w.Want(revoke(admin.AccessToken, map[string]any{"session_id": g.SessionID}), 200, "")
 		revoked(g.AccessToken)
 		w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 401, "invalid_refresh_token")
 	})
@@ -247,7 +247,7 @@ func TestTakeBack(t *testing.T) {
 			func(id string) string { return "urn:uuid:" + id },
 		} {
 			g := w.Login("tester")
-			w.Want(take(admin.AccessToken, map[string]any{"session_id": write(g.SessionID)}), 200, "")
+			w.Want(revoke(admin.AccessToken, map[string]any{"session_id": write(g.SessionID)}), 200, "")
 			revoked(g.AccessToken)
 		}
 	})
@@ -258,7 +258,7 @@ func TestTakeBack(t *testing.T) {
 			{"jti": "a"}, {"jti": strings.ToUpper(jti) + "A"}, {"jti": jti + "=="}, {"jti": jti[:21]}, {"jti": jti[:21] + "_"}, {"jti": jti + "\n"}, {"jti": g.SessionID},
 			{"session_id": "a"}, {"session_id": jti}, {"session_id": g.SessionID + "0"}, {"session_id": " " + g.SessionID},
 		} {
-			w.Want(take(admin.AccessToken, body), 422, "invalid_request")
+			w.Want(revoke(admin.AccessToken, body), 422, "invalid_request")
 		}
 		if w.Head() != before {
 			t.Error("it is in the log")
@@ -267,52 +267,52 @@ func TestTakeBack(t *testing.T) {
 	})
 	t.Run("another user by name", func(t *testing.T) {
 		g := w.Login("tester")
-		w.Want(take(admin.AccessToken, map[string]any{"user": "TESTER"}), 200, "")
+		w.Want(revoke(admin.AccessToken, map[string]any{"user": "TESTER"}), 200, "")
 		revoked(g.AccessToken)
 	})
 	t.Run("nonsense", func(t *testing.T) {
 		for _, body := range []map[string]any{{}, {"jti": "a", "user": "b"}, {"jti": "a", "issued_before": 1}, {"token": "a.b.c"}} {
-			if a := take(admin.AccessToken, body); a.Status != 422 {
+			if a := revoke(admin.AccessToken, body); a.Status != 422 {
 				t.Errorf("%v: %d %s", body, a.Status, a.Body)
 			}
 		}
-		w.Want(take(admin.AccessToken, map[string]any{"user": "nobody"}), 404, "user_not_found")
-		w.Want(take(admin.AccessToken, map[string]any{"kid": "nothing"}), 404, "unknown_key")
-		w.Want(take("", map[string]any{"jti": "a"}), 401, "token_missing")
+		w.Want(revoke(admin.AccessToken, map[string]any{"user": "nobody"}), 404, "user_not_found")
+		w.Want(revoke(admin.AccessToken, map[string]any{"kid": "nothing"}), 404, "unknown_key")
+		w.Want(revoke("", map[string]any{"jti": "a"}), 401, "token_missing")
 	})
 	t.Run("a delegate with the claim, but not from the stronger", func(t *testing.T) {
 		w.User("warden", "admin=revoke")
 		warden, g := w.Login("warden").AccessToken, w.Login("tester")
-		w.Want(take(warden, map[string]any{"user": "tester"}), 200, "")
+		w.Want(revoke(warden, map[string]any{"user": "tester"}), 200, "")
 		revoked(g.AccessToken)
-		w.Want(take(warden, map[string]any{"user": "admin"}), 403, "beyond_own_rights")
-		w.Want(take(warden, map[string]any{"token": admin.AccessToken}), 403, "beyond_own_rights")
-		w.Want(take(warden, map[string]any{"session_id": admin.SessionID}), 403, "beyond_own_rights")
-		w.Want(take(warden, map[string]any{"jti": w.Verify(admin.AccessToken)["jti"]}), 403, "permission_missing")
+		w.Want(revoke(warden, map[string]any{"user": "admin"}), 403, "beyond_own_rights")
+		w.Want(revoke(warden, map[string]any{"token": admin.AccessToken}), 403, "beyond_own_rights")
+		w.Want(revoke(warden, map[string]any{"session_id": admin.SessionID}), 403, "beyond_own_rights")
+		w.Want(revoke(warden, map[string]any{"jti": w.Verify(admin.AccessToken)["jti"]}), 403, "permission_missing")
 		w.Verify(admin.AccessToken)
 	})
-	t.Run("a delegate, from the weaker by session and not by what tells no owner", func(t *testing.T) {
+	t.Run("a delegate, from the weaker, by a session and by no id whose owner is not known", func(t *testing.T) {
 		warden, g := w.Login("warden").AccessToken, w.Login("tester")
-		w.Want(take(warden, map[string]any{"jti": w.Verify(g.AccessToken)["jti"]}), 403, "permission_missing")
-		w.Want(take(warden, map[string]any{"session_id": uuid.NewString()}), 403, "permission_missing")
+		w.Want(revoke(warden, map[string]any{"jti": w.Verify(g.AccessToken)["jti"]}), 403, "permission_missing")
+		w.Want(revoke(warden, map[string]any{"session_id": uuid.NewString()}), 403, "permission_missing")
 		w.Verify(g.AccessToken)
-		w.Want(take(warden, map[string]any{"session_id": g.SessionID}), 200, "")
+		w.Want(revoke(warden, map[string]any{"session_id": g.SessionID}), 200, "")
 		revoked(g.AccessToken)
 		sessions := w.Want(w.Do("GET", "/api/users/tester/sessions", admin.AccessToken, nil), 200, "")
 		if strings.Contains(string(sessions.Body), g.SessionID) {
 			t.Error("the revoked session is still listed")
 		}
 	})
-	t.Run("by id alone, from whoever it is, by a superuser", func(t *testing.T) {
+	t.Run("by id alone, whose owner is not known, by a superuser", func(t *testing.T) {
 		g := w.Login("tester")
-		w.Want(take(admin.AccessToken, map[string]any{"jti": w.Verify(g.AccessToken)["jti"]}), 200, "")
+		w.Want(revoke(admin.AccessToken, map[string]any{"jti": w.Verify(g.AccessToken)["jti"]}), 200, "")
 		revoked(g.AccessToken)
-		w.Want(take(admin.AccessToken, map[string]any{"session_id": uuid.NewString()}), 200, "")
+		w.Want(revoke(admin.AccessToken, map[string]any{"session_id": uuid.NewString()}), 200, "")
 	})
 	t.Run("a signing key", func(t *testing.T) {
 		before := w.Login("tester")
 		kid := w.KeyIDs()[0]
-		w.Want(take(admin.AccessToken, map[string]any{"kid": kid}), 200, "")
+		w.Want(revoke(admin.AccessToken, map[string]any{"kid": kid}), 200, "")
 		revoked(before.AccessToken)
 		if got := w.KeyIDs(); len(got) != 1 || got[0] == kid {
 			t.Errorf("the key set has %v; %s was revoked", got, kid)
@@ -321,7 +321,8 @@ func TestTakeBack(t *testing.T) {
 	})
 }
 
-// After the 2xx nobody is answered with the token any more, whatever runs beside.
+// Once a logout was answered 2xx the token is accepted in no request, however many run at the
+// same time.
 func TestNoVerificationSucceedsAfterLogout(t *testing.T) {
 	w := replica.New(t, nil)
 	w.User("tester")
@@ -428,8 +429,8 @@ func TestNothingSecretInTheLog(t *testing.T) {
 	}
 }
 
-// A user for whose claims no token has room is told so, and neither begins
-// sessions nor spends a refresh token by trying.
+// A user with more claims than a token has room for is refused with that reason. The attempt
+// begins no session and spends no refresh token.
 func TestTooManyClaimsForAToken(t *testing.T) {
 	w := replica.New(t, nil)
 	w.User("tester", "log=r")

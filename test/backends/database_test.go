@@ -18,8 +18,9 @@ import (
 	"github.com/watchword-auth/watchword/test/replica"
 )
 
-// With all connections held up, who waits longer than acquire_timeout is told to
-// come back; the metrics say why; and those who hold them end well.
+// While all connections are held up, a request that waits longer than acquire_timeout is
+// answered 503 with Retry-After, and the metrics say why. The requests that hold the
+// connections end well.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	const connections = 3 // and one more, which is kept for what the replica looks at
@@ -50,7 +51,7 @@ func TestPoolExhausted(t *testing.T) {
 				answers <- a
 			}()
 		}
-		w.Await("they wait for the lock", func() bool { return waiting(t, watch) == connections })
+		w.Await("the logins wait for the lock", func() bool { return waiting(t, watch) == connections })
 		var refused [connections]kit.Answer
 		var all sync.WaitGroup
 		for i := range refused {
@@ -59,7 +60,7 @@ func TestPoolExhausted(t *testing.T) {
 		all.Wait()
 		for _, a := range refused {
 			if a.Status != 503 || a.Code() == "" {
-				t.Errorf("who got no connection was answered %d %s", a.Status, a.Body)
+				t.Errorf("a request that got no connection was answered %d %s", a.Status, a.Body)
 			}
 			if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 {
 				t.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
@@ -79,13 +80,13 @@ func TestPoolExhausted(t *testing.T) {
 	}
 	for range connections {
 		if a := <-answers; a.Status != 200 {
-			t.Errorf("who had a connection was answered %d %s", a.Status, a.Body)
+			t.Errorf("a request that had a connection was answered %d %s", a.Status, a.Body)
 		}
 	}
 	w.Await("a login", func() bool { return login().Status == 200 })
 }
 
-// waiting counts who waits for a lock in a database.
+// waiting counts the connections that wait for a lock in a database.
 func waiting(t *testing.T, db *sqldb.DB) (n int) {
 	t.Helper()
 	const query = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -157,8 +158,8 @@ func TestDatabaseGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// crowd are people who log in and out until they leave. Whatever happens, each is
-// answered what they asked for, or 503.
+// A crowd is users who log in and out until they leave. Whatever happens, each request is
+// answered as it should be, or 503.
 type crowd struct {
 	leave func() []httpapi.Grant // whose logout was answered 204
 	ended func() int
@@ -204,12 +205,12 @@ func (c crowd) await(t *testing.T, more int) {
 	t.Helper()
 	for enough, deadline := c.ended()+more, time.Now().Add(kit.Patience); c.ended() < enough; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody logs in and out")
+			t.Fatal("no user logs in and out")
 		}
 	}
 }
 
-// other is a connection of somebody else.
+// other opens connections that are not the replica's.
 func other(t *testing.T, url string) *sqldb.DB {
 	t.Helper()
 	// Time enough for a lock that a test holds.

@@ -102,20 +102,20 @@ func (f *flow) place(i int) (url string, ready time.Time) {
 	return f.at[i].url, f.at[i].ready
 }
 
-// logout logs somebody in and out at a replica and has every replica asked about the
+// logout logs a user in and out at a replica and has every replica asked about the
 // token until the bound is over.
 func (f *flow) logout(at int) {
 	f.t.Helper()
 	w := f.at[at]
 	var g httpapi.Grant
-	w.Await("somebody logs in", func() bool {
+	w.Await("a login", func() bool {
 		a := w.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: "admin", Password: kit.Password})
 		if a.Status == 200 {
 			g = kit.Decode[httpapi.Grant](f.t, a)
 		}
 		return a.Status == 200
 	})
-	w.Await("somebody logs out", func() bool { // 503 says to try again
+	w.Await("a logout", func() bool { // 503 says to try again
 		a := w.Do("POST", "/api/logout", g.AccessToken, nil)
 		return a.Status == 204 || a.Code() == "token_revoked"
 	})

@@ -50,7 +50,7 @@ func oneTokenRenewedByMany(t *testing.T, worlds []*replica.World) {
 	renewed(worlds[1], g.RefreshToken)
 }
 
-// renewed renews, and tries again when told that this is too often, or to.
+// renewed renews, and tries again after a 429 or a 503.
 func renewed(w *replica.World, token string) (g httpapi.Grant) {
 	for deadline := time.Now().Add(kit.Patience); ; time.Sleep(10 * time.Millisecond) {
 		a := w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: token})

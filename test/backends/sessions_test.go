@@ -72,7 +72,7 @@ func logoutAgainstRenewals(t *testing.T, worlds []*replica.World) {
 				token := g.RefreshToken
 				for n := 0; ; n++ {
 					next, a := worlds[(i+n)%2].Renew(token)
-					if a.Status == 429 || a.Status == 503 { // more than anybody needs, or to be tried again
+					if a.Status == 429 || a.Status == 503 { // too often, or to be tried again
 						continue
 					}
 					if a.Status != 200 {
@@ -97,7 +97,7 @@ func logoutAgainstRenewals(t *testing.T, worlds []*replica.World) {
 			select {
 			case <-began:
 			case <-ended:
-				t.Fatal("nobody renews any more, before the logout")
+				t.Fatal("the renewals ended before the logout")
 			}
 		}
 		here := worlds[round%2]

@@ -14,8 +14,8 @@ import (
 )
 
 // With revocation.check shared, what one replica has revoked every other refuses
-// with its next answer: no poll comes into it, nor a bell, and Redis may lose what
-// it was told at any time.
+// with its next answer: without a poll and without a bell. Redis may lose its
+// entries at any time.
 func TestSharedCheck(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(testing.TB) (database, redis string){
@@ -47,7 +47,7 @@ func TestSharedCheck(t *testing.T) {
 				},
 			}
 			worlds[0].User("tester")
-			for act, takeBack := range acts {
+			for act, revoke := range acts {
 				for round := range 4 {
 					here, there := worlds[round%2], worlds[1-round%2]
 					g := here.Login("tester")
@@ -55,7 +55,7 @@ func TestSharedCheck(t *testing.T) {
 					if redis != "" && round == 2 {
 						kit.Flush(t, redis)
 					}
-					takeBack(here, g)
+					revoke(here, g)
 					if redis != "" && round == 3 {
 						kit.Flush(t, redis)
 					}
@@ -95,7 +95,7 @@ func TestRevokedTokenInRedis(t *testing.T) {
 }
 
 // While Redis is away the database is asked, and a revocation waits until no
-// replica relies on what Redis was not told. While the database is away tokens are
+// replica relies on a Redis that has missed it. While the database is away tokens are
 // refused.
 func TestSharedCheckWithoutRedisAndDatabase(t *testing.T) {
 	t.Parallel()

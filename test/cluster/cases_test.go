@@ -195,7 +195,7 @@ func TestIssuerIsKilled(t *testing.T) {
 }
 
 // A replica that takes the place of one that was killed waits until that must have
-// been noticed everywhere. It says so at once to whoever asks.
+// been noticed everywhere. Every request before that is answered so at once.
 func TestJoiningReplicaAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, brief(2))
@@ -263,7 +263,7 @@ func TestPeerHangs(t *testing.T) {
 		end := time.Now().Add(takes)
 		var strangers sync.WaitGroup
 		defer strangers.Wait()
-		for _, r := range others { // must not make anybody wait for the peer either
+		for _, r := range others { // must not make any client wait for the peer either
 			strangers.Go(func() {
 				for time.Now().Before(end) {
 					if e, _, _ := me.ask("forged", r, http.MethodGet, "/api/verify", unknownKey(t), nil, nil); e.status != 401 && !e.own503() { // 503: the registry was too slow
@@ -318,7 +318,7 @@ func TestPeerHangs(t *testing.T) {
 		return
 	}
 	summarise(t, "verify: %v; with a hung peer: %v", before, during)
-	// The machine may be busy; whoever waits for a peer waits for a second at least.
+	// The machine may be busy; a request that waits for a peer waits for a second at least.
 	for i, more := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 900 * time.Millisecond} {
 		if b, d := before.middle(i), during.middle(i); d > 2*b+more {
 			t.Errorf("requests take longer while a peer hangs: %s %v and before %v", quantileNames[i], d, b)
@@ -351,7 +351,7 @@ func (q quantiles) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// unknownKey is a token with a kid that looks like one of ours and that nobody has.
+// unknownKey is a token with a kid that looks like one of ours and that no replica has.
 func unknownKey(t *testing.T) string {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -384,7 +384,7 @@ func TestUnknownKeys(t *testing.T) {
 	begin := make(chan struct{})
 	unknown := unknownKey(t)
 	before := looks()
-	var late atomic.Int64 // told that the registry was too slow
+	var late atomic.Int64 // answered that the registry was too slow
 	for range 100 {
 		crowd.Go(func() {
 			me := w.tester("stranger")

@@ -32,15 +32,15 @@ const (
 	answerTime  = 60 * time.Second
 )
 
-// A client asks as somebody.
+// A client sends requests under a name, which the history keeps.
 type client struct {
 	w    *world
 	name string
 	line string // to the load balancer
 	http *http.Client
 	rand *rand.Rand // for one goroutine
-	// insists: who is not answered because of the machine asks again. What such a one is
-	// answered, a test may take for what the cluster has to say.
+	// insists: a request that the machine left without an answer is sent again. So a test may
+	// take each answer for the cluster's.
 	insists bool
 }
 
@@ -144,8 +144,7 @@ type grant struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
-// token reads what was answered and has it known to everybody who presents
-// tokens.
+// token reads what was answered and shares it with all clients that present tokens.
 func (c *client) token(answer []byte) (grant, *issued) {
 	var g grant
 	if err := json.Unmarshal(answer, &g); err != nil {
@@ -288,7 +287,7 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 	}
 }
 
-// everywhere presents a new token to everybody at once.
+// everywhere presents a new token to every server at once.
 func (c *crowd) everywhere(t *issued) {
 	var all sync.WaitGroup
 	for _, r := range c.w.replicas {
@@ -414,7 +413,7 @@ func (c *crowd) ask(number int, v *verify.Verifier, what, compact string, t *iss
 	c.w.history.add(e)
 }
 
-// forger presents to everybody what nobody may accept.
+// forger presents to every server what none may accept.
 func (c *crowd) forger(ctx context.Context, me *client) {
 	own, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// startWithClock starts a process whose wall clock differs from everybody else's.
+// startWithClock starts a process whose wall clock differs from that of the machine.
 //
 // Linux has no wall clock per process, and Go reads the time past the C library.
 // But each process has the kernel's function for it, in the vDSO, in a page of

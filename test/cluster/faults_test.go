@@ -286,12 +286,12 @@ type part struct {
 	name  string
 	links []*testenv.Link
 	long  time.Duration // for how long it is broken
-	hurts kind          // empty: nobody
-	where string        // who is hurt
+	hurts kind          // empty: none
+	where string        // the part that is hurt
 	r     *replica      // nil: none stands at it
 }
 
-// network makes a fault between each two kinds of parts. Who is cut off from Redis
+// network makes a fault between each two kinds of parts. A replica that is cut off from Redis
 // or from peers alone answers all the same.
 func (d *director) network(name string, f testenv.Fault) {
 	up := d.others()

@@ -16,14 +16,14 @@ import (
 // What a cluster promises, as it is held against the history of a run:
 //
 //   - No valid token is rejected: a token that was answered to a client, has not
-//     expired and that nobody began to revoke is accepted by whatever answers
+//     expired and that no client began to revoke is accepted by whatever answers
 //     at all, be it a replica, a strict resource server or package verify.
 //   - No invalid token is accepted: nothing forged, ever; nothing that has
 //     expired, beyond the leeway; nothing revoked, once max_staleness has
 //     passed since that was answered.
 //   - No session is renewed once its logout was answered.
 //   - No request fails but by a trouble that the test made: see trouble.excuses.
-//   - Whoever tries again, as clients do, is answered in time.
+//   - A client that tries again, as clients do, is answered in time.
 
 // staleness is the clusters' revocation.max_staleness, its default.
 const staleness = 5 * time.Second
@@ -39,11 +39,11 @@ type event struct {
 	at, until time.Time
 	who, what string
 	replica   string // asked directly; empty: through the load balancer
-	line      string // to the load balancer, over which it went or whoever was asked gets what it knows
-	served    string // through the load balancer: who answered; empty: nobody
+	line      string // to the load balancer, over which it went, or from which the server that was asked has its knowledge
+	served    string // through the load balancer: the replica that answered; empty: none
 	token     *issued
 	bound     time.Duration // within it, the server that was asked knows what was revoked; 0: it never does
-	behind    time.Duration // by how much the clock of whoever was asked may be
+	behind    time.Duration // by how much the clock of the server that was asked may be behind
 	status    int           // 0: no answer
 	code      string        // of the problem; empty: the load balancer's own answer, or none
 	retry     bool          // Retry-After was there
@@ -142,7 +142,7 @@ const (
 	starved     kind = "the machine was too busy"
 )
 
-// The lines to the load balancer: whoever stands on one is offline together.
+// The lines to the load balancer: the clients of one are offline together.
 const (
 	people  = "clients"
 	servers = "resource servers"
@@ -161,17 +161,17 @@ type trouble struct {
 //   - kill -9: no answer, or the load balancer's 502, 503 or 504 in its place; and
 //     503 with Retry-After of the next process, before the load balancer has noticed
 //     that this one is not ready yet.
-//   - SIGTERM: whoever asks the replica directly may be refused a connection;
-//     behind the load balancer nobody notices.
+//   - SIGTERM: a client that asks the replica directly may be refused a connection;
+//     behind the load balancer no client notices.
 //   - SIGSTOP: as kill -9, and 503 with Retry-After until it is ready.
 //   - the load balancer cannot reach it: as kill -9, but not for a client that asks directly.
 //   - a resource server may say that it cannot look up a key while it waits for the
 //     key set from a process that was killed or stopped, or was cut off from the load
 //     balancer, or while it is offline itself.
-//   - offline: no answer, for those who stand on that line.
+//   - offline: no answer, for the clients of that line.
 //   - it cannot reach the database: 503 with Retry-After; to verify, only when
 //     max_staleness has passed; to the key set, never.
-//   - the machine was too busy or stood still, which is nobody's fault: no answer, 503
+//   - the machine was too busy or stood still, which is no fault of the cluster: no answer, 503
 //     with Retry-After but for the key set, or the load balancer's in a replica's place.
 //     What is answered must be right all the same.
 func (t *trouble) excuses(e event) bool {
@@ -270,7 +270,7 @@ func (h *history) issue(t *issued) {
 	h.tokens = append(h.tokens, t)
 }
 
-// live are the tokens that may still be presented to somebody: also for a while
+// live are the tokens that may still be presented to a server: also for a while
 // after they ended.
 func (h *history) live() []*issued {
 	h.mu.Lock()

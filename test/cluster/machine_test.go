@@ -26,8 +26,8 @@ const (
 	between    = 2 * time.Second
 )
 
-// A witness tells what is a replica's fault from what is the machine's. It is none of
-// those who are tested, and knows nothing of them.
+// A witness tells a replica's fault from the machine's. It is no part of the cluster, and knows
+// nothing of it.
 type witness struct {
 	mu     sync.Mutex
 	found  []*trouble
@@ -111,7 +111,7 @@ func idle() (idle, all time.Duration) {
 	return idle, all
 }
 
-// disturbed is excuses once that can be told.
+// disturbed is excuses, once the witness has judged that time.
 func (w *witness) disturbed(ctx context.Context, e event) bool {
 	w.awaitJudged(ctx, e.until)
 	return w.excuses(e)

@@ -11,7 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/test/kit"
 )
 
-// What the seed does not decide: when an answer comes, and so who meets a fault;
+// What the seed does not decide: when an answer comes, and so which client meets a fault;
 // addresses; every key; and the kids of a flood.
 var seed = flag.Int64("seed", 0, "repeat the faults, and what clients choose, of the run that printed this seed")
 

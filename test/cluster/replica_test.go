@@ -28,7 +28,7 @@ type replica struct {
 	ahead time.Duration // of its wall clock
 	env   []string
 
-	database, redis, balancer *testenv.Link // what it reaches, and who reaches it
+	database, redis, balancer *testenv.Link // what it reaches, and what reaches it
 	peers                     []*testenv.Link
 
 	log testenv.Log

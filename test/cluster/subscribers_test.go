@@ -160,7 +160,7 @@ func (w *world) balanceDirectly() {
 	w.balancer = testenv.HAProxy(w.t, addrs...)
 }
 
-// A follower is a resource server, what the feed has told it, and which replica it
+// A follower is a resource server, what it has read of the feed, and which replica it
 // follows.
 type follower struct {
 	*verify.Verifier
@@ -238,7 +238,7 @@ func (f *follower) replica() string {
 	return f.at
 }
 
-// missing are the entries up to the head that it was never told.
+// missing are the entries up to the head that it has not read.
 func (f *follower) missing(head int64) (list []int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -331,7 +331,7 @@ func refused(t *testing.T, all []*follower, token *issued, since time.Time) []ti
 				if errors.Is(err, verify.ErrRevoked) {
 					return
 				}
-				// Who has heard nothing for too long says so.
+				// A server that has read nothing for too long says so.
 				late := err == nil && asked > verify.DefaultMaxStaleness || asked > patience
 				if late || err != nil && !errors.Is(err, verify.ErrStale) {
 					t.Errorf("resource server %d, %v after a token was revoked: %v", i, asked, err)

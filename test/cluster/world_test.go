@@ -131,7 +131,7 @@ func drainDelay() time.Duration {
 // front is the load balancer's URL by way of a line.
 func (w *world) front(line string) string { return "http://" + w.lines[line].Addr }
 
-// random are the random numbers of one who acts in a test.
+// random are the random numbers of one actor of a test.
 func (w *world) random(who string) *rand.Rand {
 	name := fnv.New64a()
 	_, _ = io.WriteString(name, w.t.Name()+" "+who) // never fails

@@ -1,6 +1,5 @@
-// Package node is a whole replica for the tests of what is used with one: resource
-// servers and proxies. It has an administrator and a user, keeps its
-// data in a temporary SQLite file, and serves real HTTP.
+// Package node is a whole replica for the tests of resource servers and proxies. It has an
+// administrator and a user, keeps its data in a temporary SQLite file, and serves real HTTP.
 package node
 
 import (

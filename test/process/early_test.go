@@ -30,7 +30,7 @@ func TestStartsBeforeItsServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			server := u.Host
-			u.Host = testenv.Address(t) // which refuses until somebody listens there
+			u.Host = testenv.Address(t) // which refuses until a server listens there
 			n := launch(t, t.TempDir(), append(c.env, c.setting+"="+u.String(), "WATCHWORD_TOKENS_KEYS=memory")...)
 			waitUntil(t, "it tries again", func() bool {
 				select {
@@ -58,7 +58,7 @@ func TestStartsBeforeItsServers(t *testing.T) {
 	}
 }
 
-// relay leads who connects to one address on to another, until the test ends.
+// relay passes connections to one address on to another, until the test ends.
 func relay(t *testing.T, from, to string) {
 	t.Helper()
 	l, err := net.Listen("tcp", from)

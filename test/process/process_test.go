@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // nobody runs it, too
+	if err := os.Chmod(dir, 0o755); err != nil { // the user nobody runs it, too
 		panic(err)
 	}
 	plain = command.Build(filepath.Join(dir, "watchword"), "-ldflags=-s -w") // as it is released, and sooner built
@@ -381,7 +381,7 @@ func TestKillLosesNothing(t *testing.T) {
 	}
 }
 
-// A request that was accepted is answered, although the process was told to end.
+// A request that was accepted is answered, although the process gets SIGTERM.
 func TestTermDropsNoRequest(t *testing.T) {
 	t.Parallel()
 	n := start(t, t.TempDir(), "ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=correct horse battery staple",
@@ -438,8 +438,8 @@ func TestTermWaitsForAHeader(t *testing.T) {
 	}
 }
 
-// askInParts asks a replica that is told to end meanwhile, and reports whether the request
-// was one that is waited for.
+// askInParts sends a request in two parts to a replica that gets SIGTERM in between, and
+// reports whether it did so in the time that a replica waits.
 func askInParts(t *testing.T) (answer string, inTime bool, err error) {
 	t.Helper()
 	n := start(t, t.TempDir())
@@ -473,7 +473,7 @@ func askInParts(t *testing.T) (answer string, inTime bool, err error) {
 const nobody = 65534
 
 // However busy the clients are, and whether they keep their connections or not, the
-// only thing that happens to them when the process is told to end is that they can
+// only thing that happens to them when the process gets SIGTERM is that they can
 // connect no more.
 func TestTermUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -515,8 +515,8 @@ func TestTermUnderLoad(t *testing.T) {
 					if errors.Is(err, syscall.ECONNREFUSED) {
 						return
 					}
-					// Whoever is quiet for a second is not waited for, and a busy machine
-					// makes anybody so.
+					// A client that is quiet for a second is not waited for, and a busy
+					// machine makes any client so.
 					if err != nil && quiet > 700*time.Millisecond {
 						continue
 					}
@@ -571,8 +571,8 @@ func (n *node) ask(client *http.Client) (wrote time.Time, err error) {
 
 func waitUntil(t *testing.T, what string, ok func() bool) { t.Helper(); kit.Await(t, what, ok) }
 
-// A client that does not go on with its header is cut off. internal/app has the others
-// that are slow.
+// A client that does not go on with its header is cut off. Package graceful
+// has the others that are slow.
 func TestSlowClientIsCutOff(t *testing.T) {
 	t.Parallel()
 	n := start(t, t.TempDir())
@@ -613,11 +613,11 @@ func TestTermDuringStart(t *testing.T) {
 	}
 }
 
-// Who does not want to wait for the drain says so a second time.
+// A second signal ends the process without waiting for the drain.
 func TestSecondSignalEndsItAtOnce(t *testing.T) {
 	t.Parallel()
 	n := start(t, t.TempDir(), "WATCHWORD_SERVER_DRAIN_DELAY=10m")
-	// Not SIGINT, which whoever is begun in the background may have been told to ignore.
+	// Not SIGINT: a process that a shell starts in the background ignores it.
 	for _, says := range []string{"draining", ""} {
 		if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -709,7 +709,7 @@ func TestFullDisk(t *testing.T) {
 	})
 	// Room for one more may come of what was written being moved to its place.
 	users := 0
-	waitUntil(t, "who makes a user finds none", func() bool {
+	waitUntil(t, "a new user finds none", func() bool {
 		users++
 		status, body, err := n.call("POST", "/api/users", admin.AccessToken, map[string]string{"username": fmt.Sprint("somebody", users)})
 		return err == nil && status == 503 && strings.Contains(string(body), `"database_full"`)
@@ -752,12 +752,12 @@ func TestReadySoonAndSmall(t *testing.T) {
 	}
 }
 
-// What passwords cost unless somebody sets it.
+// ownersPasswords is what passwords cost by default.
 var ownersPasswords = []string{"WATCHWORD_PASSWORD_MEMORY=19MiB", "WATCHWORD_PASSWORD_ITERATIONS=2"}
 
-// However many log in at once, the process takes, beside the little that it takes at
-// all, what as many hashes as there are workers need and less than that once more for
-// what finished ones leave behind. Package directory tests that it gives that back.
+// However many users log in at once, the memory of the process is bounded: the little that it
+// takes without them, what the hashes of all workers need, and less than that once more for
+// what finished hashes leave behind. Package password tests that this is given back.
 func TestMemoryOfManyLogins(t *testing.T) {
 	t.Parallel()
 	const logins, workers, cost, small = 16, 2, 19 << 10, 40 << 10
@@ -796,8 +796,8 @@ func (n *node) status(name string) int {
 	return kib
 }
 
-// What comes while a process that is told to end does not run, as on a machine that
-// stands still, is answered when it runs again.
+// A process that gets SIGTERM may stand still, as its machine may. A request that comes then is
+// answered when it runs again.
 func TestTermAnswersWhatCameWhileItStoodStill(t *testing.T) {
 	t.Parallel()
 	for deadline := time.Now().Add(patience); ; {

@@ -70,14 +70,14 @@ func TestRestoreKilled(t *testing.T) {
 			if !errors.Is(err, killed) {
 				t.Fatal(err)
 			}
-			// The server notices only now that nobody is there any more.
+			// The server notices only now that the client is gone.
 			waitUntil(t, "its session has ended", func() bool { return number(t, db, tt.alive, session) == 0 })
 			r.canBeDone(t, url, db)
 		})
 	}
 }
 
-// SQLite lets nobody hold up a restore in its middle: it is killed when some of what it
+// A restore into SQLite cannot be held up in its middle. It is killed when some of what it
 // writes is in the file, and one that has ended by then is begun anew elsewhere.
 func TestRestoreKilledOnSQLite(t *testing.T) {
 	t.Parallel()

@@ -36,8 +36,8 @@ http {
 `
 
 // Between a replica and its resource servers stands a real nginx: as Debian ships it,
-// it lets the event stream through, because the replica asks for that; told to pass
-// over what the replica asks for, it holds the stream back, and pages take its place.
+// it lets the event stream through, because the replica asks for that. Where it is
+// configured to ignore this, it holds the stream back, and pages take its place.
 func TestBehindNginx(t *testing.T) {
 	const revocations = 5
 	for name, c := range map[string]struct {

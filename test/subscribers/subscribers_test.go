@@ -19,14 +19,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Who waits for the servers of testenv waits until the end of the process.
+	// A goroutine that waits for a server of testenv waits until the end of the process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
 }
 
 const (
 	servers = 100
-	// aim is what most of them keep on a busy machine, too, as long as they are told and
-	// need not ask. What all of them keep is the bound that verify promises.
+	// aim is what most of them keep on a busy machine, too, as long as the
+	// stream brings them the news. What all of them keep is the bound that verify promises.
 	aim = 250 * time.Millisecond
 )
 
