@@ -265,15 +265,6 @@ func TestManySessionsEndAtOnce(t *testing.T) {
 	w.Verify(mine.AccessToken)
 }
 
-func TestMaxSessionsPerUser(t *testing.T) {
-	w := replica.New(t, func(c *config.Config) { c.Sessions.MaxPerUser = 2 })
-	a, b := w.Login("admin"), w.Login("admin")
-	c := w.Login("admin")
-	w.Want(w.Do("GET", "/api/verify", a.AccessToken, nil), 401, "token_revoked")
-	w.Verify(b.AccessToken)
-	w.Verify(c.AccessToken)
-}
-
 func TestAccessTokenEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := replica.NewWith(t, replica.Options{Quiet: true}, func(c *config.Config) { c.Sessions.TTL = 31 * time.Minute })

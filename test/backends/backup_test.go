@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/watchword-auth/watchword/internal/config"
@@ -85,31 +83,6 @@ func TestBackupOfTheFirstSchema(t *testing.T) {
 func sqliteFile(c *config.Config) string {
 	file, _ := sqldb.SQLiteFile(c.Database.URL)
 	return file
-}
-
-// Two backups to one name at once: one of them makes it, and no file is left but
-// that.
-func TestBackupsToOneName(t *testing.T) {
-	w := replica.New(t, nil)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	var made atomic.Int32
-	var all sync.WaitGroup
-	for range 8 {
-		all.Go(func() {
-			switch _, err := operator.Backup(t.Context(), w.Config, slog.New(slog.DiscardHandler), file, ""); {
-			case err == nil:
-				made.Add(1)
-			case !strings.Contains(err.Error(), "is there already"):
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	left, err := os.ReadDir(dir)
-	if err != nil || made.Load() != 1 || len(left) != 1 {
-		t.Errorf("%d backups say that they made it; %v, %v", made.Load(), left, err)
-	}
 }
 
 // The database and its key lie side by side, in whichever form the URL is.
