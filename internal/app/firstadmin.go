@@ -16,10 +16,15 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/newfile"
 	pw "github.com/watchword-auth/watchword/internal/password"
+	"github.com/watchword-auth/watchword/internal/secretfile"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
-const firstAdministrator = "admin"
+const (
+	firstAdministrator = "admin"
+	// maxPasswordFile bounds the file with the first password, in bytes.
+	maxPasswordFile = 4096
+)
 
 // firstAdministrator creates an administrator with a generated password, unless there is an
 // administrator. The password is shown on the terminal. If out is no terminal, it may be a
@@ -69,7 +74,7 @@ func adminPasswordFile(cfg *config.Config) string {
 // passwordFile writes a generated password into the file and returns it. The file is on disk,
 // readable by this user alone, before the administrator is created: the password is known
 // nowhere else, and the process may be killed at any moment. A file that another process or
-// an earlier start has written is used as it is.
+// an earlier start has written is used as it is, unless another user may have written it.
 func passwordFile(path string) (string, error) {
 	password, err := pw.Generate(rand.Reader)
 	if err != nil {
@@ -82,22 +87,9 @@ func passwordFile(path string) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
-	if err := ours(path); err != nil {
-		return "", err
-	}
-	written, err := os.ReadFile(path)
-	return strings.TrimSpace(string(written)), err
-}
-
-// ours returns an error if another user may have written the file, as in a directory that
-// others may write to.
-func ours(path string) error {
-	info, err := os.Lstat(path)
+	written, _, err := secretfile.Rules{Max: maxPasswordFile, Denied: 0o077, Own: true}.Read(path)
 	if err != nil {
-		return err
+		return "", fmt.Errorf("%w; or remove the file, and another one is made", err)
 	}
-	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ownedByUs(info) {
-		return fmt.Errorf("%s is no file that this user alone can read: remove it", path)
-	}
-	return nil
+	return strings.TrimSpace(string(written)), nil
 }

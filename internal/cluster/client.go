@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/secretfile"
 )
 
 // ClientConfig is what Clients are made of.
@@ -35,7 +37,7 @@ func NewClients(cfg ClientConfig) (*Clients, error) {
 		return c, nil
 	}
 	load := func() (*tls.Certificate, error) {
-		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		cert, err := secretfile.KeyPair(cfg.CertFile, cfg.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("cluster.cert_file: %w", err)
 		}

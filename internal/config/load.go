@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/watchword-auth/watchword/internal/secretfile"
 	"github.com/watchword-auth/watchword/internal/yamlfile"
 )
 
@@ -181,7 +183,7 @@ func readEnvironment(env map[string]string) *layer {
 						l.problem(name, s.Key, "%s_FILE is set too; keep one of the two", name)
 						continue
 					}
-					secret, err := readFile(path)
+					secret, err := readSecret(path)
 					if err != nil {
 						l.problem(name+"_FILE", s.Key, "%v", err)
 						continue
@@ -238,15 +240,32 @@ func variables(environ []string) map[string]string {
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("file %s cannot be read: %w", path, errors.Unwrap(err))
+		return nil, readable(path, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("file %s cannot be read: %w", path, errors.Unwrap(err))
+	if err == nil && len(data) > maxSize {
+		err = secretfile.ErrTooLarge
 	}
-	if len(data) > maxSize {
-		return nil, fmt.Errorf("file %s is larger than 1 MiB", path)
+	return data, readable(path, err)
+}
+
+// readSecret is readFile by the rules of package secretfile.
+func readSecret(path string) ([]byte, error) {
+	data, _, err := secretfile.Rules{Max: maxSize}.Read(path)
+	return data, readable(path, err)
+}
+
+// readable says in plain words why a file was not read; nil: it was.
+func readable(path string, err error) error {
+	var e *fs.PathError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, secretfile.ErrTooLarge):
+		return fmt.Errorf("file %s is larger than 1 MiB", path)
+	case errors.As(err, &e):
+		err = e.Err // without the path
 	}
-	return data, nil
+	return fmt.Errorf("file %s cannot be read: %w", path, err)
 }

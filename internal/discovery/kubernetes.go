@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/secretfile"
 )
 
 const (
@@ -29,6 +31,8 @@ const (
 	retryAfter = 2 * time.Second
 	// maxList bounds a list of EndpointSlices, in bytes.
 	maxList = 16 << 20
+	// maxToken bounds the service account's token, in bytes.
+	maxToken = 64 << 10
 )
 
 // A Kubernetes is the API of the Kubernetes cluster in which this process runs. It needs the
@@ -216,7 +220,7 @@ type statusError struct {
 func (e *statusError) Error() string { return fmt.Sprintf("the API answers %d: %s", e.code, e.text) }
 
 func (k *Kubernetes) get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
-	token, err := os.ReadFile(k.Token)
+	token, _, err := secretfile.Rules{Max: maxToken}.Read(k.Token)
 	if err != nil {
 		return nil, err
 	}

@@ -220,3 +220,17 @@ func TestNotInAPod(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The API is shown no token that another user may have put in the place of the service
+// account's.
+func TestTokenThatOthersMayReplace(t *testing.T) {
+	a := newAPI(t)
+	k := a.account(t)
+	if err := os.Chmod(filepath.Dir(k.Token), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := k.get(t.Context(), "/", nil)
+	if err == nil || !strings.Contains(err.Error(), "every user of this machine may write") {
+		t.Errorf("the token was used: %v", err)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+
+	"github.com/watchword-auth/watchword/internal/secretfile"
 )
 
 // A certificate is the listener's. Its files are read again when one of them has changed,
@@ -40,7 +42,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 func (c *certificate) load(now [2]os.FileInfo) error {
 	c.read = now // before the files, so that a later change shows
-	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	cert, err := secretfile.KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("server.tls: %w", err)
 	}

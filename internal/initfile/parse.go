@@ -3,8 +3,7 @@ package initfile
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/secretfile"
 	"github.com/watchword-auth/watchword/internal/yamlfile"
 )
 
@@ -71,22 +71,14 @@ func Errorf(line int, format string, args ...any) *Error {
 
 func (e *Error) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
 
-// Read reads a file of at most MaxSize bytes, and returns its permissions.
-func Read(path string) (data []byte, mode os.FileMode, err error) {
-	f, err := os.Open(path)
+// Read reads a file of at most MaxSize bytes by the rules of package secretfile, since it
+// may hold passwords. It returns the file's permissions.
+func Read(path string) (data []byte, mode fs.FileMode, err error) {
+	data, info, err := secretfile.Rules{Max: MaxSize}.Read(path)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	data, err = io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err == nil && len(data) > MaxSize {
-		err = fmt.Errorf("it is larger than %d bytes", MaxSize)
-	}
-	return data, info.Mode().Perm(), err
+	return data, info.Mode().Perm(), nil
 }
 
 // Parse reads the text of a file. Its error has all that is wrong. right checks the two

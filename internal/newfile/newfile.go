@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/watchword-auth/watchword/internal/secretfile"
 )
 
 // partial ends the name of a file that is not complete.
@@ -18,13 +20,18 @@ const partial = ".partial"
 // Write makes a file with mode 0600 and the content that write writes. The error is an
 // fs.ErrExist if the name is taken, also when another process takes it during the write;
 // then that file is on disk, too. The file system must have hard links: a link, unlike a
-// rename, replaces nothing.
+// rename, replaces nothing. A directory in which another user may replace the file is
+// refused.
 func Write(path string, write func(w io.Writer) error) error {
+	if err := secretfile.CheckDirectory(filepath.Dir(path)); err != nil {
+		return err
+	}
 	return create(path, os.Link, write)
 }
 
-// WriteAnywhere is Write that also works on a file system without hard links, such as FAT
-// and some network shares. There it replaces a file that takes the name during the write.
+// WriteAnywhere is Write for a file that is itself encrypted. It takes any directory, and
+// works also on a file system without hard links, such as FAT and some network shares. There
+// it replaces a file that takes the name during the write.
 func WriteAnywhere(path string, write func(w io.Writer) error) error {
 	return create(path, func(from, to string) error { return linkOrRename(os.Link, from, to) }, write)
 }

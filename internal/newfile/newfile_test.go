@@ -128,3 +128,19 @@ func TestRemovePartial(t *testing.T) {
 		t.Errorf("error %v, left are %s", err, names(t, dir))
 	}
 }
+
+// A secret is not written where another user may replace it. A file that is itself
+// encrypted is.
+func TestDirectoryThatOthersMayWriteTo(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	untouched := func(io.Writer) error { t.Error("it was written"); return nil }
+	if err := Write(filepath.Join(dir, "key"), untouched); err == nil || names(t, dir) != "" {
+		t.Errorf("error %v, left are %s", err, names(t, dir))
+	}
+	if err := WriteAnywhere(filepath.Join(dir, "backup"), text("x")); err != nil {
+		t.Error(err)
+	}
+}

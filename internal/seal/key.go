@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/watchword-auth/watchword/internal/newfile"
+	"github.com/watchword-auth/watchword/internal/secretfile"
 )
 
 // ParseKey reads a storage key as an operator writes it (AUTH_STORAGE_KEY):
@@ -38,8 +38,9 @@ const maxKeyFile = 4096
 // When several processes start at once, all come back with the same key, and the
 // file is on disk before any of them does.
 //
-// A file that every user of the machine may read or change is refused. Its group
-// may: Kubernetes gives the files of a volume to the pod's group (fsGroup).
+// A file that every user of the machine may read or change is refused (package
+// secretfile). Its group may: Kubernetes gives the files of a volume to the pod's group
+// (fsGroup).
 func FromFile(path string) ([]byte, error) {
 	key, err := readKeyFile(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -53,23 +54,7 @@ func FromFile(path string) ([]byte, error) {
 }
 
 func readKeyFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("the storage key file %s is not a file", path)
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return nil, fmt.Errorf("the storage key file %s is open to every user of this machine (mode %04o): run \"chmod 600 %s\", and change the key if somebody may have read it",
-			path, info.Mode().Perm(), path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	text, _, err := secretfile.Rules{Max: maxKeyFile, Denied: 0o007}.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
 	}

@@ -120,7 +120,7 @@ func TestFromFileRefuses(t *testing.T) {
 		"writable by all":         {good, 0o602, "chmod 600"},
 		"empty":                   {"", 0o600, "32 bytes"},
 		"not a key":               {"swordfish", 0o600, "32 bytes"},
-		"far too long":            {strings.Repeat("A", maxKeyFile+44), 0o600, "32 bytes"},
+		"far too long":            {strings.Repeat("A", maxKeyFile+44), 0o600, "too large"},
 	} {
 		path := filepath.Join(t.TempDir(), "storage.key")
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {

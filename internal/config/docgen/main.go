@@ -48,6 +48,21 @@ const introduction = "# Configuration\n\n" +
 	"**Secrets from files.** Settings that are marked *or from a file* may be read from a file, which is named by the\n" +
 	"variable with `_FILE` after it (`DATABASE_URL_FILE=/run/secrets/database`), as Docker and Kubernetes provide them. A line\n" +
 	"break at the end of the file is not part of the value. A variable and its `_FILE` at once are refused.\n\n" +
+	"**What a file with a secret must be.** This holds for the files of `_FILE`, the storage key next to the database, the first\n" +
+	"administrator's password, `users.init_file`, the private keys of `server.tls` and of `cluster.key_file`, and the token of a\n" +
+	"Kubernetes service account.\n\n" +
+	"- It is a regular file (no pipe, so no `<(…)` of a shell), and not every user of the machine may write to it.\n" +
+	"- The storage key is refused if every user may read it, and the first password if anybody but its owner may. An init file\n" +
+	"  with passwords that others may read brings a warning. The other secrets may be readable, as Kubernetes makes them unless\n" +
+	"  `defaultMode` says otherwise; 0400 is better.\n" +
+	"- No directory on its path may be one to which every user may write (`chmod o-w`), unless it has the sticky bit, as `/tmp` and\n" +
+	"  the volumes of Kubernetes have. There, the next name on the path must belong to root, to the user of Watchword, or to the\n" +
+	"  directory's owner.\n" +
+	"- A link is followed by the same rules: those who may write to its directory may choose what it leads to. So the links in\n" +
+	"  volumes of Kubernetes (`tls.key` → `..data/tls.key`) and of certbot work, and a link that another user puts into `/tmp` does\n" +
+	"  not.\n" +
+	"- The owners of its directories and the groups that may write there are trusted: Kubernetes gives volumes to the pod's group\n" +
+	"  (`fsGroup`).\n\n" +
 	"**Variables in the YAML file.** `${NAME}` in a value is replaced with the variable `NAME`; a variable that is not set is\n" +
 	"an error. `$${` stands for the two characters themselves.\n\n" +
 	"**Nothing is ignored.** An unknown key, an unknown `WATCHWORD_` variable, a key that stands twice, or a value of the wrong\n" +
