@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/canary"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/operator"
@@ -27,6 +26,9 @@ The replicas are those that are named by their base URLs, or that the cluster kn
 (cluster.static_peers, or cluster.advertise_url of each), or the single replica at
 server.public_url. The password is read from the terminal or from standard input. Any
 user will do, without any rights.
+
+The password and the token are sent to the first replica alone. The others are sent
+the token encrypted under cluster.secret, which must be set as it is at the replicas.
 
 It ends with the status 1 if one of them does not accept the token, or does not refuse
 it within 10 seconds. To have a replica measure all the time, set telemetry.canary.`,
@@ -49,7 +51,7 @@ it within 10 seconds. To have a replica measure all the time, set telemetry.cana
 			if err != nil {
 				return err
 			}
-			results, err := app.Canary(cmd.Context(), cfg, replicas, username, password)
+			results, err := operator.Canary(cmd.Context(), cfg, replicas, username, password)
 			if err != nil {
 				return err
 			}

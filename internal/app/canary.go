@@ -1,16 +1,12 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"time"
@@ -18,16 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/canary"
-	"github.com/watchword-auth/watchword/internal/config"
-	"github.com/watchword-auth/watchword/internal/httpapi"
-	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/operator"
-	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
-	"github.com/watchword-auth/watchword/verify"
-	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -37,9 +27,9 @@ const (
 	canarySubject = "canary"
 	// canaryLife is how long a canary's token lives if it cannot be revoked.
 	canaryLife = time.Minute
-	// canaryBound is the bound of a resource server, which is the longest one.
-	canaryBound = verify.DefaultMaxStaleness
 )
+
+var canaryAudience = []string{token.CanaryAudience}
 
 // keepCanary measures in the background how soon a revoked token is refused.
 func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service, registry *prometheus.Registry) error {
@@ -62,17 +52,10 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 	if err != nil {
 		return err
 	}
-	verifier, err := newCanaryVerifier(cfg, cfg.Server.PublicURL, client, o.Logger)
+	verifier, err := operator.ResourceServer(cfg, cfg.Server.PublicURL, canaryAudience, client, o.Logger)
 	if err != nil {
 		return err
 	}
-	own := canary.Watcher{Name: "this replica", Accepts: func(ctx context.Context, token string) (bool, error) {
-		_, err := service.Verify(ctx, token)
-		if err != nil && problem.From(err).Kind == problem.Unauthenticated {
-			return false, nil
-		}
-		return err == nil, err
-	}}
 	n.loop(ctx, func(ctx context.Context) {
 		defer verifier.Close()
 		tick := time.NewTicker(cfg.Telemetry.Canary)
@@ -86,13 +69,15 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 			if n.Ready() != nil {
 				continue // which is said elsewhere
 			}
-			watchers := []canary.Watcher{own}
+			watchers := []canary.Watcher{{Name: "this replica", Accepts: service.VerifyForPeer}}
 			for _, at := range n.cluster.Others() {
-				watchers = append(watchers, canary.Replica(at.URL, n.clients.Get(at.Name)))
+				watchers = append(watchers, canary.Watcher{Name: at.URL, Accepts: func(ctx context.Context, token string) (bool, error) {
+					return n.cluster.Accepts(ctx, at, token)
+				}})
 			}
 			replicas := len(watchers)
 			watchers = append(watchers, canary.ResourceServer("a resource server", verifier))
-			results, err := canary.Run(ctx, n.canaryToken(o), canaryBound, watchers)
+			results, err := canary.Run(ctx, n.canaryToken(o), operator.CanaryBound, watchers)
 			for i, r := range results {
 				by := "replica"
 				if i >= replicas {
@@ -113,8 +98,8 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 	return nil
 }
 
-// canaryToken issues and revokes a token that belongs to no user. Only its revocation is
-// stored.
+// canaryToken issues and revokes a token that belongs to no user, and that nothing accepts but
+// a watcher. Only its revocation is stored.
 func (n *Node) canaryToken(o Options) canary.Token {
 	cfg := o.Config
 	var id string
@@ -131,7 +116,7 @@ func (n *Node) canaryToken(o Options) canary.Token {
 			now := o.Now()
 			expires = now.Add(canaryLife)
 			return signer.Sign(token.Access{ClientID: token.FirstParty,
-				Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Subject: canarySubject, ID: id,
+				Issuer: cfg.Tokens.Issuer, Audience: canaryAudience, Subject: canarySubject, ID: id,
 				IssuedAt: now, NotBefore: now.Add(-operator.Leeway), ExpiresAt: expires,
 			})
 		},
@@ -163,79 +148,4 @@ func frontClient(caFile string) (*http.Client, error) {
 	transport.Protocols = new(http.Protocols) // as package verify does: a dead connection goes with the request that times out
 	transport.Protocols.SetHTTP1(true)
 	return &http.Client{Transport: transport}, nil
-}
-
-// newCanaryVerifier returns the verifier of a resource server that follows the service at a
-// URL.
-func newCanaryVerifier(cfg *config.Config, base string, client *http.Client, logger *slog.Logger) (*verify.Verifier, error) {
-	return verify.New(verify.Config{
-		Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, Leeway: operator.Leeway,
-		KeySetURL: base + "/.well-known/jwks.json", RevocationsURL: base + "/api/revocations",
-		HTTPClient: client, Logger: logger,
-	})
-}
-
-// Canary measures once how soon all of some replicas and a resource server refuse a token. A
-// user logs in and out at the first replica.
-func Canary(ctx context.Context, cfg *config.Config, replicas []string, username, password string) ([]canary.Result, error) {
-	clients, err := newPeerClients(cfg.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	client := clients.Get("")
-	verifier, err := newCanaryVerifier(cfg, replicas[0], client, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	defer verifier.Close()
-	var watchers []canary.Watcher
-	for _, base := range replicas {
-		watchers = append(watchers, canary.Replica(base, client))
-	}
-	watchers = append(watchers, canary.ResourceServer("a resource server", verifier))
-	return canary.Run(ctx, canary.Token{
-		Issue: func(ctx context.Context) (string, error) {
-			body, err := json.Marshal(httpapi.LoginRequest{Username: username, Password: password})
-			if err != nil {
-				return "", err
-			}
-			answer, err := post(ctx, client, replicas[0]+"/api/login", "", body, http.StatusOK)
-			if err != nil {
-				return "", err
-			}
-			var grant httpapi.Grant
-			err = json.Unmarshal(answer, &grant)
-			return grant.AccessToken, err
-		},
-		Revoke: func(ctx context.Context, token string) error {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), canaryBound) // also on Ctrl-C
-			defer cancel()
-			_, err := post(ctx, client, replicas[0]+"/api/logout", token, nil, http.StatusNoContent)
-			return err
-		},
-	}, canaryBound, watchers)
-}
-
-// post returns the body of an answer with that status. Another status is an error.
-func post(ctx context.Context, client *http.Client, url, token string, body []byte, status int) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	answer, err := client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, accesstoken.MaxKeySetLength))
-	if err == nil && answer.StatusCode != status {
-		var p httpkit.Problem
-		_ = json.Unmarshal(text, &p) // a proxy's has none
-		err = fmt.Errorf("%s answers %d %s", url, answer.StatusCode, p.Detail)
-	}
-	return text, err
 }

@@ -61,17 +61,17 @@ func TestCanary(t *testing.T) {
 	if err != nil || len(urls) != 2 {
 		t.Fatalf("the replicas are %v, %v", urls, err)
 	}
-	results, err := Canary(t.Context(), one.cfg, urls, "admin", password)
+	results, err := operator.Canary(t.Context(), one.cfg, urls, "admin", password)
 	if err != nil || len(results) != 3 {
 		t.Fatalf("%+v, %v", results, err)
 	}
 	for _, r := range results {
-		if r.Err != nil || r.Refused > canaryBound {
+		if r.Err != nil || r.Refused > operator.CanaryBound {
 			t.Errorf("%+v", r)
 		}
 		t.Logf("%s: %v", r.Name, r.Refused)
 	}
-	if _, err := Canary(t.Context(), one.cfg, urls, "admin", "wrong"); err == nil || !strings.Contains(err.Error(), "answers 401") {
+	if _, err := operator.Canary(t.Context(), one.cfg, urls, "admin", "wrong"); err == nil || !strings.Contains(err.Error(), "answers 401") {
 		t.Errorf("a wrong password: %v", err)
 	}
 

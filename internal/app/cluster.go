@@ -3,12 +3,10 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -34,6 +33,10 @@ type replicas interface {
 	Keys() *accesstoken.KeySet
 	Find(kid string) (accesstoken.Key, error)
 	Others() []discovery.Peer
+	Accepts(ctx context.Context, at discovery.Peer, token string) (bool, error)
+	AnswerKeys(nonce string) (body []byte, instance, mac string, err error)
+	AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, err error)
+	AnswerToken(nonce string, q cluster.TokenQuestion, accepts func(token string) (bool, error)) (body []byte, instance, mac string, err error)
 	Ready() error
 	NoSigner(err error) error
 	Leave(ctx context.Context) error
@@ -51,7 +54,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	if err != nil {
 		return err
 	}
-	if n.clients, err = newPeerClients(cfg.Cluster); err != nil {
+	if n.clients, err = operator.PeerClients(cfg.Cluster); err != nil {
 		return err
 	}
 	var joined *cluster.Cluster
@@ -127,31 +130,6 @@ func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell,
 		n.parts.Revocations.Bell = func() { b.Ring(bell.Revocations) }
 	}
 	return b, err
-}
-
-// newPeerClients returns the HTTP clients for requests to other replicas.
-func newPeerClients(cfg config.Cluster) (*cluster.Clients, error) {
-	roots, err := certificates("cluster.ca_file", cfg.CAFile)
-	if err != nil {
-		return nil, err
-	}
-	return cluster.NewClients(cluster.ClientConfig{Roots: roots, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile})
-}
-
-// certificates returns the authorities in the file that a setting names; nil: the system's.
-func certificates(key, file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: there is no certificate in %s", key, file)
-	}
-	return roots, nil
 }
 
 // Reload takes over the settings that a running replica can change, and logs those that need

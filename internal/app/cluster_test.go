@@ -23,6 +23,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/timing"
@@ -413,7 +414,7 @@ func TestMutualTLS(t *testing.T) {
 			return nil
 		})
 	}
-	roots, err := certificates("cluster.ca_file", certFile)
+	roots, err := operator.Certificates("cluster.ca_file", certFile)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,11 +156,6 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.loop(background, n.view.Run)
 	n.loop(background, n.parts.Audit.Run)
 	n.loop(background, n.keys.Run)
-	var answer func(nonce string) (body []byte, instance, mac string, ok bool)
-	var answerFeed func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
-	if joined, ok := n.cluster.(*cluster.Cluster); ok {
-		answer, answerFeed = joined.AnswerKeys, joined.AnswerFeed
-	}
 	for _, run := range n.follow {
 		n.loop(background, run)
 	}
@@ -194,13 +189,14 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n.handler, err = httpapi.New(httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
-			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: answer, MutualTLS: cfg.Cluster.CertFile != "",
+			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: n.cluster.AnswerKeys, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
 		Feed: &httpapi.Feed{
-			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: answerFeed,
+			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: n.cluster.AnswerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
+		Peers:  &httpapi.Peers{Answer: n.cluster.AnswerToken, Accepts: service.VerifyForPeer, MutualTLS: cfg.Cluster.CertFile != ""},
 		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies,
 		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version,
 	})

@@ -349,6 +349,10 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 			}
 		}
 	}
+	for _, asked := range []string{"/api/pkeys", "/.well-known/jwks.json", "/api/revocations"} { // by a peer that there cannot be
+		method, pattern = "GET", asked
+		hold(node, asked+"?local=true", "", nil, func(r *http.Request) { r.Header.Set("Watchword-Nonce", "0123456789abcdef") })
+	}
 	method, pattern = "POST", "/api/renew"
 	grant := w.login("tester")
 	for range 100 {
@@ -369,7 +373,7 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 				case status == "409" && strings.Count(path, "/") > 3: // changed_meanwhile: of two at once
 				case slices.Contains([]string{
 					"GET /api/pkeys 400", "GET /api/pkeys 403", "GET /.well-known/jwks.json 400", "GET /.well-known/jwks.json 403",
-					"GET /api/revocations 403",
+					"GET /api/revocations 403", "POST /api/cluster/verify 403",
 				}, one): // to peers: TestMutualTLS
 				default:
 					t.Errorf("%s is listed, but nothing was answered so", one)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/graceful"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
@@ -110,7 +111,7 @@ func listen(cfg *config.Config, starting http.Handler, logger *slog.Logger) (*gr
 	}
 	if cfg.Cluster.Enabled && cfg.Cluster.CertFile != "" {
 		// Clients need no certificate; replicas that ask each other do (httpapi.KeySets).
-		roots, err := certificates("cluster.ca_file", cfg.Cluster.CAFile)
+		roots, err := operator.Certificates("cluster.ca_file", cfg.Cluster.CAFile)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -65,7 +66,7 @@ func openState(ctx context.Context, b backing) (*shared, error) {
 	case config.StateSQL:
 		return &shared{sqlstate.New(b.db, b.now), nil, nothing, false, nil}, nil
 	}
-	roots, err := certificates("redis.ca_file", b.config.Redis.CAFile)
+	roots, err := operator.Certificates("redis.ca_file", b.config.Redis.CAFile)
 	if err != nil {
 		return nil, err
 	}

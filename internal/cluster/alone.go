@@ -33,6 +33,26 @@ func (*Alone) Ready() error { return nil }
 // View returns ErrAlone.
 func (*Alone) View(context.Context) (View, error) { return View{}, ErrAlone }
 
+// AnswerKeys returns ErrAlone: there are no peers.
+func (*Alone) AnswerKeys(string) (body []byte, instance, mac string, err error) {
+	return nil, "", "", ErrAlone
+}
+
+// AnswerFeed returns ErrAlone.
+func (*Alone) AnswerFeed(string, string, int64, []byte) (instance, mac string, err error) {
+	return "", "", ErrAlone
+}
+
+// AnswerToken returns ErrAlone.
+func (*Alone) AnswerToken(string, TokenQuestion, func(string) (bool, error)) (body []byte, instance, mac string, err error) {
+	return nil, "", "", ErrAlone
+}
+
+// Accepts returns ErrAlone.
+func (*Alone) Accepts(context.Context, discovery.Peer, string) (bool, error) {
+	return false, ErrAlone
+}
+
 // NoSigner returns the error of Ring.Signer as it is.
 func (*Alone) NoSigner(err error) error { return err }
 

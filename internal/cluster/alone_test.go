@@ -34,6 +34,15 @@ func TestAlone(t *testing.T) {
 	if _, err := alone.View(t.Context()); !errors.Is(err, ErrAlone) {
 		t.Errorf("its view of a cluster: %v", err)
 	}
+	if _, _, _, err := alone.AnswerKeys("0123456789abcdef"); !errors.Is(err, ErrAlone) {
+		t.Errorf("its answer to a peer: %v", err)
+	}
+	if _, _, err := alone.AnswerFeed("0123456789abcdef", "log", 0, nil); !errors.Is(err, ErrAlone) {
+		t.Errorf("its answer to a peer: %v", err)
+	}
+	if _, _, _, err := alone.AnswerToken("0123456789abcdef", TokenQuestion{}, nil); !errors.Is(err, ErrAlone) {
+		t.Errorf("its answer to a peer: %v", err)
+	}
 	if err := alone.Ready(); err != nil || len(alone.Others()) > 0 {
 		t.Errorf("ready: %v, with %v", err, alone.Others())
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -47,28 +48,30 @@ type registered struct {
 	MAC        []byte `json:"mac"`
 }
 
+var errNonce = problem.New(problem.Malformed, "nonce_invalid", "the header "+HeaderNonce+" has %d to %d printable characters", minNonce, maxNonce)
+
 // AnswerKeys returns the keys of this replica for a peer that chose the nonce, and
-// what authenticates them. It returns false if the nonce is none.
-func (c *Cluster) AnswerKeys(nonce string) (body []byte, instance, mac string, ok bool) {
-	body, err := encodeKeys(c.registry.local.Published())
+// what authenticates them. The error is for the peer: its nonce is none.
+func (c *Cluster) AnswerKeys(nonce string) (body []byte, instance, mac string, err error) {
+	body, err = encodeKeys(c.registry.local.Published())
 	if err != nil {
 		panic(err) // each key is a Signer's
 	}
-	instance, mac, ok = c.vouch(nonce, body, c.secret.answer)
-	return body, instance, mac, ok
+	instance, mac, err = c.vouch(nonce, body, c.secret.answer)
+	return body, instance, mac, err
 }
 
 // AnswerFeed returns what authenticates a page of revocations for a peer that asked
-// for what comes after a number of a log. It returns false if the nonce is none.
-func (c *Cluster) AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, ok bool) {
+// for what comes after a number of a log. The error is for the peer: its nonce is none.
+func (c *Cluster) AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, err error) {
 	return c.vouch(nonce, body, c.feedMAC(log, after))
 }
 
-func (c *common) vouch(nonce string, body []byte, mac func(nonce, instance string, body []byte) []byte) (instance, text string, ok bool) {
+func (c *common) vouch(nonce string, body []byte, mac func(nonce, instance string, body []byte) []byte) (instance, text string, err error) {
 	if len(nonce) < minNonce || len(nonce) > maxNonce || strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", "", false
+		return "", "", errNonce
 	}
-	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(mac(nonce, c.cfg.Instance, body)), true
+	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(mac(nonce, c.cfg.Instance, body)), nil
 }
 
 // encodeKeys makes the body of an answer.

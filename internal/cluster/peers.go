@@ -264,9 +264,14 @@ func (p *peers) get(ctx context.Context, at discovery.Peer, path string, header 
 	if header != nil {
 		r.Header = header.Clone()
 	}
-	nonce := rand.Text()
+	return ask(p.cfg.Client(at.Name), r, rand.Text(), longest, mac)
+}
+
+// ask sends a question with a nonce. It returns the id of the replica that answered, and its
+// answer, if the MAC vouches for them and for this question.
+func ask(client *http.Client, r *http.Request, nonce string, longest int64, mac func(nonce, instance string, body []byte) []byte) (instance string, body []byte, err error) {
 	r.Header.Set(HeaderNonce, nonce)
-	answer, err := p.cfg.Client(at.Name).Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		var e *url.Error
 		if errors.As(err, &e) {

@@ -59,7 +59,8 @@ func keySet(t testing.TB, keys ...store.Key) []byte {
 
 // answer authenticates a body as a replica does its keys.
 func answer(c *Cluster, nonce string, body []byte) (instance, mac string, ok bool) {
-	return c.vouch(nonce, body, c.secret.answer)
+	instance, mac, err := c.vouch(nonce, body, c.secret.answer)
+	return instance, mac, err == nil
 }
 
 // keysWithRows is the body with the keys, as a replica gives it that shares them.
@@ -288,8 +289,8 @@ func TestSharedKeys(t *testing.T) {
 type fakePeerOf struct{ *Cluster }
 
 func (p *fakePeerOf) answer(w http.ResponseWriter, r *http.Request) {
-	body, instance, mac, ok := p.AnswerKeys(r.Header.Get(HeaderNonce))
-	if !ok {
+	body, instance, mac, err := p.AnswerKeys(r.Header.Get(HeaderNonce))
+	if err != nil {
 		http.Error(w, "no peer asks so", http.StatusBadRequest)
 		return
 	}

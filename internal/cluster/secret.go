@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -20,6 +21,8 @@ type secret struct {
 	replicas []byte // rows of replicas
 	answers  []byte // answers to peers that ask for keys
 	feeds    []byte // answers to peers that ask what was revoked
+	asked    []byte // questions about a token
+	verdicts []byte // answers to those
 }
 
 func newSecret(text string) (*secret, error) {
@@ -32,6 +35,8 @@ func newSecret(text string) (*secret, error) {
 		"replica":     &s.replicas,
 		"answer":      &s.answers,
 		"revocations": &s.feeds,
+		"token":       &s.asked,
+		"verdict":     &s.verdicts,
 	} {
 		var err error
 		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, "watchword cluster 1: "+purpose, sha256.Size); err != nil {
@@ -66,6 +71,22 @@ func (s *secret) feed(nonce, instance, log string, after int64, body []byte) []b
 // nonce.
 func (s *secret) answer(nonce, instance string, body []byte) []byte {
 	return sum(s.answers, nonce, instance, string(body))
+}
+
+// question returns what seals the question that has the nonce. Each nonce has a key of its
+// own, so that there is no bound on how many questions a cluster may seal.
+func (s *secret) question(nonce string) *seal.Box {
+	box, err := seal.New(sum(s.asked, nonce))
+	if err != nil {
+		panic(err) // the key has the length of a sum
+	}
+	return box
+}
+
+// verdict is the MAC of a replica's answer about a token, for a peer that chose the nonce.
+// The nonce stands for the token: no other question can be sealed under it.
+func (s *secret) verdict(nonce, instance string, body []byte) []byte {
+	return sum(s.verdicts, nonce, instance, string(body))
 }
 
 // ownsKey and ownsReplica report whether the secret vouches for a row.

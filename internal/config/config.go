@@ -320,10 +320,10 @@ type Log struct {
 type Telemetry struct {
 	// How often the replica measures how soon a revoked token is refused everywhere
 	// (watchword_revocation_propagation_seconds). It issues a token that belongs to no
-	// user, waits until all replicas and a resource server of its own accept it, revokes
-	// it, and measures the time until the last of them refuses it. Other replicas are
-	// asked over HTTP (cluster.discovery); the resource server follows server.public_url.
-	// 0s: never.
+	// user and that nothing else accepts, waits until all replicas and a resource server
+	// of its own accept it, revokes it, and measures the time until the last of them
+	// refuses it. Other replicas are asked over HTTP (cluster.discovery), encrypted under
+	// cluster.secret; the resource server follows server.public_url. 0s: never.
 	Canary time.Duration `yaml:"canary"`
 }
 

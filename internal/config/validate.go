@@ -435,6 +435,9 @@ func (t *Tokens) validate(v *validator) {
 			v.problem("tokens.issuer", "%q has a colon, but is not a URL", t.Issuer)
 		}
 	}
+	if slices.Contains(append(slices.Clone(t.Audience), t.Issuer), token.CanaryAudience) {
+		v.problem("tokens.audience", "%q is the audience of the tokens with which replicas measure revocation; take another one", token.CanaryAudience)
+	}
 	if i := slices.IndexFunc(t.Audience, func(a string) bool { return strings.TrimSpace(a) == "" }); i >= 0 {
 		v.problem("tokens.audience", "a name in it is empty")
 	}

@@ -83,9 +83,8 @@ type Feed struct {
 	// another replica.
 	Done <-chan struct{}
 	// Answer returns what authenticates a page for a peer that chose the nonce and
-	// asked for that place of a log (package cluster), or false if the nonce is none.
-	// Nil: there are no peers.
-	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, ok bool)
+	// asked for that place of a log (package cluster), or an error for the peer.
+	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, err error)
 	// Proxies are the addresses whose X-Forwarded-For is believed.
 	Proxies httpkit.Proxies
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
@@ -112,7 +111,7 @@ func (f *Feed) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/api/revocations", ID: "revocations", Tag: "revocations",
 		Summary: "The feed of revocations: a page as JSON, or text/event-stream",
-		Errors:  []int{http.StatusBadRequest, http.StatusForbidden},
+		Errors:  []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound},
 		Parameters: []*huma.Param{
 			{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: between(0, math.MaxInt64)},
 			{Name: "limit", In: "query", Description: "how many entries a page has", Schema: between(1, feedMaxPage)},
@@ -311,14 +310,14 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 		return
 	}
 	h := w.Header()
-	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" && f.Answer != nil {
+	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" {
 		if f.MutualTLS && !showedCertificate(r) {
 			httpkit.WriteProblem(w, errNoCertificate)
 			return
 		}
-		instance, mac, ok := f.Answer(nonce, q.log, q.after, body)
-		if !ok {
-			httpkit.WriteProblem(w, errNonce)
+		instance, mac, err := f.Answer(nonce, q.log, q.after, body)
+		if err != nil {
+			httpkit.WriteProblem(w, err)
 			return
 		}
 		h.Set(cluster.HeaderInstance, instance)

@@ -179,8 +179,8 @@ func TestFeedPages(t *testing.T) {
 // that was asked for.
 func TestFeedVouchesForThePlace(t *testing.T) {
 	n := startFeed(t)
-	n.feed.Answer = func(nonce, log string, after int64, _ []byte) (instance, mac string, ok bool) {
-		return "auth-1", fmt.Sprint(nonce, " ", log, " ", after), true
+	n.feed.Answer = func(nonce, log string, after int64, _ []byte) (instance, mac string, err error) {
+		return "auth-1", fmt.Sprint(nonce, " ", log, " ", after), nil
 	}
 	n.run(t)
 	n.takeBack(t, "a")

@@ -22,6 +22,7 @@ type Config struct {
 	Auth      *Auth
 	KeySets   *KeySets
 	Feed      *Feed
+	Peers     *Peers
 	Health    *Health
 	Login     *login.Service
 	Directory *directory.Service
@@ -40,7 +41,7 @@ func New(c Config) (http.Handler, error) {
 	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies)
 	type face interface{ Mount(*httpkit.API) }
 	faces := []face{
-		c.Auth, c.KeySets, c.Feed, c.Health,
+		c.Auth, c.KeySets, c.Feed, c.Peers, c.Health,
 		&Sessions{Login: c.Login},
 		&Admin{Directory: c.Directory},
 		&Cluster{Admin: cluster.Admin{Cluster: c.Cluster, Rights: c.Directory}},

@@ -30,9 +30,8 @@ type KeySets struct {
 	// Local returns the keys of this replica.
 	Local func() []keyring.PublicKey
 	// Answer returns the keys of this replica for a peer that chose the nonce, and what
-	// authenticates them (package cluster), or false if the nonce is none. Nil: there
-	// are no peers.
-	Answer func(nonce string) (body []byte, instance, mac string, ok bool)
+	// authenticates them (package cluster), or an error for the peer.
+	Answer func(nonce string) (body []byte, instance, mac string, err error)
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.
 	MutualTLS bool
@@ -56,7 +55,6 @@ const keySetType = "application/jwk-set+json"
 var (
 	errNoKeys        = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
 	errNoCertificate = problem.New(problem.Denied, "certificate_needed", "a replica that asks another one shows its certificate here")
-	errNonce         = problem.New(problem.Malformed, "nonce_invalid", "the header "+cluster.HeaderNonce+" has 16 to 128 printable characters")
 )
 
 type keySetAnswer struct {
@@ -74,7 +72,7 @@ type headerField struct {
 // Mount adds the routes.
 func (k *KeySets) Mount(api *httpkit.API) {
 	route := httpkit.Route{
-		Method: http.MethodGet, Tag: "keys", Errors: []int{http.StatusBadRequest, http.StatusForbidden},
+		Method: http.MethodGet, Tag: "keys", Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound},
 		Parameters: []*huma.Param{
 			{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
 			{Name: "If-None-Match", In: "header", Description: "the ETag of the set that is known", Schema: &huma.Schema{Type: "string"}},
@@ -112,7 +110,7 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	nonce := r.Header.Get(cluster.HeaderNonce)
-	if nonce == "" || k.Answer == nil {
+	if nonce == "" {
 		a.write(w, r)
 		return
 	}
@@ -120,17 +118,12 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, errNoCertificate)
 		return
 	}
-	body, instance, mac, ok := k.Answer(nonce)
-	if !ok {
-		httpkit.WriteProblem(w, errNonce)
+	body, instance, mac, err := k.Answer(nonce)
+	if err != nil {
+		httpkit.WriteProblem(w, err)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", keySetType)
-	h.Set("Cache-Control", "no-store") // it is for this nonce
-	h.Set(cluster.HeaderInstance, instance)
-	h.Set(cluster.HeaderMAC, mac)
-	_, _ = w.Write(body) // an error means that the peer is gone; it asks again
+	writePeer(w, keySetType, body, instance, mac)
 }
 
 func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {

@@ -32,6 +32,11 @@ type Token interface {
 // FirstParty is the client_id of tokens that the server's own login issues.
 const FirstParty = "watchword"
 
+// CanaryAudience is the audience of the tokens with which replicas measure revocation. They
+// are sent to URLs at which there may be no replica, so no deployment may have it among its
+// own audiences.
+const CanaryAudience = "urn:watchword:canary"
+
 // Access are the claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2). All but
 // SessionID, NotBefore and User are required.
 type Access struct {
