@@ -1,4 +1,5 @@
-// Package caddy holds its configuration to what it promises, with a real Caddy.
+// Package caddy tests that a real Caddy, with this configuration, lets no request pass
+// without a good token, and no X-Auth-* header of a client.
 package caddy
 
 import (

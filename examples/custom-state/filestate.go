@@ -17,22 +17,21 @@ import (
 	"github.com/watchword-auth/watchword/state"
 )
 
-// A FileState keeps shared state in the memory of one process, and writes every
-// change to the end of a file before it is answered. The file grows until it is
-// opened the next time. It is for a single replica: a second process that opens the file
-// is refused.
+// A FileState keeps state in the memory of one process, and writes each change to the end of
+// a file before the change is answered. The file grows until it is opened again. It is for a
+// single replica: a second process that opens the file is refused.
 type FileState struct {
 	now  func() time.Time
-	lock *os.File // beside the file, which is replaced by another one
+	lock *os.File // a file of its own, since the other one is replaced
 
 	mu      sync.Mutex // guards what follows
 	file    *os.File
-	end     int64 // of what was written whole
+	end     int64 // of the changes that were written whole
 	records map[owned]map[string]state.Record
-	rates   map[state.Key]int64 // when a bucket is empty again; state.Rate.Decide
+	rates   map[state.Key]int64 // when a bucket is empty again (state.Rate.Decide)
 }
 
-// owned is what is listed together.
+// owned are the records of one kind and owner, which List returns.
 type owned struct{ kind, owner string }
 
 // A change is one line of the file.
@@ -45,8 +44,8 @@ type change struct {
 
 var _ state.Store = (*FileState)(nil)
 
-// OpenFileState reads the file, which need not be there, and writes it anew
-// without what has expired.
+// OpenFileState reads the file, if there is one, and replaces it by one without the records
+// that have expired.
 func OpenFileState(path string, now func() time.Time) (*FileState, error) {
 	s := &FileState{now: now, records: map[owned]map[string]state.Record{}, rates: map[state.Key]int64{}}
 	var err error
@@ -74,7 +73,8 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// read does all changes again. A last line without its end was never answered.
+// read repeats all changes of the file. A last line without an end is a change that was not
+// answered.
 func (s *FileState) read(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *FileState) read(path string) error {
 	}
 }
 
-// rewrite puts a new file with what is live in the place of the old one.
+// rewrite replaces the file by one that holds the live records alone.
 func (s *FileState) rewrite(path string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *FileState) rewrite(path string) error {
 	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	if err := syncDirectory(filepath.Dir(path)); err != nil { // the new name is on disk, too
+	if err := syncDirectory(filepath.Dir(path)); err != nil { // so that the new name outlives a power failure
 		return errors.Join(err, f.Close())
 	}
 	s.file = f
@@ -140,8 +140,8 @@ func syncDirectory(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// do writes a change to the file, and then does it. When it returns an error, it
-// has not been done; what there may be of its line is written over by the next.
+// do writes a change to the file, and then makes it in memory. With an error nothing has
+// changed: a part of the line that may be in the file is overwritten by the next one.
 func (s *FileState) do(c change) error {
 	line, err := json.Marshal(c)
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *FileState) apply(c change) {
 	}
 }
 
-// begin checks what every method must, and locks the store unless there is an
+// begin makes the checks that all methods share, and locks the store unless it returns an
 // error.
 func (s *FileState) begin(ctx context.Context, invalid error) error {
 	if invalid != nil {
@@ -329,8 +329,7 @@ func (s *FileState) Limit(ctx context.Context, key state.Key, rate state.Rate) (
 	return d, nil
 }
 
-// Sweep implements state.Store. The file is rid of what expired when it is opened
-// next.
+// Sweep implements state.Store. Expired records stay in the file until it is opened again.
 func (s *FileState) Sweep(ctx context.Context, limit int) (int, error) {
 	if err := s.begin(ctx, nil); err != nil {
 		return 0, err

@@ -31,8 +31,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// What was answered is there after the process has died at any moment: also when
-// its last line was written in part.
+// A change that was answered is there after the process has died, also in the middle of
+// writing a line.
 func TestRestart(t *testing.T) {
 	path, ctx, rate := filepath.Join(t.TempDir(), "state"), t.Context(), state.Rate{Burst: 1, Period: time.Hour}
 	key := func(id string) state.Key { return state.Key{Kind: "test", Owner: "o", ID: id} }
@@ -53,7 +53,7 @@ func TestRestart(t *testing.T) {
 	if _, err := OpenFileState(path, time.Now); err == nil {
 		t.Error("a file that is open was opened again")
 	}
-	if err := first.Close(); err != nil { // lets go of the file, and writes nothing
+	if err := first.Close(); err != nil { // unlocks the file, and writes nothing
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
@@ -67,7 +67,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for range 2 { // the file has been written anew the second time
+	for range 2 { // the second time, from the file that was replaced
 		again := openFile(t, path)
 		if r, err := again.Get(ctx, key("kept")); err != nil || string(r.Value) != "value" || r.Version != version {
 			t.Errorf("got %+v, %v", r, err)

@@ -1,6 +1,6 @@
-// Custom-state is a replica whose sessions are in a backend of the program's own: a
-// file, for a single replica. What it must promise is written in package state, and
-// its test holds it to that with package state/statetest.
+// Custom-state is a replica whose sessions are in a backend of the program's own: a file,
+// for a single replica. Package state says what a backend promises, and the test of this one
+// checks it with package state/statetest.
 //
 //	ADMIN_GUI_USERNAME=admin ADMIN_GUI_PASSWORD='correct horse battery staple' go run ./examples/custom-state
 package main

@@ -1,5 +1,5 @@
-// Embed is a program of its own that has a whole Watchword replica inside: the replica
-// answers under its usual paths, and the program's own page asks for its tokens.
+// Embed is a program with a whole Watchword replica inside. The replica answers under its
+// usual paths, and the program's own page requires its tokens.
 //
 //	ADMIN_GUI_USERNAME=admin ADMIN_GUI_PASSWORD='correct horse battery staple' go run ./examples/embed
 package main
@@ -46,8 +46,8 @@ func run(ctx context.Context, cfg *watchword.Config, listener net.Listener) erro
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	mux.Handle("/", node.Handler())
 
-	// The program's own page verifies tokens as any resource server does: by the
-	// key set and the revocation feed of the replica.
+	// The program's own page verifies tokens as each resource server does: with the
+	// replica's key set and feed of revocations.
 	verifier, err := verify.New(verify.Config{Issuer: cfg.Server.PublicURL})
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Grpc is a gRPC service that takes Watchword's access tokens: a ship's log, which
-// some may read and some may write.
+// Grpc is a gRPC service that takes Watchword's access tokens: a ship's log, with a right to
+// read and a right to write.
 //
 //	go run ./examples/grpc -issuer http://127.0.0.1:8080
 package main
@@ -57,7 +57,7 @@ func serve(ctx context.Context, listener net.Listener, issuer string) error {
 	if err := guard.Check(server); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	// A client may follow the log for ever: Stop, not GracefulStop.
+	// Not GracefulStop, which would wait for clients that follow the log.
 	defer context.AfterFunc(ctx, server.Stop)()
 	return server.Serve(listener)
 }
@@ -80,8 +80,8 @@ func (l *shipLog) Append(ctx context.Context, line *wrapperspb.StringValue) (*em
 	return &emptypb.Empty{}, nil
 }
 
-// Follow sends all lines, and those to come. It ends when the reader's token has
-// expired or was revoked: Send says so.
+// Follow sends all lines, and then each new one. It ends when the reader's token has expired
+// or was revoked, which is an error of Send.
 func (l *shipLog) Follow(_ *emptypb.Empty, lines grpc.ServerStreamingServer[wrapperspb.StringValue]) error {
 	for sent := 0; ; {
 		l.mu.Lock()

@@ -49,7 +49,7 @@ func TestGRPC(t *testing.T) {
 	write := func(token, line string) error {
 		for ctx := as(token); ; time.Sleep(10 * time.Millisecond) {
 			err := client.Invoke(ctx, "/ship.Log/Append", wrapperspb.String(line), new(emptypb.Empty))
-			if status.Code(err) != codes.Unavailable { // which says to try again
+			if status.Code(err) != codes.Unavailable { // the client is to try again
 				return err
 			}
 		}
@@ -82,7 +82,7 @@ func TestGRPC(t *testing.T) {
 	if line, err := lines.Recv(); err != nil || line.GetValue() != "tester: set sail" {
 		t.Errorf("the log reads %v, %v", line, err)
 	}
-	// The reader logs out: sooner or later the next line does not come any more.
+	// The reader logs out. After that, soon no further line comes.
 	auth.Logout(reader)
 	for deadline := time.Now().Add(kit.Patience); ; {
 		if err := write(writer, "land ahead"); err != nil {

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// logServer is what protoc would make an interface of, from
+// logServer is the interface that protoc would make from
 //
 //	service Log {
 //	  rpc Append(google.protobuf.StringValue) returns (google.protobuf.Empty);
@@ -19,8 +19,8 @@ type logServer interface {
 	Follow(in *emptypb.Empty, lines grpc.ServerStreamingServer[wrapperspb.StringValue]) error
 }
 
-// logService is the rest of what protoc would make, by hand, so that the example
-// can be built without it.
+// logService is the rest of what protoc would make. It is written by hand, so that the
+// example is built without protoc.
 var logService = grpc.ServiceDesc{
 	ServiceName: "ship.Log",
 	HandlerType: (*logServer)(nil),

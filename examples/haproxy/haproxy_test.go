@@ -1,4 +1,5 @@
-// Package haproxy holds its configuration to what it promises, with a real HAProxy.
+// Package haproxy tests that a real HAProxy, with this configuration, lets no request pass
+// without a good token, and no X-Auth-* header of a client.
 package haproxy
 
 import (

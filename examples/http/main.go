@@ -1,5 +1,5 @@
-// Http is a web service that takes Watchword's access tokens. It needs no network to
-// check a token: it keeps the key set and follows the feed of revocations.
+// Http is a web service that takes Watchword's access tokens. It checks a token without a
+// request to Watchword, since it keeps the key set and follows the feed of revocations.
 //
 //	go run ./examples/http -issuer http://127.0.0.1:8080
 //	curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:9000/hello
@@ -58,18 +58,19 @@ func serve(ctx context.Context, listener net.Listener, issuer string) error {
 	return <-drained
 }
 
-// routes say who may do what. A route that is not wrapped is open to everybody.
+// routes returns the routes with the rights that each needs. A route that is not wrapped is
+// open to everybody.
 func routes(verifier *verify.Verifier) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(verifier.Status())
 	})
-	// Any user who is signed in; here a revocation may be learned of late.
+	// For each signed-in user. A revocation may be noticed late.
 	mux.Handle("GET /hello", verifier.Require(http.HandlerFunc(hello), verify.FailOpen))
-	// Who may read the ship's log, and who may write it as well.
+	// For users with the right to read the ship's log, and for those with the right to write.
 	mux.Handle("GET /log", verifier.Require(http.HandlerFunc(hello), verify.Claim("log", "r")))
 	mux.Handle("POST /log", verifier.Require(http.HandlerFunc(hello), verify.Claim("log", "r,w")))
-	// The bursar, or an administrator; better nothing than a mistake.
+	// For bursars and administrators. Without fresh revocations it answers 503.
 	mux.Handle("POST /pay", verifier.Require(http.HandlerFunc(hello),
 		verify.Any(verify.Claim("ship", "bursar"), verify.Claim("admin", "all")),
 		verify.MaxStaleness(5*time.Second)))

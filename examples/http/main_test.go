@@ -53,7 +53,7 @@ func TestHTTP(t *testing.T) {
 			if status == c.status && strings.Contains(answer, c.answer) {
 				break
 			}
-			notSure := c.request == "GET /health" || status == 503 // it may not be fresh yet, or no longer
+			notSure := c.request == "GET /health" || status == 503 // the revocations may not be fresh
 			if !notSure || time.Now().After(deadline) {
 				t.Errorf("%s: %d %s, want %d %s", c.request, status, answer, c.status, c.answer)
 				break

@@ -1,4 +1,5 @@
-// Package nginx holds its configuration to what it promises, with a real nginx.
+// Package nginx tests that a real nginx, with this configuration, lets no request pass
+// without a good token, and no X-Auth-* header of a client.
 package nginx
 
 import (
@@ -13,7 +14,7 @@ import (
 //go:embed watchword.conf
 var conf string
 
-// around is what /etc/nginx/nginx.conf is on a machine of its own.
+// around stands for /etc/nginx/nginx.conf, which includes the configuration.
 const around = `
 load_module /usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so;
 daemon off;

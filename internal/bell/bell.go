@@ -27,18 +27,18 @@ const (
 const (
 	// redisChannel is the channel in Redis.
 	redisChannel = "watchword:bell"
-	// gap is the least time between two rings that are passed on, so that whoever can ring
-	// cannot keep a replica busy.
+	// gap is the least time between two rings that are passed on, so that a flood of rings
+	// does not keep a replica busy.
 	gap = 10 * time.Millisecond
-	// retry is the pause after a line was lost. retryUnfit is the pause if the line passes no
-	// notifications on.
+	// retry is the pause after a connection was lost. retryUnfit is the pause if the
+	// connection passes no notifications on.
 	retry      = time.Second
 	retryUnfit = time.Minute
 	// publishTimeout bounds ringing in Redis.
 	publishTimeout = 2 * time.Second
 )
 
-// Config has the lines on which a Bell rings and listens.
+// Config has the databases through which a Bell rings and listens.
 type Config struct {
 	DB *sqldb.DB // nil: none
 	// Redis returns the connected client; nil: there is no Redis.
@@ -62,8 +62,8 @@ type listener struct {
 	call func()
 }
 
-// New makes a bell. For a ring about some news it calls the function that is given for
-// them, in a goroutine of Run's.
+// New makes a bell. When it hears a ring, it calls the function of that news, in a goroutine
+// of Run.
 func New(cfg Config, heard map[News]func()) (*Bell, error) {
 	b := &Bell{cfg: cfg, heard: map[News]*listener{}, ring: map[News]chan struct{}{}}
 	b.rings = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -80,12 +80,12 @@ func New(cfg Config, heard map[News]func()) (*Bell, error) {
 	return b, nil
 }
 
-// Ring tells the other replicas about news that are committed. It never blocks. It does
+// Ring wakes the other replicas after a change was committed. It never blocks. It does
 // nothing if the database rings by itself.
 func (b *Bell) Ring(news News) { put(b.ring[news]) }
 
-// put leaves a ring in the channel, unless one is there, which will be heard after this
-// moment.
+// put puts a ring into the channel. One that is there already stands for both, since it is
+// yet to be heard.
 func put(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -111,7 +111,7 @@ func (b *Bell) Run(ctx context.Context) {
 	}
 }
 
-// every calls a function for each ring in a channel, with a gap between.
+// every calls a function for the rings in a channel, at most once in a gap.
 func every(ctx context.Context, rung <-chan struct{}, call func()) {
 	for {
 		select {
@@ -137,7 +137,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// keep listens on a line, and again whenever the line is lost.
+// keep listens on a line, and begins again when the line is lost.
 func (b *Bell) keep(ctx context.Context, line string, listen func(ctx context.Context, ready func()) error) {
 	silent := false
 	ready := func() {
@@ -210,7 +210,8 @@ func (b *Bell) listenRedis(ctx context.Context, ready func()) error {
 	}
 }
 
-// publish rings in Redis. If the ring is lost, the next poll stands in for it.
+// publish rings in Redis. If the ring is lost, the listeners notice the change at their next
+// poll.
 func (b *Bell) publish(ctx context.Context, news News) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

@@ -62,7 +62,7 @@ func (e *ear) next(t testing.TB, want News) {
 	}
 }
 
-// ready waits until the line stands, which is heard as news of everything.
+// ready waits until the bell listens, which it reports as a ring for all news.
 func (e *ear) ready(t testing.TB) {
 	t.Helper()
 	for missing := map[News]bool{Registry: true, Revocations: true}; len(missing) > 0; {
@@ -98,8 +98,8 @@ func openRedis(t testing.TB, url string) func(context.Context) (rueidis.Client, 
 	return s.Client
 }
 
-// What PostgreSQL commits is heard by whoever listens, and nothing that it does
-// not; the command line needs no bell of its own.
+// A listener hears of what PostgreSQL commits, and of nothing that it rolls back. A command
+// needs no bell of its own.
 func TestPostgres(t *testing.T) {
 	url := testenv.Postgres(t)
 	e := listen(t, Config{DB: openDB(t, url)})
@@ -118,8 +118,8 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
-// Behind PgBouncer in transaction mode nothing arrives: it says so once, whoever
-// listens polls, and no connection of the pooler's is left listening.
+// Behind PgBouncer in transaction mode no ring arrives. The bell logs that once, its owner
+// polls, and no connection of the pooler is left listening.
 func TestPgBouncer(t *testing.T) {
 	for _, mode := range []string{"exec", "cache_statement"} {
 		t.Run(mode, func(t *testing.T) {
@@ -161,7 +161,8 @@ func TestPgBouncer(t *testing.T) {
 	}
 }
 
-// The line comes back when the server does, and what was missed is looked for.
+// When the server returns, the bell listens again, and rings for all news, since rings may
+// have been missed.
 func TestRestarts(t *testing.T) {
 	for name, start := range map[string]func(testing.TB, ...string) *testenv.Server{
 		"postgres": testenv.StartPostgres, "redis": testenv.StartRedis,
@@ -204,7 +205,7 @@ func TestRedis(t *testing.T) {
 	one.next(t, Registry)
 }
 
-// Who can ring cannot keep a replica busy, and what is no news is left.
+// A flood of rings does not keep a replica busy, and unknown news is ignored.
 func TestFlood(t *testing.T) {
 	url := testenv.Redis(t)
 	e := listen(t, Config{Redis: openRedis(t, url)})

@@ -29,17 +29,18 @@ type Token struct {
 // A Watcher is asked about the token.
 type Watcher struct {
 	Name string
-	// Accepts reports whether the token is accepted, or an error if there is no answer.
+	// Accepts reports whether the watcher accepts the token. The error means that it gave
+	// no answer.
 	Accepts func(ctx context.Context, token string) (bool, error)
 }
 
-// A Result is what one watcher has answered.
+// A Result is the measurement of one watcher.
 type Result struct {
 	Name string
 	// Refused is the time from the revocation until the watcher's first refusal was
 	// received. The watcher may have refused it earlier, by one question at most.
 	Refused time.Duration
-	Err     error // it never accepted the token, or not refused it within the bound
+	Err     error // the watcher never accepted the token, or did not refuse it within the bound
 }
 
 // ErrNotAccepted: a watcher never accepted the token, so that nothing was measured.
@@ -109,7 +110,7 @@ func until(ctx context.Context, w Watcher, token string, want bool, within time.
 	}
 }
 
-// Replica is a watcher that is asked over HTTP.
+// Replica is a watcher that is asked over HTTP and sees the token.
 func Replica(base string, client *http.Client) Watcher {
 	return Watcher{base, func(ctx context.Context, token string) (bool, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/verify", nil)

@@ -1,3 +1,4 @@
-// Package canary measures how soon a revoked token is refused: a token is issued, every
-// watcher accepts it, it is revoked, and each watcher is asked until it refuses.
+// Package canary measures how soon a revoked token is refused. A token is issued, each watcher
+// is asked until it accepts the token, the token is revoked, and each watcher is asked until it
+// refuses the token.
 package canary

@@ -21,7 +21,7 @@ type Peer struct {
 	Name string
 }
 
-// A List holds what was found last. Its methods may be called by any number of
+// A List holds the peers that were found last. Its methods may be called by any number of
 // goroutines.
 type List struct {
 	logger  *slog.Logger
@@ -29,17 +29,17 @@ type List struct {
 	peers   atomic.Pointer[[]Peer]
 }
 
-// NewList returns an empty list. It calls changed whenever what it holds has changed.
+// NewList returns an empty list. It calls changed after each change of its peers.
 func NewList(logger *slog.Logger, changed func()) *List {
 	l := &List{logger: logger, changed: changed}
 	l.peers.Store(&[]Peer{})
 	return l
 }
 
-// Peers returns what was found last. It is not to be changed.
+// Peers returns the peers that were found last. The caller must not change the slice.
 func (l *List) Peers() []Peer { return *l.peers.Load() }
 
-// Set replaces what the list holds by these base URLs.
+// Set replaces the peers by those at the base URLs.
 func (l *List) Set(urls []string) {
 	peers := make([]Peer, len(urls))
 	for i, u := range urls {
@@ -68,8 +68,8 @@ type Resolver interface {
 // lookupTimeout bounds one DNS lookup.
 const lookupTimeout = 5 * time.Second
 
-// RunDNS looks a URL's host up in the DNS every so often, and has the list hold the
-// result, until ctx ends. A host that begins with "_" is a service
+// RunDNS looks a URL's host up in the DNS at each interval, and puts the result into the
+// list, until ctx ends. A host that begins with "_" is a service
 // (_name._tcp.example.com), whose SRV records give hosts and ports. Otherwise each address
 // of the host is a replica, at the URL's port.
 func (l *List) RunDNS(ctx context.Context, resolver Resolver, service *url.URL, every time.Duration) {
@@ -95,7 +95,7 @@ func resolve(ctx context.Context, resolver Resolver, service *url.URL) ([]Peer, 
 	var peers []Peer
 	if strings.HasPrefix(host, "_") {
 		_, records, err := resolver.LookupSRV(ctx, "", "", host)
-		for _, r := range records { // also with an error: then these can be used
+		for _, r := range records { // also with an error, which may concern only some of them
 			peers = append(peers, Peer{URL: base(service, strings.TrimSuffix(r.Target, "."), r.Port)})
 		}
 		if len(peers) > 0 {

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// A fakeDNS knows what the test says.
+// A fakeDNS answers what the test has set.
 type fakeDNS struct {
 	mu        sync.Mutex
 	services  map[string][]*net.SRV
 	addresses map[string][]netip.Addr
 	err       error
-	asked     chan struct{} // if not nil, told of each question
+	asked     chan struct{} // if not nil, it receives a value for each question
 }
 
 func (d *fakeDNS) LookupSRV(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
@@ -37,7 +37,7 @@ func (d *fakeDNS) LookupNetIP(_ context.Context, network, host string) ([]netip.
 	if d.asked != nil {
 		select {
 		case d.asked <- struct{}{}:
-		default: // nobody waits for it yet
+		default: // the test does not wait for it yet
 		}
 	}
 	if network != "ip" {
@@ -61,7 +61,7 @@ func parse(t *testing.T, text string) *url.URL {
 	return u
 }
 
-// A listener is a list that says when it changes.
+// A listener is a list with a channel that receives its changes.
 type listener struct {
 	*List
 	changes chan struct{}
@@ -73,7 +73,7 @@ func newListener() *listener {
 	return l
 }
 
-// becomes waits until the list is that.
+// becomes waits until the list has these peers.
 func (l *listener) becomes(t *testing.T, want ...Peer) {
 	t.Helper()
 	deadline := time.After(time.Minute)

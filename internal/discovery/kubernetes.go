@@ -90,7 +90,7 @@ type endpointSlice struct {
 	} `json:"ports"`
 }
 
-// RunKubernetes has the list hold the pods behind a service, until ctx ends. The URL's host
+// RunKubernetes puts the pods behind a service into the list, until ctx ends. The URL's host
 // is service or service.namespace. If the URL has no port, the service's first one is used.
 // Pods that are not ready are in the list, too: a replica that joins is not ready until the
 // others have its keys.
@@ -119,7 +119,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// follow lists the slices, and then takes in what the watch says, until that fails.
+// follow lists the slices, and then takes in the events of watches, until one fails.
 func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) error {
 	name, namespace, found := strings.Cut(service.Hostname(), ".")
 	if !found {
@@ -150,7 +150,7 @@ func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) erro
 		if !again || err != nil {
 			return err
 		}
-		if time.Since(began) < retryAfter { // something on the way ends watches early
+		if time.Since(began) < retryAfter { // a proxy on the way may end watches early
 			pause(ctx, retryAfter)
 		}
 	}

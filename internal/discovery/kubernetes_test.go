@@ -128,7 +128,7 @@ func (a *fakeAPI) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 	}
 }
 
-// account is what a pod finds of the API.
+// account makes the files of a service account, and returns the API as a pod reaches it.
 func (a *fakeAPI) account(t *testing.T) *Kubernetes {
 	t.Helper()
 	dir := t.TempDir()
@@ -165,7 +165,7 @@ func TestEndpointSlices(t *testing.T) {
 	a.put("watchword-abc", namedPort)
 	l.becomes(t, Peer{"http://10.1.0.3:8081", name})
 
-	// The token is renewed, and the watch too old: it lists anew.
+	// The token is renewed, and the watch is too old, so that the slices are listed again.
 	a.mu.Lock()
 	a.token = "secret-2"
 	if err := os.WriteFile(k.Token, []byte(a.token), 0o600); err != nil {
@@ -184,8 +184,7 @@ func TestEndpointSlices(t *testing.T) {
 	}
 }
 
-// While the API is away, or refuses, the list stays; a port in the URL is the
-// pods'.
+// While the API is away, or refuses, the list stays. A port in the URL is that of the pods.
 func TestAPIAway(t *testing.T) {
 	a := newAPI(t)
 	a.put("watchword-abc", namedPort, "10.1.0.1")
@@ -202,7 +201,7 @@ func TestAPIAway(t *testing.T) {
 	l.becomes(t, Peer{"https://10.1.0.1:8443", "watchword"})
 }
 
-// The API is believed only under the certificate that the pod was given.
+// The API is trusted only with a certificate of the authority that the pod was given.
 func TestForeignAPI(t *testing.T) {
 	a, l := newAPI(t), newListener()
 	k := a.account(t)
