@@ -192,7 +192,7 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	if err != nil {
 		return Grant{}, fmt.Errorf("login: token id: %w", err)
 	}
-	compact, err := signer.Sign(s.claims(user, claims, id, sess.ID, now, expires))
+	compact, err := signer.Sign(s.claims(user, claims, id, sess, now, expires))
 	if err != nil {
 		s.noteTooLong(err, user)
 		return Grant{}, fmt.Errorf("login: sign: %w", err)
@@ -201,13 +201,15 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 }
 
 // claims returns the claims of an access token.
-func (s *Service) claims(user store.User, claims map[string]string, id, sessionID string, now, expires time.Time) token.Access {
+func (s *Service) claims(user store.User, claims map[string]string, id string, sess session.Session, now, expires time.Time) token.Access {
 	return token.Access{
 		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID, ClientID: token.FirstParty,
-		ID: id, SessionID: sessionID, Epoch: user.Epoch,
+		ID: id, SessionID: sess.ID, Epoch: user.Epoch,
 		// A resource server whose clock runs behind has to accept the token at once.
 		IssuedAt: now, NotBefore: now.Add(-s.ClockSkew), ExpiresAt: expires,
-		User: s.userInfo(user, claims),
+		// A session begins with an authentication, and no renewal is one.
+		AuthTime: sess.CreatedAt,
+		User:     s.userInfo(user, claims),
 	}
 }
 

@@ -38,7 +38,7 @@ const FirstParty = "watchword"
 const CanaryAudience = "urn:watchword:canary"
 
 // Access are the claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2). All but
-// SessionID, NotBefore and User are required.
+// SessionID, NotBefore, AuthTime and User are required.
 type Access struct {
 	Issuer    string    // iss
 	Subject   string    // sub: the user's id
@@ -50,6 +50,7 @@ type Access struct {
 	IssuedAt  time.Time // iat
 	NotBefore time.Time // nbf; left out when zero
 	ExpiresAt time.Time // exp
+	AuthTime  time.Time // auth_time: when the user authenticated; left out when zero
 
 	// User are the user's claims and the user_info fields, by claim name. A
 	// Reserved name makes Encode fail.
@@ -84,7 +85,7 @@ func (c Access) Encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	m := make(map[string]any, 10+len(c.User))
+	m := make(map[string]any, 11+len(c.User))
 	for name, value := range c.User {
 		if err := checkSpelling(name); err != nil {
 			return nil, err
@@ -105,6 +106,9 @@ func (c Access) Encode() ([]byte, error) {
 	m["iat"], m["exp"], m["epoch"] = c.IssuedAt.Unix(), c.ExpiresAt.Unix(), c.Epoch
 	if !c.NotBefore.IsZero() {
 		m["nbf"] = c.NotBefore.Unix()
+	}
+	if !c.AuthTime.IsZero() {
+		m["auth_time"] = c.AuthTime.Unix()
 	}
 	if c.SessionID != "" {
 		m["sid"] = c.SessionID

@@ -74,7 +74,7 @@ func TestWireForm(t *testing.T) {
 	part := strings.Split(compact, ".")
 	for i, want := range []string{
 		`{"alg":"EdDSA","kid":"auth-0-EdDSA","typ":"at+jwt"}`,
-		`{"aud":"https://api.example.com","client_id":"watchword","email":"ada@example.com","epoch":3,"exp":1772368200,"iat":1772366400,` +
+		`{"aud":"https://api.example.com","auth_time":1772366340,"client_id":"watchword","email":"ada@example.com","epoch":3,"exp":1772368200,"iat":1772366400,` +
 			`"iss":"https://auth.example.com","jti":"pO3s4rJt0Tqv7c1zQmZ2Yg","log":"r,w","name":"Ada Lovelace","nbf":1772366400,` +
 			`"preferred_username":"ada","sid":"b1f3f0c47d5f4f9c","sub":"0198c8c4-2f5e-7a63-9f3e-6b1d2f0c9a11"}`,
 	} {
@@ -84,7 +84,7 @@ func TestWireForm(t *testing.T) {
 		}
 	}
 	c.Audience = append(c.Audience, "https://two.example.com")
-	c.SessionID, c.NotBefore = "", time.Time{}
+	c.SessionID, c.NotBefore, c.AuthTime = "", time.Time{}, time.Time{}
 	compact, err = s.Sign(c)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestWireForm(t *testing.T) {
 	if list, ok := claims["aud"].([]any); !ok || len(list) != 2 || len(tok.Audience) != 2 {
 		t.Errorf("two audiences became %v", claims["aud"])
 	}
-	for _, name := range []string{"sid", "nbf"} {
+	for _, name := range []string{"sid", "nbf", "auth_time"} {
 		if _, ok := claims[name]; ok {
 			t.Errorf("an empty %s was written", name)
 		}
@@ -355,7 +355,7 @@ func TestReservedNamesCoverWhatIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	var members map[string]any
-	if err := json.Unmarshal(payload, &members); err != nil || len(members) != 10 {
+	if err := json.Unmarshal(payload, &members); err != nil || len(members) != 11 {
 		t.Fatalf("%s: %v", payload, err)
 	}
 	for name := range members {

@@ -21,6 +21,7 @@ type Token struct {
 	ExpiresAt time.Time // exp
 	IssuedAt  time.Time // iat
 	NotBefore time.Time // nbf; zero when absent
+	AuthTime  time.Time // auth_time: when the user authenticated (RFC 9068 §2.2.1); zero when absent
 
 	payload string
 	claims  map[string]any // all members of the payload; never changed
@@ -86,6 +87,7 @@ func parseClaims(payload string) (*Token, []error) {
 		ExpiresAt: r.date("exp", true),
 		IssuedAt:  r.date("iat", true),
 		NotBefore: r.date("nbf", false),
+		AuthTime:  r.date("auth_time", false),
 		payload:   payload,
 		claims:    m,
 	}, r.faults
