@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // ErrAlone: this replica belongs to no cluster.
@@ -13,9 +14,9 @@ var errRegistry = problem.New(problem.Unavailable, "storage_unavailable", "the r
 
 // Rights decides who may see the replicas and their keys.
 type Rights interface {
-	// MayReadKeys returns nil if a user may see signing keys, and otherwise the reason
-	// for the client. The address is the client's.
-	MayReadKeys(ctx context.Context, userID, address string) error
+	// MayReadKeys returns nil if the holder of a verified token may see signing keys, and
+	// otherwise the reason for the client. The address is the client's.
+	MayReadKeys(ctx context.Context, by *accesstoken.Token, address string) error
 }
 
 // A Viewer is a Cluster, or Alone.
@@ -37,9 +38,9 @@ type View struct {
 	Peers []PeerStatus
 }
 
-// View returns the cluster, ErrAlone, or an error of the user's rights.
-func (a Admin) View(ctx context.Context, userID, address string) (View, error) {
-	if err := a.Rights.MayReadKeys(ctx, userID, address); err != nil {
+// View returns the cluster, ErrAlone, or an error of the rights of the token's holder.
+func (a Admin) View(ctx context.Context, by *accesstoken.Token, address string) (View, error) {
+	if err := a.Rights.MayReadKeys(ctx, by, address); err != nil {
 		return View{}, err
 	}
 	return a.Cluster.View(ctx)

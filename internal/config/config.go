@@ -188,7 +188,11 @@ type Tokens struct {
 	// Default: server.public_url.
 	Issuer string `yaml:"issuer"`
 	// The tokens' aud: which services they are for. A service must find its own
-	// name in it. Default: the issuer.
+	// name in it. Default: the issuer, which is also the audience of Watchword's own
+	// API. Every service that is given an administrator's token for that API could use it
+	// there. So name the services as soon as there is one that you trust less than
+	// Watchword; administrators then ask for a token for the issuer when they log in
+	// (docs/api.md).
 	Audience []string `yaml:"audience"`
 	// How long a key signs before the next one takes over. At least as long as
 	// token_duration, and twice as long as key_set_max_age.
@@ -281,13 +285,17 @@ type Password struct {
 	Queue int `yaml:"queue"`
 }
 
-// Admin is the first administrator. It is created at start while there is none,
-// and never changed afterwards.
+// Admin is the first administrator, and what holds for all of them. The first one is
+// created at start while there is none, and never changed afterwards.
 type Admin struct {
-	// Its username. Needs password.
+	// The first administrator's username. Needs password.
 	Username string `yaml:"username" env:"ADMIN_GUI_USERNAME"`
-	// Its password. Needs username.
+	// The first administrator's password. Needs username.
 	Password string `yaml:"password" env:"ADMIN_GUI_PASSWORD" secret:"all"`
+	// How long after a login its tokens may change something over the API: users, groups,
+	// claims, other users' sessions, keys. Then the administrator has to log in again; a
+	// renewal does not help. At least 1m.
+	FreshFor time.Duration `yaml:"fresh_for"`
 }
 
 // Users is where users come from.
@@ -372,6 +380,9 @@ func Default() *Config {
 			Iterations:  2,
 			Parallelism: 1,
 			Queue:       64,
+		},
+		Admin: Admin{
+			FreshFor: 10 * time.Minute,
 		},
 		Health: Health{
 			Timeout: 2 * time.Second,

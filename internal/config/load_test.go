@@ -87,6 +87,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"password.queue":             "8",
 		"admin.username":             "root",
 		"admin.password":             "correct horse: battery #1",
+		"admin.fresh_for":            "5m",
 		"users.init_file":            "users.yaml",
 		"health.timeout":             "1s",
 		"log.level":                  "debug",

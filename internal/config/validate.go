@@ -68,6 +68,9 @@ func (c *Config) Validate() error {
 		}
 		v.problem(missing, "username and password of the first administrator go together; set both or neither")
 	}
+	if c.Admin.FreshFor < minFreshFor {
+		v.problem("admin.fresh_for", "an administrator needs some time after a login; set it to %s or more", formatDuration(minFreshFor))
+	}
 	v.positive("health.timeout", c.Health.Timeout)
 	if c.Telemetry.Canary != 0 && c.Telemetry.Canary < minCanary {
 		v.problem("telemetry.canary", "each measurement writes an entry to the revocation log; set it to %s or more, or to 0s", formatDuration(minCanary))
@@ -89,6 +92,9 @@ func (c *Config) Validate() error {
 
 // minCanary keeps measurements from filling the revocation log. Its value is a guess.
 const minCanary = 5 * time.Second
+
+// minFreshFor is the least that is of use: a login, and one change.
+const minFreshFor = time.Minute
 
 // maxDuration bounds every duration, so that no sum of several overflows a time.Duration.
 // What is to be kept until an overflowed time would not be kept at all.
@@ -293,7 +299,7 @@ func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, s := range settings {
 		section, _, _ := strings.Cut(s.Key, ".")
-		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state"}, section) || s.Key == "cluster.algorithms"
+		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
 		if same && s.Secret == "" {
 			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
 		}

@@ -132,6 +132,8 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			`tokens.user_info.email: tokens.user_info.full_name is called "name" too; give each its own name`},
 		{"poll slower than the bound", "revocation: {poll: 5s}",
 			"revocation.max_staleness: it is not longer than revocation.poll (5s), so every answer would come too late; make it several times as long"},
+		{"no time for administration", "admin: {fresh_for: 59s}",
+			"admin.fresh_for: an administrator needs some time after a login; set it to 1m or more"},
 		{"no poll", "revocation: {poll: 0s}", "revocation.poll: it must be longer than 0s"},
 		{"no passes", "password: {iterations: 0}", "password.iterations: it must be from 1 to 16"},
 		{"too many passes", "password: {iterations: 17, memory: 1MiB}", "password.iterations: it must be from 1 to 16"},
@@ -365,6 +367,7 @@ func TestDigest(t *testing.T) {
 	for text, same := range map[string]bool{
 		"tokens: {token_duration: 10m}":  false,
 		"cluster: {algorithms: [ES256]}": false,
+		"admin: {fresh_for: 5m}":         false,
 		"cluster: {instance_id: auth-7}": true,
 		"log: {level: debug}":            true,
 	} {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // Only an enabled user who holds audit:read, or everything, reads the trail.
@@ -24,13 +25,13 @@ func TestWhoReadsTheAuditTrail(t *testing.T) {
 		if may {
 			want = ""
 		}
-		list, err := w.AuditEvents(ctx, Actor{ID: id}, audit.Query{Limit: 3})
+		list, err := w.AuditEvents(ctx, as(store.User{ID: id}), audit.Query{Limit: 3})
 		w.want(err, want)
 		if got := len(list.Items) == 3 && list.Next != ""; got != may {
 			t.Errorf("%q: %d events, next %q", id, len(list.Items), list.Next)
 		}
 		// An actor without the right does not learn what is wrong with a query.
-		if _, err := w.AuditEvents(ctx, Actor{ID: id}, audit.Query{Limit: -1}); !may {
+		if _, err := w.AuditEvents(ctx, as(store.User{ID: id}), audit.Query{Limit: -1}); !may {
 			w.want(err, want)
 		}
 	}
@@ -42,23 +43,23 @@ func TestWhoReadsTheAuditTrail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.AuditEvents(ctx, Actor{ID: reader.ID}, audit.Query{})
+	_, err = w.AuditEvents(ctx, as(reader), audit.Query{})
 	w.want(err, "")
 	disabled := true
 	if _, err := w.UpdateUser(ctx, System(), reader.ID, UserPatch{Disabled: &disabled}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.AuditEvents(ctx, Actor{ID: reader.ID}, audit.Query{})
+	_, err = w.AuditEvents(ctx, as(reader), audit.Query{})
 	w.want(err, "permission_missing")
 	disabled = false
 	if _, err := w.UpdateUser(ctx, System(), reader.ID, UserPatch{Disabled: &disabled}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.AuditEvents(ctx, Actor{ID: reader.ID}, audit.Query{})
+	_, err = w.AuditEvents(ctx, as(reader), audit.Query{})
 	w.want(err, "")
 	if err := w.RemoveClaim(ctx, System(), "of reader", "admin=audit:read"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.AuditEvents(ctx, Actor{ID: reader.ID}, audit.Query{})
+	_, err = w.AuditEvents(ctx, as(reader), audit.Query{})
 	w.want(err, "permission_missing")
 }

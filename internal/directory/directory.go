@@ -14,6 +14,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -91,9 +92,11 @@ type Config struct {
 	// can be deleted at once. It may fail: the user's SessionEpoch has ended the sessions.
 	// It may be nil.
 	OnEnded func(ctx context.Context, userID string) error
-	Now     func() time.Time
-	Rand    io.Reader
-	Logger  *slog.Logger
+	// FreshFor is how long after an authentication its tokens may change something.
+	FreshFor time.Duration
+	Now      func() time.Time
+	Rand     io.Reader
+	Logger   *slog.Logger
 }
 
 // A Service has the use cases of this package. It may be used by any number of
@@ -103,34 +106,23 @@ type Service struct{ Config }
 // New makes a Service.
 func New(c Config) *Service { return &Service{c} }
 
-// An Actor is the user in whose name something is done. Its rights are read from the store
-// in the transaction that needs them, and not from the user's token.
-type Actor struct {
-	ID      string // user id
-	Address string // of the client; for the audit trail
-	system  bool
-}
-
-// System is the actor of the command line and of the replica itself. It holds every right.
-func System() Actor { return Actor{system: true} }
-
-// Authorize returns nil if the actor holds the permission, and otherwise
-// ErrPermissionMissing.
+// Authorize returns nil if the actor holds the permission and may use it with the token
+// that they have: ErrWrongAudience, ErrPermissionMissing, or ErrReauthenticate.
 func (s *Service) Authorize(ctx context.Context, actor Actor, permission string) error {
-	_, err := authorize(ctx, s.Store, actor, permission)
+	_, err := s.authorize(ctx, s.Store, actor, permission)
 	return fault(err)
 }
 
-// MayReadKeys authorizes a user for KeysRead (cluster.Rights).
-func (s *Service) MayReadKeys(ctx context.Context, userID, address string) error {
-	return s.Authorize(ctx, Actor{ID: userID, Address: address}, KeysRead)
+// MayReadKeys authorizes the holder of a token for KeysRead (cluster.Rights).
+func (s *Service) MayReadKeys(ctx context.Context, by *accesstoken.Token, address string) error {
+	return s.Authorize(ctx, Holder(by, address), KeysRead)
 }
 
 // AuthorizeOn returns the user, named by id or username, if the actor holds the
 // permission and may use it on the user. ErrBeyondOwnRights: the user holds a right that
 // the actor does not hold.
 func (s *Service) AuthorizeOn(ctx context.Context, actor Actor, permission, user string) (store.User, error) {
-	rights, err := authorize(ctx, s.Store, actor, permission)
+	rights, err := s.authorize(ctx, s.Store, actor, permission)
 	if err != nil {
 		return store.User{}, fault(err)
 	}
@@ -141,10 +133,14 @@ func (s *Service) AuthorizeOn(ctx context.Context, actor Actor, permission, user
 	return withoutHash(u), fault(within(ctx, rights, s.Store.ClaimsOfUser, u.ID))
 }
 
-// authorize returns the rights of an actor who holds the permission.
-func authorize(ctx context.Context, r store.Records, actor Actor, permission string) (Rights, error) {
+// authorize returns the rights of an actor who may use the permission. Every use case that
+// needs one comes here, so that none forgets what the actor's token is good for.
+func (s *Service) authorize(ctx context.Context, r store.Records, actor Actor, permission string) (Rights, error) {
 	if actor.system {
 		return RightsOf([]store.Claim{{ShortName: Admin, Value: Superuser}}), nil
+	}
+	if err := actor.atHome(); err != nil {
+		return Rights{}, err
 	}
 	user, err := r.User(ctx, actor.ID)
 	if errors.Is(err, store.ErrNotFound) || (err == nil && user.Disabled) {
@@ -160,6 +156,9 @@ func authorize(ctx context.Context, r store.Records, actor Actor, permission str
 	rights := RightsOf(claims)
 	if !rights.Can(permission) {
 		return Rights{}, ErrPermissionMissing
+	}
+	if changes(permission) && s.Now().Sub(actor.AuthTime) > s.FreshFor {
+		return Rights{}, ErrReauthenticate.Within(s.FreshFor)
 	}
 	return rights, nil
 }
@@ -223,7 +222,7 @@ func (s *Service) change(ctx context.Context, actor Actor, permission, action, t
 	var done *change
 	var seq int64 // of the last revocation
 	err := s.Store.Update(ctx, func(r store.Records) error {
-		rights, err := authorize(ctx, r, actor, permission)
+		rights, err := s.authorize(ctx, r, actor, permission)
 		if err != nil {
 			return err
 		}
@@ -285,7 +284,7 @@ func (s *Service) ended(ctx context.Context, c *change) {
 
 // denied records a refusal in the audit trail.
 func (s *Service) denied(ctx context.Context, actor Actor, action, target string, err error) {
-	if p := problem.From(err); p.Kind == problem.Denied {
+	if p := problem.From(err); p.Kind == problem.Denied || p.Kind == problem.Unauthenticated {
 		s.Audit.Record(ctx, store.AuditEvent{
 			Actor: actor.ID, Action: action, Target: target, Outcome: audit.Denied, Address: actor.Address, Detail: p.Code,
 		})

@@ -237,7 +237,7 @@ func TestPermissionsAreReadFromTheStore(t *testing.T) {
 	w, _, delegate := delegated(t)
 	nobody := w.user("nobody", "log=r")
 	ctx := t.Context()
-	for _, actor := range []Actor{as(nobody), {ID: "gone"}, {}, {ID: delegate.ID + "x"}} {
+	for _, actor := range []Actor{as(nobody), as(store.User{ID: "gone"}), as(store.User{}), as(store.User{ID: delegate.ID + "x"})} {
 		for i, err := range []error{
 			second(w.CreateUser(ctx, actor, NewUser{Username: "x", Password: secret})),
 			second(w.CreateUser(ctx, actor, NewUser{Username: "x"})),

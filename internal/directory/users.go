@@ -118,6 +118,9 @@ func patchUser(u *store.User, p UserPatch) (err error) {
 // User returns the user with the id or name. It needs UsersRead, unless the user is the
 // actor.
 func (s *Service) User(ctx context.Context, actor Actor, ref string) (store.User, error) {
+	if err := actor.atHome(); err != nil {
+		return store.User{}, err
+	}
 	u, err := findUser(ctx, s.Store, ref)
 	if err != nil || u.ID != actor.ID {
 		if err := s.Authorize(ctx, actor, UsersRead); err != nil {

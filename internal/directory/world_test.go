@@ -28,6 +28,7 @@ import (
 const (
 	secret       = "correct horse battery"
 	maxTokenLife = 31 * time.Minute
+	freshFor     = 10 * time.Minute
 )
 
 // hasher makes a Hasher.
@@ -107,8 +108,8 @@ func replica(t testing.TB, url string) *world {
 	w.Service = New(Config{
 		Store: records, Hasher: hasher(t, password.Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64}), Audit: trail,
 		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: maxTokenLife}},
-		OnEnded:     w.onEnded,
-		Now:         time.Now, Rand: rand.Reader, Logger: logger,
+		OnEnded:     w.onEnded, FreshFor: freshFor,
+		Now: time.Now, Rand: rand.Reader, Logger: logger,
 	})
 	return w
 }
@@ -169,8 +170,10 @@ func (w *world) superuser(name string) store.User {
 	return u
 }
 
-// as makes an actor of the user.
-func as(u store.User) Actor { return Actor{ID: u.ID, Address: "192.0.2.1"} }
+// as makes an actor of the user, who has just logged in for this API.
+func as(u store.User) Actor {
+	return Actor{ID: u.ID, Address: "192.0.2.1", API: true, AuthTime: time.Now()}
+}
 
 // claimsOf returns the user's claims as short=values, in order.
 func (w *world) claimsOf(u store.User) string {

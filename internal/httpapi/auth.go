@@ -64,11 +64,13 @@ func (a *Auth) Mount(api *httpkit.API) {
 type LoginRequest struct {
 	Username string `json:"username" example:"tester"`
 	Password string `json:"password" format:"password" example:"correct horse battery staple"`
+	Audience string `json:"audience,omitempty" doc:"whom the session's access tokens are for: one of tokens.audience, or the issuer, which this API's own administration asks for; left out: all of tokens.audience" example:"https://auth.example.com"`
 }
 
 // RenewRequest is the body of POST /api/renew.
 type RenewRequest struct {
 	RefreshToken string `json:"refresh_token"`
+	Audience     string `json:"audience,omitempty" doc:"whom this access token is for, as in POST /api/login; left out: the same as at login" example:"https://auth.example.com"`
 }
 
 // Grant is what a login and a renewal answer (RFC 6749 §5.1, and the session).
@@ -93,7 +95,7 @@ func (a *Auth) login(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, missing("username", "password"))
 		return
 	}
-	step, err := a.Login.Begin(r.Context(), login.Credential{Username: in.Username, Password: in.Password}, a.Proxies.Client(r))
+	step, err := a.Login.Begin(r.Context(), login.Credential{Username: in.Username, Password: in.Password}, in.Audience, a.Proxies.Client(r))
 	if step.Challenge != nil {
 		err = errFactor
 	}
@@ -110,7 +112,7 @@ func (a *Auth) renew(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, missing("refresh_token"))
 		return
 	}
-	grant, err := a.Login.Renew(r.Context(), in.RefreshToken, a.Proxies.Client(r))
+	grant, err := a.Login.Renew(r.Context(), in.RefreshToken, in.Audience, a.Proxies.Client(r))
 	writeGrant(w, grant, err)
 }
 

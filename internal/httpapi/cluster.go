@@ -73,7 +73,7 @@ func (c *Cluster) Mount(api *httpkit.API) {
 }
 
 func (c *Cluster) get(ctx context.Context, by httpkit.Caller, _ *struct{}) (*clusterOutput, error) {
-	seen, err := c.Admin.View(ctx, by.Token.Subject, by.Client.Address)
+	seen, err := c.Admin.View(ctx, by.Token, by.Client.Address)
 	if err != nil {
 		return nil, err
 	}

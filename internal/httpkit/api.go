@@ -104,7 +104,7 @@ type Caller struct {
 
 // Actor returns the caller as the directory knows them.
 func (c Caller) Actor() directory.Actor {
-	return directory.Actor{ID: c.Token.Subject, Address: c.Client.Address}
+	return directory.Holder(c.Token, c.Client.Address)
 }
 
 type callerKey struct{}

@@ -3,8 +3,10 @@ package httpkit
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,23 +54,24 @@ func answer(err error) (Problem, http.Header) {
 	header := http.Header{}
 	switch e.Kind {
 	case problem.Unauthenticated:
-		header.Set("WWW-Authenticate", challenge(e.Code))
+		header.Set("WWW-Authenticate", challenge(e))
 	case problem.TooMany, problem.Unavailable:
 		header.Set("Retry-After", retryAfter(e.RetryAfter))
 	}
 	return Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: e.Detail, Code: e.Code}, header
 }
 
-// challenge is the WWW-Authenticate of RFC 6750 §3: a request that brought no
-// token is told only how to bring one.
-func challenge(code string) string {
-	switch code {
-	case errNoToken.Code:
-		return `Bearer realm="watchword"`
-	case "invalid_token", "token_expired", "token_revoked":
-		return `Bearer realm="watchword", error="invalid_token", error_description="` + code + `"`
+// challenge is the WWW-Authenticate of RFC 6750 §3, and of RFC 9470 §3 where the user has
+// to authenticate again. A request that brought no token is told only how to bring one.
+func challenge(e *problem.Error) string {
+	const bearer = `Bearer realm="watchword"`
+	switch {
+	case e.MaxAge > 0:
+		return bearer + fmt.Sprintf(`, error="insufficient_user_authentication", error_description="%s", max_age="%d"`, e.Code, int64(e.MaxAge/time.Second))
+	case slices.Contains([]string{"invalid_token", "token_expired", "token_revoked", "wrong_audience"}, e.Code):
+		return bearer + `, error="invalid_token", error_description="` + e.Code + `"`
 	}
-	return `Bearer realm="watchword"`
+	return bearer
 }
 
 // retryAfter in whole seconds, at least one (RFC 9110 §10.2.3).

@@ -1,12 +1,14 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,8 +61,10 @@ type Config struct {
 	Rules accesstoken.Rules
 	// ClockSkew is by how much the clock of a verifier may run behind.
 	ClockSkew time.Duration
-	// Issuer and Audience go into every token.
-	Issuer   string
+	// Issuer goes into every token.
+	Issuer string
+	// Audience is the default one of tokens. A client may also ask for a token for one of
+	// it alone, or for the Issuer, which is the audience of this service's own API.
 	Audience []string
 	// UserInfo names the token's members that hold the username, the full name
 	// and the e-mail address; an empty name leaves one out.
@@ -100,15 +104,16 @@ type Service struct {
 // New makes a Service.
 func New(c Config) *Service { return &Service{Config: c, metrics: newMetrics(c.Registerer)} }
 
-// Renew spends a refresh token. The claims are those that the user has now. It refuses a
-// user who is deleted, disabled, or whose sessions have been ended since.
-func (s *Service) Renew(ctx context.Context, refreshToken string, client Client) (Grant, error) {
-	grant, err := s.renew(ctx, refreshToken, client)
+// Renew spends a refresh token. The claims are those that the user has now. The audience is
+// that of this one access token; empty: the session's. It refuses a user who is deleted,
+// disabled, or whose sessions have been ended since.
+func (s *Service) Renew(ctx context.Context, refreshToken, audience string, client Client) (Grant, error) {
+	grant, err := s.renew(ctx, refreshToken, audience, client)
 	s.metrics.count("renew", err)
 	return grant, err
 }
 
-func (s *Service) renew(ctx context.Context, refreshToken string, client Client) (Grant, error) {
+func (s *Service) renew(ctx context.Context, refreshToken, audience string, client Client) (Grant, error) {
 	signer, err := s.Keys.Signer()
 	if err != nil {
 		return Grant{}, err
@@ -120,7 +125,7 @@ func (s *Service) renew(ctx context.Context, refreshToken string, client Client)
 			return err
 		}
 		// Here, so that no refresh token is spent for an access token that cannot be made.
-		if grant, err = s.grant(signer, user, claims, sess); err != nil {
+		if grant, err = s.grant(signer, user, claims, sess, cmp.Or(audience, sess.Audience)); err != nil {
 			return problem.From(err)
 		}
 		return nil
@@ -177,9 +182,30 @@ func (s *Service) noteTooLong(err error, user store.User) {
 	}
 }
 
+// errAudience: RFC 8707 §2 has the code.
+var errAudience = problem.New(problem.Malformed, "invalid_target",
+	"tokens are not issued for this audience; ask for the issuer or for one of tokens.audience")
+
+// audience returns the aud of a token for an audience that a client may ask for; empty: the
+// default. A token that somebody asks for has one audience. If it also had the issuer's,
+// then every service that is given the token could use it at this service's own API.
+func (s *Service) audience(asked string) ([]string, error) {
+	switch {
+	case asked == "":
+		return s.Audience, nil
+	case asked == s.Issuer || slices.Contains(s.Audience, asked):
+		return []string{asked}, nil
+	}
+	return nil, errAudience
+}
+
 // grant signs an access token that ends with its session at the latest. The caller adds
 // the refresh token.
-func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session) (Grant, error) {
+func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session, audience string) (Grant, error) {
+	aud, err := s.audience(audience)
+	if err != nil {
+		return Grant{}, err
+	}
 	now := s.Now()
 	expires := now.Add(s.TokenDuration)
 	if sess.ExpiresAt.Before(expires) {
@@ -192,7 +218,7 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	if err != nil {
 		return Grant{}, fmt.Errorf("login: token id: %w", err)
 	}
-	compact, err := signer.Sign(s.claims(user, claims, id, sess, now, expires))
+	compact, err := signer.Sign(s.claims(user, claims, id, aud, sess, now, expires))
 	if err != nil {
 		s.noteTooLong(err, user)
 		return Grant{}, fmt.Errorf("login: sign: %w", err)
@@ -201,9 +227,9 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 }
 
 // claims returns the claims of an access token.
-func (s *Service) claims(user store.User, claims map[string]string, id string, sess session.Session, now, expires time.Time) token.Access {
+func (s *Service) claims(user store.User, claims map[string]string, id string, aud []string, sess session.Session, now, expires time.Time) token.Access {
 	return token.Access{
-		Issuer: s.Issuer, Audience: s.Audience, Subject: user.ID, ClientID: token.FirstParty,
+		Issuer: s.Issuer, Audience: aud, Subject: user.ID, ClientID: token.FirstParty,
 		ID: id, SessionID: sess.ID, Epoch: user.Epoch,
 		// A resource server whose clock runs behind has to accept the token at once.
 		IssuedAt: now, NotBefore: now.Add(-s.ClockSkew), ExpiresAt: expires,

@@ -150,7 +150,7 @@ func sessionsOf(t *testing.T, s *Service, user string) int {
 // signedIn logs a user in and returns the verified token.
 func signedIn(t *testing.T, s *Service, name string) *accesstoken.Token {
 	t.Helper()
-	step, err := s.Begin(t.Context(), Credential{name, "right"}, Client{})
+	step, err := s.Begin(t.Context(), Credential{name, "right"}, "", Client{})
 	if err != nil || step.Challenge != nil {
 		t.Fatalf("%+v, %v", step, err)
 	}
@@ -164,7 +164,7 @@ func signedIn(t *testing.T, s *Service, name string) *accesstoken.Token {
 // A password alone logs in a user who has no second factor.
 func TestBegin(t *testing.T) {
 	s, _ := newService(t)
-	if _, err := s.Begin(t.Context(), Credential{"ada", "wrong"}, Client{}); !errors.Is(err, directory.ErrInvalidCredentials) {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "wrong"}, "", Client{}); !errors.Is(err, directory.ErrInvalidCredentials) {
 		t.Errorf("a wrong password: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
@@ -183,11 +183,11 @@ func TestBegin(t *testing.T) {
 func TestNoSessionWithoutToken(t *testing.T) {
 	s, p := newService(t)
 	p.claims = map[string]string{"much": strings.Repeat("x", accesstoken.DefaultMaxLength)}
-	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, Client{}); problem.From(err).Code != "claims_too_large" {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{}); problem.From(err).Code != "claims_too_large" {
 		t.Errorf("claims that are too long: %v", err)
 	}
 	p.claims, s.Rand = nil, failing{}
-	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, Client{}); err == nil || problem.From(err).Kind != problem.Internal {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{}); err == nil || problem.From(err).Kind != problem.Internal {
 		t.Errorf("without randomness: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
@@ -205,7 +205,7 @@ func TestChallenge(t *testing.T) {
 	s, _ := newService(t)
 	f := &factor{}
 	s.Factor = f
-	step, err := s.Begin(t.Context(), Credential{"ada", "right"}, Client{})
+	step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
 	if err != nil || step.Challenge == nil || step.Grant != (Grant{}) {
 		t.Fatalf("%+v, %v", step, err)
 	}
@@ -219,13 +219,13 @@ func TestChallenge(t *testing.T) {
 	config := s.Config
 	config.Registerer = prometheus.NewRegistry()
 	other := New(config)
-	if _, err := other.Complete(t.Context(), "challenge", Answer{"totp", "000000"}, Client{}); problem.From(err).Code != "invalid_code" {
+	if _, err := other.Complete(t.Context(), "challenge", Answer{"totp", "000000"}, "", Client{}); problem.From(err).Code != "invalid_code" {
 		t.Errorf("a wrong code: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
 		t.Errorf("a wrong code leaves %d sessions", n)
 	}
-	grant, err := other.Complete(t.Context(), step.Challenge.ID, Answer{"totp", "123456"}, Client{})
+	grant, err := other.Complete(t.Context(), step.Challenge.ID, Answer{"totp", "123456"}, "", Client{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestChallenge(t *testing.T) {
 		t.Errorf("there are %d sessions", n)
 	}
 	s.Factor = nil
-	if _, err := s.Complete(t.Context(), "challenge", Answer{"totp", "123456"}, Client{}); !errors.Is(err, ErrNoChallenge) {
+	if _, err := s.Complete(t.Context(), "challenge", Answer{"totp", "123456"}, "", Client{}); !errors.Is(err, ErrNoChallenge) {
 		t.Errorf("a challenge that nobody asked: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func (s *Service) Revoke(ctx context.Context, by *accesstoken.Token, target Targ
 	if err != nil {
 		p := problem.From(err)
 		event.Outcome, event.Detail = audit.Failed, p.Code
-		if p.Kind == problem.Denied {
+		if p.Kind == problem.Denied || p.Kind == problem.Unauthenticated {
 			event.Outcome = audit.Denied
 		}
 	}
@@ -472,5 +472,5 @@ func (s *Service) settle(ctx context.Context, seq int64) error {
 
 // actor returns the holder of a token as the directory knows them.
 func actor(t *accesstoken.Token, c Client) directory.Actor {
-	return directory.Actor{ID: t.Subject, Address: c.Address}
+	return directory.Holder(t, c.Address)
 }

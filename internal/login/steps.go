@@ -41,9 +41,10 @@ type Factor interface {
 	Check(ctx context.Context, challenge string, answer Answer, client Client) (store.User, error)
 }
 
-// Begin checks a credential. A user without a second factor is logged in.
-func (s *Service) Begin(ctx context.Context, c Credential, client Client) (Step, error) {
-	step, err := s.begin(ctx, c, client)
+// Begin checks a credential. A user without a second factor is logged in. The audience is
+// the one that the session's access tokens are for; empty: the default.
+func (s *Service) Begin(ctx context.Context, c Credential, audience string, client Client) (Step, error) {
+	step, err := s.begin(ctx, c, audience, client)
 	if err == nil && step.Challenge != nil {
 		s.metrics.countAs("login", "challenge")
 	} else {
@@ -52,7 +53,10 @@ func (s *Service) Begin(ctx context.Context, c Credential, client Client) (Step,
 	return step, err
 }
 
-func (s *Service) begin(ctx context.Context, c Credential, client Client) (Step, error) {
+func (s *Service) begin(ctx context.Context, c Credential, audience string, client Client) (Step, error) {
+	if _, err := s.audience(audience); err != nil {
+		return Step{}, err
+	}
 	// The key comes first: a password costs 24 ms and a session a write.
 	signer, err := s.Keys.Signer()
 	if err != nil {
@@ -71,20 +75,24 @@ func (s *Service) begin(ctx context.Context, c Credential, client Client) (Step,
 			return Step{Challenge: challenge}, err
 		}
 	}
-	grant, err := s.enter(ctx, signer, user, client)
+	grant, err := s.enter(ctx, signer, user, audience, client)
 	return Step{Grant: grant}, err
 }
 
-// Complete finishes a login that Begin has answered with a challenge.
-func (s *Service) Complete(ctx context.Context, challenge string, answer Answer, client Client) (Grant, error) {
-	grant, err := s.complete(ctx, challenge, answer, client)
+// Complete finishes a login that Begin has answered with a challenge. The audience is said
+// again, as in Begin.
+func (s *Service) Complete(ctx context.Context, challenge string, answer Answer, audience string, client Client) (Grant, error) {
+	grant, err := s.complete(ctx, challenge, answer, audience, client)
 	s.metrics.count("login_complete", err)
 	return grant, err
 }
 
-func (s *Service) complete(ctx context.Context, challenge string, answer Answer, client Client) (Grant, error) {
+func (s *Service) complete(ctx context.Context, challenge string, answer Answer, audience string, client Client) (Grant, error) {
 	if s.Factor == nil {
 		return Grant{}, ErrNoChallenge
+	}
+	if _, err := s.audience(audience); err != nil {
+		return Grant{}, err
 	}
 	signer, err := s.Keys.Signer()
 	if err != nil {
@@ -94,20 +102,21 @@ func (s *Service) complete(ctx context.Context, challenge string, answer Answer,
 	if err != nil {
 		return Grant{}, err
 	}
-	return s.enter(ctx, signer, user, client)
+	return s.enter(ctx, signer, user, audience, client)
 }
 
 // enter begins a session for a user who has presented all that is needed. The access token
 // is signed before the session is written, so that no session begins for claims that are
 // too long for a token.
-func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, client Client) (Grant, error) {
+func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, audience string, client Client) (Grant, error) {
 	claims, err := s.People.ClaimsOf(ctx, user.ID)
 	if err != nil {
 		return Grant{}, unavailable(err)
 	}
 	var grant Grant
-	sess, refresh, err := s.start(ctx, user, client, func(sess session.Session) error {
-		if grant, err = s.grant(signer, user, claims, sess); err != nil {
+	sess, refresh, err := s.start(ctx, user, client, func(sess *session.Session) error {
+		sess.Audience = audience
+		if grant, err = s.grant(signer, user, claims, *sess, audience); err != nil {
 			return problem.From(err)
 		}
 		return nil
@@ -122,7 +131,7 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 
 // start begins a session. Sessions beyond the user's bound are stopped and their tokens
 // revoked, also if the client hangs up meanwhile.
-func (s *Service) start(ctx context.Context, user store.User, client Client, issue func(session.Session) error) (session.Session, string, error) {
+func (s *Service) start(ctx context.Context, user store.User, client Client, issue func(*session.Session) error) (session.Session, string, error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent, issue)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -109,7 +110,7 @@ func Assemble(a Assembly) (*Parts, error) {
 		DB: a.DB, Store: a.Store, Audit: trail, Revocations: log,
 		Directory: directory.New(directory.Config{
 			Store: a.Store, Hasher: hasher, Audit: trail, Revocations: revoker, OnEnded: a.OnEnded,
-			Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
+			FreshFor: a.Config.Admin.FreshFor, Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
 		}),
 	}, nil
 }
@@ -126,10 +127,13 @@ func Lifetimes(cfg *config.Config) revocation.Lifetimes {
 	return revocation.Lifetimes{Token: cfg.Tokens.TokenDuration + Leeway, Session: cfg.Sessions.TTL}
 }
 
-// Rules returns the rules by which a token of this deployment is checked. A single
-// replica has one clock and needs no leeway.
+// Rules returns the rules by which a token of this deployment is checked, whichever of its
+// audiences the token is for. A single replica has one clock and needs no leeway.
 func Rules(cfg *config.Config) accesstoken.Rules {
-	r := accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience}
+	r := accesstoken.Rules{Issuer: cfg.Tokens.Issuer, Audience: slices.Clone(cfg.Tokens.Audience)}
+	if !slices.Contains(r.Audience, r.Issuer) {
+		r.Audience = append(r.Audience, r.Issuer)
+	}
 	if cfg.Cluster.Enabled {
 		r.Leeway = Leeway
 	}

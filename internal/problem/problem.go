@@ -30,6 +30,7 @@ type Error struct {
 	Code       string        // stable, snake_case: "invalid_credentials"
 	Detail     string        // one sentence for people; nothing secret
 	RetryAfter time.Duration // for TooMany and Unavailable; zero means one second
+	MaxAge     time.Duration // of the authentication that an Unauthenticated asks for (RFC 9470 §3); zero: any will do
 	Cause      error         // for the log alone
 }
 
@@ -49,6 +50,13 @@ func (e *Error) Because(cause error) *Error {
 func (e *Error) After(d time.Duration) *Error {
 	c := *e
 	c.RetryAfter = d
+	return &c
+}
+
+// Within returns a copy of e that says how old the authentication may be.
+func (e *Error) Within(maxAge time.Duration) *Error {
+	c := *e
+	c.MaxAge = maxAge
 	return &c
 }
 

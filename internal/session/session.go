@@ -74,6 +74,8 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Address   string    `json:"address"`    // of the client at sign-in
 	UserAgent string    `json:"user_agent"` // of the client at sign-in
+	// Audience is the one that its access tokens are for; empty: the default one.
+	Audience string `json:"audience,omitempty"`
 	// Turn orders a user's sessions, because replicas' clocks differ by seconds: it is
 	// greater than that of every session that the user had when this one began. Zero
 	// without MaxPerUser.
@@ -145,9 +147,9 @@ func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Regis
 // Start begins a session and returns it with its first refresh token. Sessions
 // of the user beyond MaxPerUser or MaxSessions are stopped, the oldest first. They
 // are returned, together with those that were stopped before, because their tokens
-// have still to be revoked. Before anything is written, issue is called with the session;
-// nil: nothing is called. Its error leaves everything as it was.
-func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(Session) error) (Session, string, []Session, error) {
+// have still to be revoked. Before anything is written, issue is called with the session,
+// whose Audience it may set; nil: nothing is called. Its error leaves everything as it was.
+func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(*Session) error) (Session, string, []Session, error) {
 	id, err := uuid.NewRandomFromReader(s.Rand)
 	if err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: id: %w", err)
@@ -159,7 +161,7 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 		Address: address, UserAgent: clip(userAgent, maxUserAgent),
 	}}
 	if issue != nil {
-		if err := issue(rec.Session); err != nil {
+		if err := issue(&rec.Session); err != nil {
 			return Session{}, "", nil, err
 		}
 	}
