@@ -31,7 +31,7 @@ var (
 	ErrChanged  = state.ErrChanged
 	// ErrUnreadable: another program has written to the backend.
 	ErrUnreadable = state.ErrUnreadable
-	// ErrInvalid: an argument is outside its bounds. Key.Check, CheckOwned, CheckWrite
+	// ErrInvalid: an argument is outside its bounds. Key.Check, CheckOwned, CheckPage, CheckWrite
 	// and Rate.Check return it.
 	ErrInvalid = state.ErrInvalid
 	// ErrFull: the backend has no space for the write. It is the cause of an
@@ -45,6 +45,7 @@ var (
 // The bounds of the arguments of a Store.
 const (
 	MaxValue  = state.MaxValue
+	MaxPage   = state.MaxPage
 	MaxKind   = state.MaxKind
 	MaxName   = state.MaxName
 	MinTTL    = state.MinTTL
@@ -58,6 +59,11 @@ func NewVersion() int64 { return state.NewVersion() }
 
 // CheckOwned returns ErrInvalid unless there may be records of the kind and owner.
 func CheckOwned(kind, owner string) error { return state.CheckOwned(kind, owner) }
+
+// CheckPage returns ErrInvalid unless List may be called so.
+func CheckPage(kind, owner, after string, limit int) error {
+	return state.CheckPage(kind, owner, after, limit)
+}
 
 // CheckWrite returns ErrInvalid unless the record may be written.
 func CheckWrite(key Key, value []byte, ttl time.Duration) error {

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -281,21 +283,21 @@ func (s *FileState) Delete(ctx context.Context, key state.Key) error {
 }
 
 // List implements state.Store.
-func (s *FileState) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
-	if err := s.begin(ctx, state.CheckOwned(kind, owner)); err != nil {
+func (s *FileState) List(ctx context.Context, kind, owner, after string, limit int) ([]state.Record, error) {
+	if err := s.begin(ctx, state.CheckPage(kind, owner, after, limit)); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
-	return s.list(kind, owner), nil
-}
-
-func (s *FileState) list(kind, owner string) (list []state.Record) {
-	for _, r := range s.records[owned{kind, owner}] {
-		if r, err := s.live(r.Key); err == nil {
-			list = append(list, r)
+	var page []state.Record
+	for _, id := range slices.Sorted(maps.Keys(s.records[owned{kind, owner}])) {
+		if id <= after || len(page) == limit {
+			continue
+		}
+		if r, err := s.live(state.Key{Kind: kind, Owner: owner, ID: id}); err == nil {
+			page = append(page, r)
 		}
 	}
-	return list
+	return page, nil
 }
 
 // DeleteOwned implements state.Store.
@@ -305,8 +307,10 @@ func (s *FileState) DeleteOwned(ctx context.Context, kind, owner string) (int, e
 	}
 	defer s.mu.Unlock()
 	var gone []state.Key
-	for _, r := range s.list(kind, owner) {
-		gone = append(gone, r.Key)
+	for _, r := range s.records[owned{kind, owner}] {
+		if s.now().Before(r.Expires) {
+			gone = append(gone, r.Key)
+		}
 	}
 	if len(gone) == 0 {
 		return 0, nil

@@ -263,7 +263,7 @@ var routes = map[string][]call{
 	"GET /api/pkeys": {{open, "", ""}}, "GET /.well-known/jwks.json": {{open, "", ""}}, "GET /api/revocations": {{open, "", ""}},
 	"GET /health": {{open, "", ""}}, "GET /livez": {{open, "", ""}}, "GET /readyz": {{open, "", ""}},
 	"POST /api/cluster/verify": {{open, "", ""}}, // for peers, which prove themselves by the secret
-	"GET /metrics": {{open, "", ""}}, "GET /openapi.json": {{open, "", ""}},
+	"GET /metrics":             {{open, "", ""}}, "GET /openapi.json": {{open, "", ""}},
 
 	"GET /api/verify": {{every, "", ""}}, "HEAD /api/verify": {{every, "", ""}}, "POST /api/verify": {{every, "", ""}},
 	"PUT /api/verify": {{every, "", ""}}, "PATCH /api/verify": {{every, "", ""}}, "DELETE /api/verify": {{every, "", ""}},
@@ -421,7 +421,7 @@ func TestEveryRouteTakesTheTokensThatItIsFor(t *testing.T) {
 func TestSessionsAndTokensOfAnOlderRelease(t *testing.T) {
 	w := newWorld(t, nil)
 	grant := w.login("admin")
-	list, err := w.node.state.Store.List(t.Context(), session.Kind, w.verify(grant.AccessToken)["sub"].(string))
+	list, err := w.node.state.Store.List(t.Context(), session.Kind, w.verify(grant.AccessToken)["sub"].(string), "", 10)
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%d sessions, %v", len(list), err)
 	}

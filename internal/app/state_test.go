@@ -50,7 +50,7 @@ func TestStateInRedis(t *testing.T) {
 	g := w.signedIn()
 	w.wantBackend("redis", "ok")
 	w.wantBackend("database", "ok")
-	if list, err := sqlstate.New(w.node.parts.DB, time.Now).List(t.Context(), "session", w.verify(g.AccessToken)["sub"].(string)); err != nil || len(list) > 0 {
+	if list, err := sqlstate.New(w.node.parts.DB, time.Now).List(t.Context(), "session", w.verify(g.AccessToken)["sub"].(string), "", 10); err != nil || len(list) > 0 {
 		t.Errorf("sessions in the database: %v, %v", list, err)
 	}
 	w.restart()

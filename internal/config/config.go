@@ -232,7 +232,8 @@ type Sessions struct {
 	// idle. Not shorter than tokens.token_duration.
 	Idle time.Duration `yaml:"idle"`
 	// How many sessions a user may have at once; one more ends the oldest, up to 100
-	// with each sign-in, so that a lower number than before takes effect in steps.
+	// with each sign-in, so that a lower number than before takes effect in steps. Each
+	// sign-in reads all sessions of the user twice, so that many of them make it slow.
 	// 0: no bound but 10000, beyond which the oldest end now and then.
 	MaxPerUser int `yaml:"max_per_user"`
 }
@@ -368,7 +369,8 @@ func Default() *Config {
 			},
 		},
 		Sessions: Sessions{
-			TTL: 24 * time.Hour,
+			TTL:        24 * time.Hour,
+			MaxPerUser: 100,
 		},
 		Revocation: Revocation{
 			Check:        CheckLocal,

@@ -30,7 +30,7 @@ type Session struct {
 // SessionList is a user's sessions, the newest first.
 type SessionList struct {
 	Sessions []Session `json:"sessions"`
-	Next     string    `json:"next,omitempty" doc:"for after; missing on the last page"`
+	Next     string    `json:"next,omitempty" doc:"for after; missing on the last page. A page may have fewer sessions than limit, or none, and a next"`
 }
 
 // SessionPage asks for a part of the list (exported: huma sees no other embedded
@@ -103,19 +103,11 @@ func (s *Sessions) endAllOf(ctx context.Context, c httpkit.Caller, in *PathID) (
 }
 
 func (s *Sessions) list(ctx context.Context, c httpkit.Caller, user string, page SessionPage) (*sessionsOutput, error) {
-	sessions, err := s.Login.ListSessions(ctx, c.Token, user, c.Client)
-	if err == nil && page.After != "" {
-		sessions, err = session.After(sessions, page.After)
-	}
+	sessions, next, err := s.Login.ListSessions(ctx, c.Token, user, page.After, cmp.Or(page.Limit, sessionPage), c.Client)
 	if err != nil {
 		return nil, err
 	}
-	limit := cmp.Or(page.Limit, sessionPage)
-	out := &sessionsOutput{Body: SessionList{Sessions: []Session{}}} // an empty array, not null
-	if len(sessions) > limit {
-		sessions = sessions[:limit]
-		out.Body.Next = sessions[limit-1].Mark()
-	}
+	out := &sessionsOutput{Body: SessionList{Sessions: []Session{}, Next: next}} // an empty array, not null
 	for _, one := range sessions {
 		out.Body.Sessions = append(out.Body.Sessions, sessionView(one, c.Token.SessionID))
 	}

@@ -140,7 +140,7 @@ func newService(t *testing.T) (*Service, *people) {
 
 func sessionsOf(t *testing.T, s *Service, user string) int {
 	t.Helper()
-	sessions, err := s.Sessions.List(t.Context(), user)
+	sessions, _, err := s.Sessions.List(t.Context(), user, "", 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,11 +247,11 @@ func TestSessionsOfOthers(t *testing.T) {
 	signedIn(t, s, "ada")
 	bob := signedIn(t, s, "bob")
 	for _, own := range []string{"", "bob", bobID} {
-		if list, err := s.ListSessions(t.Context(), bob, own, Client{}); err != nil || len(list) != 1 || list[0].UserID != bobID {
+		if list, _, err := s.ListSessions(t.Context(), bob, own, "", 10, Client{}); err != nil || len(list) != 1 || list[0].UserID != bobID {
 			t.Errorf("one's own sessions by %q: %v, %v", own, list, err)
 		}
 	}
-	if list, err := s.ListSessions(t.Context(), bob, "ada", Client{}); !errors.Is(err, errDenied) {
+	if list, _, err := s.ListSessions(t.Context(), bob, "ada", "", 10, Client{}); !errors.Is(err, errDenied) {
 		t.Errorf("another user's sessions without the right: %v, %v", list, err)
 	}
 	if err := s.EndAllSessions(t.Context(), bob, "ada", Client{}); !errors.Is(err, errDenied) {
@@ -264,7 +264,7 @@ func TestSessionsOfOthers(t *testing.T) {
 		t.Errorf("ada has %d sessions", n)
 	}
 	p.may[bobID] = directory.SessionsRead
-	if list, err := s.ListSessions(t.Context(), bob, "ada", Client{}); err != nil || len(list) != 1 {
+	if list, _, err := s.ListSessions(t.Context(), bob, "ada", "", 10, Client{}); err != nil || len(list) != 1 {
 		t.Errorf("with the right to read: %v, %v", list, err)
 	}
 	if err := s.EndAllSessions(t.Context(), bob, "ada", Client{}); !errors.Is(err, errDenied) {

@@ -155,25 +155,25 @@ func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, err
 	return user.NameKey == key, nil
 }
 
-// ListSessions returns the sessions of a user, the newest first. The user, named by id or
-// username, is the holder of the token, or one whose sessions the holder may read. An empty
-// name stands for the holder.
-func (s *Service) ListSessions(ctx context.Context, by *accesstoken.Token, user string, client Client) ([]session.Session, error) {
+// ListSessions returns a page of the sessions of a user, the newest first, and where the
+// next page begins, as session.Store.List does. A page may have fewer than limit, or none,
+// and a next one. The user, named by id or username, is the holder of the token, or one
+// whose sessions the holder may read. An empty name stands for the holder.
+func (s *Service) ListSessions(ctx context.Context, by *accesstoken.Token, user, after string, limit int, client Client) (page []session.Session, next string, err error) {
 	id := by.Subject
 	if user != "" {
-		var err error
 		if id, err = s.subject(ctx, by, directory.SessionsRead, user, client); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	sessions, err := s.Sessions.List(ctx, id)
+	page, next, err = s.Sessions.List(ctx, id, after, limit)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, "", unavailable(err)
 	}
 	// A session that was revoked by its id alone may still have its record.
-	return slices.DeleteFunc(sessions, func(one session.Session) bool {
+	return slices.DeleteFunc(page, func(one session.Session) bool {
 		return one.Ended || one.Unreadable || s.View.SessionRevoked(one.ID)
-	}), nil
+	}), next, nil
 }
 
 // EndSession ends one session of the token's holder.
@@ -193,12 +193,14 @@ func (s *Service) EndSession(ctx context.Context, by *accesstoken.Token, session
 // EndOtherSessions ends all sessions of a token's holder but the token's own, as
 // they are when it begins.
 func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, client Client) error {
-	sessions, err := s.Sessions.List(ctx, by.Subject)
+	err := s.Sessions.Each(ctx, by.Subject, func(some []session.Session) error {
+		others := slices.DeleteFunc(some, func(one session.Session) bool { return one.ID == by.SessionID })
+		_, err := s.endSessions(ctx, "session_ended", others...)
+		return err
+	})
 	if err != nil {
-		return unavailable(err)
+		err = unavailable(err)
 	}
-	others := slices.DeleteFunc(sessions, func(one session.Session) bool { return one.ID == by.SessionID })
-	_, err = s.endSessions(ctx, "session_ended", others...)
 	s.recordEnd(ctx, by, "session_end_others", by.Subject, client, err)
 	return err
 }
@@ -377,13 +379,15 @@ func (s *Service) revokeUser(ctx context.Context, actor, userID string, before t
 }
 
 func (s *Service) endSessionsBefore(ctx context.Context, userID string, before time.Time) error {
-	sessions, err := s.Sessions.List(ctx, userID)
+	err := s.Sessions.Each(ctx, userID, func(some []session.Session) error {
+		earlier := slices.DeleteFunc(some, func(one session.Session) bool { return !one.CreatedAt.Before(before) })
+		_, err := s.endSessions(ctx, "user_revoked", earlier...)
+		return err
+	})
 	if err != nil {
 		return unavailable(err)
 	}
-	earlier := slices.DeleteFunc(sessions, func(one session.Session) bool { return !one.CreatedAt.Before(before) })
-	_, err = s.endSessions(ctx, "user_revoked", earlier...)
-	return err
+	return nil
 }
 
 // endAtOnce is how many sessions are ended together. If a call with very many fails, what it

@@ -84,7 +84,7 @@ func TestGarbageInRedis(t *testing.T) {
 	if err := sessions.End(t.Context(), user, spoilt.ID); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := sessions.List(t.Context(), user); err != nil || len(all) != 2 {
+	if all, _, err := sessions.List(t.Context(), user, "", 100); err != nil || len(all) != 2 {
 		t.Errorf("left are %+v, %v", all, err)
 	}
 }

@@ -106,7 +106,7 @@ func measure(b *testing.B, s *Store, users int) {
 			return err
 		})
 		timed("list", func() error {
-			list, err := s.List(b.Context(), other)
+			list, _, err := s.List(b.Context(), other, "", 100)
 			if len(list) != perUser {
 				return fmt.Errorf("%d sessions: %w", len(list), err)
 			}

@@ -3,13 +3,13 @@ package session
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -49,12 +49,15 @@ const (
 	minLife = time.Second
 	// MaxSessions is how many sessions a user may have where there is no other bound.
 	// Without one a single user could keep the replica busy. The bound is applied in
-	// one of boundEvery sign-ins, because that costs a list.
+	// one of boundEvery sign-ins, because that costs reading them all.
 	MaxSessions = 10000
 	boundEvery  = 64
-	// boundStep is how many sessions one sign-in ends at most. After the bound was
-	// lowered there may be many: later sign-ins end the rest.
+	// boundStep is how many sessions one sign-in ends at most, and how many beyond the
+	// bound it reads. After the bound was lowered there may be many: later sign-ins end
+	// the rest.
 	boundStep = 100
+	// eachPage is how many sessions Each reads at once.
+	eachPage = 200
 	// cleanUpTimeout is how long undoing a sign-in may take, whatever the caller has left.
 	cleanUpTimeout = 5 * time.Second
 	// maxUserAgent bounds what is kept of a client's description, in bytes.
@@ -150,11 +153,11 @@ func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Regis
 // have still to be revoked. Before anything is written, issue is called with the session,
 // whose Audience it may set; nil: nothing is called. Its error leaves everything as it was.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(*Session) error) (Session, string, []Session, error) {
-	id, err := uuid.NewRandomFromReader(s.Rand)
+	now := s.Now()
+	id, err := newID(now, s.Rand)
 	if err != nil {
 		return Session{}, "", nil, fmt.Errorf("session: id: %w", err)
 	}
-	now := s.Now()
 	rec := record{Session: Session{
 		ID: id.String(), UserID: userID, Epoch: epoch,
 		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL),
@@ -298,21 +301,32 @@ func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {
 	return rec.Session, nil
 }
 
-// List returns a user's sessions, the newest first, also those that have ended and
-// whose tokens are not revoked yet, and as the last those whose records cannot be
-// read.
-func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
-	stored, err := s.State.List(ctx, Kind, userID)
-	if err != nil {
-		return nil, fmt.Errorf("session: list: %w", err)
+// List returns a page of a user's sessions, the newest first, and where the next page
+// begins, "" after the last. limit is at least 1 and below state.MaxPage; after is "" or
+// what the page before has returned. Sessions that have ended, and whose tokens are not revoked
+// yet, are among them, and those whose records cannot be read.
+//
+// Sessions that a version without newID has begun come after all others, in no order but
+// within a page.
+func (s *Store) List(ctx context.Context, userID, after string, limit int) (page []Session, next string, err error) {
+	stored, err := s.State.List(ctx, Kind, userID, after, limit+1)
+	if errors.Is(err, state.ErrInvalid) {
+		return nil, "", problem.New(problem.Invalid, "invalid_cursor", "this is not where a page ended").Because(err)
 	}
-	sessions := make([]Session, 0, len(stored))
+	if err != nil {
+		return nil, "", fmt.Errorf("session: list: %w", err)
+	}
+	if len(stored) > limit {
+		stored = stored[:limit]
+		next = stored[limit-1].Key.ID
+	}
+	page = make([]Session, 0, len(stored))
 	for _, r := range stored {
 		rec, _ := s.read(ctx, r.Key, r, nil)
-		sessions = append(sessions, rec.Session)
+		page = append(page, rec.Session)
 	}
-	slices.SortFunc(sessions, newestFirst)
-	return sessions, nil
+	slices.SortFunc(page, newestFirst)
+	return page, next, nil
 }
 
 // newestFirst is the order of a list. Two sessions that began at the same moment have
@@ -321,24 +335,54 @@ func newestFirst(a, b Session) int {
 	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(a.ID, b.ID))
 }
 
-// Mark returns the session's place in a list, for After.
-func (s Session) Mark() string {
-	return strconv.FormatInt(s.CreatedAt.UnixNano(), 36) + "." + s.ID
+// Each calls f with all sessions of a user, some at a time, until f returns an error. f
+// may end them.
+func (s *Store) Each(ctx context.Context, userID string, f func([]Session) error) error {
+	for after := ""; ; {
+		page, next, err := s.List(ctx, userID, after, eachPage)
+		if err != nil {
+			return err
+		}
+		if err := f(page); err != nil || next == "" {
+			return err
+		}
+		after = next
+	}
 }
 
-// After returns the sessions of a list that follow a mark. The session that the mark
-// is of need not be there any more.
-func After(sessions []Session, mark string) ([]Session, error) {
-	created, id, _ := strings.Cut(mark, ".")
-	nanos, err := strconv.ParseInt(created, 36, 64)
-	if err != nil {
-		return nil, problem.New(problem.Invalid, "invalid_cursor", "this is not where a page ended").Because(err)
+// newest returns at most n of a user's sessions, the newest first.
+func (s *Store) newest(ctx context.Context, userID string, n int) ([]Session, error) {
+	var all []Session
+	for after := ""; len(all) < n; {
+		page, next, err := s.List(ctx, userID, after, min(n-len(all), state.MaxPage-1))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if next == "" {
+			break
+		}
+		after = next
 	}
-	at, found := slices.BinarySearchFunc(sessions, Session{ID: id, CreatedAt: time.Unix(0, nanos)}, newestFirst)
-	if found {
-		at++
-	}
-	return sessions[at:], nil
+	slices.SortFunc(all, newestFirst)
+	return all, nil
+}
+
+// idEnd is until when the ids of newID are in order: 2109. They come before 99 of 100 of
+// the random ids of former versions.
+var idEnd = time.UnixMilli(1 << 42)
+
+// newID returns the id of a session that begins now: a UUIDv8 (RFC 9562 §5.8) that begins
+// with the time left until idEnd, 48 bits of milliseconds and 12 of their fraction, before
+// 62 random bits. So the order in which package state lists records has the newest session
+// first.
+func newID(now time.Time, rand io.Reader) (uuid.UUID, error) {
+	id, err := uuid.NewRandomFromReader(rand)
+	left := max(0, idEnd.Sub(now))
+	fraction := uint16(left % time.Millisecond * 4096 / time.Millisecond)
+	binary.BigEndian.PutUint64(id[:8], uint64(left/time.Millisecond)<<16)
+	binary.BigEndian.PutUint16(id[6:8], 8<<12|fraction)
+	return id, err
 }
 
 // Stop ends a session: it cannot be renewed any more. The record stays until End, so
@@ -408,7 +452,7 @@ func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err er
 	if s.MaxPerUser == 0 {
 		return 0, nil
 	}
-	sessions, err := s.List(ctx, userID)
+	sessions, err := s.newest(ctx, userID, s.MaxPerUser+boundStep)
 	for _, one := range sessions {
 		turn = max(turn, one.Turn)
 	}
@@ -417,16 +461,16 @@ func (s *Store) nextTurn(ctx context.Context, userID string) (turn int64, err er
 
 // stopOldest reads the user's sessions after the new one was written, so that of two
 // sign-ins at the same moment at least one sees both. All replicas agree on which are
-// the oldest.
+// the oldest of those that are read, which are all unless the bound was lowered.
 func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID) ([]Session, error) {
 	limit := s.MaxPerUser
 	if limit == 0 {
-		if started[0]%boundEvery != 0 { // a random byte
+		if started[15]%boundEvery != 0 { // a random byte
 			return nil, nil
 		}
 		limit = MaxSessions
 	}
-	sessions, err := s.List(ctx, userID)
+	sessions, err := s.newest(ctx, userID, limit+boundStep)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 )
@@ -88,7 +89,7 @@ func (b bench) refused(t *testing.T, token string, want error) {
 // live are the sessions that have not ended.
 func (b bench) live(t *testing.T) []Session {
 	t.Helper()
-	all, err := b.List(t.Context(), b.user)
+	all, err := b.newest(t.Context(), b.user, 2*MaxSessions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,11 +337,11 @@ func (c *cancelling) Create(ctx context.Context, k state.Key, value []byte, ttl 
 	return c.Store.Create(ctx, k, value, ttl)
 }
 
-func (c *cancelling) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
+func (c *cancelling) List(ctx context.Context, kind, owner, after string, limit int) ([]state.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return c.Store.List(ctx, kind, owner)
+	return c.Store.List(ctx, kind, owner, after, limit)
 }
 
 func (c *cancelling) Delete(ctx context.Context, k state.Key) error {
@@ -408,35 +409,116 @@ func TestNobodyHasSessionsWithoutEnd(t *testing.T) {
 	if len(left) != MaxSessions+100+looked-len(ended) || len(left) < MaxSessions {
 		t.Errorf("left are %d, ended %d", len(left), len(ended))
 	}
-	if want := min(boundStep, 100+looked); len(ended) != want || !ended[0].CreatedAt.Before(left[len(left)-1].CreatedAt) {
-		t.Errorf("%d have ended, want the %d oldest", len(ended), want)
+	for _, one := range ended {
+		if !one.CreatedAt.Before(b.clock.now.Add(-time.Hour)) {
+			t.Errorf("one that began at %v has ended", one.CreatedAt)
+		}
+	}
+	if want := min(boundStep, 100+looked); len(ended) != want {
+		t.Errorf("%d have ended, want %d", len(ended), want)
 	}
 }
 
-func TestAListGoesOnAfterItsMark(t *testing.T) {
+// A list is read page by page, the newest session first, also where sessions end between
+// two pages. Nothing is read but the page, however many sessions there are.
+func TestAListIsReadPageByPage(t *testing.T) {
 	b := newBench(t, nil)
-	for i := range 7 {
-		if i%3 == 0 { // some begin at the same moment
-			b.clock.advance(time.Second)
+	counted := &reading{Store: b.State}
+	config := b.Config
+	config.State = counted
+	s := New(config)
+	var began []string
+	for range 250 {
+		b.clock.advance(time.Millisecond)
+		one, _ := b.start(t)
+		began = append(began, one.ID)
+	}
+	slices.Reverse(began)
+	for _, limit := range []int{1, 7, 100, 249, 250, 251} {
+		var got []string
+		pages := 0
+		for after := ""; ; pages++ {
+			counted.records = 0
+			page, next, err := s.List(t.Context(), b.user, after, limit)
+			if err != nil || len(page) > limit || counted.records > limit+1 {
+				t.Fatalf("a page of %d has %d sessions, %d records were read; %v", limit, len(page), counted.records, err)
+			}
+			for _, one := range page {
+				got = append(got, one.ID)
+			}
+			if next == "" {
+				break
+			}
+			after = next
 		}
-		b.start(t)
+		if want := (len(began) - 1) / limit; !slices.Equal(got, began) || pages != want {
+			t.Errorf("by pages of %d: %d sessions, want the %d in their order; %d pages and the last, want %d", limit, len(got), len(began), pages, want)
+		}
 	}
-	all, err := b.List(t.Context(), b.user)
-	if err != nil {
-		t.Fatal(err)
+	seen := 0
+	if err := s.Each(t.Context(), b.user, func(some []Session) error {
+		for _, one := range some {
+			seen++
+			if err := s.End(t.Context(), b.user, one.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil || seen != len(began) {
+		t.Errorf("each was called with %d of %d, %v", seen, len(began), err)
 	}
-	for i, s := range all {
-		for name, list := range map[string][]Session{"all": all, "without the one of the mark": slices.Delete(slices.Clone(all), i, i+1)} {
-			rest, err := After(list, s.Mark())
-			if err != nil || !slices.Equal(rest, all[i+1:]) {
-				t.Errorf("%s, after number %d come %d, %v", name, i, len(rest), err)
+	for _, bad := range []string{"x.y", "!", strings.Repeat("z", state.MaxName+1)} {
+		if _, _, err := s.List(t.Context(), b.user, bad, 1); problem.From(err).Code != "invalid_cursor" {
+			t.Errorf("after %q: %v", bad, err)
+		}
+	}
+}
+
+// reading counts the records that are listed.
+type reading struct {
+	state.Store
+	records int
+}
+
+func (r *reading) List(ctx context.Context, kind, owner, after string, limit int) ([]state.Record, error) {
+	list, err := r.Store.List(ctx, kind, owner, after, limit)
+	r.records += len(list)
+	return list, err
+}
+
+// Sessions of a version whose ids were random, and whose turn may be higher, count with the
+// others: none of the new ones ends for them, and they end as the oldest.
+func TestSessionsOfFormerVersionsAreTheOldest(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxPerUser = 10 })
+	for range 500 {
+		old := Session{ID: uuid.NewString(), UserID: b.user, CreatedAt: b.clock.now.Add(-time.Hour)}
+		value, err := json.Marshal(record{Session: old})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State.Create(t.Context(), key(b.user, old.ID), value, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var began []string
+	for len(began) < 10 {
+		b.clock.advance(time.Second)
+		s, _, ended, err := b.Start(t.Context(), b.user, 0, "", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began = append(began, s.ID)
+		for _, old := range ended {
+			if slices.Contains(began, old.ID) {
+				t.Fatal("a new session ended for one of a former version")
+			}
+			if err := b.End(t.Context(), b.user, old.ID); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
-	for _, bad := range []string{"", "x-y", "!.a", strings.Repeat("z", 40)} {
-		if _, err := After(all, bad); err == nil {
-			t.Errorf("%q is a mark", bad)
-		}
+	if left := b.live(t); len(left) != 10 || left[0].ID != began[9] || left[9].ID != began[0] {
+		t.Errorf("%d are left", len(left))
 	}
 }
 
@@ -669,7 +751,7 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 			// It counts as one, and as the oldest.
 			second, _ := b.start(t)
 			unread := Session{ID: spoilt.ID, UserID: b.user, Unreadable: true}
-			if all, err := b.List(t.Context(), b.user); err != nil || len(all) != 2 || all[0] != second || all[1] != unread {
+			if all, _, err := b.List(t.Context(), b.user, "", 100); err != nil || len(all) != 2 || all[0] != second || all[1] != unread {
 				t.Fatalf("listed are %+v, %v", all, err)
 			}
 			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || got != unread {
@@ -696,7 +778,7 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 			if err := b.EndAll(t.Context(), b.user); err != nil {
 				t.Fatal(err)
 			}
-			if all, err := b.List(t.Context(), b.user); err != nil || len(all) != 0 {
+			if all, _, err := b.List(t.Context(), b.user, "", 100); err != nil || len(all) != 0 {
 				t.Errorf("left are %+v, %v", all, err)
 			}
 		})

@@ -438,7 +438,7 @@ func stateTour(t *testing.T, s *sqlstate.Store, inBetween func(func(state.Store)
 	}
 	must(s.Swap(ctx, key("a"), version, []byte("w"), time.Hour))
 	must(s.Put(ctx, key("b"), []byte("v"), time.Hour))
-	_, err := s.List(ctx, "session", "u1")
+	_, err := s.List(ctx, "session", "u1", "", 10)
 	_, taken := s.Take(ctx, key("a"))
 	_, swept := s.Sweep(ctx, 10)
 	_, deleted := s.DeleteOwned(ctx, "session", "u1")

@@ -54,6 +54,20 @@ func CheckOwned(kind, owner string) error {
 	return nil
 }
 
+// CheckPage returns ErrInvalid unless List may be called so.
+func CheckPage(kind, owner, after string, limit int) error {
+	if err := CheckOwned(kind, owner); err != nil {
+		return err
+	}
+	if after != "" && !isName(after) {
+		return fmt.Errorf("%w: a page begins after an id, or after \"\"", ErrInvalid)
+	}
+	if limit < 1 || limit > MaxPage {
+		return fmt.Errorf("%w: a page of %d records; it must be from 1 to %d", ErrInvalid, limit, MaxPage)
+	}
+	return nil
+}
+
 // CheckWrite returns ErrInvalid unless the record may be written.
 func CheckWrite(key Key, value []byte, ttl time.Duration) error {
 	if err := key.Check(); err != nil {

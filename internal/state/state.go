@@ -48,6 +48,9 @@ type Record struct {
 // MaxValue bounds Record.Value.
 const MaxValue = 64 << 10
 
+// MaxPage bounds how many records List returns.
+const MaxPage = 1024
+
 // A Rate allows Burst events at once, and Burst events per Period in the long run.
 type Rate struct {
 	Burst  int
@@ -96,13 +99,18 @@ type Store interface {
 	// Delete removes the record. It returns nil if there is none.
 	Delete(ctx context.Context, key Key) error
 
-	// List returns the live records of one kind and owner, in no order. An unreadable
-	// record has only its key. The cost depends on the number of the owner's records,
-	// not on the number of all records.
-	List(ctx context.Context, kind, owner string) ([]Record, error)
+	// List returns a page of the live records of one kind and owner: the first limit
+	// records, in the order of the bytes of their IDs, whose ID comes after the given
+	// one; "" comes before all. Fewer than limit are returned only if no more follow.
+	// limit is from 1 to MaxPage. An unreadable record has only its key. The cost
+	// depends on limit and not on the number of all records, and as little as the
+	// backend can on the number of the owner's.
+	List(ctx context.Context, kind, owner, after string, limit int) ([]Record, error)
 
 	// DeleteOwned removes the live records of one kind and owner and returns how many
-	// there were. A record that is created at the same time may survive.
+	// there were. It is the one method of several steps, each of a bounded number of
+	// records: after an error some may be gone. A record that is created at the same
+	// time may survive.
 	DeleteOwned(ctx context.Context, kind, owner string) (int, error)
 
 	// Limit counts one event against the bucket under key, if rate allows it (the

@@ -225,7 +225,7 @@ func TestSessionPages(t *testing.T) {
 		if len(got) != 6 || !slices.Equal(got[1:], want) || after != "&after=" {
 			t.Errorf("%s: %v, want %v after the newest; the last page ends with %q", path, got, want, after)
 		}
-		for _, bad := range []string{"limit=-1", "limit=1001", "limit=x", "after=x-y"} {
+		for _, bad := range []string{"limit=-1", "limit=1001", "limit=x", "after=x.y"} {
 			if a := w.Do("GET", path+"?"+bad, token, nil); a.Status != 422 {
 				t.Errorf("%s: %d %s", bad, a.Status, a.Body)
 			}
@@ -235,7 +235,7 @@ func TestSessionPages(t *testing.T) {
 
 // Many sessions end in few transactions, each with its line.
 func TestManySessionsEndAtOnce(t *testing.T) {
-	w := replica.New(t, nil)
+	w := replica.New(t, func(c *config.Config) { c.Sessions.MaxPerUser = 1000 })
 	user := w.User("tester")
 	others := []httpapi.Grant{w.Login("tester"), w.Login("tester")}
 	sessions := sqlstate.New(w.Parts().DB, time.Now)

@@ -284,7 +284,8 @@ func TestKillLosesNothing(t *testing.T) {
 		rounds = 12
 	}
 	dir := t.TempDir()
-	env := []string{"ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=correct horse battery staple", "WATCHWORD_SERVER_PUBLIC_URL=https://auth.example.com"}
+	env := []string{"ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=correct horse battery staple", "WATCHWORD_SERVER_PUBLIC_URL=https://auth.example.com",
+		"WATCHWORD_SESSIONS_MAX_PER_USER=0"} // the administrator signs in again and again
 	var users []string
 	var revoked []string
 	var renewed []string

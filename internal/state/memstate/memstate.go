@@ -3,6 +3,7 @@ package memstate
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,12 +15,18 @@ type Store struct {
 	now func() time.Time
 
 	mu      sync.Mutex // guards the fields below
-	records map[owned]map[string]state.Record
+	records map[owned]*list
 	rates   map[state.Key]int64 // the arrival of state.Rate.Decide
 }
 
 // owned is the part of a key by which records are listed; the rest is the ID.
 type owned struct{ kind, owner string }
+
+// A list is an owner's records of one kind.
+type list struct {
+	byID map[string]state.Record
+	ids  []string // the keys of byID, in order
+}
 
 var _ state.Store = (*Store)(nil)
 
@@ -27,7 +34,7 @@ var _ state.Store = (*Store)(nil)
 func New(now func() time.Time) *Store {
 	return &Store{
 		now:     now,
-		records: make(map[owned]map[string]state.Record),
+		records: make(map[owned]*list),
 		rates:   make(map[state.Key]int64),
 	}
 }
@@ -105,19 +112,30 @@ func (s *Store) Delete(ctx context.Context, key state.Key) error {
 }
 
 // List implements state.Store.
-func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
-	if err := check(ctx, state.CheckOwned(kind, owner)); err != nil {
+func (s *Store) List(ctx context.Context, kind, owner, after string, limit int) ([]state.Record, error) {
+	if err := check(ctx, state.CheckPage(kind, owner, after, limit)); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []state.Record
-	for _, r := range s.records[owned{kind, owner}] {
-		if r, err := s.live(r.Key); err == nil {
-			list = append(list, r)
+	of := s.records[owned{kind, owner}]
+	if of == nil {
+		return nil, nil
+	}
+	at, found := slices.BinarySearch(of.ids, after)
+	if found {
+		at++
+	}
+	var page []state.Record
+	for _, id := range of.ids[at:] {
+		if len(page) == limit {
+			break
+		}
+		if r, err := s.live(state.Key{Kind: kind, Owner: owner, ID: id}); err == nil {
+			page = append(page, r)
 		}
 	}
-	return list, nil
+	return page, nil
 }
 
 // DeleteOwned implements state.Store.
@@ -127,9 +145,12 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for _, r := range s.records[owned{kind, owner}] {
-		if _, err := s.live(r.Key); err == nil {
+	of, now, n := s.records[owned{kind, owner}], s.now(), 0
+	if of == nil {
+		return 0, nil
+	}
+	for _, r := range of.byID {
+		if now.Before(r.Expires) {
 			n++
 		}
 	}
@@ -160,8 +181,8 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, n := s.now(), 0
-	for _, records := range s.records {
-		for _, r := range records {
+	for _, of := range s.records {
+		for _, r := range of.byID {
 			if n < limit && !now.Before(r.Expires) {
 				s.remove(r.Key)
 				n++
@@ -186,7 +207,11 @@ func (s *Store) Close() error { return nil }
 
 // live returns a copy of the record under key if it has not expired.
 func (s *Store) live(key state.Key) (state.Record, error) {
-	r, ok := s.records[owned{key.Kind, key.Owner}][key.ID]
+	of := s.records[owned{key.Kind, key.Owner}]
+	if of == nil {
+		return state.Record{}, state.ErrNotFound
+	}
+	r, ok := of.byID[key.ID]
 	if !ok || !s.now().Before(r.Expires) {
 		return state.Record{}, state.ErrNotFound
 	}
@@ -196,8 +221,13 @@ func (s *Store) live(key state.Key) (state.Record, error) {
 
 func (s *Store) write(key state.Key, value []byte, ttl time.Duration) int64 {
 	o := owned{key.Kind, key.Owner}
-	if s.records[o] == nil {
-		s.records[o] = make(map[string]state.Record)
+	of := s.records[o]
+	if of == nil {
+		of = &list{byID: make(map[string]state.Record)}
+		s.records[o] = of
+	}
+	if at, found := slices.BinarySearch(of.ids, key.ID); !found {
+		of.ids = slices.Insert(of.ids, at, key.ID)
 	}
 	r := state.Record{
 		Key:     key,
@@ -205,14 +235,21 @@ func (s *Store) write(key state.Key, value []byte, ttl time.Duration) int64 {
 		Expires: s.now().Add(ttl).UTC().Truncate(time.Millisecond),
 		Version: state.NewVersion(),
 	}
-	s.records[o][key.ID] = r
+	of.byID[key.ID] = r
 	return r.Version
 }
 
 func (s *Store) remove(key state.Key) {
 	o := owned{key.Kind, key.Owner}
-	delete(s.records[o], key.ID)
-	if len(s.records[o]) == 0 {
+	of := s.records[o]
+	if of == nil {
+		return
+	}
+	delete(of.byID, key.ID)
+	if at, found := slices.BinarySearch(of.ids, key.ID); found {
+		of.ids = slices.Delete(of.ids, at, at+1)
+	}
+	if len(of.ids) == 0 {
 		delete(s.records, o)
 	}
 }

@@ -1,6 +1,6 @@
 // Package redisstate keeps shared state in Redis or Valkey: one server, Sentinel
-// or Cluster. Every operation is one round trip; those that read and write are
-// one script, which takes the time from the server.
+// or Cluster. Every operation on one record is one round trip; those that read and
+// write are one script, which takes the time from the server.
 //
 // Keys. The owner is the hash tag, so that a cluster keeps what belongs together
 // in one partition:

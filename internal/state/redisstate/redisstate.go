@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,10 @@ import (
 // Timeout bounds every operation, so that a server that hangs does not hang its
 // callers.
 const Timeout = 2 * time.Second
+
+// deleteBatch is how many records one step of DeleteOwned deletes: so few that no other
+// client of the server waits long.
+const deleteBatch = 500
 
 // retryConnect is how long after a failed attempt to connect the next one is made.
 const retryConnect = 500 * time.Millisecond
@@ -181,25 +186,57 @@ func (s *Store) Delete(ctx context.Context, key state.Key) error {
 	return unavailable(s.run(ctx, deleteScript, keysOf(key), key.ID).Error())
 }
 
-// List implements state.Store.
-func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
-	if err := state.CheckOwned(kind, owner); err != nil {
+// List implements state.Store. The owner's index is in the order of expiry, so that all
+// ids are read, and the records of the page alone. An index in the order of the ids would
+// not know the records that a replica of an earlier version writes.
+func (s *Store) List(ctx context.Context, kind, owner, after string, limit int) ([]state.Record, error) {
+	if err := state.CheckPage(kind, owner, after, limit); err != nil {
 		return nil, err
 	}
-	flat, err := s.run(ctx, listScript, ownedKeys(kind, owner)).AsStrSlice()
+	ctx = s.deadlines.bound(ctx)
+	c, err := s.Client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := ownedKeys(kind, owner)
+	ids, err := c.Do(ctx, c.B().Zrange().Key(keys[0]).Min("0").Max("-1").Build()).AsStrSlice()
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	var list []state.Record
-	for i := 0; i+1 < len(flat); i += 2 {
-		k := state.Key{Kind: kind, Owner: owner, ID: flat[i]}
-		r, err := decode(k, []byte(flat[i+1]))
-		if err != nil {
-			r = state.Record{Key: k}
-		}
-		list = append(list, r)
+	slices.Sort(ids)
+	at, found := slices.BinarySearch(ids, after)
+	if found {
+		at++
 	}
-	return list, nil
+	ids = ids[at:]
+	var page []state.Record
+	// An id may be that of a record that has expired, so that a page takes several reads.
+	for n := limit; len(ids) > 0 && len(page) < limit; n *= 2 {
+		some := ids[:min(n, len(ids))]
+		ids = ids[len(some):]
+		names := make([]string, len(some))
+		for i, id := range some {
+			names[i] = keys[1] + id
+		}
+		values, err := c.Do(ctx, c.B().Mget().Key(names...).Build()).ToArray()
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for i, value := range values {
+			k := state.Key{Kind: kind, Owner: owner, ID: some[i]}
+			r, err := record(k, &value)
+			switch {
+			case errors.Is(err, state.ErrNotFound):
+				continue
+			case errors.Is(err, state.ErrUnreadable):
+				r = state.Record{Key: k}
+			case err != nil:
+				return nil, err
+			}
+			page = append(page, r)
+		}
+	}
+	return page[:min(limit, len(page))], nil
 }
 
 // DeleteOwned implements state.Store.
@@ -207,8 +244,16 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 	if err := state.CheckOwned(kind, owner); err != nil {
 		return 0, err
 	}
-	n, err := s.run(ctx, deleteOwnedScript, ownedKeys(kind, owner)).AsInt64()
-	return int(n), unavailable(err)
+	for total := 0; ; {
+		answer, err := s.run(ctx, deleteOwnedScript, ownedKeys(kind, owner), format(deleteBatch)).AsIntSlice()
+		if err != nil {
+			return total, unavailable(err)
+		}
+		total += int(answer[0])
+		if answer[1] < deleteBatch {
+			return total, nil
+		}
+	}
 }
 
 // Limit implements state.Store.
@@ -308,7 +353,7 @@ const (
 	headerLength  = 32
 )
 
-func record(key state.Key, answer rueidis.RedisResult) (state.Record, error) {
+func record(key state.Key, answer interface{ AsBytes() ([]byte, error) }) (state.Record, error) {
 	// These are the answer's own bytes, which the client does not use again. A copy
 	// would cost every read an eighth of its speed.
 	stored, err := answer.AsBytes()

@@ -89,7 +89,7 @@ func TestNoOperationWalksAllKeys(t *testing.T) {
 	}
 	must(t)(s.Swap(ctx, key, version, nil, time.Hour))
 	must(t)(s.Get(ctx, key))
-	must(t)(s.List(ctx, key.Kind, key.Owner))
+	must(t)(s.List(ctx, key.Kind, key.Owner, "", state.MaxPage))
 	must(t)(s.Take(ctx, key))
 	must(t)(s.Put(ctx, key, nil, time.Hour))
 	must(t)(s.DeleteOwned(ctx, key.Kind, key.Owner))
@@ -102,7 +102,7 @@ func TestNoOperationWalksAllKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byName := strings.Fields("get getrange set del exists zadd zrem zrange zrangebyscore zremrangebyscore pexpireat time" +
+	byName := strings.Fields("get mget getrange set del exists zadd zrem zrange zremrangebyscore pexpireat time" +
 		" evalsha eval script|load ping config|resetstat")
 	calls := 0
 	for line := range strings.Lines(stats) {

@@ -52,30 +52,18 @@ return 1
 `)
 )
 
-// Scripts on an owner's records. KEYS: the index, and what the records' keys
-// begin with, which is in the same hash slot.
-var (
-	listScript = rueidis.NewLuaScriptRetryable(now + `
-local found = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ms(now), '+inf')) do
-	local record = redis.call('GET', KEYS[2] .. id)
-	if record then
-		found[#found + 1] = id
-		found[#found + 1] = record
-	end
-end
-return found
-`)
-
-	deleteOwnedScript = rueidis.NewLuaScript(`
+// deleteOwnedScript deletes some of an owner's records. KEYS: the index, and what the
+// records' keys begin with, which is in the same hash slot. ARGV: how many. It returns how
+// many records there were, and how many ids.
+var deleteOwnedScript = rueidis.NewLuaScript(`
 local count = 0
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+local ids = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
+for _, id in ipairs(ids) do
 	count = count + redis.call('DEL', KEYS[2] .. id)
+	redis.call('ZREM', KEYS[1], id)
 end
-redis.call('DEL', KEYS[1])
-return count
+return {count, #ids}
 `)
-)
 
 // limitScript is the twin of state.Rate.Decide. KEYS: the bucket. ARGV: the
 // interval and the full bucket in microseconds. It returns whether the event is

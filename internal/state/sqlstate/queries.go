@@ -33,8 +33,8 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		swap:        "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND version = ? AND expires_at > {ms}{bound}",
 		take:        "DELETE FROM state_records" + oneRecord + " AND version = ?{bound}",
 		delete:      "DELETE FROM state_records" + oneRecord + "{bound}",
-		list:        "SELECT kind, owner, id, value, version, expires_at FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}",
-		deleteOwned: "DELETE FROM state_records WHERE kind = ? AND owner = ? AND expires_at > {ms}{bound}",
+		list:        "SELECT kind, owner, id, value, version, expires_at FROM state_records WHERE kind = ? AND owner = ? AND id > ? AND expires_at > {ms} ORDER BY id LIMIT ?",
+		deleteOwned: deleteOwned(d),
 		// There is one row also for a bucket that does not exist.
 		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
 			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
@@ -93,6 +93,17 @@ func sweep(d sqldb.Dialect, table string) string {
 	}
 	return fmt.Sprintf("DELETE FROM %s WHERE expires_at <= {begin} AND (kind, owner, id) IN"+
 		" (SELECT kind, owner, id FROM %s WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?)", table, table)
+}
+
+// deleteOwned deletes some of an owner's records of one kind. Which ones does not matter;
+// in the order of the primary key two callers do not lock each other out.
+func deleteOwned(d sqldb.Dialect) string {
+	const some = " WHERE kind = ? AND owner = ? AND expires_at > {ms}"
+	if d == sqldb.MySQL {
+		return "DELETE FROM state_records" + some + " ORDER BY kind, owner, id LIMIT ?"
+	}
+	return "DELETE FROM state_records WHERE (kind, owner, id) IN" +
+		" (SELECT kind, owner, id FROM state_records" + some + " ORDER BY id LIMIT ?){bound}"
 }
 
 // clock returns expressions for the server's time in microseconds since 1970, truncated

@@ -9,9 +9,9 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
-// sweepBatch is how many rows one statement of Sweep deletes: so few that no caller waits
-// long for its locks.
-const sweepBatch = 500
+// batch is how many rows one statement of Sweep and DeleteOwned deletes: so few that no
+// caller waits long for its locks.
+const batch = 500
 
 // Store implements state.Store.
 type Store struct {
@@ -124,11 +124,11 @@ func (s *Store) Delete(ctx context.Context, key state.Key) error {
 }
 
 // List implements state.Store.
-func (s *Store) List(ctx context.Context, kind, owner string) ([]state.Record, error) {
-	if err := state.CheckOwned(kind, owner); err != nil {
+func (s *Store) List(ctx context.Context, kind, owner, after string, limit int) ([]state.Record, error) {
+	if err := state.CheckPage(kind, owner, after, limit); err != nil {
 		return nil, err
 	}
-	list, err := sqldb.All(ctx, s.db, readRecord, s.sql.list, s.args(kind, owner, nowMillis)...)
+	list, err := sqldb.All(ctx, s.db, readRecord, s.sql.list, s.args(kind, owner, after, nowMillis, limit)...)
 	return list, unavailable(err)
 }
 
@@ -137,8 +137,20 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 	if err := state.CheckOwned(kind, owner); err != nil {
 		return 0, err
 	}
-	n, err := s.exec(ctx, s.sql.deleteOwned, kind, owner, nowMillis)
-	return int(n), err
+	for total := 0; ; {
+		n, err := s.exec(ctx, s.sql.deleteOwned, kind, owner, nowMillis, batch)
+		total += int(n)
+		if err != nil {
+			return total, err
+		}
+		if n == batch {
+			continue
+		}
+		// Less than a batch: it was the last one, or other callers have deleted some of it.
+		if left, err := s.List(ctx, kind, owner, "", 1); err != nil || len(left) == 0 {
+			return total, err
+		}
+	}
 }
 
 // Limit implements state.Store. An event that is not allowed costs one read. Concurrent
@@ -199,13 +211,13 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	total := 0
 	for _, query := range []string{s.sql.sweepRecords, s.sql.sweepRates} {
 		for total < limit {
-			batch := min(sweepBatch, limit-total)
-			n, err := s.exec(ctx, query, nowMillis, nowMillis, batch)
+			most := min(batch, limit-total)
+			n, err := s.exec(ctx, query, nowMillis, nowMillis, most)
 			if err != nil {
 				return total, err
 			}
 			total += int(n)
-			if int(n) < batch {
+			if int(n) < most {
 				break
 			}
 		}

@@ -43,7 +43,7 @@ func TestSweepIsLight(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := New(db, time.Now)
-			const expired = sweepBatch + 10
+			const expired = batch + 10
 			live := 10_000
 			if db.Dialect() == sqldb.SQLite { // its plan does not depend on the number of rows
 				live = 1_000
@@ -56,7 +56,7 @@ func TestSweepIsLight(t *testing.T) {
 			}
 
 			for _, query := range []string{s.sql.sweepRecords, s.sql.sweepRates} {
-				query = strings.NewReplacer("LIMIT ?", fmt.Sprint("LIMIT ", sweepBatch), "?", fmt.Sprint(time.Now().UnixMicro())).Replace(query)
+				query = strings.NewReplacer("LIMIT ?", fmt.Sprint("LIMIT ", batch), "?", fmt.Sprint(time.Now().UnixMicro())).Replace(query)
 				lines, err := sqldb.All(t.Context(), db, func(scan sqldb.Scan) (line string, err error) {
 					if db.Dialect() == sqldb.SQLite {
 						var id, parent, unused int
@@ -78,7 +78,7 @@ func TestSweepIsLight(t *testing.T) {
 			if db.Dialect() != sqldb.SQLite { // there no other caller can write during one statement
 				held := errors.New("held")
 				err = db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
-					if n, err := q.Exec(ctx, s.sql.sweepRecords, sweepBatch); err != nil || n != sweepBatch {
+					if n, err := q.Exec(ctx, s.sql.sweepRecords, batch); err != nil || n != batch {
 						t.Errorf("swept %d, %v", n, err)
 					}
 					useLive(t, s, func() (n int) {

@@ -58,6 +58,8 @@ func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 			{"take", take},
 			{"delete", deletes},
 			{"list and delete by owner", owned},
+			{"list page by page", pages},
+			{"delete by owner in several steps", manyOwned},
 			{"keys do not run into each other", keysApart},
 			{"arguments that are refused", refused},
 			{"expiry", expiry},
@@ -127,7 +129,7 @@ func values(t *testing.T, a, b state.Store) {
 		if got := must(b.Get(ctx, key))(t); !bytes.Equal(got.Value, value) {
 			t.Errorf("%s: %d bytes came back as other %d bytes", name, len(value), len(got.Value))
 		}
-		list := must(b.List(ctx, key.Kind, key.Owner))(t)
+		list := must(b.List(ctx, key.Kind, key.Owner, "", state.MaxPage))(t)
 		if len(list) != 1 || !bytes.Equal(list[0].Value, value) {
 			t.Errorf("%s: List returned another value", name)
 		}
@@ -202,7 +204,7 @@ func take(t *testing.T, a, b state.Store) {
 	if _, err := a.Get(ctx, key); !errors.Is(err, state.ErrNotFound) {
 		t.Errorf("Get after Take: %v, want ErrNotFound", err)
 	}
-	if list := must(a.List(ctx, key.Kind, key.Owner))(t); len(list) != 0 {
+	if list := must(a.List(ctx, key.Kind, key.Owner, "", state.MaxPage))(t); len(list) != 0 {
 		t.Errorf("List after Take: %d records", len(list))
 	}
 }
@@ -236,14 +238,13 @@ func owned(t *testing.T, a, b state.Store) {
 	must(a.Put(ctx, otherOwner, []byte("owner"), time.Hour))(t)
 
 	var got []string
-	for _, r := range must(b.List(ctx, first.Kind, first.Owner))(t) {
+	for _, r := range must(b.List(ctx, first.Kind, first.Owner, "", state.MaxPage))(t) {
 		wantRecord(t, r, r.Key, r.Key.ID, must(a.Get(ctx, r.Key))(t).Version)
 		if one := must(a.Get(ctx, r.Key))(t); !one.Expires.Equal(r.Expires) {
 			t.Errorf("List says it expires at %v, Get at %v", r.Expires, one.Expires)
 		}
 		got = append(got, r.Key.ID)
 	}
-	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Fatalf("List: %v, want %v", got, want)
 	}
@@ -253,7 +254,7 @@ func owned(t *testing.T, a, b state.Store) {
 	if n := must(b.DeleteOwned(ctx, first.Kind, first.Owner))(t); n != 0 {
 		t.Errorf("second DeleteOwned says %d, want 0", n)
 	}
-	if list := must(a.List(ctx, first.Kind, first.Owner))(t); len(list) != 0 {
+	if list := must(a.List(ctx, first.Kind, first.Owner, "", state.MaxPage))(t); len(list) != 0 {
 		t.Errorf("List after DeleteOwned: %d records", len(list))
 	}
 	for _, id := range want {
@@ -268,6 +269,85 @@ func owned(t *testing.T, a, b state.Store) {
 	}
 }
 
+// pages reads pages of every size, in the order of the bytes of the ids. Some records have
+// expired, and the one after which a page begins need not be there.
+func pages(t *testing.T, a, b state.Store) {
+	ctx, first := t.Context(), newKey()
+	ids := []string{"-", "-a", "0", "00", "09", "1", "10", "9", "A", "Z", "Za", "_", "a", "aa", "b", "z", "zz"}
+	var expired []string
+	for i, id := range ids {
+		key := first
+		key.ID = id
+		ttl := time.Hour
+		if i%5 == 1 {
+			expired, ttl = append(expired, id), time.Millisecond
+		}
+		must(a.Put(ctx, key, []byte(id), ttl))(t)
+	}
+	live := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(expired, id) })
+	for _, id := range expired {
+		key := first
+		key.ID = id
+		gone(t, a, key)
+	}
+	for limit := 1; limit <= len(live)+1; limit++ {
+		var got []string
+		for after := ""; ; {
+			page := must(b.List(ctx, first.Kind, first.Owner, after, limit))(t)
+			for _, r := range page {
+				if r.Key.Kind != first.Kind || r.Key.Owner != first.Owner || string(r.Value) != r.Key.ID {
+					t.Fatalf("a page has %v with the value %q", r.Key, r.Value)
+				}
+				got, after = append(got, r.Key.ID), r.Key.ID
+			}
+			if len(page) > limit {
+				t.Fatalf("a page of %d has %d records", limit, len(page))
+			}
+			if len(page) < limit {
+				break
+			}
+		}
+		if !slices.Equal(got, live) {
+			t.Fatalf("by pages of %d: %v, want %v", limit, got, live)
+		}
+	}
+	for i, id := range ids {
+		rest := slices.DeleteFunc(slices.Clone(ids[i+1:]), func(id string) bool { return slices.Contains(expired, id) })
+		var got []string
+		for _, r := range must(b.List(ctx, first.Kind, first.Owner, id, state.MaxPage))(t) {
+			got = append(got, r.Key.ID)
+		}
+		if !slices.Equal(got, rest) {
+			t.Errorf("after %q come %v, want %v", id, got, rest)
+		}
+	}
+}
+
+// manyOwned deletes more records than a backend deletes in one step.
+func manyOwned(t *testing.T, a, b state.Store) {
+	const many = state.MaxPage + 100
+	ctx, first := t.Context(), newKey()
+	together(t, 16, func(caller int) {
+		for i := caller; i < many; i += 16 {
+			key := first
+			key.ID = fmt.Sprint(i)
+			if _, err := a.Put(ctx, key, nil, time.Hour); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	if list := must(b.List(ctx, first.Kind, first.Owner, "", state.MaxPage))(t); len(list) != state.MaxPage {
+		t.Errorf("a page has %d records", len(list))
+	}
+	if n := must(b.DeleteOwned(ctx, first.Kind, first.Owner))(t); n != many {
+		t.Errorf("DeleteOwned says %d, want %d", n, many)
+	}
+	if list := must(a.List(ctx, first.Kind, first.Owner, "", state.MaxPage))(t); len(list) != 0 {
+		t.Errorf("List after DeleteOwned: %d records", len(list))
+	}
+}
+
 // listCost compares the time of List before and after other owners have got
 // many records. A walk over all of them would take hundreds of times as long.
 func listCost(t *testing.T, a, _ state.Store) {
@@ -277,7 +357,7 @@ func listCost(t *testing.T, a, _ state.Store) {
 		best := time.Duration(math.MaxInt64)
 		for range 50 {
 			begin := time.Now()
-			if list := must(a.List(ctx, mine.Kind, mine.Owner))(t); len(list) != 1 {
+			if list := must(a.List(ctx, mine.Kind, mine.Owner, "", state.MaxPage))(t); len(list) != 1 {
 				t.Fatalf("List: %d records, want 1", len(list))
 			}
 			best = min(best, time.Since(begin))
@@ -324,7 +404,7 @@ func keysApart(t *testing.T, a, b state.Store) {
 		if got := must(b.Get(ctx, key))(t); string(got.Value) != fmt.Sprint(key) {
 			t.Errorf("under %v is the value of %s", key, got.Value)
 		}
-		list := must(b.List(ctx, key.Kind, key.Owner))(t)
+		list := must(b.List(ctx, key.Kind, key.Owner, "", state.MaxPage))(t)
 		if !slices.ContainsFunc(list, func(r state.Record) bool { return r.Key == key }) {
 			t.Errorf("List does not know %v", key)
 		}
@@ -367,11 +447,19 @@ func refused(t *testing.T, a, _ state.Store) {
 			if key.ID == bad {
 				continue
 			}
-			_, err = a.List(ctx, key.Kind, key.Owner)
+			_, err = a.List(ctx, key.Kind, key.Owner, "", state.MaxPage)
 			want("List "+what, err)
 			_, err = a.DeleteOwned(ctx, key.Kind, key.Owner)
 			want("DeleteOwned "+what, err)
 		}
+		if bad != "" {
+			_, err := a.List(ctx, good.Kind, good.Owner, bad, 1)
+			want(fmt.Sprintf("List after %q", bad), err)
+		}
+	}
+	for _, limit := range []int{0, -1, state.MaxPage + 1} {
+		_, err := a.List(ctx, good.Kind, good.Owner, "", limit)
+		want(fmt.Sprintf("List of %d", limit), err)
 	}
 	for _, kind := range []string{"Session", "session1", "a-b"} {
 		_, err := a.Get(ctx, state.Key{Kind: kind, Owner: good.Owner, ID: good.ID})
@@ -408,7 +496,7 @@ func expiry(t *testing.T, a, b state.Store) {
 	if lived := time.Since(begin); lived < ttl-5*time.Millisecond {
 		t.Errorf("a record for %v lived %v", ttl, lived)
 	}
-	if list := must(a.List(ctx, key.Kind, key.Owner))(t); len(list) != 0 {
+	if list := must(a.List(ctx, key.Kind, key.Owner, "", state.MaxPage))(t); len(list) != 0 {
 		t.Errorf("List has %d expired records", len(list))
 	}
 	if _, err := a.Swap(ctx, key, v, nil, time.Hour); !errors.Is(err, state.ErrChanged) {
@@ -451,7 +539,7 @@ func renewedExpiry(t *testing.T, a, b state.Store) {
 		// And back: the shorter life counts, also for List.
 		must(a.Swap(ctx, key, v, []byte("short"), short))(t)
 		gone(t, b, key)
-		if list := must(b.List(ctx, key.Kind, key.Owner))(t); len(list) != 0 {
+		if list := must(b.List(ctx, key.Kind, key.Owner, "", state.MaxPage))(t); len(list) != 0 {
 			t.Errorf("List has %d expired records", len(list))
 		}
 	}
