@@ -10,11 +10,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/state/memstate"
 )
 
 // A description is /openapi.json, in so far as answers are held against it.
@@ -265,7 +268,8 @@ func (slowBody) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 // Every operation lists exactly the errors that it answers: it is provoked to all of
 // them, by everything that can be wrong with a request.
 func TestOpenAPIListsEveryError(t *testing.T) {
-	w := newWorld(t, nil)
+	own := &held{Store: memstate.New(time.Now), free: make(chan struct{})}
+	w := newWorldOn(t, own, func(cfg *config.Config) { cfg.Server.MaxRequestsPerAddress = 1 })
 	d := decode[description](t, w.want(w.do("GET", "/openapi.json", "", nil), 200, ""))
 	w.user("tester", "log=r")
 	w.user("large")
@@ -277,18 +281,8 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 	node := w.node.Handler()
 	seen := map[string]bool{} // of an operation and a status
 	var method, pattern string
-	hold := func(h http.Handler, path, token string, body io.Reader, change func(r *http.Request)) int {
+	check := func(path string, rec *httptest.ResponseRecorder) int {
 		t.Helper()
-		r := httptest.NewRequestWithContext(t.Context(), method, path, body)
-		r.Header.Set("Content-Type", "application/json")
-		if token != "" {
-			r.Header.Set("Authorization", "Bearer "+token)
-		}
-		if change != nil {
-			change(r)
-		}
-		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, r)
 		got := rec.Result()
 		seen[fmt.Sprint(method, " ", pattern, " ", got.StatusCode)] = true
 		response, ok := d.Paths[pattern][strings.ToLower(method)].Responses[fmt.Sprint(got.StatusCode)]
@@ -305,6 +299,20 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 			}
 		}
 		return got.StatusCode
+	}
+	hold := func(h http.Handler, path, token string, body io.Reader, change func(r *http.Request)) int {
+		t.Helper()
+		r := httptest.NewRequestWithContext(t.Context(), method, path, body)
+		r.Header.Set("Content-Type", "application/json")
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		if change != nil {
+			change(r)
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		return check(path, rec)
 	}
 	bodies := []string{
 		"", "{", "{}", `{"nonsense":1}`, `{"username":"large","password":"wrong password"}`, `{"username":"large","password":"` + password + `"}`,
@@ -363,6 +371,40 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 		grant = decode[httpapi.Grant](t, a)
 	}
 	hold(node, pattern, "", strings.NewReader(`{"refresh_token":"`+grant.RefreshToken+`"}`), nil)
+
+	// One request of an address is under way, and no other may be.
+	slow := w.user("slow")
+	slowToken := w.login("slow").AccessToken
+	own.owner.Store(&slow)
+	var flood sync.WaitGroup
+	flood.Go(func() {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/api/sessions", nil)
+		r.Header.Set("Authorization", "Bearer "+slowToken)
+		node.ServeHTTP(httptest.NewRecorder(), r)
+	})
+	w.await("the slow request", func() bool { return own.inside.Load() == 1 })
+	refused := map[[2]string]*httptest.ResponseRecorder{}
+	var others sync.WaitGroup
+	for path, operations := range d.Paths {
+		for m, op := range operations {
+			if _, listed := op.Responses["429"]; listed {
+				rec := httptest.NewRecorder()
+				refused[[2]string{strings.ToUpper(m), path}] = rec
+				others.Go(func() {
+					node.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), strings.ToUpper(m), strings.NewReplacer("{", "", "}", "").Replace(path), nil))
+				})
+			}
+		}
+	}
+	others.Wait()
+	close(own.free)
+	flood.Wait()
+	for operation, rec := range refused {
+		method, pattern = operation[0], operation[1]
+		if got := check(pattern, rec); got != 429 {
+			t.Errorf("%s %s answers %d while another request of the address is under way", method, pattern, got)
+		}
+	}
 
 	for path, operations := range d.Paths {
 		for m, op := range operations {

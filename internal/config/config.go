@@ -52,6 +52,14 @@ type Server struct {
 	// X-Forwarded-For is believed from them and from nobody else; leave it empty
 	// when clients connect directly.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// How many requests of one user this replica serves at once. Seven times as many wait,
+	// for half a second; others are answered 429. /api/login, /api/verify, the key sets,
+	// the feed and the probes have bounds of their own.
+	MaxRequestsPerUser int `yaml:"max_requests_per_user"`
+	// The same for the requests from one address, or from one /64 of IPv6, with or without
+	// a token. Behind a load balancer that is not among trusted_proxies, all clients have
+	// one address. This machine's own has no bound.
+	MaxRequestsPerAddress int `yaml:"max_requests_per_address"`
 	// How long the replica goes on serving after it was asked to stop. /readyz answers
 	// 503 meanwhile, so that load balancers turn away before it stops. Set it to a little
 	// more than their check interval.
@@ -75,9 +83,9 @@ type Database struct {
 	// The schema is created and kept up to date by the replicas themselves.
 	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
 	// The most connections that this replica opens. One of them is kept for reading the
-	// revocation log. In a cluster on PostgreSQL the replica opens one more, on which the
-	// database notifies it. All replicas together must stay below what the database
-	// allows.
+	// revocation log, the keys and the replicas. In a cluster on PostgreSQL the replica
+	// opens one more, on which the database notifies it. All replicas together must stay
+	// below what the database allows.
 	MaxConnections int `yaml:"max_connections"`
 	// How long a request waits for a connection before it is answered 503.
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
@@ -340,7 +348,9 @@ type Telemetry struct {
 func Default() *Config {
 	return &Config{
 		Server: Server{
-			Address: "127.0.0.1:8080",
+			Address:               "127.0.0.1:8080",
+			MaxRequestsPerUser:    8,
+			MaxRequestsPerAddress: 64,
 		},
 		Database: Database{
 			URL:            "sqlite:data/watchword.db",

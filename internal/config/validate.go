@@ -45,6 +45,8 @@ func (c *Config) Validate() error {
 	c.validateCluster(v)
 
 	v.positive("sessions.ttl", c.Sessions.TTL)
+	v.atLeast("server.max_requests_per_user", c.Server.MaxRequestsPerUser, 1)
+	v.atLeast("server.max_requests_per_address", c.Server.MaxRequestsPerAddress, 1)
 	v.atLeast("sessions.max_per_user", c.Sessions.MaxPerUser, 0)
 	if c.Sessions.TTL < c.Tokens.TokenDuration {
 		v.problem("tokens.token_duration", "it is longer than a session (sessions.ttl %s); make it shorter, or sessions.ttl longer", formatDuration(c.Sessions.TTL))

@@ -31,12 +31,13 @@ type Auth struct {
 func (a *Auth) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/login", ID: "login", Tag: "tokens", Summary: "Log in by password",
-		Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
-		Body:   LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
+		Errors:    []int{http.StatusUnauthorized, http.StatusForbidden},
+		OwnBounds: true, // those of the pool that hashes passwords
+		Body:      LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
 	}, a.login)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/renew", ID: "renew", Tag: "tokens", Summary: "Spend a refresh token for a new pair",
-		Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests},
+		Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
 		Body:   RenewRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
 	}, a.renew)
 	api.Handle(httpkit.Route{
@@ -50,7 +51,8 @@ func (a *Auth) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Path: "/api/verify", ID: "verify", Tag: "tokens",
 		Summary: "The claims of a valid token, in the body and as X-Auth-* headers; any method, for forward-auth",
-		Bearer:  true, Status: http.StatusOK, Answer: map[string]any{}, Type: jsonType,
+		Bearer:  true, OwnBounds: true, // it needs no storage
+		Status: http.StatusOK, Answer: map[string]any{}, Type: jsonType,
 	}, a.verify)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/revocations", ID: "revoke", Tag: "revocations",

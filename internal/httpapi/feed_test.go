@@ -43,7 +43,7 @@ func startFeed(t *testing.T) *feedNode {
 	t.Helper()
 	n := newFeed(t)
 	mux := http.NewServeMux()
-	n.feed.Mount(httpkit.NewAPI(mux, "test", nil, nil))
+	n.feed.Mount(httpkit.NewAPI(mux, "test", nil, nil, nil))
 	n.Server = httptest.NewServer(mux)
 	t.Cleanup(n.Close)
 	return n

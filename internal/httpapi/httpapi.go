@@ -33,12 +33,16 @@ type Config struct {
 	MetricsApart bool
 	Logger       *slog.Logger
 	Version      string
+	// MaxPerUser and MaxPerAddress bound how many requests are served at once; see
+	// httpkit.Budget.
+	MaxPerUser, MaxPerAddress int
 }
 
 // New returns the handler of everything that is served.
 func New(c Config) (http.Handler, error) {
 	mux := http.NewServeMux()
-	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies)
+	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies,
+		httpkit.NewBudget(c.MaxPerUser, c.MaxPerAddress, c.Metrics, c.Logger))
 	type face interface{ Mount(*httpkit.API) }
 	faces := []face{
 		c.Auth, c.KeySets, c.Feed, c.Peers, c.Health,

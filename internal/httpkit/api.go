@@ -26,10 +26,12 @@ type API struct {
 	huma    huma.API
 	login   *login.Service
 	proxies Proxies
+	budget  *Budget
 }
 
-// NewAPI makes an API on a mux. Access tokens are verified by l.
-func NewAPI(mux *http.ServeMux, version string, l *login.Service, p Proxies) *API {
+// NewAPI makes an API on a mux. Access tokens are verified by l, and b bounds the requests
+// of the routes that need one, or that have a body.
+func NewAPI(mux *http.ServeMux, version string, l *login.Service, p Proxies, b *Budget) *API {
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
@@ -53,7 +55,7 @@ func NewAPI(mux *http.ServeMux, version string, l *login.Service, p Proxies) *AP
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{asProblem},
 	}
-	return &API{mux: mux, huma: humago.New(mux, config), login: l, proxies: p}
+	return &API{mux: mux, huma: humago.New(mux, config), login: l, proxies: p, budget: b}
 }
 
 // strictFormat reads JSON as strictly as every other endpoint does.
@@ -114,9 +116,9 @@ type callerKey struct{}
 func Register[I, O any](a *API, op huma.Operation, f func(context.Context, Caller, *I) (*O, error)) {
 	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body of this size, too
 	op.Security = []map[string][]string{{"bearer": {}}}
-	op.Middlewares = huma.Middlewares{a.authenticate}
+	op.Middlewares = huma.Middlewares{a.withinBudget, a.authenticate}
 	// 422 is for an unknown parameter, too.
-	op.Errors = append(op.Errors, slices.Concat(commonErrors, bearerErrors, []int{http.StatusUnprocessableEntity})...)
+	op.Errors = append(op.Errors, slices.Concat(commonErrors, bearerErrors, []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests})...)
 	if op.Method == http.MethodPost || op.Method == http.MethodPatch { // it has a body
 		op.Middlewares = append(op.Middlewares, refuseTooLarge)
 		op.Errors = append(append(op.Errors, bodyErrors...), http.StatusUnsupportedMediaType)
@@ -140,6 +142,14 @@ func Register[I, O any](a *API, op huma.Operation, f func(context.Context, Calle
 type request struct {
 	Caller
 	w http.ResponseWriter
+}
+
+// withinBudget is bounded for routes of huma.
+func (a *API) withinBudget(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	a.bounded(func(_ http.ResponseWriter, r *http.Request) {
+		next(humago.NewContext(ctx.Operation(), r, w))
+	})(w, r)
 }
 
 func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
@@ -187,6 +197,7 @@ type Route struct {
 	Method, Path       string
 	ID, Tag, Summary   string
 	Bearer             bool  // it needs an access token
+	OwnBounds          bool  // it reads a token or a body, and the Budget is not for it
 	AnswersDuringStart bool  // it never answers 503 starting
 	Errors             []int // besides those that all such routes have
 	Parameters         []*huma.Param
@@ -207,6 +218,10 @@ type Other struct {
 
 // Handle adds a route with a handler of its own.
 func (a *API) Handle(r Route, h http.HandlerFunc) {
+	if (r.Bearer || r.Body != nil) && !r.OwnBounds {
+		h = a.bounded(h)
+		r.Errors = append(slices.Clone(r.Errors), http.StatusTooManyRequests)
+	}
 	if r.Method == "" {
 		a.mux.HandleFunc(r.Path, h)
 		for _, method := range openAPIMethods {

@@ -78,6 +78,15 @@ func bearer(r *http.Request) (string, error) {
 
 // Authenticate verifies the access token of a request.
 func Authenticate(s *login.Service, r *http.Request) (*accesstoken.Token, error) {
+	if c, ok := r.Context().Value(checkedKey{}).(checked); ok {
+		if c.err != nil {
+			return nil, c.err
+		}
+		if err := s.Live(r.Context(), c.token); err != nil {
+			return nil, err
+		}
+		return c.token, nil
+	}
 	token, err := bearer(r)
 	if err != nil {
 		return nil, err

@@ -22,8 +22,31 @@ var (
 // revoked. It needs no network, unless revocation.check is shared. A revoked token is
 // refused also by a view that is too old to accept one.
 func (s *Service) Verify(ctx context.Context, compact string) (*accesstoken.Token, error) {
-	t, err := s.verify(ctx, s.Rules, compact)
+	t, err := s.Signed(compact)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Live(ctx, t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Live is the second half of Verify: it returns an error if a token of Signed is revoked, or
+// if that is not known.
+func (s *Service) Live(ctx context.Context, t *accesstoken.Token) error {
+	err := s.View.Check(ctx, t)
 	s.metrics.count("verify", err)
+	return err
+}
+
+// Signed is the first half of Verify: it checks the signature and the claims. The token may
+// be revoked.
+func (s *Service) Signed(compact string) (*accesstoken.Token, error) {
+	t, err := s.signed(s.Rules, compact)
+	if err != nil {
+		s.metrics.count("verify", err)
+	}
 	return t, err
 }
 
@@ -33,14 +56,17 @@ func (s *Service) Verify(ctx context.Context, compact string) (*accesstoken.Toke
 func (s *Service) VerifyForPeer(ctx context.Context, compact string) (bool, error) {
 	rules := s.Rules
 	rules.Audience = append(slices.Clone(rules.Audience), token.CanaryAudience)
-	_, err := s.verify(ctx, rules, compact)
+	t, err := s.signed(rules, compact)
+	if err == nil {
+		err = s.View.Check(ctx, t)
+	}
 	if err != nil && problem.From(err).Kind == problem.Unauthenticated {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-func (s *Service) verify(ctx context.Context, rules accesstoken.Rules, compact string) (*accesstoken.Token, error) {
+func (s *Service) signed(rules accesstoken.Rules, compact string) (*accesstoken.Token, error) {
 	var kid string
 	t, err := rules.Check(compact, s.Now(), func(id string) (accesstoken.Key, error) {
 		kid = id
@@ -55,9 +81,6 @@ func (s *Service) verify(ctx context.Context, rules accesstoken.Rules, compact s
 		return nil, err
 	case err != nil:
 		return nil, ErrInvalidToken.Because(err)
-	}
-	if err := s.View.Check(ctx, t); err != nil {
-		return nil, err
 	}
 	return t, nil
 }

@@ -57,7 +57,8 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections, !cfg.InterpolateParams)
+	kept := min(1, db.cfg.MaxConnections-1)
+	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections-kept, kept, !cfg.InterpolateParams)
 	db.writer, db.reader = p, p
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()

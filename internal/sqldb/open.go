@@ -113,8 +113,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 func (db *DB) Dialect() Dialect { return db.dialect }
 
 // Prompt returns the same database for rare, short work that must not wait behind other
-// callers: one of MaxConnections is kept for it. None is kept if there is only one, nor
-// on SQLite, where no caller has a connection for long.
+// callers: one of MaxConnections is kept for it. None is kept if there is only one. On
+// SQLite one more is kept for reading; there is one connection that writes, whose callers
+// share its commits.
 func (db *DB) Prompt() *DB {
 	prompt := *db
 	prompt.prompt = true

@@ -23,7 +23,7 @@ type pool struct {
 	dialect  Dialect
 	path     string // SQLite: the file, for error messages
 	slots    slots
-	kept     slots // for Prompt alone; nil: none
+	kept     slots // for Prompt alone
 	patience time.Duration
 	watch    func(query string, args []any, err error)
 
@@ -46,21 +46,17 @@ type slots chan struct{}
 
 func (s slots) release() { <-s }
 
-func (db *DB) newPool(sqlDB *sql.DB, connections int, prepares bool) *pool {
-	sqlDB.SetMaxOpenConns(connections)
-	sqlDB.SetMaxIdleConns(connections)
+// newPool returns a pool of so many connections, and of some more that are kept for Prompt.
+func (db *DB) newPool(sqlDB *sql.DB, connections, kept int, prepares bool) *pool {
+	sqlDB.SetMaxOpenConns(connections + kept)
+	sqlDB.SetMaxIdleConns(connections + kept)
 	sqlDB.SetConnMaxIdleTime(idleTime)
 	sqlDB.SetConnMaxLifetime(lifeTime)
-	var kept slots
-	if db.dialect != SQLite && connections > 1 {
-		connections--
-		kept = make(slots, 1)
-	}
 	return &pool{
 		db:       sqlDB,
 		dialect:  db.dialect,
 		slots:    make(slots, connections),
-		kept:     kept,
+		kept:     make(slots, kept),
 		patience: db.cfg.AcquireTimeout,
 		watch:    db.cfg.Watch,
 		prepares: prepares,
@@ -74,7 +70,7 @@ func (p *pool) acquire(ctx context.Context, prompt bool) (slots, error) {
 	if p.tryAcquire() {
 		return p.slots, nil
 	}
-	var kept slots // nil, so that nothing can be sent
+	var kept slots // nil, so that nothing can be sent, like none that are kept
 	if prompt {
 		kept = p.kept
 	}

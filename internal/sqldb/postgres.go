@@ -47,7 +47,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		}
 		return err
 	}
-	p := db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections, false)
+	kept := min(1, db.cfg.MaxConnections-1)
+	p := db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections-kept, kept, false)
 	db.writer, db.reader = p, p
 	return nil
 }

@@ -67,23 +67,23 @@ func (db *DB) openSQLite(ctx context.Context) error {
 		u.RawQuery = q.Encode()
 		return u.String()
 	}
-	open := func(connections int, more ...string) (*pool, error) {
+	open := func(connections, kept int, more ...string) (*pool, error) {
 		c, err := sqlite.NewConnector(dsn(more...))
 		if err != nil {
 			return nil, err
 		}
-		p := db.newPool(sql.OpenDB(c), connections, true)
+		p := db.newPool(sql.OpenDB(c), connections, kept, true)
 		p.db.SetConnMaxLifetime(0) // there is no balancer and no failover
 		p.path = path
 		return p, nil
 	}
-	db.writer, err = open(1, "_journal_mode", "WAL", "_synchronous", "FULL", "_txlock", "immediate",
+	db.writer, err = open(1, 0, "_journal_mode", "WAL", "_synchronous", "FULL", "_txlock", "immediate",
 		"_pragma", "journal_size_limit(16777216)")
 	if err != nil {
 		return err
 	}
 	db.commits = &commits{pool: db.writer}
-	db.reader, err = open(min(db.cfg.MaxConnections, sqliteReaders), "_query_only", "1")
+	db.reader, err = open(min(db.cfg.MaxConnections, sqliteReaders), 1, "_query_only", "1")
 	if err != nil {
 		return errors.Join(err, db.writer.close())
 	}

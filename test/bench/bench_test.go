@@ -246,7 +246,7 @@ func servers(b *testing.B) (watchword, bare *server, grants [callers]grant) {
 		b.Fatalf("%s %v", out, err)
 	}
 	watchword = startServer(b, dir, []string{"ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=" + password, "WATCHWORD_TOKENS_RENEW_GRACE=10ms",
-		"WATCHWORD_SESSIONS_MAX_PER_USER=0"}, binary, "serve")
+		"WATCHWORD_SESSIONS_MAX_PER_USER=0", "WATCHWORD_SERVER_MAX_REQUESTS_PER_USER=1000"}, binary, "serve")
 	bare = startServer(b, dir, nil, os.Args[0])
 	for i := range grants {
 		grants[i] = logIn(b, watchword)

@@ -182,7 +182,7 @@ func BenchmarkFeedSnapshot(b *testing.B) {
 	}
 	mux := http.NewServeMux()
 	drain := make(chan struct{})
-	(&httpapi.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil))
+	(&httpapi.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil, nil))
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	defer close(drain)

@@ -79,7 +79,8 @@ func newWorld(t *testing.T, p plan) *world {
 			"WATCHWORD_SERVER_PUBLIC_URL=" + issuer,
 			"WATCHWORD_SERVER_DRAIN_DELAY=" + drainDelay().String(),
 			"WATCHWORD_SERVER_TRUSTED_PROXIES=127.0.0.0/8",
-			"WATCHWORD_SESSIONS_MAX_PER_USER=0", // all clients are one user, who logs in again and again
+			// All clients are one user, who logs in again and again, from one machine.
+			"WATCHWORD_SESSIONS_MAX_PER_USER=0", "WATCHWORD_SERVER_MAX_REQUESTS_PER_USER=1000",
 			"ADMIN_GUI_USERNAME=" + adminName, "ADMIN_GUI_PASSWORD=" + adminPassword,
 			"WATCHWORD_TOKENS_KEY_SET_MAX_AGE=" + p.maxAge.String(),
 			"WATCHWORD_TOKENS_TOKEN_DURATION=" + p.tokens.String(),

@@ -59,7 +59,7 @@ func (r records) Keys(ctx context.Context) ([]store.Key, error) {
 			return nil, err
 		}
 	}
-	return list(ctx, r.q, func(scan sqldb.Scan) (store.Key, error) {
+	return list(ctx, r.prompt, func(scan sqldb.Scan) (store.Key, error) {
 		k, err := readKey(scan)
 		return k.Key, err
 	}, selectKeys)

@@ -41,7 +41,7 @@ type records struct {
 	db *sqldb.DB // nil inside a transaction
 	q  sqldb.Q
 	// prompt is q for what a replica must read and write again and again to be live:
-	// beats, the registry, the revocation log. These do not wait for a connection behind
+	// beats, the keys, the registry, the revocation log. These do not wait for a connection behind
 	// other work.
 	prompt sqldb.Q
 }
