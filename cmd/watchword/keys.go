@@ -23,7 +23,7 @@ rather have a new one; revoke when a private key may have become known.`,
 		Example: `  watchword keys list
   watchword keys rotate
   watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
-	}, newKeysList(), newKeysRotate(), newKeysRevoke())
+	}, newKeysList(), newKeysRotate(), newKeysRevoke(), newKeysAdopt())
 }
 
 func newKeysList() *cobra.Command {
@@ -84,11 +84,44 @@ revocation.max_staleness and sign with another key at once.`,
   watchword keys revoke auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
-				if err := p.RevokeKey(ctx, args[0]); err != nil {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
+				if err := p.RevokeKey(ctx, cfg, args[0]); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "Revoked the key %s and every token it signed.\n", args[0])
+				return nil
+			})
+		},
+	}
+}
+
+func newKeysAdopt() *cobra.Command {
+	return &cobra.Command{
+		Use:   "adopt",
+		Short: "Take over the signing keys of an older version",
+		Long: `Take over the signing keys that a replica of an older version has left in the
+database (tokens.keys: database). That version did not authenticate what the
+database says about a key: its times, and that it was revoked. Whoever can write
+the database could have changed that, so look at them first. Replicas in a cluster
+need no adoption; they replace such keys by themselves.
+
+Run it once, when the older version has stopped and before this one starts. Keys
+that this version has made are never adopted.`,
+		Example: `  watchword keys list
+  watchword keys adopt`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
+				kids, err := p.AdoptKeys(ctx, cfg)
+				if err != nil {
+					return err
+				}
+				for _, kid := range kids {
+					fmt.Fprintf(cmd.OutOrStdout(), "Adopted the key %s.\n", kid)
+				}
+				if len(kids) == 0 {
+					fmt.Fprintln(cmd.OutOrStdout(), "There is no key of an older version.")
+				}
 				return nil
 			})
 		},

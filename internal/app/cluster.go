@@ -63,7 +63,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	}
 	c := cluster.Config{
 		Registry: registered, Secret: cfg.Cluster.Secret, Instance: instance, Incarnation: incarnation, Version: o.Version, Digest: cfg.Digest(),
-		MaxAge: maxAge, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
+		MaxAge: maxAge, Revoked: n.revoked, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
 		OwnURLs: func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.Get,
 		Notify: func() { n.bell.Ring(bell.Registry) },
@@ -74,42 +74,65 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 	}
 	n.discovery = cfg.Cluster.Discovery
 	if n.discovery != config.DiscoveryDatabase {
-		n.found = discovery.NewList(o.Logger, func() { joined.AskPeers() })
+		n.found = discovery.NewList(o.Logger, func() {
+			if joined != nil { // else Join asks them
+				joined.AskPeers()
+			}
+		})
 		c.Peers = n.found.Peers
 	}
+	find, err := finder(cfg.Cluster, n.found, discovery.InCluster)
+	if err != nil {
+		return err
+	}
+	find.first(ctx)
 	if err := start.await(ctx, "join the cluster", func(ctx context.Context) (err error) {
 		joined, err = cluster.Join(ctx, c)
 		return err
 	}); err != nil {
 		return err
 	}
+	joined.AskAll(ctx)
 	n.cluster = joined
 	n.view.Follow(joined)
-	find, err := finder(cfg.Cluster, n.found, discovery.InCluster)
-	n.follow = []func(context.Context){joined.Run, n.bell.Run, find}
-	return err
+	n.view.Learn(ctx)
+	n.follow = []func(context.Context){joined.Run, n.bell.Run, find.run}
+	return nil
 }
 
-// finder keeps the list of the other replicas up to date until ctx ends.
-func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discovery.Kubernetes, error)) (func(ctx context.Context), error) {
+// A find keeps the list of the other replicas up to date.
+type find struct {
+	first func(ctx context.Context) // looks once, so that the others can be asked at the start
+	run   func(ctx context.Context) // until ctx ends
+}
+
+// finder returns what fills the list of the other replicas.
+func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discovery.Kubernetes, error)) (find, error) {
+	nothing := func(context.Context) {}
 	service, err := url.Parse(cfg.ServiceURL)
 	if err != nil {
-		return nil, fmt.Errorf("cluster.service_url: %w", err)
+		return find{}, fmt.Errorf("cluster.service_url: %w", err)
 	}
 	switch cfg.Discovery {
 	case config.DiscoveryStatic:
 		found.Set(cfg.StaticPeers)
 	case config.DiscoveryDNS:
 		every := time.Duration(cfg.RefreshSec) * time.Second
-		return func(ctx context.Context) { found.RunDNS(ctx, net.DefaultResolver, service, every) }, nil
+		return find{
+			func(ctx context.Context) { found.LookUp(ctx, net.DefaultResolver, service) },
+			func(ctx context.Context) { found.RunDNS(ctx, net.DefaultResolver, service, every) },
+		}, nil
 	case config.DiscoveryKubernetes:
 		api, err := inCluster()
 		if err != nil {
-			return nil, err
+			return find{}, err
 		}
-		return func(ctx context.Context) { found.RunKubernetes(ctx, api, service) }, nil
+		return find{
+			func(ctx context.Context) { found.ListKubernetes(ctx, api, service) },
+			func(ctx context.Context) { found.RunKubernetes(ctx, api, service) },
+		}, nil
 	}
-	return func(context.Context) {}, nil
+	return find{nothing, nothing}, nil
 }
 
 // openBell makes the bell. When another replica rings it, the revocation log, the keys and,

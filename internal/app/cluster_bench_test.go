@@ -114,7 +114,7 @@ func peerRow(b *testing.B, n *Node) store.Key {
 	if row.PublicJWK, err = key.MarshalJSON(); err != nil {
 		b.Fatal(err)
 	}
-	row.MAC = n.cluster.Authenticate(row)
+	row = n.cluster.Authenticate(row)
 	return row
 }
 

@@ -547,7 +547,7 @@ func TestFinder(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
-			running.Go(func() { find(ctx) })
+			running.Go(func() { find.run(ctx) })
 			defer running.Wait()
 			defer cancel()
 			eventually(t, func() error {

@@ -69,6 +69,7 @@ type Node struct {
 	parts   *operator.Parts
 	state   *shared
 	keys    *keyring.Ring
+	revoked *keyring.Tombstones // signing keys that were seen revoked
 	cluster replicas
 	bell    *bell.Bell                  // of the cluster
 	found   *discovery.List             // the other replicas; nil: they are in the registry
@@ -124,10 +125,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	n.revoked = keyring.NewTombstones(keyring.LongestLife(cfg.Tokens.KeyDuration, cfg.Tokens.TokenDuration, keySetAge(cfg)), o.Now)
 	n.view, err = revocation.NewView(revocation.Config{
 		Store: n.store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
 		OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
 		Shared:   cfg.Revocation.Check == config.CheckShared,
+		OnKey:    n.revoked.Entry,
 		Now:      o.Now, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
@@ -303,14 +306,17 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	c := keyring.Config{
 		Source: source, Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
 		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: operator.Leeway,
-		MaxAge: cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor(),
-		Store:  n.store, Now: o.Now, Logger: o.Logger, Registerer: registry,
+		MaxAge: keySetAge(cfg), Revoked: n.revoked,
+		Store: n.store, Now: o.Now, Logger: o.Logger, Registerer: registry,
 	}
 	if cfg.Cluster.Enabled {
 		if err := n.join(ctx, o, registry, instance, c.MaxAge, start); err != nil {
 			return err
 		}
 	}
+	// So that no key signs, not even for a moment, that the log says is revoked. If it fails, the
+	// view goes on trying.
+	_ = n.view.Refresh(ctx)
 	c.Peers = n.cluster
 	if err := start.await(ctx, "open the signing keys", func(ctx context.Context) (err error) {
 		n.keys, err = keyring.Open(ctx, c)
@@ -320,6 +326,11 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	}
 	n.cluster.Serve(n.keys)
 	return nil
+}
+
+// keySetAge is for how long a cache may go on with a key set of this replica.
+func keySetAge(cfg *config.Config) time.Duration {
+	return cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor()
 }
 
 // keySource returns the source of the signing keys that tokens.keys names.

@@ -54,7 +54,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		}
 		l := &loader{ctx: ctx, q: q}
 		loaded, err := read(file, secret, func(t table, raw []byte) error {
-			if to.SignOut && (t.name == recordsTable || t.name == keysTable || t.name == macsTable) {
+			if to.SignOut && (t.name == recordsTable || t.name == keysTable || t.name == macsTable || t.name == statesTable) {
 				return nil
 			}
 			return l.add(t, raw)
@@ -72,6 +72,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 	}
 	if to.SignOut {
 		checked.Rows[recordsTable], checked.Rows[keysTable], checked.Rows[macsTable] = 0, 0, 0
+		checked.Rows[statesTable] = 0
 	}
 	return checked, nil
 }

@@ -41,6 +41,7 @@ const (
 	recordsTable = "state_records"
 	keysTable    = "signing_keys"
 	macsTable    = "registered_keys"
+	statesTable  = "key_states"
 )
 
 // tables are all tables but that of the replicas, which enter by themselves. Each stands
@@ -54,6 +55,7 @@ var tables = []table{
 	{name: "group_claims", columns: columns("group_id claim_id")},
 	{name: keysTable, columns: columns("id instance algorithm public_jwk:blob sealed:maybe created_at:int activate_at:int retire_at:int remove_at:int revoked_at:int")},
 	{name: macsTable, columns: columns("id mac:maybe version:int")},
+	{name: statesTable, columns: columns("id mac:maybe source_mac:maybe")},
 	{name: "used_kids", columns: columns("id")},
 	{name: "registry_head", head: true, columns: columns("version:int")},
 	{name: "revocation_head", head: true, columns: columns("seq:int")}, // the log_id is the new database's

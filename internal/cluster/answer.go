@@ -1,11 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/keyring"
@@ -24,8 +27,13 @@ const (
 // minNonce and maxNonce bound the length of what a peer may have authenticated.
 const minNonce, maxNonce = 16, 128
 
-// An answeredKey is a key in a replica's answer to a peer. The answer is a JWK Set,
-// and these are additional members of its keys.
+// An answer is what a replica answers to a peer: a JWK Set, and which keys it has seen revoked.
+type answer struct {
+	Keys    []json.RawMessage   `json:"keys"`
+	Revoked []keyring.Tombstone `json:"revoked,omitempty"`
+}
+
+// An answeredKey is a key in an answer. These are additional members of the JWK.
 type answeredKey struct {
 	Kid string `json:"kid"`
 	Alg string `json:"alg"`
@@ -33,8 +41,8 @@ type answeredKey struct {
 	// time.
 	Exp int64 `json:"exp"`
 	// Registered is the key's row in the registry. Replicas that store their keys
-	// share them, so that one signs with what another one made. The row's MAC shows
-	// that its maker vouches for the key, whichever replica serves it.
+	// share them, so that one signs with what another one made. The MAC shows that
+	// a replica which has the key vouches for the row.
 	Registered *registered `json:"registered,omitempty"`
 }
 
@@ -53,12 +61,37 @@ var errNonce = problem.New(problem.Malformed, "nonce_invalid", "the header "+Hea
 // AnswerKeys returns the keys of this replica for a peer that chose the nonce, and
 // what authenticates them. The error is for the peer: its nonce is none.
 func (c *Cluster) AnswerKeys(nonce string) (body []byte, instance, mac string, err error) {
-	body, err = encodeKeys(c.registry.local.Published())
-	if err != nil {
-		panic(err) // each key is a Signer's
+	if !validNonce(nonce) {
+		return nil, "", "", errNonce
 	}
+	body = c.answers.body(c.registry.local.Published(), c.cfg.Revoked.All(), c.secret.key)
 	instance, mac, err = c.vouch(nonce, body, c.secret.answer)
 	return body, instance, mac, err
+}
+
+// answers has the last answer, since strangers ask, too: for them an answer costs its MAC
+// alone.
+type answers struct {
+	mu      sync.Mutex // guards everything below
+	keys    []keyring.PublicKey
+	revoked []keyring.Tombstone
+	last    []byte
+}
+
+func (a *answers) body(keys []keyring.PublicKey, revoked []keyring.Tombstone, mac func(store.Key) []byte) []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	same := func(a, b keyring.PublicKey) bool {
+		return a.ID == b.ID && bytes.Equal(keyring.Statement(a.Row), keyring.Statement(b.Row))
+	}
+	if a.last == nil || !slices.EqualFunc(keys, a.keys, same) || !slices.Equal(revoked, a.revoked) {
+		body, err := encodeAnswer(keys, revoked, mac)
+		if err != nil {
+			panic(err) // each key is a Signer's
+		}
+		a.keys, a.revoked, a.last = keys, revoked, body
+	}
+	return a.last
 }
 
 // AnswerFeed returns what authenticates a page of revocations for a peer that asked
@@ -67,30 +100,35 @@ func (c *Cluster) AnswerFeed(nonce, log string, after int64, body []byte) (insta
 	return c.vouch(nonce, body, c.feedMAC(log, after))
 }
 
+func validNonce(nonce string) bool {
+	return len(nonce) >= minNonce && len(nonce) <= maxNonce && !strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
 func (c *common) vouch(nonce string, body []byte, mac func(nonce, instance string, body []byte) []byte) (instance, text string, err error) {
-	if len(nonce) < minNonce || len(nonce) > maxNonce || strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !validNonce(nonce) {
 		return "", "", errNonce
 	}
 	return c.cfg.Instance, base64.RawURLEncoding.EncodeToString(mac(nonce, c.cfg.Instance, body)), nil
 }
 
-// encodeKeys makes the body of an answer.
-func encodeKeys(keys []keyring.PublicKey) ([]byte, error) {
-	set := struct {
-		Keys []json.RawMessage `json:"keys"`
-	}{[]json.RawMessage{}}
+// encodeAnswer makes the body of an answer. This replica has each key, so it vouches for the
+// key's row itself, with the JWK as the answer has it.
+func encodeAnswer(keys []keyring.PublicKey, revoked []keyring.Tombstone, mac func(store.Key) []byte) ([]byte, error) {
+	set := answer{Keys: []json.RawMessage{}, Revoked: revoked}
 	for _, k := range keys {
 		jwk, err := k.MarshalJSON()
 		if err != nil {
 			return nil, fmt.Errorf("cluster: key set: %w", err)
 		}
+		row := k.Row
+		row.PublicJWK = jwk
 		more, err := json.Marshal(struct {
 			Exp        int64      `json:"exp"`
 			Registered registered `json:"registered"`
 		}{
 			k.Row.RemoveAt.Add(time.Second - 1).Unix(), // rounded up
 			registered{
-				store.Micros(k.Row.CreatedAt), store.Micros(k.Row.ActivateAt), store.Micros(k.Row.RetireAt), store.Micros(k.Row.RemoveAt), k.Row.MAC,
+				store.Micros(k.Row.CreatedAt), store.Micros(k.Row.ActivateAt), store.Micros(k.Row.RetireAt), store.Micros(k.Row.RemoveAt), mac(row),
 			},
 		})
 		if err != nil {
@@ -104,10 +142,11 @@ func encodeKeys(keys []keyring.PublicKey) ([]byte, error) {
 // takeInAnswer takes in the keys that a replica has answered. If there is one that it
 // may not speak for, the others are taken in none the less.
 func (r *registry) takeInAnswer(ctx context.Context, instance string, body []byte) error {
-	var set struct{ Keys []json.RawMessage }
+	var set answer
 	if err := json.Unmarshal(body, &set); err != nil {
 		return &disbelief{wrongKey, "the answer is not a key set"}
 	}
+	r.cfg.Revoked.Merge(set.Revoked)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var wrong error

@@ -56,6 +56,8 @@ type Config struct {
 	// Client returns the client for peers whose certificate is for that name. An empty
 	// name stands for the host of their URL.
 	Client func(name string) *http.Client
+	// Revoked are the keys that were seen revoked. Nil: none were.
+	Revoked *keyring.Tombstones
 	// Notify tells the other replicas that the registry has changed. It does not
 	// block.
 	Notify     func()
@@ -74,6 +76,7 @@ type Cluster struct {
 	registry *registry
 	peers    *peers
 	lookup   *lookup
+	answers  answers
 }
 
 // common is what the parts share. Nothing in it changes after Join, except what has
@@ -96,6 +99,9 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	s, err := newSecret(cfg.Secret)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Revoked == nil {
+		cfg.Revoked = keyring.NewTombstones(0, cfg.Now)
 	}
 	shared := &common{cfg: cfg, secret: s, metrics: newMetrics()}
 	shared.rejected = rejections{logger: cfg.Logger, count: shared.metrics.rejected}
@@ -159,6 +165,11 @@ func (c *Cluster) Ring() { c.lookup.bell.Ring() }
 // AskPeers has the peers asked for their keys now. It never blocks.
 func (c *Cluster) AskPeers() { c.peers.askNow() }
 
+// AskAll asks each peer once, and returns when all have answered or have had their time. A
+// replica calls it before it has keys: what a live replica has seen revoked is then revoked
+// here, too, whatever the database says by now.
+func (c *Cluster) AskAll(ctx context.Context) { c.peers.askAll(ctx) }
+
 // Others returns where the other replicas are reached. This replica is among them
 // as long as it knows none of its own URLs and has not met itself at one.
 func (c *Cluster) Others() []discovery.Peer { return c.peers.others() }
@@ -175,11 +186,11 @@ func (c *Cluster) AnyKey() bool { return c.registry.anyKey() }
 // Patience implements keyring.Peers: a replica that has just died is waited for.
 func (c *Cluster) Patience() time.Duration { return timing.Patience }
 
-// Authenticate implements keyring.Peers.
-func (c *Cluster) Authenticate(k store.Key) []byte { return c.secret.key(k) }
+// Authenticate implements keyring.Voucher.
+func (c *Cluster) Authenticate(k store.Key) store.Key { return c.secret.Authenticate(k) }
 
-// Vouched implements keyring.Peers.
-func (c *Cluster) Vouched(k store.Key) bool { return c.secret.ownsKey(k) }
+// Vouched implements keyring.Voucher.
+func (c *Cluster) Vouched(k store.Key) bool { return c.secret.Vouched(k) }
 
 // Changed implements keyring.Peers.
 func (c *Cluster) Changed() {

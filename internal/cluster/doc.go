@@ -8,6 +8,8 @@
 //     vouches for it, its kid consists of its maker's instance id and its own
 //     thumbprint, and its algorithm is accepted. Writing to the database is not enough
 //     to add a key.
+//   - A key that was seen revoked is not taken in again, whatever the database says later. A
+//     replica that starts asks its peers which keys those are.
 //   - Over HTTP a replica speaks for its own keys. A key of another replica is taken
 //     in from it only with the key's row of the registry, MAC included.
 //   - A key that was taken in stays until the last token that it can have signed has

@@ -72,9 +72,11 @@ func (r *registry) refresh() {
 func (r *registry) mergeLocked() {
 	now := r.cfg.Now()
 	local := r.local.Public()
-	keys := local.Keys()
+	// A ring drops its key when it looks the next time.
+	keys := slices.DeleteFunc(local.Keys(), func(k accesstoken.Key) bool { return r.cfg.Revoked.Has(k.ID) })
 	maps.DeleteFunc(r.keys, func(_ string, e *entry) bool { return !now.Before(e.until) })
 	for kid, e := range r.keys {
+		e.revoked = e.revoked || r.cfg.Revoked.Has(kid)
 		if _, isLocal := local.Key(kid); !isLocal && !e.revoked {
 			keys = append(keys, e.key)
 		}
@@ -117,7 +119,7 @@ func (r *registry) takeInLocked(ctx context.Context, k store.Key) (e *entry, rea
 		}
 	}
 	e.until = later(e.until, k.RemoveAt)
-	e.revoked = e.revoked || !k.RevokedAt.IsZero()
+	e.revoked = e.revoked || r.cfg.Revoked.Has(k.ID)
 	return e, ""
 }
 

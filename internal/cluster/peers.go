@@ -95,6 +95,15 @@ func (p *peers) run(ctx context.Context) {
 	}
 }
 
+// askAll: see Cluster.AskAll.
+func (p *peers) askAll(ctx context.Context) {
+	var questions sync.WaitGroup
+	for _, at := range p.others() {
+		questions.Go(func() { p.ask(ctx, at) })
+	}
+	questions.Wait()
+}
+
 // others: see Cluster.Others.
 func (p *peers) others() []discovery.Peer {
 	var list []discovery.Peer

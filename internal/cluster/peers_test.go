@@ -57,8 +57,8 @@ func keySet(t testing.TB, keys ...store.Key) []byte {
 	return body
 }
 
-// answer authenticates a body as a replica does its keys.
-func answer(c *Cluster, nonce string, body []byte) (instance, mac string, ok bool) {
+// vouched authenticates a body as a replica does its keys.
+func vouched(c *Cluster, nonce string, body []byte) (instance, mac string, ok bool) {
 	instance, mac, err := c.vouch(nonce, body, c.secret.answer)
 	return instance, mac, err == nil
 }
@@ -74,7 +74,7 @@ func keysWithRows(t testing.TB, rows ...store.Key) []byte {
 		}
 		keys = append(keys, keyring.PublicKey{Key: key, Row: row})
 	}
-	body, err := encodeKeys(keys)
+	body, err := encodeAnswer(keys, nil, func(k store.Key) []byte { return k.MAC })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func keysWithRows(t testing.TB, rows ...store.Key) []byte {
 // honest answers like a replica.
 func honest(c *Cluster, body []byte) func(w http.ResponseWriter, r *http.Request) {
 	return func(w http.ResponseWriter, r *http.Request) {
-		instance, mac, ok := answer(c, r.Header.Get(HeaderNonce), body)
+		instance, mac, ok := vouched(c, r.Header.Get(HeaderNonce), body)
 		if !ok || r.URL.Path != "/api/pkeys" || r.URL.Query().Get("local") != "true" {
 			http.Error(w, "no peer asks so", http.StatusBadRequest)
 			return
@@ -141,7 +141,7 @@ func TestLyingPeers(t *testing.T) {
 		return []byte(strings.Replace(string(k.PublicJWK), k.ID, kid, 1))
 	}
 	record := func(c *Cluster, nonce string, body []byte) http.Header {
-		instance, mac, _ := answer(c, nonce, body)
+		instance, mac, _ := vouched(c, nonce, body)
 		return http.Header{HeaderInstance: {instance}, HeaderMAC: {mac}}
 	}
 	reply := func(h http.Header, body []byte) func(http.ResponseWriter, *http.Request) {
@@ -172,7 +172,7 @@ func TestLyingPeers(t *testing.T) {
 		}, nil},
 		{"the key of another replica", wrongOwner, honest(peer, keySet(t, foreign, own)), []store.Key{own}},
 		{"a shared key of another replica", "", honest(peer, keysWithRows(t, foreign, own)), []store.Key{foreign, own}},
-		{"a shared key that the cluster does not vouch for", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.MAC = stranger.Authenticate(foreign) }), own)), []store.Key{own}},
+		{"a shared key that the cluster does not vouch for", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.MAC = stranger.Authenticate(foreign).MAC }), own)), []store.Key{own}},
 		{"a shared key without a MAC", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.MAC = nil }), own)), []store.Key{own}},
 		{"a shared key that lives longer than its row", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.RemoveAt = k.RemoveAt.Add(time.Hour) }), own)), []store.Key{own}},
 		{"another key with the row of a shared one", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.PublicJWK = impostor(foreign.ID) }), own)), []store.Key{own}},
@@ -320,9 +320,40 @@ func TestNonces(t *testing.T) {
 		"": false, "short": false, "0123456789abcdef": true, "0123456789 abcdef": false, "0123456789abcdefé": false,
 		string(make([]byte, 20)): false, fmt.Sprintf("%0129d", 0): false, fmt.Sprintf("%0128d", 0): true,
 	} {
-		if _, _, ok := answer(cl, nonce, nil); ok != want {
+		if _, _, ok := vouched(cl, nonce, nil); ok != want {
 			t.Errorf("%q: %v", nonce, ok)
 		}
+	}
+}
+
+// An answer is made once for the keys and tombstones that there are, however many ask.
+func TestAnswersAreMadeOnce(t *testing.T) {
+	r, c := openRegistry(t), &clock{}
+	cfg := config(r, c, "auth-0")
+	cfg.Revoked = keyring.NewTombstones(time.Hour, c.Now)
+	cl, err := Join(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := sharedRing(t, r, c, "auth-0", cl)
+	cl.Serve(ring)
+	ask := func() *byte {
+		if err := ring.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		body, _, _, err := cl.AnswerKeys("0123456789abcdef")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &body[0]
+	}
+	first := ask()
+	if ask() != first {
+		t.Error("the same is made twice")
+	}
+	cfg.Revoked.Add("another", c.Now())
+	if ask() == first {
+		t.Error("the answer does not have what was revoked since")
 	}
 }
 

@@ -230,6 +230,9 @@ func (r *registry) takeInAllLocked(ctx context.Context, keys []store.RegisteredK
 		e.listed = false
 	}
 	for _, k := range keys {
+		if !k.RevokedAt.IsZero() { // which is believed of any row
+			r.cfg.Revoked.Add(k.ID, k.RemoveAt)
+		}
 		if !r.secret.ownsKey(k.Key) {
 			r.rejected.add(ctx, wrongMAC, "signing key", k.ID)
 			continue

@@ -35,7 +35,7 @@ func TestLyingFeeds(t *testing.T) {
 		}, true},
 		"no MAC": {func(http.ResponseWriter, string) (string, string, []byte) { return "auth-1", "", page }, false},
 		"for keys": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {
-			instance, mac, _ := answer(peer, nonce, page)
+			instance, mac, _ := vouched(peer, nonce, page)
 			return instance, mac, page
 		}, false},
 		"another question": {func(_ http.ResponseWriter, nonce string) (string, string, []byte) {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -17,7 +18,8 @@ const MinSecret = 32
 // A secret is the cluster's secret as a key for each purpose, so that a MAC that was
 // made for one purpose means nothing for another (RFC 5869).
 type secret struct {
-	keys     []byte // rows of signing keys
+	keys     []byte // rows of signing keys: what the key is, and its times
+	states   []byte // rows of signing keys: all of it
 	replicas []byte // rows of replicas
 	answers  []byte // answers to peers that ask for keys
 	feeds    []byte // answers to peers that ask what was revoked
@@ -31,12 +33,13 @@ func newSecret(text string) (*secret, error) {
 	}
 	s := &secret{}
 	for purpose, key := range map[string]*[]byte{
-		"signing key": &s.keys,
-		"replica":     &s.replicas,
-		"answer":      &s.answers,
-		"revocations": &s.feeds,
-		"token":       &s.asked,
-		"verdict":     &s.verdicts,
+		"signing key":       &s.keys,
+		"signing key state": &s.states,
+		"replica":           &s.replicas,
+		"answer":            &s.answers,
+		"revocations":       &s.feeds,
+		"token":             &s.asked,
+		"verdict":           &s.verdicts,
 	} {
 		var err error
 		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, "watchword cluster 1: "+purpose, sha256.Size); err != nil {
@@ -46,13 +49,28 @@ func newSecret(text string) (*secret, error) {
 	return s, nil
 }
 
-// key is the MAC of a signing key's row. It is over everything that says what the key
-// is and how long it lives. That the key was revoked is not in it, since any replica
-// may write that.
+// key is the MAC of a signing key's row over everything that says what the key is and how
+// long it lives. State is over that it was revoked, or was not, as well. There are two, because
+// versions before the second one know the first alone.
 func (s *secret) key(k store.Key) []byte {
 	return sum(s.keys, k.ID, k.Instance, k.Algorithm, string(k.PublicJWK),
 		store.Micros(k.CreatedAt), store.Micros(k.ActivateAt), store.Micros(k.RetireAt), store.Micros(k.RemoveAt))
 }
+
+func (s *secret) state(k store.Key) []byte { return sum(s.states, string(keyring.Statement(k))) }
+
+// Authenticate implements keyring.Voucher.
+func (s *secret) Authenticate(k store.Key) store.Key {
+	k.MAC, k.StateMAC = s.key(k), s.state(k)
+	return k
+}
+
+// Vouched implements keyring.Voucher: ownsKey.
+func (s *secret) Vouched(k store.Key) bool { return s.ownsKey(k) }
+
+// NewVoucher returns what authenticates the rows of signing keys, for a process that is no
+// replica.
+func NewVoucher(clusterSecret string) (keyring.Voucher, error) { return newSecret(clusterSecret) }
 
 // replica is the MAC of a replica's row.
 func (s *secret) replica(r store.Replica) []byte {
@@ -89,8 +107,12 @@ func (s *secret) verdict(nonce, instance string, body []byte) []byte {
 	return sum(s.verdicts, nonce, instance, string(body))
 }
 
-// ownsKey and ownsReplica report whether the secret vouches for a row.
-func (s *secret) ownsKey(k store.Key) bool         { return hmac.Equal(k.MAC, s.key(k)) }
+// ownsKey and ownsReplica report whether the secret vouches for a row. A row that an older
+// version made has no MAC of its state, and its own MAC says so.
+func (s *secret) ownsKey(k store.Key) bool {
+	return hmac.Equal(k.MAC, s.key(k)) && (!keyring.NeedsStateMAC(k) || hmac.Equal(k.StateMAC, s.state(k)))
+}
+
 func (s *secret) ownsReplica(r store.Replica) bool { return hmac.Equal(r.MAC, s.replica(r)) }
 
 // sum is HMAC-SHA-256 over the fields, which are strings and numbers. Each follows its

@@ -88,6 +88,16 @@ func (l *List) RunDNS(ctx context.Context, resolver Resolver, service *url.URL, 
 	}.Run(ctx)
 }
 
+// LookUp does once what RunDNS does. If the DNS does not answer, the list stays as it is.
+func (l *List) LookUp(ctx context.Context, resolver Resolver, service *url.URL) {
+	peers, err := resolve(ctx, resolver, service)
+	if err != nil {
+		l.logger.WarnContext(ctx, "the DNS does not name the replicas yet", "name", service.Hostname(), "err", err)
+		return
+	}
+	l.take(peers)
+}
+
 func resolve(ctx context.Context, resolver Resolver, service *url.URL) ([]Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()

@@ -119,16 +119,28 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// follow lists the slices, and then takes in the events of watches, until one fails.
-func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) error {
+// ListKubernetes does once what RunKubernetes does. If the API does not answer, the list stays
+// as it is.
+func (l *List) ListKubernetes(ctx context.Context, k *Kubernetes, service *url.URL) {
+	path, query := endpointSlicesOf(k, service)
+	if _, _, err := l.listSlices(ctx, k, path, query, service); err != nil {
+		l.logger.WarnContext(ctx, "Kubernetes does not name the replicas yet", "service", service.Hostname(), "err", err)
+	}
+}
+
+// endpointSlicesOf is where the slices of a service are.
+func endpointSlicesOf(k *Kubernetes, service *url.URL) (path string, query url.Values) {
 	name, namespace, found := strings.Cut(service.Hostname(), ".")
 	if !found {
 		namespace = k.Namespace
 	}
 	namespace, _, _ = strings.Cut(namespace, ".") // service.namespace.svc.cluster.local
-	path := "/apis/discovery.k8s.io/v1/namespaces/" + url.PathEscape(namespace) + "/endpointslices"
-	query := url.Values{"labelSelector": {"kubernetes.io/service-name=" + name}}
+	path = "/apis/discovery.k8s.io/v1/namespaces/" + url.PathEscape(namespace) + "/endpointslices"
+	return path, url.Values{"labelSelector": {"kubernetes.io/service-name=" + name}}
+}
 
+// listSlices lists the slices and takes them in.
+func (l *List) listSlices(ctx context.Context, k *Kubernetes, path string, query url.Values, service *url.URL) (slices map[string]endpointSlice, version string, err error) {
 	var list struct {
 		Metadata struct {
 			ResourceVersion string `json:"resourceVersion"`
@@ -136,14 +148,23 @@ func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) erro
 		Items []endpointSlice `json:"items"`
 	}
 	if err := k.list(ctx, path, query, &list); err != nil {
-		return err
+		return nil, "", err
 	}
-	slices := map[string]endpointSlice{}
+	slices = map[string]endpointSlice{}
 	for _, s := range list.Items {
 		slices[s.Metadata.Name] = s
 	}
 	l.take(peersIn(slices, service))
-	version := list.Metadata.ResourceVersion
+	return slices, list.Metadata.ResourceVersion, nil
+}
+
+// follow lists the slices, and then takes in the events of watches, until one fails.
+func (l *List) follow(ctx context.Context, k *Kubernetes, service *url.URL) error {
+	path, query := endpointSlicesOf(k, service)
+	slices, version, err := l.listSlices(ctx, k, path, query, service)
+	if err != nil {
+		return err
+	}
 	for {
 		began := time.Now()
 		again, err := l.watch(ctx, k, path, query, &version, slices, service)

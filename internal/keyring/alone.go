@@ -6,15 +6,14 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// Alone implements Peers for a replica without others: all of them have every key, and
-// nothing tells a row that is ours from another.
+// Alone implements Peers for a replica without others: all of them have every key.
 type Alone struct{}
 
-// Authenticate implements Peers. The row keeps the MAC that it has.
-func (Alone) Authenticate(k store.Key) []byte { return k.MAC }
+// Authenticate implements Voucher: there is nobody to authenticate the row for.
+func (Alone) Authenticate(k store.Key) store.Key { return k }
 
-// Vouched implements Peers.
-func (Alone) Vouched(store.Key) bool { return true }
+// Vouched implements Voucher. No other replica vouches for a row of an older version.
+func (Alone) Vouched(k store.Key) bool { return k.SourceMAC != nil }
 
 // Have implements Peers.
 func (Alone) Have(string) bool { return true }

@@ -84,6 +84,12 @@ func (p policy) removeAt(retire time.Time) time.Time {
 	return retire.Add(p.slack() + p.tokenDuration + p.leeway)
 }
 
+// longest is how long a key may live that is made now, whatever its row comes to say: twice as
+// long as planned, since a key whose successor is late goes on.
+func (p policy) longest() time.Duration {
+	return 2*(p.lead()+p.keyDuration) + p.tokenDuration + p.leeway
+}
+
 // retire moves the end of a key's active time, and the end of its life with it.
 func (p policy) retire(k store.Key, at time.Time) store.Key {
 	k.RemoveAt = latest(k.RemoveAt.Add(at.Sub(k.RetireAt)), p.removeAt(at))

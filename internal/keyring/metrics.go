@@ -11,10 +11,18 @@ type metrics struct {
 	keys     *prometheus.GaugeVec
 	rotation prometheus.Gauge
 	failures prometheus.Counter
+	rejected *prometheus.CounterVec
 }
 
+// Why a row of the database is not believed.
+const (
+	rejectedMAC     = "mac"     // it does not verify
+	rejectedRevoked = "revoked" // it revives a key that was seen revoked
+	rejectedFormer  = "former"  // an older version has made it
+)
+
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
 		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "watchword_signing_keys",
 			Help: "Signing keys that this replica holds, by state.",
@@ -27,11 +35,19 @@ func newMetrics() *metrics {
 			Name: "watchword_signing_key_refresh_failures_total",
 			Help: "Attempts to bring the signing keys up to date with the database that failed.",
 		}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_signing_key_rows_rejected_total",
+			Help: "Rows of signing keys in the database that are not believed, by reason. Each is counted once.",
+		}, []string{"reason"}),
 	}
+	for _, reason := range []string{rejectedMAC, rejectedRevoked, rejectedFormer} {
+		m.rejected.WithLabelValues(reason)
+	}
+	return m
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.keys, m.rotation, m.failures} {
+	for _, c := range []prometheus.Collector{m.keys, m.rotation, m.failures, m.rejected} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("keyring: %w", err)
 		}

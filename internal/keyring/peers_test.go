@@ -24,10 +24,11 @@ type fakePeers struct {
 	changes int
 }
 
-func (p *fakePeers) Authenticate(k store.Key) []byte {
-	return fmt.Appendln(nil, p.secret, k.ID, store.Micros(k.CreatedAt), store.Micros(k.ActivateAt), store.Micros(k.RetireAt), store.Micros(k.RemoveAt))
+func (p *fakePeers) Authenticate(k store.Key) store.Key {
+	k.MAC = fmt.Appendln(nil, p.secret, string(Statement(k)))
+	return k
 }
-func (p *fakePeers) Vouched(k store.Key) bool { return bytes.Equal(k.MAC, p.Authenticate(k)) }
+func (p *fakePeers) Vouched(k store.Key) bool { return bytes.Equal(k.MAC, p.Authenticate(k).MAC) }
 func (p *fakePeers) Have(kid string) bool     { return p.have[kid] }
 func (p *fakePeers) AnyKey() bool             { return p.any }
 func (*fakePeers) Patience() time.Duration    { return 9 * time.Second }
@@ -68,7 +69,7 @@ func TestPeersMustHaveAKey(t *testing.T) {
 				t.Errorf("%q signs", got)
 			}
 			for _, k := range rows(t, s) {
-				if !bytes.Equal(k.MAC, peers.Authenticate(k)) {
+				if !peers.Vouched(k) {
 					t.Errorf("the row of %s has the MAC %q", k.ID, k.MAC)
 				}
 			}
@@ -163,7 +164,7 @@ func TestTimesOfAKeyAreVouchedFor(t *testing.T) {
 				}
 				// Rotated meanwhile, its row is written again: with the true times.
 				live(t, r, c, testPolicy.keyDuration)
-				if k := row(t, s, kid); k.RemoveAt.After(was.RemoveAt.Add(testPolicy.keyDuration)) && bytes.Equal(k.MAC, peers.Authenticate(k)) {
+				if k := row(t, s, kid); k.RemoveAt.After(was.RemoveAt.Add(testPolicy.keyDuration)) && peers.Vouched(k) {
 					t.Errorf("vouched for until %v, not %v", k.RemoveAt, was.RemoveAt)
 				}
 				forged.RevokedAt = c.Now()
@@ -188,7 +189,7 @@ func TestStoredKeysUnderAnotherSecret(t *testing.T) {
 	peers := &fakePeers{secret: "new", have: map[string]bool{kid: true}}
 	cfg.Peers = peers
 	open(t, cfg)
-	if k := row(t, s, kid); !bytes.Equal(k.MAC, peers.Authenticate(k)) {
+	if k := row(t, s, kid); !peers.Vouched(k) {
 		t.Errorf("its MAC is %q", k.MAC)
 	}
 }
@@ -354,7 +355,7 @@ func TestLostRowOfARevokedKey(t *testing.T) {
 	r := open(t, cfg)
 	kid := signing(t, r)
 	live(t, r, c, 2*time.Second)
-	if _, err := RevokeIn(t.Context(), s, kid, c.Now()); err != nil {
+	if _, err := RevokeIn(t.Context(), s, cfg.Peers, kid, c.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.ReplaceRevoked(t.Context(), kid); err != nil {

@@ -218,7 +218,7 @@ func (w *world) revoke(rt *rapid.T) {
 	}
 	kid := keys[rapid.IntRange(0, len(keys)-1).Draw(rt, "key")].ID
 	if err := w.store.Store.Update(context.Background(), func(r store.Records) error {
-		_, err := RevokeIn(context.Background(), r, kid, w.clock.Now())
+		_, err := RevokeIn(context.Background(), r, Alone{}, kid, w.clock.Now())
 		return err
 	}); err != nil {
 		rt.Fatal(err)

@@ -68,8 +68,16 @@ func resealKey(ctx context.Context, r store.Records, b *seal.Box, kid string, no
 		if phase := State(row, now); phase == Revoked || phase == Removed {
 			continue
 		}
-		if row.Sealed, changed, err = (keysource.Sealed{Box: b}).Reseal(kid, row.Sealed); err != nil || !changed {
-			return false, err == nil, err
+		source := keysource.Sealed{Box: b}
+		authentic := Authentic(source, row) // else it is left as it is
+		if row.Sealed, changed, err = source.Reseal(kid, row.Sealed); err != nil {
+			return false, false, err
+		}
+		if authentic && !b.Current(row.SourceMAC) {
+			row.SourceMAC, changed = source.MAC(kid, Statement(row)), true
+		}
+		if !changed {
+			return false, true, nil
 		}
 		return true, true, r.UpdateKey(ctx, row)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -18,11 +19,13 @@ func sealedKeys(t *testing.T, s store.Store, c *clock, box *seal.Box, names ...s
 	for _, name := range names {
 		cfg := testConfig(t, s, c)
 		cfg.Source, cfg.InstanceID = sealed(box), name
-		fresh, err := newKey(cfg)
+		fresh, err := newKey(cfg, c.Now().Add(time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.CreateKey(t.Context(), testPolicy.date(fresh.row, c.Now(), c.Now())); err != nil {
+		row := testPolicy.date(fresh.row, c.Now(), c.Now())
+		row.SourceMAC = cfg.Source.MAC(row.ID, Statement(row))
+		if err := s.CreateKey(t.Context(), row); err != nil {
 			t.Fatal(err)
 		}
 		kids = append(kids, fresh.row.ID)
@@ -44,7 +47,7 @@ func TestReseal(t *testing.T) {
 	sealedKeys(t, s, c, newBox(t, 1), "a", "b", "c")
 	sealedKeys(t, s, c, newBox(t, 2), "d")
 	revoked := sealedKeys(t, s, c, newBox(t, 3), "e")[0] // of a key that nobody has any more
-	if _, err := RevokeIn(t.Context(), s, revoked, c.Now()); err != nil {
+	if _, err := RevokeIn(t.Context(), s, Alone{}, revoked, c.Now()); err != nil {
 		t.Fatal(err)
 	}
 	before := rows(t, s)
@@ -59,7 +62,7 @@ func TestReseal(t *testing.T) {
 		if after.ID != before[i].ID || after.RetireAt != before[i].RetireAt || !bytes.Equal(after.PublicJWK, before[i].PublicJWK) {
 			t.Errorf("more than the seal changed: %+v, was %+v", after, before[i])
 		}
-		if _, err := openKey(sealed(newBox(t, 2)), after); err != nil && after.ID != revoked {
+		if _, _, err := openKey(sealed(newBox(t, 2)), after); err != nil && after.ID != revoked {
 			t.Error(err)
 		}
 	}
@@ -149,26 +152,32 @@ func (b *between) Keys(ctx context.Context) ([]store.Key, error) {
 // A ring that gives an older key its MAC undoes neither the change of the storage key
 // nor the revocation that happen meanwhile.
 func TestVouchingAgainstResealAndRevocation(t *testing.T) {
-	s, c := newStore(t), &clock{now: start}
-	alone := testConfig(t, s, c)
-	alone.Source = sealed(newBox(t, 1))
-	open(t, alone) // it knows no peers: its rows have no MAC
-	kid, box := rows(t, s)[0].ID, changingBox(t)
-	cfg := testConfig(t, &between{s, func() {
-		if _, err := (Sealed{s, c.Now}).Reseal(t.Context(), box); err != nil {
-			t.Error(err)
+	for _, revokes := range []bool{false, true} {
+		s, c := newStore(t), &clock{now: start}
+		alone := testConfig(t, s, c)
+		alone.Source = sealed(newBox(t, 1))
+		open(t, alone) // it knows no peers: its rows have no MAC
+		kid, box, peers := rows(t, s)[0].ID, changingBox(t), &fakePeers{}
+		peers.have = map[string]bool{kid: true}
+		cfg := testConfig(t, &between{s, func() {
+			if _, err := (Sealed{s, c.Now}).Reseal(t.Context(), box); err != nil {
+				t.Error(err)
+			}
+			if revokes {
+				revoke(t, s, kid, c.Now())
+			}
+		}}, c)
+		cfg.Source, cfg.Peers = sealed(box), peers
+		open(t, cfg)
+		after := row(t, s, kid)
+		if after.RevokedAt.IsZero() == revokes {
+			t.Errorf("revoked: %v, but at %v", revokes, after.RevokedAt)
 		}
-		if _, err := RevokeIn(t.Context(), s, kid, c.Now()); err != nil {
-			t.Error(err)
+		if !revokes && !peers.Vouched(after) {
+			t.Error("it has no MAC")
 		}
-	}}, c)
-	cfg.Source, cfg.Peers = sealed(box), &fakePeers{have: map[string]bool{kid: true}}
-	open(t, cfg)
-	after := row(t, s, kid)
-	if after.RevokedAt.IsZero() {
-		t.Error("the revocation is undone")
-	}
-	if _, err := openKey(sealed(newBox(t, 2)), after); err != nil {
-		t.Errorf("the key is sealed under the old storage key again: %v", err)
+		if _, _, err := openKey(sealed(newBox(t, 2)), after); err != nil && !revokes {
+			t.Errorf("the key is sealed under the old storage key again: %v", err)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/poll"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -35,7 +37,7 @@ type Store interface {
 	Update(ctx context.Context, f func(r store.Records) error) error
 }
 
-// Config is what a Ring is made of. All of it is required.
+// Config is what a Ring is made of. All of it is required, but Revoked.
 type Config struct {
 	Source        keysource.Source
 	Algorithm     string        // of new keys: one of accesstoken.Algorithms
@@ -46,17 +48,16 @@ type Config struct {
 	InstanceID    string        // prefix of the kids made here
 	Store         Store
 	Peers         Peers // Alone, or the cluster
-	Now           func() time.Time
-	Logger        *slog.Logger
-	Registerer    prometheus.Registerer
+	// Revoked are the keys that were seen revoked. Nil: none were.
+	Revoked    *Tombstones
+	Now        func() time.Time
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Peers are the other replicas, as a ring sees them.
 type Peers interface {
-	// Authenticate returns the MAC by which the others know that a row is a replica's.
-	Authenticate(k store.Key) []byte
-	// Vouched reports whether the row has that MAC.
-	Vouched(k store.Key) bool
+	Voucher
 	// Have reports whether every other replica has served the key for as long as a
 	// cache may keep a key set.
 	Have(kid string) bool
@@ -88,6 +89,9 @@ type Peers interface {
 //     of a removed key does not come back.
 //   - A key that has come to sign stays if its row is lost, for example because an older
 //     backup was restored. Its row is written again.
+//   - What the store says about a key counts only if a process with the same Source wrote it.
+//     The exception is that the key is revoked. A key that was seen revoked stays revoked,
+//     whatever the store says later.
 type Ring struct {
 	cfg     Config
 	policy  policy
@@ -102,6 +106,8 @@ type Ring struct {
 	// transaction may have failed, or may have been done all the same.
 	unconfirmed *fresh
 	replaces    time.Time // keys made before that are of another algorithm
+	// rejected are the rows that were counted and logged because they are not believed.
+	rejected map[string]bool
 }
 
 // view is what callers see; it never changes.
@@ -119,6 +125,7 @@ type held struct {
 	signer *token.Signer
 	since  time.Time // when it was first published here; zero: it was not
 	until  time.Time // stop signing then, whatever row says; zero: row decides
+	end    time.Time // the latest end of the key, whatever row says
 	lost   bool      // row is no longer in the store
 	barred bool      // row cannot be written there again
 }
@@ -148,7 +155,10 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 		metrics: newMetrics(),
 		bell:    poll.NewBell(),
 		held:    map[string]*held{},
-		gone:    map[string]bool{},
+		gone:    map[string]bool{}, rejected: map[string]bool{},
+	}
+	if cfg.Revoked == nil {
+		r.cfg.Revoked = NewTombstones(r.policy.longest(), cfg.Now)
 	}
 	r.view.Store(&view{})
 	if err := r.load(ctx); err != nil {
@@ -197,6 +207,9 @@ type PublicKey struct {
 	// last token has expired that the key can have signed.
 	Row store.Key
 }
+
+// Voucher authenticates rows for the other replicas.
+func (r *Ring) Voucher() Voucher { return r.cfg.Peers }
 
 // Published returns the published keys with their rows. It is not to be changed.
 func (r *Ring) Published() []PublicKey { return r.view.Load().published }
@@ -257,9 +270,7 @@ func (r *Ring) refreshWithin(ctx context.Context, timeout time.Duration) error {
 // tokens until then.
 func (r *Ring) ReplaceRevoked(ctx context.Context, kid string) error {
 	r.mu.Lock()
-	if h := r.held[kid]; h != nil && h.row.RevokedAt.IsZero() {
-		h.row.RevokedAt = r.wall()
-	}
+	r.cfg.Revoked.Add(kid, r.wall())
 	r.publishLocked(ctx)
 	r.mu.Unlock()
 	r.cfg.Peers.Changed()
@@ -271,11 +282,14 @@ func (r *Ring) ReplaceRevoked(ctx context.Context, kid string) error {
 func (r *Ring) load(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rows, err := r.cfg.Store.Keys(ctx)
+	rows, _, err := r.rowsLocked(ctx, r.cfg.Store)
 	if err != nil {
 		return fmt.Errorf("signing keys: %w", err)
 	}
-	if err := r.adoptLocked(rows); err != nil {
+	if err := r.adoptLocked(ctx, rows); err != nil {
+		return err
+	}
+	if err := r.refuseLocked(rows); err != nil {
 		return err
 	}
 	for _, h := range r.held {
@@ -283,7 +297,7 @@ func (r *Ring) load(ctx context.Context) error {
 	}
 	// Rows with a private half may be from before the replica was in a cluster, or from
 	// under another secret of the cluster.
-	if err := r.vouchLocked(ctx, rows); err != nil {
+	if err := r.vouchLocked(ctx, rows, func(k store.Key) bool { return r.cfg.Peers.Vouched(k) }); err != nil {
 		return err
 	}
 	if newest := r.newestLocked(); newest != nil && newest.row.Algorithm != r.cfg.Algorithm {
@@ -292,27 +306,53 @@ func (r *Ring) load(ctx context.Context) error {
 	return nil
 }
 
+// refuseLocked returns why the process must not start with what is not believed of the store:
+// a storage key that is another one, or keys of an older version without which all tokens that
+// are out would end.
+func (r *Ring) refuseLocked(rows []store.Key) error {
+	var former []string
+	for _, row := range rows {
+		if r.held[row.ID] != nil || !row.RevokedAt.IsZero() || State(row, r.wall()) == Removed || !r.cfg.Source.Opens(row.Sealed) {
+			continue
+		}
+		switch _, err := r.cfg.Source.Open(row.ID, row.Sealed); {
+		case errors.Is(err, seal.ErrUnknownKey):
+			return err
+		case errors.Is(err, keysource.ErrFormer) && !r.cfg.Peers.Vouched(row):
+			former = append(former, row.ID)
+		}
+	}
+	if len(former) > 0 && len(r.held) == 0 {
+		return fmt.Errorf("the signing keys in the database (%s) are from an older version, which did not authenticate what the database says about them: "+
+			"run \"watchword keys adopt\" once, so that the tokens that are out stay valid, or revoke them with \"watchword keys revoke\"", strings.Join(former, ", "))
+	}
+	return nil
+}
+
 // refreshLocked brings held and the store together. What it learns before an error is
 // kept.
 func (r *Ring) refreshLocked(ctx context.Context) error {
-	rows, err := r.rowsLocked(ctx, r.cfg.Store)
+	rows, revived, err := r.rowsLocked(ctx, r.cfg.Store)
 	if err != nil {
 		return fmt.Errorf("signing keys: %w", err)
 	}
-	adoptErr := r.adoptLocked(rows)
+	adoptErr := r.adoptLocked(ctx, rows)
 	r.publishLocked(ctx)
+	if err := r.buryLocked(ctx, revived); err != nil {
+		return errors.Join(adoptErr, err)
+	}
 	if restored, err := r.restoreLocked(ctx); err != nil {
 		return errors.Join(adoptErr, err)
 	} else if restored {
-		if rows, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
+		if rows, _, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
 			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
 		}
-		adoptErr = r.adoptLocked(rows)
+		adoptErr = r.adoptLocked(ctx, rows)
 		r.cfg.Peers.Changed()
 	}
-	// A process that is not in the cluster yet may have made keys since.
-	unmarked := slices.DeleteFunc(slices.Clone(rows), func(k store.Key) bool { return k.MAC != nil })
-	if err := r.vouchLocked(ctx, unmarked); err != nil {
+	// Somebody else, or an older version, has written the row; or a process that is not in
+	// the cluster yet has made the key since.
+	if err := r.vouchLocked(ctx, rows, func(k store.Key) bool { return k.MAC != nil || r.cfg.Peers.Vouched(k) }); err != nil {
 		return errors.Join(adoptErr, err)
 	}
 	changed, err := r.changeLocked(ctx, rows)
@@ -320,40 +360,93 @@ func (r *Ring) refreshLocked(ctx context.Context) error {
 		return errors.Join(adoptErr, err)
 	}
 	if changed {
-		if rows, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
+		if rows, _, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
 			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
 		}
-		adoptErr = r.adoptLocked(rows)
+		adoptErr = r.adoptLocked(ctx, rows)
 		r.publishLocked(ctx)
 		r.cfg.Peers.Changed()
 	}
 	return errors.Join(adoptErr, r.cleanLocked(ctx, rows))
 }
 
-// rowsLocked returns the keys in the store. A row without a MAC of the cluster is not
-// believed, except that it is revoked: the row of a key that is held here is replaced by
-// what is known of it. So writing to the store is not enough to make a key live longer.
-func (r *Ring) rowsLocked(ctx context.Context, from store.Keys) ([]store.Key, error) {
-	rows, err := from.Keys(ctx)
+// rowsLocked returns the keys in the store. A row of a key that is held here, which no process
+// with the same source wrote, is replaced by what is known of the key, and comes without
+// a SourceMAC. That a key is revoked is believed of any row, and remembered. The kids are those of
+// rows that say nothing of it, although their keys were seen revoked.
+func (r *Ring) rowsLocked(ctx context.Context, from store.Keys) (rows []store.Key, revived []string, err error) {
+	rows, err = from.Keys(ctx)
 	for i, row := range rows {
-		h := r.held[row.ID]
-		if h == nil || r.cfg.Peers.Vouched(row) {
-			continue
+		if !row.RevokedAt.IsZero() {
+			r.cfg.Revoked.Add(row.ID, row.RemoveAt)
 		}
-		k := h.row
-		k.MAC, k.Sealed = row.MAC, row.Sealed
-		if k.RevokedAt.IsZero() {
+		if h := r.held[row.ID]; h != nil && !r.authentic(row) {
+			k := h.row
+			k.Sealed, k.MAC, k.StateMAC, k.SourceMAC = row.Sealed, row.MAC, row.StateMAC, nil
 			k.RevokedAt = row.RevokedAt
+			rows[i] = k
 		}
-		rows[i] = k
+		if row.RevokedAt.IsZero() && r.cfg.Revoked.Has(row.ID) {
+			rows[i].RevokedAt = r.wall()
+			revived = append(revived, row.ID)
+		}
 	}
-	return rows, err
+	return rows, revived, err
+}
+
+// rejectLocked counts and logs once that a row is not believed.
+func (r *Ring) rejectLocked(ctx context.Context, reason, kid, why string) {
+	const most = 1000 // are remembered; those beyond are counted each time and not logged
+	if r.rejected[reason+kid] {
+		return
+	}
+	r.metrics.rejected.WithLabelValues(reason).Inc()
+	if len(r.rejected) < most {
+		r.rejected[reason+kid] = true
+		r.cfg.Logger.ErrorContext(ctx, "not believed: the row of a signing key in the database", "kid", kid, "reason", reason, "why", why)
+	}
+}
+
+// buryLocked makes the rows of keys that were seen revoked tombstones again, so that replicas
+// which start later see it, too. A row that nobody vouches for stays as it is.
+func (r *Ring) buryLocked(ctx context.Context, kids []string) error {
+	if len(kids) == 0 {
+		return nil
+	}
+	var buried []string
+	err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
+		buried = nil
+		rows, err := rec.Keys(ctx)
+		if err != nil {
+			return err
+		}
+		for _, k := range rows {
+			if !k.RevokedAt.IsZero() || !slices.Contains(kids, k.ID) || !r.authentic(k) && !r.cfg.Peers.Vouched(k) {
+				continue
+			}
+			buried = append(buried, k.ID)
+			if err := rec.UpdateKey(ctx, bury(k, true, r.authenticate, r.wall())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("signing keys: %w", err)
+	}
+	for _, kid := range buried {
+		r.rejectLocked(ctx, rejectedRevoked, kid, "it says that a revoked key is not revoked; an older state of it was put back")
+	}
+	if len(buried) > 0 {
+		r.cfg.Peers.Changed()
+	}
+	return nil
 }
 
 // adoptLocked takes over from the store: times, revocations, and keys that other processes
 // made. A key that is no longer in the store is dropped if it has not come to sign.
 // Otherwise its row was lost.
-func (r *Ring) adoptLocked(rows []store.Key) error {
+func (r *Ring) adoptLocked(ctx context.Context, rows []store.Key) error {
 	var first error
 	there := make(map[string]bool, len(rows))
 	for _, row := range rows {
@@ -367,20 +460,26 @@ func (r *Ring) adoptLocked(rows []store.Key) error {
 		switch {
 		case r.gone[row.ID]:
 		case h != nil:
-			if revoked := h.row.RevokedAt; row.RevokedAt.IsZero() {
-				row.RevokedAt = revoked // what ReplaceRevoked knows already
+			if row.SourceMAC == nil && row.RevokedAt.IsZero() {
+				r.rejectLocked(ctx, rejectedMAC, row.ID, "nobody who has its key wrote it; what was known of the key before stays")
 			}
-			h.row, h.until, h.lost, h.barred = row, time.Time{}, false, false
+			h.row, h.until, h.lost, h.barred = r.bounded(row, h.end), time.Time{}, false, false
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
-		case made != nil && r.cfg.Peers.Vouched(row):
-			r.held[row.ID] = &held{row: row, signer: made.signer}
-		case r.cfg.Source.Opens(row.Sealed):
-			signer, err := openKey(r.cfg.Source, row)
+		case made == nil && !r.cfg.Source.Opens(row.Sealed):
+			if r.cfg.Source.Opens([]byte{}) && r.authentic(row) {
+				r.rejectLocked(ctx, rejectedMAC, row.ID, "its private half was deleted")
+			}
+		case !r.authentic(row):
+			r.rejectLocked(ctx, r.unauthentic(row), row.ID, "nobody who has its key wrote it; it neither signs nor verifies here")
+		case made != nil:
+			r.held[row.ID] = &held{row: r.bounded(row, made.end), signer: made.signer, end: made.end}
+		default:
+			signer, end, err := openKey(r.cfg.Source, row)
 			if err != nil {
 				first = cmp.Or(first, err)
 				continue
 			}
-			r.held[row.ID] = &held{row: row, signer: signer}
+			r.held[row.ID] = &held{row: r.bounded(row, end), signer: signer, end: end}
 		}
 	}
 	now := r.wall()
@@ -390,6 +489,22 @@ func (r *Ring) adoptLocked(rows []store.Key) error {
 	})
 	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] })
 	return first
+}
+
+// unauthentic is the reason why a row with a private half is not believed.
+func (r *Ring) unauthentic(row store.Key) string {
+	if row.SourceMAC == nil && row.StateMAC == nil && !NeedsStateMAC(row) {
+		return rejectedFormer
+	}
+	return rejectedMAC
+}
+
+// bounded returns a row that lets its key live until end at most.
+func (r *Ring) bounded(row store.Key, end time.Time) store.Key {
+	if !end.IsZero() {
+		row.RemoveAt = earliest(row.RemoveAt, end)
+	}
+	return row
 }
 
 // restoreLocked writes the rows again that the store has lost. It reports whether they are
@@ -426,21 +541,24 @@ func (r *Ring) mayBeCached(h *held) bool {
 	return h.row.RevokedAt.IsZero() && r.wall().Before(h.row.RemoveAt)
 }
 
-// vouchLocked gives the cluster's MAC to those keys that this process shares with others
-// and that have no MAC, or another one.
-func (r *Ring) vouchLocked(ctx context.Context, rows []store.Key) error {
+// vouchLocked writes those rows again, of keys that are held here, that have not the MACs of
+// their source, or not those of the cluster.
+func (r *Ring) vouchLocked(ctx context.Context, rows []store.Key, vouched func(store.Key) bool) error {
+	wanted := func(k store.Key) bool {
+		return r.held[k.ID] != nil && k.RevokedAt.IsZero() && (k.SourceMAC == nil || !vouched(k))
+	}
 	for _, k := range rows {
-		if k.Sealed == nil || r.held[k.ID] == nil || r.cfg.Peers.Vouched(k) {
+		if !wanted(k) {
 			continue
 		}
 		// The row is read again: it may have been sealed anew or revoked meanwhile.
 		err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
-			rows, err := r.rowsLocked(ctx, rec)
+			rows, _, err := r.rowsLocked(ctx, rec)
 			if err != nil {
 				return err
 			}
 			for _, now := range rows {
-				if now.ID == k.ID && now.Sealed != nil && !r.cfg.Peers.Vouched(now) {
+				if now.ID == k.ID && wanted(now) {
 					return rec.UpdateKey(ctx, r.authenticate(now))
 				}
 			}
@@ -469,8 +587,11 @@ func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error)
 	if due.empty() {
 		return false, nil
 	}
+	if made := r.unconfirmed; made != nil && made.end.Before(r.wall().Add(r.policy.longest()-r.policy.keyDuration)) {
+		r.unconfirmed = nil // the store has been away for so long that what is left of its life is too short
+	}
 	if due.create && r.unconfirmed == nil {
-		if r.unconfirmed, err = newKey(r.cfg); err != nil {
+		if r.unconfirmed, err = newKey(r.cfg, r.wall().Add(r.policy.longest())); err != nil {
 			return false, err
 		}
 	}
@@ -482,7 +603,7 @@ func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error)
 		}
 	}
 	err = r.cfg.Store.Update(ctx, func(rec store.Records) error {
-		rows, err := r.rowsLocked(ctx, rec)
+		rows, _, err := r.rowsLocked(ctx, rec)
 		if err != nil {
 			return err
 		}
@@ -503,7 +624,7 @@ func (r *Ring) planLocked(rows []store.Key, before time.Time) plan {
 		before = time.Time{} // the request is from a clock that is ahead; it holds when this one gets there
 	}
 	before = latest(before, r.replaces)
-	ours := func(k store.Key) bool { return r.held[k.ID] != nil || r.cfg.Source.Opens(k.Sealed) }
+	ours := func(k store.Key) bool { return r.held[k.ID] != nil || r.cfg.Source.Opens(k.Sealed) && r.authentic(k) }
 	outdated := func(k store.Key) bool { return k.CreatedAt.Before(before) }
 	elsewhere := r.cfg.Peers.AnyKey()
 	for _, h := range r.held {
@@ -536,11 +657,6 @@ func (r *Ring) applyLocked(ctx context.Context, rec store.Records, p plan, made 
 	return rec.CreateKey(ctx, r.authenticate(r.policy.date(made.row, r.wall(), p.at)))
 }
 
-func (r *Ring) authenticate(k store.Key) store.Key {
-	k.MAC = r.cfg.Peers.Authenticate(k)
-	return k
-}
-
 // clean deletes the rows of removed keys.
 func (r *Ring) cleanLocked(ctx context.Context, rows []store.Key) error {
 	for _, row := range rows {
@@ -564,6 +680,9 @@ func (r *Ring) publishLocked(ctx context.Context) {
 	var keys []accesstoken.Key
 	var published []PublicKey
 	for _, h := range r.inOrderLocked() {
+		if h.row.RevokedAt.IsZero() && r.cfg.Revoked.Has(h.row.ID) {
+			h.row.RevokedAt = r.wall()
+		}
 		switch State(h.row, now) {
 		case Removed:
 			delete(r.held, h.row.ID)

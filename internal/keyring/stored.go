@@ -21,7 +21,10 @@ var ErrUnknownKey = problem.New(problem.NotFound, "unknown_key", "there is no si
 // (kind "kid", valid until the returned key's RemoveAt at least) belongs into the same
 // transaction. Revoking a key twice changes nothing. Rings drop and replace the key within
 // a second of the commit; ReplaceRevoked does it at once.
-func RevokeIn(ctx context.Context, r store.Records, kid string, now time.Time) (store.Key, error) {
+//
+// The row stays as a tombstone, without the private half. Only a row that was vouched for
+// is vouched for again: else revoking a forged row would make it a replica's.
+func RevokeIn(ctx context.Context, r store.Records, by Voucher, kid string, now time.Time) (store.Key, error) {
 	rows, err := r.Keys(ctx)
 	if err != nil {
 		return store.Key{}, err
@@ -31,12 +34,62 @@ func RevokeIn(ctx context.Context, r store.Records, kid string, now time.Time) (
 			continue
 		}
 		if k.RevokedAt.IsZero() {
-			k.RevokedAt = now.UTC().Truncate(time.Microsecond)
+			k = bury(k, by.Vouched(k), by.Authenticate, now)
 			err = r.UpdateKey(ctx, k)
 		}
 		return k, err
 	}
 	return store.Key{}, ErrUnknownKey
+}
+
+// bury returns the tombstone of a row. It leaves nothing of what made the row believed before:
+// whoever comes to write the database later could put it together again.
+func bury(k store.Key, believed bool, authenticate func(store.Key) store.Key, now time.Time) store.Key {
+	k.Sealed, k.SourceMAC, k.StateMAC, k.RevokedAt = nil, nil, nil, now.UTC().Truncate(time.Microsecond)
+	if believed {
+		k = authenticate(k)
+	}
+	return k
+}
+
+// AdoptIn makes those rows rows of this version that an older one made and that the source
+// opens, and returns their kids. An older version authenticated neither a key's times nor that it was
+// revoked, so an operator decides about it. A key that is adopted lives for the given time at
+// most. A row that this version has made is never adopted, whatever it lacks.
+func AdoptIn(ctx context.Context, r store.Records, source keysource.Sealed, now time.Time, longest time.Duration) (kids []string, err error) {
+	rows, err := r.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	end := now.Add(longest).UTC().Truncate(time.Microsecond)
+	for _, k := range rows {
+		if k.Sealed == nil || State(k, now) == Revoked || State(k, now) == Removed {
+			continue
+		}
+		opened, err := source.Open(k.ID, k.Sealed)
+		if !errors.Is(err, keysource.ErrFormer) {
+			continue
+		}
+		signer, err := token.NewSigner(k.ID, k.Algorithm, opened.Signer)
+		if err != nil {
+			return nil, fmt.Errorf("signing keys: %w", err)
+		}
+		if k.Sealed, err = source.Seal(k.ID, opened.Signer, k.Algorithm, end); err != nil {
+			return nil, fmt.Errorf("signing keys: %w", err)
+		}
+		jwk, err := signer.Public().MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("signing keys: %w", err)
+		}
+		k.PublicJWK = markState(jwk)
+		k.RetireAt, k.RemoveAt = earliest(k.RetireAt, end), earliest(k.RemoveAt, end)
+		k.MAC, k.StateMAC, k.SourceMAC = nil, nil, source.MAC(k.ID, Statement(k))
+		if err := r.UpdateKey(ctx, k); err != nil {
+			return nil, err
+		}
+		kids = append(kids, k.ID)
+	}
+	return kids, nil
 }
 
 // settingRotateBefore holds the moment before which no key may have been made.
@@ -69,14 +122,16 @@ func rotateBefore(ctx context.Context, s store.Settings) (time.Time, error) {
 type fresh struct {
 	row    store.Key
 	signer *token.Signer
+	end    time.Time
 }
 
-// newKey makes a key. Its kid is the instance id and the RFC 7638 thumbprint.
-func newKey(cfg Config) (*fresh, error) {
+// newKey makes a key, which lives until end at most. Its kid is the instance id and the
+// RFC 7638 thumbprint.
+func newKey(cfg Config, end time.Time) (*fresh, error) {
 	name := func(public crypto.PublicKey) string {
 		return cfg.InstanceID + "-" + accesstoken.Key{Algorithm: cfg.Algorithm, Public: public}.Thumbprint()
 	}
-	private, sealed, err := cfg.Source.New(cfg.Algorithm, name)
+	private, sealed, err := cfg.Source.New(cfg.Algorithm, end, name)
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
@@ -86,18 +141,24 @@ func newKey(cfg Config) (*fresh, error) {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
 	row := store.Key{ID: kid, Instance: cfg.InstanceID, Algorithm: cfg.Algorithm, Sealed: sealed}
-	if row.PublicJWK, err = signer.Public().MarshalJSON(); err != nil {
+	jwk, err := signer.Public().MarshalJSON()
+	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	return &fresh{row: row, signer: signer}, nil
+	row.PublicJWK = markState(jwk)
+	return &fresh{row: row, signer: signer, end: end}, nil
 }
 
-// openKey makes the private half of a row usable. The public half is derived from it and not
-// read from the row, so that writing to the database is not enough to add a key.
-func openKey(source keysource.Source, row store.Key) (*token.Signer, error) {
-	private, err := source.Open(row.ID, row.Sealed)
+// openKey makes the private half of a row usable, and returns until when it may live. The
+// public half is derived from it and not read from the row.
+func openKey(source keysource.Source, row store.Key) (*token.Signer, time.Time, error) {
+	opened, err := source.Open(row.ID, row.Sealed)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
-	return token.NewSigner(row.ID, row.Algorithm, private)
+	if opened.Algorithm != row.Algorithm {
+		return nil, time.Time{}, fmt.Errorf("the signing key %s in the database is not one for %s", row.ID, row.Algorithm)
+	}
+	signer, err := token.NewSigner(row.ID, opened.Algorithm, opened.Signer)
+	return signer, opened.End, err
 }

@@ -2,10 +2,17 @@ package keysource
 
 import (
 	"crypto"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -13,22 +20,37 @@ import (
 
 // A Source makes private keys, and opens those that it has made before.
 type Source interface {
-	// New makes a private key for one of accesstoken.Algorithms. kid names the key by its
-	// public half. What the store has to keep of the private half is sealed; nil: nothing,
-	// and the key ends with the process.
-	New(algorithm string, kid func(crypto.PublicKey) string) (private crypto.Signer, sealed []byte, err error)
+	// New makes a private key for one of accesstoken.Algorithms, which no row may let live
+	// beyond end. kid names the key by its public half. What the store has to keep of the
+	// private half is sealed; nil: nothing, and the key ends with the process.
+	New(algorithm string, end time.Time, kid func(crypto.PublicKey) string) (private crypto.Signer, sealed []byte, err error)
 	// Opens reports whether Open can be called for what the store has kept. Every process
 	// with the same source can open such a key, so that they share it.
 	Opens(sealed []byte) bool
-	// Open returns the private key with that kid. An error says what the operator can do.
-	Open(kid string, sealed []byte) (crypto.Signer, error)
+	// Open returns the private key with that kid. An error says what the operator can do. It
+	// is ErrFormer if an older version has sealed the key.
+	Open(kid string, sealed []byte) (Opened, error)
+	// MAC authenticates what the store says about the key with that kid, in the open.
+	MAC(kid string, data []byte) []byte
+	// Authentic reports whether a MAC was made for this data by the same source.
+	Authentic(kid string, data, mac []byte) bool
 }
+
+// Opened is a private key with what was sealed together with it.
+type Opened struct {
+	crypto.Signer
+	Algorithm string
+	End       time.Time // a row that lets the key live longer is not the source's
+}
+
+// ErrFormer: the key was sealed by a version that sealed neither its algorithm nor its end.
+var ErrFormer = errors.New("it was sealed by an older version, which did not authenticate what else the database says about it")
 
 // Memory keeps private keys in the memory of the process alone.
 type Memory struct{ Rand io.Reader }
 
 // New implements Source.
-func (m Memory) New(algorithm string, _ func(crypto.PublicKey) string) (crypto.Signer, []byte, error) {
+func (m Memory) New(algorithm string, _ time.Time, _ func(crypto.PublicKey) string) (crypto.Signer, []byte, error) {
 	private, err := token.GenerateKey(m.Rand, algorithm)
 	return private, nil, err
 }
@@ -37,8 +59,28 @@ func (m Memory) New(algorithm string, _ func(crypto.PublicKey) string) (crypto.S
 func (Memory) Opens([]byte) bool { return false }
 
 // Open implements Source.
-func (Memory) Open(kid string, _ []byte) (crypto.Signer, error) {
-	return nil, fmt.Errorf("the signing key %s was kept in the memory of its process alone", kid)
+func (Memory) Open(kid string, _ []byte) (Opened, error) {
+	return Opened{}, fmt.Errorf("the signing key %s was kept in the memory of its process alone", kid)
+}
+
+// processKey is the key of MACs that mean something to this process alone.
+var processKey = sync.OnceValue(func() []byte {
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // never fails
+	return key
+})
+
+// MAC implements Source. Like the keys, it ends with the process.
+func (Memory) MAC(kid string, data []byte) []byte {
+	h := hmac.New(sha256.New, processKey())
+	fmt.Fprintf(h, "%d %s", len(kid), kid)
+	h.Write(data)
+	return h.Sum(nil)
+}
+
+// Authentic implements Source.
+func (m Memory) Authentic(kid string, data, mac []byte) bool {
+	return hmac.Equal(mac, m.MAC(kid, data))
 }
 
 // Sealed keeps private keys in the store, each under the storage key and bound to its kid.
@@ -47,40 +89,74 @@ type Sealed struct {
 	Rand io.Reader // for New
 }
 
+// A sealed value is the private key as PKCS #8, followed by its bounds as JSON. An older
+// version opens it, too, because it does not look beyond the end of the first.
+type bounds struct {
+	Algorithm string `json:"alg"`
+	End       int64  `json:"end"` // in microseconds since 1970
+}
+
 // New implements Source.
-func (s Sealed) New(algorithm string, kid func(crypto.PublicKey) string) (crypto.Signer, []byte, error) {
+func (s Sealed) New(algorithm string, end time.Time, kid func(crypto.PublicKey) string) (crypto.Signer, []byte, error) {
 	private, err := token.GenerateKey(s.Rand, algorithm)
 	if err != nil {
 		return nil, nil, err
 	}
+	sealed, err := s.Seal(kid(private.Public()), private, algorithm, end)
+	return private, sealed, err
+}
+
+// Seal returns what the store has to keep of a private key.
+func (s Sealed) Seal(kid string, private crypto.Signer, algorithm string, end time.Time) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return private, s.Box.Seal(der, place(kid(private.Public()))), nil
+	limits, err := json.Marshal(bounds{algorithm, end.UnixMicro()})
+	return s.Box.Seal(append(der, limits...), place(kid)), err
 }
 
 // Opens implements Source.
 func (Sealed) Opens(sealed []byte) bool { return sealed != nil }
 
-// Open implements Source.
-func (s Sealed) Open(kid string, sealed []byte) (crypto.Signer, error) {
-	der, err := s.Box.Open(sealed, place(kid))
+// Open implements Source. With ErrFormer it returns the private key.
+func (s Sealed) Open(kid string, sealed []byte) (Opened, error) {
+	plain, err := s.Box.Open(sealed, place(kid))
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):
-		return nil, fmt.Errorf("the signing key %s is sealed under another storage key: start with the storage key that was used before (AUTH_STORAGE_KEY, or the key file beside the database)", kid)
+		return Opened{}, fmt.Errorf("the signing key %s is sealed under another storage key: start with the storage key that was used before (AUTH_STORAGE_KEY, or the key file beside the database): %w", kid, seal.ErrUnknownKey)
 	case err != nil:
-		return nil, fmt.Errorf("the signing key %s in the database is damaged or was moved there from another row: restore it, or revoke it with \"watchword keys revoke\"", kid)
+		return Opened{}, fmt.Errorf("the signing key %s in the database is damaged or was moved there from another row: restore it, or revoke it with \"watchword keys revoke\"", kid)
 	}
-	private, err := x509.ParsePKCS8PrivateKey(der)
+	var der asn1.RawValue
+	rest, err := asn1.Unmarshal(plain, &der)
 	if err != nil {
-		return nil, fmt.Errorf("the signing key %s in the database is not a private key", kid)
+		return Opened{}, fmt.Errorf("the signing key %s in the database is not a private key", kid)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der.FullBytes)
+	if err != nil {
+		return Opened{}, fmt.Errorf("the signing key %s in the database is not a private key", kid)
 	}
 	signer, ok := private.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("the signing key %s in the database cannot sign", kid)
+		return Opened{}, fmt.Errorf("the signing key %s in the database cannot sign", kid)
 	}
-	return signer, nil
+	if len(rest) == 0 {
+		return Opened{Signer: signer}, fmt.Errorf("the signing key %s: %w", kid, ErrFormer)
+	}
+	var limits bounds
+	if err := json.Unmarshal(rest, &limits); err != nil {
+		return Opened{}, fmt.Errorf("the signing key %s in the database was sealed by a later version", kid)
+	}
+	return Opened{signer, limits.Algorithm, time.UnixMicro(limits.End).UTC()}, nil
+}
+
+// MAC implements Source.
+func (s Sealed) MAC(kid string, data []byte) []byte { return s.Box.MAC(data, place(kid)) }
+
+// Authentic implements Source.
+func (s Sealed) Authentic(kid string, data, mac []byte) bool {
+	return s.Box.Authentic(mac, data, place(kid))
 }
 
 // Reseal seals a private key under the primary storage key. It reports whether that changed

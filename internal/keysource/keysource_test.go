@@ -1,12 +1,15 @@
 package keysource
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -27,6 +30,8 @@ func box(t *testing.T, keys ...byte) *seal.Box {
 	return b
 }
 
+var end = time.Date(2030, 1, 2, 3, 4, 5, 6000, time.UTC)
+
 func kid(crypto.PublicKey) string { return "auth-0-key" }
 
 // What was made and sealed is opened again, by a source with the same storage key, under
@@ -34,7 +39,7 @@ func kid(crypto.PublicKey) string { return "auth-0-key" }
 func TestSealed(t *testing.T) {
 	s := Sealed{Box: box(t, 1), Rand: rand.Reader}
 	for _, algorithm := range accesstoken.Algorithms() {
-		private, sealed, err := s.New(algorithm, kid)
+		private, sealed, err := s.New(algorithm, end, kid)
 		if err != nil {
 			t.Fatal(algorithm, err)
 		}
@@ -49,10 +54,22 @@ func TestSealed(t *testing.T) {
 		if !ok || !public.Equal(opened.Public()) {
 			t.Errorf("%s: another key was opened", algorithm)
 		}
+		if opened.Algorithm != algorithm || !opened.End.Equal(end) {
+			t.Errorf("%s: opened for %s until %v", algorithm, opened.Algorithm, opened.End)
+		}
 	}
-	_, sealed, err := s.New(accesstoken.EdDSA, kid)
+	_, sealed, err := s.New(accesstoken.EdDSA, end, kid)
 	if err != nil {
 		t.Fatal(err)
+	}
+	plain, err := s.Box.Open(sealed, place("auth-0-key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	former := s.Box.Seal(plain[:bytes.LastIndexByte(plain, '{')], place("auth-0-key"))
+	// An older version opens what this one has sealed.
+	if _, err := x509.ParsePKCS8PrivateKey(plain); err != nil {
+		t.Error(err)
 	}
 	if s.Opens(nil) {
 		t.Error("a key of which the store has nothing is opened")
@@ -66,6 +83,8 @@ func TestSealed(t *testing.T) {
 		"another storage key": {Sealed{Box: box(t, 2)}, "auth-0-key", sealed, "AUTH_STORAGE_KEY"},
 		"another kid":         {s, "auth-1-key", sealed, "moved there from another row"},
 		"a changed byte":      {s, "auth-0-key", append(sealed[:len(sealed)-1:len(sealed)-1], sealed[len(sealed)-1]^1), "damaged"},
+		"of an older version": {s, "auth-0-key", former, "older version"},
+		"of a later version":  {s, "auth-0-key", s.Box.Seal(append(plain, "unknown"...), place("auth-0-key")), "later version"},
 		"not a key":           {s, "auth-0-key", s.Box.Seal([]byte("der"), place("auth-0-key")), "not a private key"},
 	} {
 		if _, err := c.source.Open(c.kid, c.sealed); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.kid) {
@@ -76,7 +95,7 @@ func TestSealed(t *testing.T) {
 
 // A key that is sealed anew opens under the new storage key alone.
 func TestReseal(t *testing.T) {
-	_, old, err := Sealed{Box: box(t, 1), Rand: rand.Reader}.New(accesstoken.EdDSA, kid)
+	_, old, err := Sealed{Box: box(t, 1), Rand: rand.Reader}.New(accesstoken.EdDSA, end, kid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +117,7 @@ func TestReseal(t *testing.T) {
 // A key in memory leaves nothing in the store and cannot be opened again.
 func TestMemory(t *testing.T) {
 	m := Memory{Rand: rand.Reader}
-	private, sealed, err := m.New(accesstoken.EdDSA, kid)
+	private, sealed, err := m.New(accesstoken.EdDSA, end, kid)
 	if err != nil || sealed != nil {
 		t.Fatalf("%v, %v", sealed, err)
 	}
@@ -111,7 +130,24 @@ func TestMemory(t *testing.T) {
 	if _, err := m.Open("auth-0-key", nil); err == nil {
 		t.Error("it opens nothing")
 	}
-	if _, _, err := m.New("HS256", kid); err == nil {
+	if _, _, err := m.New("HS256", end, kid); err == nil {
 		t.Error("an algorithm without a private key")
+	}
+}
+
+// A MAC is for one key, one text and one source.
+func TestMAC(t *testing.T) {
+	for name, s := range map[string]Source{"memory": Memory{}, "sealed": Sealed{Box: box(t, 2, 1)}} {
+		mac := s.MAC("a", []byte("bc"))
+		if !s.Authentic("a", []byte("bc"), mac) {
+			t.Errorf("%s: its own is refused", name)
+		}
+		if s.Authentic("ab", []byte("c"), mac) || s.Authentic("a", []byte("bd"), mac) || s.Authentic("a", []byte("bc"), nil) || s.Authentic("a", []byte("bc"), make([]byte, 41)) {
+			t.Errorf("%s: another one is taken", name)
+		}
+	}
+	old := Sealed{Box: box(t, 1)}.MAC("a", nil)
+	if !(Sealed{Box: box(t, 2, 1)}).Authentic("a", nil, old) || (Sealed{Box: box(t, 2)}).Authentic("a", nil, old) {
+		t.Error("a former storage key counts exactly as long as it is given")
 	}
 }

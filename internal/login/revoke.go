@@ -234,7 +234,7 @@ const KeySetOutage = timing.KeySetOutage
 func (s *Service) RevokeKey(ctx context.Context, actor, kid string) (int64, error) {
 	var seq int64
 	err := s.Store.Update(ctx, func(r store.Records) (err error) {
-		seq, err = RevokeKeyIn(ctx, r, s.Revocations, kid, actor, s.Now())
+		seq, err = RevokeKeyIn(ctx, r, s.Revocations, s.Keys.Voucher(), kid, actor, s.Now())
 		return err
 	})
 	if err != nil {
@@ -249,8 +249,8 @@ func (s *Service) RevokeKey(ctx context.Context, actor, kid string) (int64, erro
 // RevokeKeyIn is RevokeKey's part in the store: the key and the entry in the log, both or
 // neither. The entry is kept for as long as any resource server may still know the key, so
 // that it also covers what a thief of the key may sign.
-func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, kid, actor string, now time.Time) (seq int64, err error) {
-	key, err := keyring.RevokeIn(ctx, r, kid, now)
+func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, by keyring.Voucher, kid, actor string, now time.Time) (seq int64, err error) {
+	key, err := keyring.RevokeIn(ctx, r, by, kid, now)
 	if err != nil {
 		return 0, err
 	}

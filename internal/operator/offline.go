@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -27,11 +29,41 @@ func (p *Parts) RotateKeys(ctx context.Context) error {
 
 // RevokeKey revokes a signing key and every token that it signed. Running replicas replace
 // it at their next poll.
-func (p *Parts) RevokeKey(ctx context.Context, kid string) error {
+func (p *Parts) RevokeKey(ctx context.Context, cfg *config.Config, kid string) error {
+	by, err := voucher(cfg)
+	if err != nil {
+		return err
+	}
 	return p.update(ctx, store.AuditEvent{Action: "key.revoke", Target: kid}, func(r store.Records) error {
-		_, err := login.RevokeKeyIn(ctx, r, p.Revocations, kid, "", time.Now())
+		_, err := login.RevokeKeyIn(ctx, r, p.Revocations, by, kid, "", time.Now())
 		return err
 	})
+}
+
+// AdoptKeys makes those signing keys of an older version, which a replica alone left in the
+// database, keys of this one. It returns their kids.
+func (p *Parts) AdoptKeys(ctx context.Context, cfg *config.Config) (kids []string, err error) {
+	if cfg.KeysIn() != config.KeysDatabase {
+		return nil, errors.New("tokens.keys: no key is kept in the database")
+	}
+	box, err := StorageBox(cfg)
+	if err != nil {
+		return nil, err
+	}
+	longest := keyring.LongestLife(cfg.Tokens.KeyDuration, cfg.Tokens.TokenDuration, cfg.Tokens.KeySetMaxAge)
+	err = p.update(ctx, store.AuditEvent{Action: "key.adopt"}, func(r store.Records) error {
+		kids, err = keyring.AdoptIn(ctx, r, keysource.Sealed{Box: box}, time.Now(), longest)
+		return err
+	})
+	return kids, err
+}
+
+// voucher is what authenticates the rows of signing keys for the replicas of cfg.
+func voucher(cfg *config.Config) (keyring.Voucher, error) {
+	if !cfg.Cluster.Enabled {
+		return keyring.Alone{}, nil
+	}
+	return cluster.NewVoucher(cfg.Cluster.Secret)
 }
 
 // update runs f and records the event in the audit trail, both or neither.
@@ -52,7 +84,7 @@ func (p *Parts) update(ctx context.Context, event store.AuditEvent, f func(r sto
 // InspectToken reports what is wrong with a token, by the rules of cfg, the signing keys in
 // the database, and the revocation log.
 func (p *Parts) InspectToken(ctx context.Context, cfg *config.Config, compact string) (token.Report, error) {
-	keys, err := p.publicKeys(ctx)
+	keys, err := p.publicKeys(ctx, cfg)
 	if err != nil {
 		return token.Report{}, err
 	}
@@ -77,14 +109,18 @@ func (p *Parts) InspectToken(ctx context.Context, cfg *config.Config, compact st
 
 // publicKeys returns the public keys whose tokens may not have expired yet, also revoked
 // ones.
-func (p *Parts) publicKeys(ctx context.Context) (*accesstoken.KeySet, error) {
+func (p *Parts) publicKeys(ctx context.Context, cfg *config.Config) (*accesstoken.KeySet, error) {
 	rows, err := p.Store.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	believed, err := rowsBelieved(cfg)
 	if err != nil {
 		return nil, err
 	}
 	var keys []accesstoken.Key
 	for _, row := range rows {
-		if keyring.State(row, time.Now()) == keyring.Removed {
+		if keyring.State(row, time.Now()) == keyring.Removed || row.RevokedAt.IsZero() && !believed(row) {
 			continue
 		}
 		key, err := accesstoken.ParseJWK(row.PublicJWK)
@@ -94,6 +130,27 @@ func (p *Parts) publicKeys(ctx context.Context) (*accesstoken.KeySet, error) {
 		keys = append(keys, key)
 	}
 	return accesstoken.NewKeySet(keys...)
+}
+
+// rowsBelieved returns what reports whether a replica of cfg believes the row of a key. A replica
+// alone that keeps its keys in memory believes its own, and no other process can tell which
+// those are.
+func rowsBelieved(cfg *config.Config) (func(store.Key) bool, error) {
+	switch {
+	case cfg.Cluster.Enabled:
+		by, err := voucher(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return by.Vouched, nil
+	case cfg.KeysIn() == config.KeysDatabase:
+		box, err := StorageBox(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return func(k store.Key) bool { return keyring.Authentic(keysource.Sealed{Box: box}, k) }, nil
+	}
+	return func(store.Key) bool { return true }, nil
 }
 
 // checkRevoked reads the revocation log once and checks the token against it.

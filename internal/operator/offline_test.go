@@ -41,12 +41,12 @@ func TestRevokeKeyIsOneStep(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := p.RevokeKey(t.Context(), "node-2"); !errors.Is(err, keyring.ErrUnknownKey) {
+	if err := p.RevokeKey(t.Context(), config.Default(), "node-2"); !errors.Is(err, keyring.ErrUnknownKey) {
 		t.Fatalf("a key that is not there: %v", err)
 	}
 	expectTrail(t, p)
 
-	if err := p.RevokeKey(t.Context(), "node-1"); err != nil {
+	if err := p.RevokeKey(t.Context(), config.Default(), "node-1"); err != nil {
 		t.Fatal(err)
 	}
 	lines, _, err := p.Store.RevocationsAfter(t.Context(), 0, 10)

@@ -2,6 +2,9 @@ package revocation
 
 import (
 	"context"
+	"errors"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/store"
@@ -23,6 +26,54 @@ func (noPeers) Revocations(context.Context, string, int64, func(revoked.Page)) {
 
 // Follow has the view ask peers when it cannot read the log. It is called before Run.
 func (v *View) Follow(p Peers) { v.peers = p }
+
+// learnTimeout bounds Learn, for which only a starting replica waits.
+const learnTimeout = 10 * time.Second
+
+// Learn asks the peers for all that they know to be revoked. A replica calls it before it reads
+// the log for the first time. What a live replica has read stays revoked here, too, if
+// somebody has deleted or changed it in the database since. If the log has not come as far as
+// the peers, or is not theirs, that shows when it is read.
+func (v *View) Learn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, learnTimeout)
+	defer cancel()
+	for after, more := int64(0), true; more && ctx.Err() == nil; {
+		var mu sync.Mutex // guards what follows
+		next := int64(math.MaxInt64)
+		v.peers.Revocations(ctx, "", after, func(p revoked.Page) {
+			mu.Lock()
+			defer mu.Unlock()
+			if err := v.learn(p); err != nil {
+				v.cfg.Logger.Error("the revocations that another replica answers cannot be read", "err", err)
+			} else if p.More {
+				next = min(next, p.Next())
+			}
+		})
+		more, after = next < math.MaxInt64, next
+	}
+	if ctx.Err() != nil {
+		v.cfg.Logger.Warn("the other replicas have not said in time all that is revoked; going on with what the log has", "waited", learnTimeout)
+	}
+}
+
+// learn adds a page of a log that this replica has not read yet.
+func (v *View) learn(p revoked.Page) error {
+	v.reading.Lock()
+	defer v.reading.Unlock()
+	if v.log != "" {
+		return errors.New("revocation: the log was read already")
+	}
+	if err := v.applyEntries(p.Entries); err != nil {
+		return err
+	}
+	if v.learned == "" {
+		v.learned = p.Log
+	}
+	if v.learned == p.Log {
+		v.heard = max(v.heard, p.Next())
+	}
+	return nil
+}
 
 // follow asks the peers while the database does not answer. An answer is as old as the
 // peer's own knowledge: as of when the peer read the log, or as of what it heard from
@@ -86,7 +137,7 @@ func (v *View) takePage(log string, p revoked.Page, asked time.Time) error {
 	if p.Log != log || p.Log != v.log || p.Snapshot || p.Age < 0 || p.Head < was.head.Seq {
 		return nil
 	}
-	if err := v.list.Apply(p.Entries...); err != nil {
+	if err := v.applyEntries(p.Entries); err != nil {
 		return err
 	}
 	v.heard = max(v.heard, p.Next())

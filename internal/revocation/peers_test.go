@@ -18,6 +18,7 @@ type views struct {
 	mu     sync.Mutex
 	list   []*replica
 	change func(*revoked.Page)
+	hung   bool // they do not answer
 }
 
 // are says who they are, and how what they say is changed.
@@ -27,7 +28,10 @@ func (v *views) are(change func(*revoked.Page), list ...*replica) {
 	v.list, v.change = list, change
 }
 
-func (v *views) Revocations(_ context.Context, log string, after int64, take func(revoked.Page)) {
+func (v *views) Revocations(ctx context.Context, log string, after int64, take func(revoked.Page)) {
+	if v.hung {
+		<-ctx.Done()
+	}
 	v.mu.Lock()
 	list, change := v.list, v.change
 	v.mu.Unlock()
@@ -56,11 +60,17 @@ func (c *cut) RevocationsAfter(ctx context.Context, after int64, limit int) ([]s
 
 // island is a replica that can be cut off, and what it knows of its peers.
 func island(t *testing.T, log *memLog) (*replica, *cut, *views) {
+	r, way, peers := prepared(t, log)
+	r.run(t)
+	synctest.Wait()
+	return r, way, peers
+}
+
+// prepared is an island that does not run yet.
+func prepared(t *testing.T, log *memLog) (*replica, *cut, *views) {
 	way, peers := &cut{memLog: log}, &views{}
 	r := prepare(t, way, Config{Poll: time.Second, MaxStaleness: 5 * time.Second})
 	r.Follow(peers)
-	r.run(t)
-	synctest.Wait()
 	return r, way, peers
 }
 

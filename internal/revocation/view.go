@@ -47,6 +47,9 @@ type Config struct {
 	// Shared: the shared memory, or the database, is asked about every token. Then OnOutage
 	// has no effect: a replica that can ask neither refuses the token.
 	Shared bool
+	// OnKey is called with each signing key that the log revokes, and until when the entry is
+	// needed. Nil: nothing is called.
+	OnKey func(key revoked.ID, until time.Time)
 	// Now returns the time, with a monotonic reading, by which staleness is measured.
 	Now        func() time.Time
 	Logger     *slog.Logger
@@ -79,9 +82,11 @@ type View struct {
 	read    int64  // the number up to which it has been read in the database
 	// last is the entry of that number. Zero: it was not there. If another entry is in its
 	// place, the log is another one.
-	last  revoked.Entry
-	heard int64 // the number up to which peers' answers reach; read or less: they have no more
-	peers Peers // to be asked while the log does not answer
+	last revoked.Entry
+	// learned is the id of the log of which peers told this view before it had read any.
+	learned string
+	heard   int64 // the number up to which peers' answers reach; read or less: they have no more
+	peers   Peers // to be asked while the log does not answer
 
 	mu   sync.Mutex    // guards next
 	next chan struct{} // closed and replaced with each confirmation and each failure
@@ -344,6 +349,10 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 	defer v.reading.Unlock()
 	there := len(lines) > 0 && lines[0].Seq == v.read
 	switch {
+	case v.log == "" && v.learned != "" && v.learned != c.head.ID:
+		v.log = v.learned
+		v.startAnewLocked(c.head)
+		return -1, nil
 	case v.log == "":
 		v.log = c.head.ID
 	case c.head.ID != v.log:
@@ -390,7 +399,19 @@ func (v *View) apply(lines []store.Revocation) error {
 	for i, r := range lines {
 		entries[i] = entryOf(r)
 	}
-	return v.list.Apply(entries...)
+	return v.applyEntries(entries)
+}
+
+func (v *View) applyEntries(entries []revoked.Entry) error {
+	if err := v.list.Apply(entries...); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Kind == revoked.Key && v.cfg.OnKey != nil {
+			v.cfg.OnKey(e.ID, time.Unix(e.ExpiresAt, 0))
+		}
+	}
+	return nil
 }
 
 // entryOf rounds times up to the second, so that an entry concerns no fewer tokens, and

@@ -7,6 +7,7 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -35,6 +36,7 @@ const (
 
 	labelKeyID = "watchword/seal/v1 key id"
 	labelAEAD  = "watchword/seal/v1 AES-256-GCM"
+	labelMAC   = "watchword/seal/v1 HMAC-SHA-256"
 )
 
 // A Box seals values under one storage key and opens what was sealed under it or
@@ -46,6 +48,7 @@ const (
 type Box struct {
 	primary keyID
 	aeads   map[keyID]cipher.AEAD
+	macs    map[keyID][]byte // keys for MAC
 }
 
 type keyID [keyIDSize]byte
@@ -53,7 +56,7 @@ type keyID [keyIDSize]byte
 // New makes a Box that seals under primary. Values that were sealed under one of
 // the previous keys still open. Every key has KeySize bytes.
 func New(primary []byte, previous ...[]byte) (*Box, error) {
-	b := &Box{aeads: make(map[keyID]cipher.AEAD, 1+len(previous))}
+	b := &Box{aeads: make(map[keyID]cipher.AEAD, 1+len(previous)), macs: make(map[keyID][]byte, 1+len(previous))}
 	for i, secret := range append([][]byte{primary}, previous...) {
 		if len(secret) != KeySize {
 			return nil, fmt.Errorf("a storage key has %d bytes, not %d: make one with \"openssl rand -base64 32\"", KeySize, len(secret))
@@ -67,6 +70,9 @@ func New(primary []byte, previous ...[]byte) (*Box, error) {
 			return nil, err
 		}
 		b.aeads[id] = aead
+		if b.macs[id], err = hkdf.Key(sha256.New, secret, nil, labelMAC, sha256.Size); err != nil {
+			return nil, err
+		}
 	}
 	return b, nil
 }
@@ -119,6 +125,34 @@ func (b *Box) Reseal(sealed []byte, place string) ([]byte, bool, error) {
 		return sealed, false, nil
 	}
 	return b.Seal(plaintext, place), true, nil
+}
+
+// MAC authenticates what stands in the open at a place, under the primary key. Like a sealed
+// value it names the key.
+func (b *Box) MAC(data []byte, place string) []byte { return b.mac(b.primary, data, place) }
+
+// Authentic reports whether a MAC was made for this data at this place, under one of the keys
+// that the Box was given.
+func (b *Box) Authentic(mac, data []byte, place string) bool {
+	if len(mac) < headerSize || mac[0] != version {
+		return false
+	}
+	id := keyID(mac[1:headerSize])
+	_, known := b.macs[id]
+	return known && hmac.Equal(mac, b.mac(id, data, place))
+}
+
+// Current reports whether a MAC or a sealed value names the primary key.
+func (b *Box) Current(value []byte) bool {
+	return len(value) >= headerSize && keyID(value[1:headerSize]) == b.primary
+}
+
+func (b *Box) mac(id keyID, data []byte, place string) []byte {
+	h := hmac.New(sha256.New, b.macs[id])
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(place)))) // so that no place runs into the data
+	h.Write([]byte(place))
+	h.Write(data)
+	return h.Sum(append([]byte{version}, id[:]...))
 }
 
 // A Holder keeps sealed values somewhere. Who seals with the storage key is one,

@@ -191,16 +191,20 @@ type Key struct {
 	RetireAt   time.Time
 	RemoveAt   time.Time
 	RevokedAt  time.Time // zero: it was not revoked
-	// MAC is the maker's, over all fields but Sealed and RevokedAt; nil: there is none.
-	MAC []byte
+	// MAC is under the cluster's secret, over what the key is and its times: all fields but
+	// Sealed, RevokedAt and the other MACs. StateMAC is over RevokedAt as well. SourceMAC is
+	// over the same, under a key of where the private half comes from (package keysource).
+	// Nil: there is none.
+	MAC       []byte
+	StateMAC  []byte
+	SourceMAC []byte
 }
 
 // Keys are the signing keys.
 type Keys interface {
 	CreateKey(ctx context.Context, k Key) error // ErrConflict: a kid is never used again
 	Keys(ctx context.Context) ([]Key, error)    // ordered by CreatedAt, ID
-	// UpdateKey replaces Sealed, the times and the MAC of the key, or returns
-	// ErrNotFound.
+	// UpdateKey replaces everything but ID, or returns ErrNotFound.
 	UpdateKey(ctx context.Context, k Key) error
 	DeleteKey(ctx context.Context, id string) error
 }

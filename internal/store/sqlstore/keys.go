@@ -8,13 +8,13 @@ import (
 )
 
 const selectKeys = `SELECT k.id, k.instance, k.algorithm, k.public_jwk, k.sealed,
-	k.created_at, k.activate_at, k.retire_at, k.remove_at, k.revoked_at, r.mac, COALESCE(r.version, 0)
-	FROM signing_keys k LEFT JOIN registered_keys r ON r.id = k.id ORDER BY k.created_at, k.id`
+	k.created_at, k.activate_at, k.retire_at, k.remove_at, k.revoked_at, r.mac, s.mac, s.source_mac, COALESCE(r.version, 0)
+	FROM signing_keys k LEFT JOIN registered_keys r ON r.id = k.id LEFT JOIN key_states s ON s.id = k.id ORDER BY k.created_at, k.id`
 
 func readKey(scan sqldb.Scan) (k store.RegisteredKey, err error) {
 	var created, activate, retire, remove, revoked int64
 	err = scan(&k.ID, &k.Instance, &k.Algorithm, &k.PublicJWK, &k.Sealed,
-		&created, &activate, &retire, &remove, &revoked, &k.MAC, &k.Version)
+		&created, &activate, &retire, &remove, &revoked, &k.MAC, &k.StateMAC, &k.SourceMAC, &k.Version)
 	k.CreatedAt, k.ActivateAt, k.RetireAt = timeOf(created), timeOf(activate), timeOf(retire)
 	k.RemoveAt, k.RevokedAt = timeOf(remove), timeOf(revoked)
 	return k, err
@@ -46,8 +46,16 @@ func (r records) CreateKey(ctx context.Context, k store.Key) error {
 			return err
 		}
 		_, err = q.Exec(ctx, q.Dialect().Upsert("registered_keys", []string{"id"}, []string{"mac", "version"}), k.ID, k.MAC, version)
-		return err
+		if err != nil {
+			return err
+		}
+		return putKeyState(ctx, q, k)
 	})
+}
+
+func putKeyState(ctx context.Context, q sqldb.Q, k store.Key) error {
+	_, err := q.Exec(ctx, q.Dialect().Upsert("key_states", []string{"id"}, []string{"mac", "source_mac"}), k.ID, k.StateMAC, k.SourceMAC)
+	return err
 }
 
 // Keys implements store.Keys. A transaction that reads the keys is about to change them,
@@ -71,15 +79,18 @@ func (r records) UpdateKey(ctx context.Context, k store.Key) error {
 		if _, err := raiseRegistry(ctx, q); err != nil {
 			return err
 		}
-		rows, err := q.Exec(ctx, `UPDATE signing_keys SET sealed = ?, created_at = ?, activate_at = ?,
+		rows, err := q.Exec(ctx, `UPDATE signing_keys SET instance = ?, algorithm = ?, public_jwk = ?, sealed = ?, created_at = ?, activate_at = ?,
 			retire_at = ?, remove_at = ?, revoked_at = ? WHERE id = ?`,
-			k.Sealed, store.Micros(k.CreatedAt), store.Micros(k.ActivateAt),
+			k.Instance, k.Algorithm, k.PublicJWK, k.Sealed, store.Micros(k.CreatedAt), store.Micros(k.ActivateAt),
 			store.Micros(k.RetireAt), store.Micros(k.RemoveAt), store.Micros(k.RevokedAt), k.ID)
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}
 		_, err = q.Exec(ctx, q.Dialect().Upsert("registered_keys", []string{"id"}, []string{"mac"}), k.ID, k.MAC)
-		return err
+		if err != nil {
+			return err
+		}
+		return putKeyState(ctx, q, k)
 	})
 }
 
@@ -93,7 +104,11 @@ func (r records) DeleteKey(ctx context.Context, id string) error {
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}
-		_, err = q.Exec(ctx, "DELETE FROM registered_keys WHERE id = ?", id)
-		return err
+		for _, statement := range []string{"DELETE FROM registered_keys WHERE id = ?", "DELETE FROM key_states WHERE id = ?"} {
+			if _, err := q.Exec(ctx, statement, id); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }

@@ -446,6 +446,7 @@ func keys(t *testing.T, a, b store.Store) {
 	equal(t, len(must(b.Keys(ctx))(t)), 0)
 	first := store.Key{
 		ID: "auth-0-abc", Instance: "auth-0", Algorithm: "ES256", PublicJWK: []byte(`{"kty":"EC"}`), MAC: []byte{1, 0, 0xff},
+		StateMAC: []byte{3, 0, 0xff}, SourceMAC: []byte{4, 0, 0xff},
 		CreatedAt: now, ActivateAt: now.Add(time.Minute), RetireAt: now.Add(time.Hour), RemoveAt: now.Add(2 * time.Hour),
 	}
 	next := first
@@ -459,11 +460,12 @@ func keys(t *testing.T, a, b store.Store) {
 	equal(t, must(b.Keys(ctx))(t), []store.Key{tie, first, next})
 
 	changed := first
-	changed.Instance, changed.Algorithm, changed.PublicJWK = "x", "x", []byte("x") // not UpdateKey's
+	changed.Instance, changed.Algorithm, changed.PublicJWK = "x", "x", []byte("x")
 	changed.Sealed, changed.RevokedAt, changed.RetireAt, changed.MAC = []byte("sealed"), now, now.Add(time.Minute), []byte{2}
+	changed.StateMAC, changed.SourceMAC = []byte{5}, []byte{6}
 	ok(t, a.UpdateKey(ctx, changed))
-	first.Sealed, first.RevokedAt, first.RetireAt, first.MAC = changed.Sealed, changed.RevokedAt, changed.RetireAt, changed.MAC
-	next.Sealed, next.MAC = nil, nil
+	first = changed
+	next.Sealed, next.MAC, next.StateMAC, next.SourceMAC = nil, nil, nil, nil
 	ok(t, a.UpdateKey(ctx, next))
 	equal(t, must(b.Keys(ctx))(t), []store.Key{tie, first, next})
 

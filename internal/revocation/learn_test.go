@@ -1,0 +1,92 @@
+package revocation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/store"
+)
+
+// Whatever becomes of the log in the database, a replica that starts refuses what a live one has
+// read, and so does one that starts after that and reaches it alone.
+func TestAStartingViewLearnsFromItsPeers(t *testing.T) {
+	for name, damage := range map[string]func(m *memLog, before []store.Revocation){
+		"nothing": func(*memLog, []store.Revocation) {},
+		"an entry is deleted": func(m *memLog, _ []store.Revocation) {
+			m.lines = slices.Delete(m.lines, 3, 4)
+		},
+		"all entries are deleted": func(m *memLog, _ []store.Revocation) { m.lines = nil },
+		"an entry names something else": func(m *memLog, _ []store.Revocation) {
+			m.lines = slices.Clone(m.lines)
+			m.lines[3].Subject = "somebody else"
+		},
+		"an entry has expired": func(m *memLog, _ []store.Revocation) {
+			m.lines = slices.Clone(m.lines)
+			m.lines[3].ExpiresAt = time.Unix(1, 0)
+		},
+		"the log is as before": func(m *memLog, before []store.Revocation) {
+			m.lines, m.head = before, int64(len(before))
+		},
+		"it is another log": func(m *memLog, _ []store.Revocation) { m.lines, m.head, m.id = nil, 0, "log-2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := newMemLog()
+				one := start(t, log, Outage{})
+				var before []store.Revocation
+				for i := range 35 { // more than a page
+					if i == 3 {
+						before = slices.Clone(log.lines)
+					}
+					if _, err := one.log.Revoke(t.Context(), line(fmt.Sprint(i))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				last := one
+				for range 2 {
+					log.set(func(m *memLog) { damage(m, before) })
+					next, _, peers := prepared(t, log)
+					peers.are(nil, last)
+					next.Learn(t.Context())
+					next.run(t)
+					pass(3 * time.Second)
+					for i := range 35 {
+						next.expect(t, token(fmt.Sprint(i)), ErrRevoked)
+					}
+					next.expect(t, token("good"), nil)
+					if back := strings.Contains(name, "before") || strings.Contains(name, "another"); back && !strings.Contains(next.logged.String(), "revocation log") {
+						t.Errorf("nobody is told: %s", next.logged)
+					}
+					if strings.Contains(name, "before") || strings.Contains(name, "another") {
+						return // the log gets another id, and what it lacks is the first one's alone
+					}
+					last = next
+				}
+			})
+		})
+	}
+}
+
+// Peers that say nothing hold a start up for a while, and no longer.
+func TestLearningEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog()
+		r, _, peers := prepared(t, log)
+		peers.hung = true
+		began := time.Now()
+		r.Learn(t.Context())
+		if took := time.Since(began); took != learnTimeout {
+			t.Errorf("it took %v", took)
+		}
+		if !strings.Contains(r.logged.String(), "have not said in time") {
+			t.Error("nobody is told")
+		}
+		r.run(t)
+		synctest.Wait()
+		r.expect(t, token("a"), nil)
+	})
+}
