@@ -134,7 +134,10 @@ func (s *Signer) sign(input []byte) ([]byte, error) {
 		return nil, err
 	}
 	if pub, ok := s.public.Public.(*ecdsa.PublicKey); ok {
-		return concatenate(signature, pub.Params().BitSize)
+		if signature, err = concatenate(signature, pub.Params().BitSize); err != nil {
+			return nil, err
+		}
+		return accesstoken.CanonicalSignature(s.public.Algorithm, signature), nil
 	}
 	return signature, nil
 }

@@ -120,7 +120,7 @@ func signRaw(t testing.TB, p pair, alg, header, payload string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return input + "." + encode(signature)
+	return input + "." + encode(accesstoken.CanonicalSignature(alg, signature))
 }
 
 // sign signs with the key that has the algorithm's name.

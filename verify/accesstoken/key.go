@@ -1,6 +1,7 @@
 package accesstoken
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -179,6 +180,31 @@ func methodOf(alg string) (jwt.SigningMethod, bool) {
 		return ps256, true
 	}
 	return nil, false
+}
+
+// CanonicalSignature returns the one form of an ECDSA signature (r ‖ s) that Check accepts:
+// the one whose s is at most half the order of the curve. With every signature (r, s),
+// (r, n−s) is good too, and anybody can compute one from the other without the key. Neither
+// crypto/ecdsa nor an HSM chooses between them, so a signer calls CanonicalSignature. A
+// signature of another algorithm, or of the wrong length, is returned as it is.
+func CanonicalSignature(alg string, signature []byte) []byte {
+	curve, ok := curveOf(alg)
+	if !ok {
+		return signature
+	}
+	order := curve.Params().N
+	size := (order.BitLen() + 7) / 8
+	if len(signature) != 2*size {
+		return signature
+	}
+	s := new(big.Int).SetBytes(signature[size:])
+	other := new(big.Int).Sub(order, s)
+	if other.Cmp(s) >= 0 || other.Sign() <= 0 {
+		return signature
+	}
+	canonical := bytes.Clone(signature)
+	other.FillBytes(canonical[size:])
+	return canonical
 }
 
 func curveOf(alg string) (elliptic.Curve, bool) {

@@ -1,6 +1,7 @@
 package accesstoken
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,6 +49,9 @@ func (r *Rules) Check(compact string, now time.Time, key func(kid string) (Key, 
 	if err := s.verify(h, r, key); err != nil {
 		return nil, err
 	}
+	if err := s.judgeForm(h.alg); err != nil {
+		return nil, err
+	}
 	t, faults := parseClaims(string(s.payload))
 	if len(faults) > 0 {
 		return nil, faults[0]
@@ -92,6 +96,8 @@ func (r *Rules) Inspect(compact string, now time.Time, key func(kid string) (Key
 	if h.members != nil {
 		in.Faults = append(in.Faults, h.judgeType()...)
 		if err := s.verify(h, r, key); err != nil {
+			in.Faults = append(in.Faults, err)
+		} else if err := s.judgeForm(h.alg); err != nil {
 			in.Faults = append(in.Faults, err)
 		}
 	}
@@ -260,6 +266,16 @@ func (s jws) verify(h header, r *Rules, find func(kid string) (Key, error)) erro
 	}
 	if err := k.verify(s.input, s.signature); err != nil {
 		return ErrSignature.because(ErrSignature.Detail, err)
+	}
+	return nil
+}
+
+// judgeForm refuses the second form of a good ECDSA signature (see CanonicalSignature), so
+// that a token, like each of its parts, has only one spelling. Otherwise somebody who has
+// a token could make another text of it, which a list of texts would not know.
+func (s jws) judgeForm(alg string) error {
+	if !bytes.Equal(s.signature, CanonicalSignature(alg, s.signature)) {
+		return ErrMalformed.because("the token's signature is in the form with the greater s, which Watchword does not issue: it was changed", nil)
 	}
 	return nil
 }

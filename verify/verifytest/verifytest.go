@@ -128,11 +128,15 @@ func (i *Issuer) Sign(subject string, members map[string]any) string {
 	maps.DeleteFunc(payload, func(_ string, v any) bool { return v == nil })
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, payload)
 	token.Header["typ"], token.Header["kid"] = "at+jwt", i.keys[len(i.keys)-1].ID
-	compact, err := token.SignedString(i.signing)
+	input, err := token.SigningString()
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return compact
+	signature, err := token.Method.Sign(input, i.signing)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return input + "." + token.EncodeSegment(accesstoken.CanonicalSignature(accesstoken.ES256, signature))
 }
 
 // Revoke revokes a token by its jti, a session by its id, or a key by its kid.
