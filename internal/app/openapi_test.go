@@ -417,6 +417,7 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 					"GET /api/pkeys 400", "GET /api/pkeys 403", "GET /.well-known/jwks.json 400", "GET /.well-known/jwks.json 403",
 					"GET /api/revocations 403", "POST /api/cluster/verify 403",
 				}, one): // to peers: TestMutualTLS
+				case one == "GET /api/revocations 409": // with a long log: TestFeedStreamBeginsNearTheHead
 				default:
 					t.Errorf("%s is listed, but nothing was answered so", one)
 				}

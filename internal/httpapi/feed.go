@@ -2,14 +2,15 @@ package httpapi
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/netip"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,16 +27,21 @@ import (
 )
 
 const (
-	// feedPage is how many entries a page has by default. A reader may ask for up to
-	// feedMaxPage, and gets them unless feedMaxLarge such pages are being sent already.
-	// feedBurst is how many entries a stream sends at once, and how many a page has while
-	// feedMaxPages longer pages are being sent. Any client may ask for a page and read it
-	// slowly, so what waits to be sent has to be little.
-	feedPage     = 1000
-	feedMaxPage  = 10000
-	feedMaxLarge = 16
-	feedMaxPages = 64
-	feedBurst    = 100
+	// feedPage is how many entries a page has by default, and the most if it is held back. A
+	// reader may ask for up to feedMaxPage. feedBurst is how many entries a page has for an
+	// address that has used up its feedUnread, and from how many on pages share segments.
+	feedPage    = 1000
+	feedMaxPage = 10000
+	feedBurst   = 100
+	// feedUnread is how many bytes of answers one address may have that it has been sent and
+	// has not accepted yet. What net/http buffers in any case, feedFree, does not count. The
+	// machine's own address is a proxy's and may have any number. The memory is shared by all
+	// readers; what counts is the work, and what the kernel buffers.
+	feedUnread = 4 << 20
+	feedFree   = 4 << 10
+	// feedPiece is how much is written to a stream at once, about, so that a reader has
+	// feedWriteTimeout for each of them.
+	feedPiece = 32 << 10
 	// feedMaxStreams bounds the event streams of a replica and the requests that wait: each
 	// is a connection that any client may open. One address gets no more than feedMaxShare
 	// of them. Many subscribers may share one proxy's address, but no client may keep all
@@ -51,7 +57,7 @@ const (
 	// feedMaxWait is how long a page may be held back until there is a new entry. It is
 	// shorter than the time that proxies wait for an answer.
 	feedMaxWait = 20 * time.Second
-	// feedZip is from how many bytes on a page is compressed.
+	// feedZip is from how many bytes of entries on a page is compressed.
 	feedZip = 4 << 10
 	// feedWriteTimeout is how long a subscriber may take to accept what it is sent
 	// before it is cut off. It resumes where it was.
@@ -63,17 +69,18 @@ var (
 	errFeedLimit   = problem.New(problem.Malformed, "invalid_limit", "limit must be from 1 to %d", feedMaxPage)
 	errFeedWait    = problem.New(problem.Malformed, "invalid_wait", "wait must be from 0 to %d seconds", int(feedMaxWait/time.Second))
 	errFeedEventID = problem.New(problem.Malformed, "invalid_last_event_id", "Last-Event-ID must be an id that this feed has sent")
+	errFeedBehind  = problem.New(problem.Conflict, "stream_too_far_behind", "an event stream begins at most some thousand entries before the head of the log; read pages first, ?after=SEQ, and begin a stream where they end")
 	errFeedFull    = problem.New(problem.Unavailable, "too_many_streams", "this replica serves as many event streams as it can, or as it gives to one address; poll for pages").After(10 * time.Second)
 )
 
 // Feed is the public feed of revocations, answered from memory.
 //
-// A page is JSON (revoked.Page); with wait it is held back until there is a new entry. As
-// text/event-stream it begins with the event
-// "snapshot", when the reader starts from the beginning, or "resume"; then come
-// "revocation" for every entry, with <log>:<seq> as its id, and "head" whenever
-// everything up to the head has been sent, at least once a Heartbeat. All but
-// "revocation" carry a feedHead.
+// A page is JSON (revoked.Page); with wait it is held back until there is a new entry. A
+// text/event-stream begins with the event "snapshot", when the reader starts from the
+// beginning, or "resume"; then come "revocation" for every entry, with <log>:<seq> as its id,
+// and "head" whenever everything up to the head has been sent, at least once a Heartbeat. All
+// but "revocation" carry log, head, as_of and age_ms of a revoked.Page. A stream that would
+// begin too far before the head is refused with 409; its reader reads pages first.
 type Feed struct {
 	View *revocation.View
 	// Heartbeat is how often a subscriber receives the time as of which it knows
@@ -91,27 +98,20 @@ type Feed struct {
 	// listener has verified.
 	MutualTLS bool
 
-	streams atomic.Int64 // and waiting requests
-	mu      sync.Mutex
-	shares  map[string]int // of streams, by client address
-	large   atomic.Int64   // answers of more than feedPage entries
-	pages   atomic.Int64   // answers of more than feedBurst entries
-}
-
-// feedHead is a revoked.Page without the entries.
-type feedHead struct {
-	Log  string    `json:"log"`
-	Head int64     `json:"head"`
-	AsOf time.Time `json:"as_of"`
-	Age  int64     `json:"age_ms"`
+	log     feedLog
+	streams atomic.Int64     // and waiting requests
+	mu      sync.Mutex       // guards what follows
+	shares  map[string]int   // of streams, by client address
+	unread  map[string]int64 // bytes, by client address
 }
 
 // Mount adds the route.
 func (f *Feed) Mount(api *httpkit.API) {
+	f.log.view = f.View
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/api/revocations", ID: "revocations", Tag: "revocations",
 		Summary: "The feed of revocations: a page as JSON, or text/event-stream",
-		Errors:  []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound},
+		Errors:  []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusConflict},
 		Parameters: []*huma.Param{
 			{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: between(0, math.MaxInt64)},
 			{Name: "limit", In: "query", Description: "how many entries a page has", Schema: between(1, feedMaxPage)},
@@ -135,31 +135,23 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
 	if r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		q.limit = min(q.limit, feedBurst)
 		f.stream(w, r, q)
 		return
 	}
-	if q.limit > feedPage {
-		defer f.large.Add(-1)
-		if f.large.Add(1) > feedMaxLarge || q.wait > 0 {
-			q.limit = feedPage
-		}
-	}
-	page, err := f.first(r.Context(), q)
+	f.page(w, r, q)
+}
+
+func (f *Feed) page(w http.ResponseWriter, r *http.Request, q feedQuery) {
+	page, t, err := f.first(r.Context(), &q)
 	if err == nil && q.wait > 0 {
-		page, err = f.await(r, page, q)
+		q.limit = min(q.limit, feedPage)
+		page, t, err = f.await(r, page, t, &q)
 	}
 	if err != nil {
 		httpkit.WriteProblem(w, err)
 		return
 	}
-	if len(page.Entries) > feedBurst {
-		defer f.pages.Add(-1)
-		if f.pages.Add(1) > feedMaxPages {
-			page.Entries, page.More = page.Entries[:feedBurst], true
-		}
-	}
-	f.writePage(w, r, q, page)
+	f.writePage(w, r, q, page, t)
 }
 
 // A feedQuery is a reader's place in the log, and how much it asks for.
@@ -168,6 +160,7 @@ type feedQuery struct {
 	after int64
 	limit int
 	wait  time.Duration
+	from  int64 // after, or 0 if that was in another log
 }
 
 // readFeedQuery reads the query, or what an event stream sends when it reconnects.
@@ -205,32 +198,43 @@ func readFeedQuery(r *http.Request) (q feedQuery, err error) {
 	return q, nil
 }
 
-// first returns the page with which an answer begins. A reader that comes from another
-// replica may have seen more than this replica has. If that is still so after this replica
-// has read the database, the reader's log is another one, and the reader is sent everything.
-func (f *Feed) first(ctx context.Context, q feedQuery) (revoked.Page, error) {
+// first returns what an answer begins with. A reader that comes from another replica may
+// have seen more than this replica has. If that is still so after this replica has read the
+// database, the reader's log is another one, and the reader is sent everything.
+func (f *Feed) first(ctx context.Context, q *feedQuery) (revoked.Page, *tail, error) {
 	if head, asOf := f.View.Confirmed(); q.after > head && !asOf.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, 2*f.Heartbeat)
 		defer cancel()
 		if err := f.View.Wait(ctx, 0); err != nil {
-			return revoked.Page{}, revocation.ErrStale.After(f.Heartbeat)
+			return revoked.Page{}, nil, revocation.ErrStale.After(f.Heartbeat)
 		}
 	}
-	return f.View.Page(q.log, q.after, q.limit)
+	return f.latest(q)
+}
+
+// latest returns what is known now. A reader of another log begins at 0.
+func (f *Feed) latest(q *feedQuery) (revoked.Page, *tail, error) {
+	page, t, err := f.log.latest()
+	if err == nil && (q.after > t.last || q.log != "" && q.log != page.Log) {
+		page.Snapshot, q.from = true, 0
+	} else {
+		q.from = q.after
+	}
+	return page, t, err
 }
 
 // await holds an empty page back until there is a new entry, or the reader has waited long
 // enough. Then the page says as of when it is true. If too many requests wait already, the
 // page is returned at once.
-func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.Page, error) {
+func (f *Feed) await(r *http.Request, page revoked.Page, t *tail, q *feedQuery) (revoked.Page, *tail, error) {
 	select {
 	case <-f.Done: // a reader that has waited asks again at once
-		return page, nil
+		return page, t, nil
 	default:
 	}
-	leave, ok := f.enter(r)
+	_, leave, ok := f.enter(r)
 	if !ok {
-		return page, nil
+		return page, t, nil
 	}
 	defer leave()
 	began := time.Now()
@@ -240,13 +244,13 @@ func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.P
 	for {
 		next := f.View.Next()                      // before the page, so that none is missed
 		waited := time.Since(began).Milliseconds() // too: the page is as of later
-		page, err := f.View.Page(q.log, q.after, q.limit)
+		page, t, err := f.latest(q)
 		if err != nil {
-			return page, err
+			return page, t, err
 		}
-		if over || page.Snapshot || page.Log != log || page.Head > q.after || len(page.Entries) > 0 {
+		if over || page.Snapshot || page.Log != log || t.last > q.after {
 			page.Waited = &waited
-			return page, nil
+			return page, t, nil
 		}
 		select {
 		case <-next:
@@ -255,30 +259,55 @@ func (f *Feed) await(r *http.Request, page revoked.Page, q feedQuery) (revoked.P
 		case <-f.Done:
 			over = true
 		case <-r.Context().Done():
-			return page, nil // the client is gone
+			return page, t, nil // the client is gone
 		}
 	}
 }
 
 // enter takes a place among the streams, if there is one for the client's address.
-func (f *Feed) enter(r *http.Request) (leave func(), ok bool) {
-	address := network(f.Proxies.Address(r))
+func (f *Feed) enter(r *http.Request) (address string, leave func(), ok bool) {
+	address = network(f.Proxies.Address(r))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.streams.Load() >= feedMaxStreams || address != "" && f.shares[address] >= feedMaxShare {
-		return nil, false
+		return address, nil, false
 	}
 	if f.shares == nil {
 		f.shares = map[string]int{}
 	}
 	f.streams.Add(1)
 	f.shares[address]++
-	return func() {
+	return address, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.streams.Add(-1)
 		if f.shares[address]--; f.shares[address] == 0 {
 			delete(f.shares, address)
+		}
+	}, true
+}
+
+// hold counts bytes that are sent to an address, until release is called. It reports whether
+// the address may have so many.
+func (f *Feed) hold(address string, bytes int) (release func(), ok bool) {
+	if address == "" || bytes <= feedFree {
+		return func() {}, true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := int64(bytes)
+	if f.unread[address]+n > feedUnread {
+		return nil, false
+	}
+	if f.unread == nil {
+		f.unread = map[string]int64{}
+	}
+	f.unread[address] += n
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.unread[address] -= n; f.unread[address] == 0 {
+			delete(f.unread, address)
 		}
 	}, true
 }
@@ -297,25 +326,37 @@ func network(address string) string {
 	return p.String()
 }
 
-// writePage writes a page, compressed if that is worth while and understood: of an
-// entry's 80 bytes only 16 are random. A peer, which asks with a nonce, can tell by
-// the answer that a replica made it for this question.
-func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, page revoked.Page) {
-	if page.Entries == nil {
-		page.Entries = []revoked.Entry{} // an empty array, not null
-	}
-	body, err := json.Marshal(page)
+// writePage writes a page, compressed if that is understood and a whole segment is in it: of
+// an entry's 80 bytes only 16 are random. A peer, which asks with a nonce, can tell by the
+// answer that a replica made it for this question.
+func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, page revoked.Page, t *tail) {
+	body, err := f.body(q, page, t)
 	if err != nil {
 		httpkit.WriteProblem(w, err)
 		return
 	}
+	zip := acceptsGzip(r.Header) && body.compressed()
+	pieces, size := body.pieces(zip)
+	release, ok := f.hold(network(f.Proxies.Address(r)), size)
+	if !ok {
+		q.limit = min(q.limit, feedBurst)
+		if body, err = f.body(q, page, t); err != nil {
+			httpkit.WriteProblem(w, err)
+			return
+		}
+		zip = false
+		pieces, size = body.pieces(zip)
+		release = func() {}
+	}
+	defer release()
 	h := w.Header()
 	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" {
 		if f.MutualTLS && !showedCertificate(r) {
 			httpkit.WriteProblem(w, errNoCertificate)
 			return
 		}
-		instance, mac, err := f.Answer(nonce, q.log, q.after, body)
+		text, _ := body.pieces(false)
+		instance, mac, err := f.Answer(nonce, q.log, q.after, slices.Concat(text...))
 		if err != nil {
 			httpkit.WriteProblem(w, err)
 			return
@@ -327,43 +368,81 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 	// Not to be stored, and without an ETag: every answer says as of when it is
 	// true, so no two are the same, and an old one would pass for a new one.
 	h.Set("Cache-Control", "no-store")
-	if len(body) >= feedZip && acceptsGzip(r.Header) {
+	if zip {
 		h.Set("Content-Encoding", "gzip")
-		body = zipped(body)
 	}
-	writeSlowly(w, http.StatusOK, body)
+	h.Set("Content-Length", strconv.Itoa(size))
+	writeSlowly(w, http.StatusOK, pieces...)
 }
 
+// A body is a page in pieces. The entries are shared with other readers.
+type body struct {
+	before, after []byte
+	parts         []part
+}
+
+// body makes the answer to a query.
+func (f *Feed) body(q feedQuery, page revoked.Page, t *tail) (b body, err error) {
+	if b.parts, page.More, err = f.log.parts(t, page.Head, q.from, q.limit); err != nil {
+		return b, err
+	}
+	page.Entries = []revoked.Entry{} // an empty array, not null
+	whole, err := json.Marshal(page)
+	if err != nil {
+		return b, err
+	}
+	const empty = `"entries":[`
+	at := bytes.LastIndex(whole, []byte(empty)) + len(empty)
+	b.before, b.after = whole[:at], whole[at:]
+	return b, nil
+}
+
+// compressed reports whether gzip makes the page shorter: a part of it was compressed.
+func (b *body) compressed() bool {
+	size := 0
+	for _, p := range b.parts {
+		size += len(p.json)
+	}
+	return size >= feedZip && slices.ContainsFunc(b.parts, func(p part) bool { return p.deflated != nil })
+}
+
+// pieces returns what is to be written, and how many bytes that is.
+func (b *body) pieces(zip bool) (pieces [][]byte, size int) {
+	parts := []part{{json: b.before}}
+	for i, p := range b.parts {
+		if i > 0 {
+			parts = append(parts, part{json: comma})
+		}
+		parts = append(parts, p)
+	}
+	parts = append(parts, part{json: b.after})
+	if zip {
+		pieces = gzipped(parts)
+	} else {
+		for _, p := range parts {
+			pieces = append(pieces, p.json)
+		}
+	}
+	for _, p := range pieces {
+		size += len(p)
+	}
+	return pieces, size
+}
+
+var comma = []byte{','}
+
 // writeSlowly gives a client that may be anybody feedWriteTimeout to accept the body.
-func writeSlowly(w http.ResponseWriter, status int, body []byte) {
+func writeSlowly(w http.ResponseWriter, status int, body ...[]byte) {
 	// The server's own deadline may have begun when the request did. One that knows
 	// no deadlines has none to extend.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedWriteTimeout))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // an error means that the client is gone
+	for _, piece := range body {
+		if _, err := w.Write(piece); err != nil {
+			return // the client is gone
+		}
+	}
 }
-
-// zipped is the body in gzip. It is whole before anything is sent: a compressor has
-// a megabyte of tables, which no slow reader may hold, and there are no more of them
-// than can work at once.
-func zipped(body []byte) []byte {
-	zipping <- struct{}{}
-	defer func() { <-zipping }()
-	z := zippers.Get().(*gzip.Writer)
-	defer zippers.Put(z)
-	var out bytes.Buffer
-	z.Reset(&out)
-	_, _ = z.Write(body) // into memory: cannot fail
-	_ = z.Close()
-	return out.Bytes()
-}
-
-var zipping = make(chan struct{}, runtime.GOMAXPROCS(0))
-
-var zippers = sync.Pool{New: func() any {
-	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that there is
-	return z
-}}
 
 // acceptsGzip reads Accept-Encoding (RFC 9110 §12.5.3) as far as gzip goes.
 func acceptsGzip(h http.Header) bool {
@@ -380,14 +459,17 @@ func acceptsGzip(h http.Header) bool {
 
 // stream sends events until the reader goes, falls behind, or the replica drains.
 func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {
-	leave, ok := f.enter(r)
+	address, leave, ok := f.enter(r)
 	if !ok {
 		httpkit.WriteProblem(w, errFeedFull)
 		return
 	}
-	defer leave()
-	page, err := f.first(r.Context(), q)
+	page, t, err := f.first(r.Context(), &q)
+	if err == nil && q.from < t.floor {
+		err = errFeedBehind
+	}
 	if err != nil {
+		leave()
 		httpkit.WriteProblem(w, err)
 		return
 	}
@@ -396,54 +478,132 @@ func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold the events back
 
-	s := stream{ResponseController: http.NewResponseController(w), w: w}
 	event := "resume"
 	if page.Snapshot || q.after == 0 {
 		event = "snapshot"
 	}
-	if s.head(event, page); s.send(page) != nil {
+	s := &stream{out: plainStream{http.NewResponseController(w), w}, feed: f, address: address, log: t.log, at: q.from}
+	if s.send(event, page, t) != nil {
+		leave()
 		return
 	}
-	f.follow(r.Context(), &s, page, q.limit)
+	if r.ProtoMajor == 1 && r.ProtoMinor == 1 {
+		if conn, _, err := s.out.(plainStream).Hijack(); err == nil {
+			s.out = rawStream{conn}
+			go func() {
+				defer conn.Close()
+				defer leave()
+				s.follow(context.Background(), page.Head)
+				_, _ = conn.Write(lastChunk) // an error means that the client is gone
+			}()
+			return
+		}
+	}
+	defer leave()
+	s.follow(r.Context(), page.Head)
 }
 
-// follow goes on after a page that has been sent.
-func (f *Feed) follow(ctx context.Context, s *stream, last revoked.Page, limit int) {
-	beat := time.NewTicker(f.Heartbeat)
+// A stream writes events (WHATWG HTML, §9.2).
+type stream struct {
+	out interface {
+		io.Writer
+		SetWriteDeadline(time.Time) error
+		Flush() error
+	}
+	feed    *Feed
+	address string // of the client; see network
+	log     string
+	at      int64 // the number up to which entries were sent
+}
+
+// A plainStream writes as handlers do.
+type plainStream struct {
+	*http.ResponseController
+	http.ResponseWriter
+}
+
+// A rawStream goes on with a response of HTTP/1.1 on its bare connection, in chunks (RFC 9112
+// §7.1). net/http keeps buffers of 10 KB and a stack of 16 KB for each connection on which a
+// handler runs; a stream can do without them.
+type rawStream struct{ net.Conn }
+
+func (rawStream) Flush() error { return nil }
+
+func (s rawStream) Write(p []byte) (int, error) {
+	if len(p) > len(scratchBuffer{})/2 {
+		chunk := net.Buffers{strconv.AppendInt(nil, int64(len(p)), 16), crlf, p, crlf}
+		_, err := chunk.WriteTo(s.Conn)
+		return len(p), err
+	}
+	own := scratch.Get().(*scratchBuffer)
+	defer scratch.Put(own)
+	b := append(strconv.AppendInt(own[:0], int64(len(p)), 16), crlf...)
+	b = append(append(b, p...), crlf...)
+	_, err := s.Conn.Write(b)
+	return len(p), err
+}
+
+var (
+	crlf      = []byte("\r\n")
+	lastChunk = []byte("0\r\n\r\n")
+)
+
+// scratch is for the few bytes that are different for each stream.
+var scratch = sync.Pool{New: func() any { return new(scratchBuffer) }}
+
+type scratchBuffer [1 << 10]byte
+
+// follow goes on after what has been sent up to a head.
+func (s *stream) follow(ctx context.Context, head int64) {
+	beat := time.NewTicker(s.feed.Heartbeat)
 	defer beat.Stop()
 	sent := time.Now()
 	for due := false; ; {
-		next := f.View.Next() // before the page, so that none is missed
-		page, err := f.View.Page(last.Log, last.Next(), limit)
-		if err != nil {
-			return // cannot be: the view has been loaded
+		next := s.feed.View.Next() // before the page, so that none is missed
+		wrote, ok := s.goOn(due, &head)
+		if !ok {
+			return
 		}
-		if page.Snapshot {
-			s.head("snapshot", page)
-		}
-		if due || len(page.Entries) > 0 || page.Head != last.Head || page.Log != last.Log {
-			if s.send(page) != nil {
-				return
-			}
-			beat.Reset(f.Heartbeat)
+		if wrote {
+			beat.Reset(s.feed.Heartbeat)
 			sent = time.Now()
 		}
-		if due, last = false, page; page.More {
-			continue
-		}
+		due = false
 		select {
 		case <-next:
-			if !f.pause(ctx, feedGather-time.Since(sent)) {
+			if !s.feed.pause(ctx, feedGather-time.Since(sent)) {
 				return
 			}
 		case <-beat.C:
 			due = true
 		case <-ctx.Done():
 			return
-		case <-f.Done:
+		case <-s.feed.Done:
 			return
 		}
 	}
+}
+
+// goOn sends what is new since the head, or the present head if a heartbeat is due. It reports
+// whether it wrote, and whether the stream goes on. It is not a part of follow, which waits
+// with a stack that is as small as can be.
+func (s *stream) goOn(due bool, head *int64) (wrote, ok bool) {
+	page, t, err := s.feed.log.latest()
+	if err != nil {
+		return false, true // the view reads another log; View.Next tells when it has
+	}
+	event := ""
+	if t.log != s.log {
+		event, s.log, s.at = "snapshot", t.log, 0
+	}
+	if s.at < t.floor {
+		return false, false // the reader is too slow, or the new log is long: it reads pages
+	}
+	if !due && event == "" && t.last <= s.at && page.Head == *head {
+		return false, true
+	}
+	*head = page.Head
+	return true, s.send(event, page, t) == nil
 }
 
 // pause waits, and reports whether the stream goes on.
@@ -462,49 +622,42 @@ func (f *Feed) pause(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// A stream writes events (WHATWG HTML, §9.2).
-type stream struct {
-	*http.ResponseController
-	w   http.ResponseWriter
-	buf bytes.Buffer
-}
-
-// send writes what is waiting and the page, and flushes.
-func (s *stream) send(page revoked.Page) error {
-	for _, e := range page.Entries {
-		s.event("revocation", page.Log, e.Seq, e)
+// send writes an event about the head, if it is to begin with one, then the tail's entries
+// that were not sent yet, and the event "head": then the reader has everything.
+func (s *stream) send(event string, page revoked.Page, t *tail) error {
+	own := scratch.Get().(*scratchBuffer)
+	defer scratch.Put(own)
+	if event != "" {
+		if err := s.write(t.appendHead(own[:0], event, page)); err != nil {
+			return err
+		}
 	}
-	if !page.More {
-		s.head("head", page)
+	for i := t.after(s.at); i < len(t.seqs); {
+		j := t.pieceFrom(i)
+		if err := s.write(t.slice(i, j)); err != nil {
+			return err
+		}
+		i = j
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(feedWriteTimeout)); err != nil {
+	s.at = max(s.at, t.last)
+	if err := s.write(t.appendHead(own[:0], "head", page)); err != nil {
 		return err
 	}
-	_, err := s.buf.WriteTo(s.w)
-	if err != nil {
+	return s.out.Flush()
+}
+
+// write gives the reader feedWriteTimeout to accept a piece.
+func (s *stream) write(piece []byte) error {
+	release, ok := s.feed.hold(s.address, len(piece))
+	if !ok {
+		return errTooMuchUnread
+	}
+	defer release()
+	if err := s.out.SetWriteDeadline(time.Now().Add(feedWriteTimeout)); err != nil {
 		return err
 	}
-	return s.Flush()
+	_, err := s.out.Write(piece)
+	return err
 }
 
-// head puts an event about the head of the log into the buffer. Only "head"
-// itself has an id: after it, the reader has everything.
-func (s *stream) head(event string, p revoked.Page) {
-	head := feedHead{p.Log, p.Head, p.AsOf, p.Age}
-	if event == "head" {
-		s.event(event, p.Log, p.Next(), head)
-		return
-	}
-	s.event(event, "", 0, head)
-}
-
-func (s *stream) event(event, log string, seq int64, data any) {
-	if log != "" {
-		fmt.Fprintf(&s.buf, "id: %s:%d\n", log, seq)
-	}
-	body, err := json.Marshal(data)
-	if err != nil {
-		panic(err) // plain structs of numbers and strings
-	}
-	fmt.Fprintf(&s.buf, "event: %s\ndata: %s\n\n", event, body)
-}
+var errTooMuchUnread = errors.New("the readers at this address have not accepted what they were sent")

@@ -35,6 +35,7 @@ type feedNode struct {
 	*httptest.Server // nil: see newFeed
 	db               *sqldb.DB
 	feed             *Feed
+	mux              *http.ServeMux
 	log              *revocation.Log
 	done             chan struct{} // closed to drain
 }
@@ -42,9 +43,7 @@ type feedNode struct {
 func startFeed(t *testing.T) *feedNode {
 	t.Helper()
 	n := newFeed(t)
-	mux := http.NewServeMux()
-	n.feed.Mount(httpkit.NewAPI(mux, "test", nil, nil, nil))
-	n.Server = httptest.NewServer(mux)
+	n.Server = httptest.NewServer(n.mux)
 	t.Cleanup(n.Close)
 	return n
 }
@@ -63,6 +62,8 @@ func newFeed(t *testing.T) *feedNode {
 	}
 	n.log = &revocation.Log{Store: s, View: view, Now: time.Now}
 	n.feed = &Feed{View: view, Heartbeat: 200 * time.Millisecond, Done: n.done}
+	n.mux = http.NewServeMux()
+	n.feed.Mount(httpkit.NewAPI(n.mux, "test", nil, nil, nil))
 	return n
 }
 
@@ -78,7 +79,7 @@ func (n *feedNode) run(t *testing.T) {
 	}
 }
 
-func (n *feedNode) takeBack(t *testing.T, jti string) {
+func (n *feedNode) revoke(t *testing.T, jti string) {
 	t.Helper()
 	_, err := n.log.Revoke(t.Context(), store.Revocation{
 		Kind: string(revoked.Token), Subject: jti, ExpiresAt: time.Now().Add(time.Hour), Reason: "logout",
@@ -140,7 +141,7 @@ func TestFeedPages(t *testing.T) {
 		t.Errorf("Cache-Control is %q", c)
 	}
 	for i := range 5 {
-		n.takeBack(t, strconv.Itoa(i))
+		n.revoke(t, strconv.Itoa(i))
 	}
 	p := n.page(t, "?after=2&limit=2")
 	if len(p.Entries) != 2 || p.Entries[0].Seq != 3 || !p.More || p.Snapshot || p.Entries[0].ID != revoked.Digest(revoked.Token, "2") {
@@ -183,7 +184,7 @@ func TestFeedVouchesForThePlace(t *testing.T) {
 		return "auth-1", fmt.Sprint(nonce, " ", log, " ", after), nil
 	}
 	n.run(t)
-	n.takeBack(t, "a")
+	n.revoke(t, "a")
 	log := n.page(t, "").Log
 	for query, want := range map[string]string{
 		"":         "nonce " + log + " 0",
@@ -199,11 +200,11 @@ func TestFeedVouchesForThePlace(t *testing.T) {
 	}
 }
 
-// A page that tells nothing is held back until there is something to tell.
+// A page without entries is held back until there is one.
 func TestFeedHoldsAPageBack(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	n.takeBack(t, "a")
+	n.revoke(t, "a")
 
 	began := time.Now()
 	p := n.page(t, "?wait=20")
@@ -211,12 +212,12 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 		t.Errorf("what is there already is answered after %v: %+v", time.Since(began), p)
 	}
 	if p := n.page(t, "?after=1"); p.Waited != nil {
-		t.Errorf("who did not ask for it is held back: %+v", p)
+		t.Errorf("a page without wait is held back: %+v", p)
 	}
 	began = time.Now()
 	p = n.page(t, "?after=1&wait=1")
 	if took := time.Since(began); took < time.Second || p.Waited == nil || *p.Waited < 1000 || *p.Waited > took.Milliseconds() || len(p.Entries) != 0 || p.Age > 60_000 {
-		t.Errorf("after %v, nothing is told by %+v", took, p)
+		t.Errorf("after %v, %+v has no entry", took, p)
 	}
 
 	waiting := func(query string) <-chan revoked.Page {
@@ -226,14 +227,14 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 		return pages
 	}
 	pages := waiting("?after=1&wait=20")
-	n.takeBack(t, "b")
+	n.revoke(t, "b")
 	select {
 	case p := <-pages:
 		if len(p.Entries) != 1 || p.Entries[0].Seq != 2 || p.Head != 2 {
-			t.Errorf("the news is %+v", p)
+			t.Errorf("the new entry is %+v", p)
 		}
 	case <-time.After(18 * time.Second): // of the 20
-		t.Error("the news does not come")
+		t.Error("the new entry does not come")
 	}
 
 	n.feed.streams.Store(feedMaxStreams)
@@ -249,7 +250,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 	n.await(t, 1)
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("who leaves is answered %v", err)
+		t.Errorf("a client that leaves is answered %v", err)
 	}
 	n.await(t, 0)
 
@@ -258,7 +259,7 @@ func TestFeedHoldsAPageBack(t *testing.T) {
 	select {
 	case <-pages:
 	case <-time.After(18 * time.Second):
-		t.Error("draining waits for those who wait")
+		t.Error("draining waits for pages that are held back")
 	}
 }
 
@@ -275,7 +276,7 @@ func (n *feedNode) await(t *testing.T, want int64) {
 func TestFeedCompressesLargePages(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	n.takeBackAll(t, "", 200)
+	n.revokeAll(t, "", 200)
 	for accept, zipped := range map[string]bool{
 		"gzip": true, "GZIP": true, "br, gzip;q=0.5": true, "deflate,gzip ;q=1": true,
 		"": false, "identity": false, "br": false, "gzip;q=0": false, "gzip; q=0.0": false, "gzip;q=x": false,
@@ -300,6 +301,14 @@ func TestFeedCompressesLargePages(t *testing.T) {
 	if res := n.get(t, "?limit=3", "Accept-Encoding", "gzip"); res.Header.Get("Content-Encoding") != "" {
 		t.Errorf("a small page is compressed: %v", res.Header)
 	}
+}
+
+// feedHead is the data of every event but "revocation".
+type feedHead struct {
+	Log  string    `json:"log"`
+	Head int64     `json:"head"`
+	AsOf time.Time `json:"as_of"`
+	Age  int64     `json:"age_ms"`
 }
 
 // A sent event as a test reads it.
@@ -351,7 +360,7 @@ func TestFeedStream(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
 	log := n.page(t, "").Log
-	n.takeBack(t, "a")
+	n.revoke(t, "a")
 	all := events(t, n.get(t, "", "Accept", "text/event-stream"))
 	if e := next(t, all); e.name != "snapshot" || e.id != "" || !strings.Contains(e.data, log) {
 		t.Errorf("it begins with %+v", e)
@@ -366,12 +375,12 @@ func TestFeedStream(t *testing.T) {
 			t.Errorf("then comes %+v, %v", e, err)
 		}
 	}
-	n.takeBack(t, "b")
+	n.revoke(t, "b")
 	e := next(t, all)
 	for ; e.name == "head"; e = next(t, all) {
 	}
 	if e.name != "revocation" || e.id != log+":2" {
-		t.Errorf("the news is %+v", e)
+		t.Errorf("the new entry is %+v", e)
 	}
 
 	all = events(t, n.get(t, "", "Accept", "text/event-stream", "Last-Event-ID", log+":1"))
@@ -437,7 +446,7 @@ func TestFeedGathersAFlood(t *testing.T) {
 		time.Sleep(time.Second)
 		const flood, every = 60, 2 * time.Millisecond
 		for i := range flood {
-			n.takeBack(t, strconv.Itoa(i))
+			n.revoke(t, strconv.Itoa(i))
 			time.Sleep(every)
 		}
 		time.Sleep(time.Second)
@@ -510,17 +519,17 @@ func TestFeedHasRoomForOthersThanOne(t *testing.T) {
 	}
 	var leave []func()
 	for i := range feedMaxShare {
-		l, ok := f.enter(from(fmt.Sprintf("2001:db8::%x", i)))
+		_, l, ok := f.enter(from(fmt.Sprintf("2001:db8::%x", i)))
 		if !ok {
 			t.Fatalf("number %d has no room", i)
 		}
 		leave = append(leave, l)
 	}
-	if _, ok := f.enter(from("2001:db8::ffff:1")); ok {
+	if _, _, ok := f.enter(from("2001:db8::ffff:1")); ok {
 		t.Error("one address may have more than its share")
 	}
 	for _, other := range []string{"2001:db8:0:1::1", "198.51.100.1", "::1"} {
-		l, ok := f.enter(from(other))
+		_, l, ok := f.enter(from(other))
 		if !ok {
 			t.Errorf("%s has no room", other)
 		}
@@ -539,7 +548,7 @@ func TestFeedHasRoomForOthersThanOne(t *testing.T) {
 func TestFeedReachesResourceServers(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	n.takeBackAll(t, "before-", 1500)
+	n.revokeAll(t, "before-", 1500)
 	issuer := verifytest.New(t)
 	cfg := issuer.Config()
 	cfg.RevocationsURL = n.URL + "/api/revocations"
@@ -562,7 +571,7 @@ func TestFeedReachesResourceServers(t *testing.T) {
 		if _, err := v.Verify(t.Context(), tok); err != nil {
 			t.Fatal(err)
 		}
-		n.takeBack(t, jti)
+		n.revoke(t, jti)
 		answered := time.Now()
 		for {
 			asked := time.Since(answered)
@@ -594,12 +603,12 @@ func (m *measuring) Write(p []byte) (int, error) {
 
 func (m *measuring) SetWriteDeadline(time.Time) error { return nil }
 
-// Ten thousand strangers who read slowly must fit into memory.
+// What is written to a slow reader at once is little.
 func TestFeedStreamsHoldLittle(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
 	const entries = 300
-	n.takeBackAll(t, "", entries)
+	n.revokeAll(t, "", entries)
 	for _, query := range []string{"", "?limit=1000"} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		m := &measuring{ResponseRecorder: httptest.NewRecorder()}
@@ -614,9 +623,9 @@ func TestFeedStreamsHoldLittle(t *testing.T) {
 	}
 }
 
-// takeBackAll revokes many tokens at once, in a log that is empty. Their ids are the
+// revokeAll revokes many tokens at once, in a log that is empty. Their ids are the
 // prefix and a number from 0.
-func (n *feedNode) takeBackAll(t *testing.T, prefix string, entries int) {
+func (n *feedNode) revokeAll(t *testing.T, prefix string, entries int) {
 	t.Helper()
 	now := store.Micros(time.Now())
 	err := n.db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
@@ -634,41 +643,6 @@ func (n *feedNode) takeBackAll(t *testing.T, prefix string, entries int) {
 	}
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// A large page is for those who catch up, as long as they are few.
-func TestFeedHasRoomForSoManyLargePages(t *testing.T) {
-	n := startFeed(t)
-	n.run(t)
-	const entries = 1200
-	n.takeBackAll(t, "", entries)
-	expect := func(query string, want int) {
-		t.Helper()
-		if p := n.page(t, query); len(p.Entries) != want || p.More != (want < entries) {
-			t.Errorf("%s: %d entries, more: %t", query, len(p.Entries), p.More)
-		}
-	}
-	expect("", feedPage)
-	expect("?limit=5000", entries)
-	expect("?limit=5000&wait=1", feedPage) // would keep the room while it waits
-	n.feed.large.Store(feedMaxLarge - 1)
-	expect("?limit=5000", entries)
-	n.feed.large.Store(feedMaxLarge)
-	expect("?limit=5000", feedPage)
-	if left := n.feed.large.Load(); left != feedMaxLarge {
-		t.Errorf("%d are left", left)
-	}
-	n.feed.pages.Store(feedMaxPages - 1)
-	expect("", feedPage)
-	n.feed.pages.Store(feedMaxPages)
-	expect("?limit=5000", feedBurst)
-	expect("?after=0&wait=1", feedBurst)
-	if p := n.page(t, "?after=1190"); len(p.Entries) != 10 || p.More {
-		t.Errorf("what is short comes whole: %d entries, more: %t", len(p.Entries), p.More)
-	}
-	if left := n.feed.pages.Load(); left != feedMaxPages {
-		t.Errorf("%d are left", left)
 	}
 }
 

@@ -44,13 +44,13 @@ func (m *Metrics) handler() http.HandlerFunc {
 		places <- struct{}{}
 		gather.ServeHTTP(&whole, r)
 		<-places
-		body := whole.body.Bytes()
+		body := [][]byte{whole.body.Bytes()}
 		w.Header().Set("Vary", "Accept-Encoding")
 		if acceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
-			body = zipped(body)
+			body = gzipped([]part{{body[0], deflated(body[0])}})
 		}
-		writeSlowly(w, whole.status, body)
+		writeSlowly(w, whole.status, body...)
 	}
 }
 

@@ -88,11 +88,11 @@ func (z *zeroWindow) ask(t *testing.T, requests int, path string) {
 	}
 }
 
-// Strangers who ask for pages and never read them must fit into memory.
+// Clients that ask for pages and never read them must fit into memory.
 func TestFeedPagesHoldLittle(t *testing.T) {
 	n := startFeed(t)
 	n.run(t)
-	n.takeBackAll(t, "", 2*feedPage)
+	n.revokeAll(t, "", 2*feedPage)
 	server := startHTTP2(t, n.Config.Handler)
 	const streams = 200
 	before := heap()
@@ -102,7 +102,7 @@ func TestFeedPagesHoldLittle(t *testing.T) {
 	}
 }
 
-// The same for the metrics; and who reads them is not kept waiting.
+// The same for the metrics; and a client that reads them does not wait.
 func TestMetricsHoldLittle(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector())
