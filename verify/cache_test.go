@@ -28,7 +28,7 @@ func TestARememberedTokenIsRefusedWhenItIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)
 		v := start(t, f, nil)
-		for name, takeBack := range map[string]func(){
+		for name, revoke := range map[string]func(){
 			"token":   func() { f.issuer.Revoke(revoked.Token, "token") },
 			"session": func() { f.issuer.Revoke(revoked.Session, "session-session") },
 			"user":    func() { f.issuer.RevokeUser("user", 1) },
@@ -37,7 +37,7 @@ func TestARememberedTokenIsRefusedWhenItIsRevoked(t *testing.T) {
 			for range 3 {
 				expect(t, v, token, nil)
 			}
-			takeBack()
+			revoke()
 			settle()
 			expect(t, v, token, verify.ErrRevoked)
 		}

@@ -176,7 +176,7 @@ func TestStalenessOfARoute(t *testing.T) {
 	})
 }
 
-// A server that is not told otherwise names itself as the audience.
+// A server without tokens.audience names itself as the audience.
 func TestTheAudienceIsByDefaultTheIssuer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)

@@ -315,7 +315,7 @@ func TestAReplicaThatIsCutOffIsLeft(t *testing.T) {
 			}
 		}
 		var requests atomic.Int64
-		f.broken.Swap(newBreaker()).cancel() // whoever follows a stream begins again
+		f.broken.Swap(newBreaker()).cancel() // a reader that follows a stream begins again
 		f.onlyFeed(func(w http.ResponseWriter, r *http.Request) {
 			if requests.Add(1)%2 == 0 || isStream(r) && requests.Load() < 4 {
 				cutOff(w, r)

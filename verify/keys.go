@@ -26,7 +26,7 @@ const (
 	staleKeyLife = 5 * time.Second
 	maxKeyLife   = time.Hour
 	// keyCooldown is the least time between a fetch and one because of an unknown kid:
-	// whoever invents kids causes twelve fetches a minute at most.
+	// a client that invents kids causes twelve fetches a minute at most.
 	keyCooldown = 5 * time.Second
 	// maxUnknown bounds how many kids are remembered as unknown, and unknownLife
 	// for how long.

@@ -213,7 +213,7 @@ func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 
 // One replica of three is frozen, killed or cut off, and the load balancer does not
 // notice: a resource server learns of revocations from the others before half of the
-// bound has passed, so that nobody is answered 503 on its account.
+// bound has passed, so that no client is answered 503 because of that replica.
 func TestOneBadReplicaOfThreeIsLeftInTime(t *testing.T) {
 	rounds := 8
 	if soak() {

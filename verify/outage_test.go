@@ -32,7 +32,7 @@ func TestAGivenClientKeepsItsConnections(t *testing.T) {
 	})
 }
 
-// closing counts how often it is told to close idle connections, and what becomes of
+// closing counts the calls to close idle connections, and what becomes of
 // the connections on which the feed is asked for.
 type closing struct {
 	*front

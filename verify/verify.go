@@ -25,7 +25,8 @@ const DefaultMaxStaleness = 10 * time.Second
 // have expired; a token that was accepted for longer would be valid again.
 const MaxLeeway = clockSkew / 2
 
-// Config says whose tokens a Verifier accepts. Issuer is required.
+// Config says which tokens a Verifier accepts, and how it fetches what it needs. Issuer is
+// required.
 type Config struct {
 	// Issuer is what the tokens' iss must be, exactly: the public URL of the
 	// Watchword cluster.
@@ -35,7 +36,7 @@ type Config struct {
 	Audience []string
 
 	// KeySetURL is where the public keys are; by default Issuer/.well-known/jwks.json.
-	// Whoever can change its answers can pass as any user, so use https.
+	// An attacker who can change its answers can pass as any user, so use https.
 	KeySetURL string
 	// RevocationsURL is where the feed of revocations is; by default
 	// Issuer/api/revocations.
@@ -265,7 +266,7 @@ func (c *Config) complete() error {
 			return fmt.Errorf("the issuer (%q) or the address of the %s (%q) is not an http or https URL", c.Issuer, name, address)
 		}
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			c.Logger.Warn("the "+name+" is fetched without TLS: whoever is on the way can change it", "url", address)
+			c.Logger.Warn("the "+name+" is fetched without TLS: an attacker on the network can change it", "url", address)
 		}
 	}
 	return nil

@@ -238,7 +238,7 @@ func TestEveryKindOfRevocationArrives(t *testing.T) {
 
 // One fetch for each max-age, a little before it is over. The defect: a timer with
 // the sign reversed made 33,000 fetches in 2 s; another client fetched every five
-// minutes, whatever it was told.
+// minutes, whatever max-age said.
 func TestTheKeySetIsFetchedBeforeItIsTooOld(t *testing.T) {
 	for _, c := range []struct {
 		header      string
@@ -469,7 +469,7 @@ func TestColdRequestsMakeOneFetch(t *testing.T) {
 	})
 }
 
-func TestAServerThatHangsHangsNobody(t *testing.T) {
+func TestAServerThatHangsDelaysNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t)
 		f.answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })

@@ -12,8 +12,8 @@ import (
 
 var errDown = errors.New("the database is away")
 
-// A memLog keeps the contract of store.Revocations in memory, and fails as it is
-// told.
+// A memLog keeps the contract of store.Revocations in memory, and fails as the
+// test says.
 type memLog struct {
 	mu    sync.Mutex
 	id    string

@@ -21,7 +21,7 @@ type views struct {
 	hung   bool // they do not answer
 }
 
-// are says who they are, and how what they say is changed.
+// are sets the list of peers, and how their pages are changed.
 func (v *views) are(change func(*revoked.Page), list ...*replica) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -178,7 +178,7 @@ func TestPagesThatDoNotFit(t *testing.T) {
 
 // A peer that never read the log is no peer, and a view that never read it does not
 // begin with a peer's.
-func TestAViewThatNeverReadTheLogFollowsNobody(t *testing.T) {
+func TestAViewThatNeverReadTheLogFollowsNoPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemLog()
 		one := start(t, log, Outage{})

@@ -95,7 +95,7 @@ func line(id string) store.Revocation {
 	return store.Revocation{Kind: string(revoked.Token), Subject: id, ExpiresAt: time.Now().Add(time.Hour), Reason: "logout"}
 }
 
-func TestTakeBackIsKnownWhenItReturns(t *testing.T) {
+func TestRevokeIsKnownWhenItReturns(t *testing.T) {
 	m := newMemLog()
 	r := start(t, m, Outage{})
 	var wg sync.WaitGroup
@@ -402,9 +402,9 @@ func TestAnotherLogBringsNothingBack(t *testing.T) {
 	}
 }
 
-// A failover loses the last lines, and others are written in their place before
-// anybody looks. Every replica, one that starts later, and who follows any of them
-// learn of the new lines and keep the old.
+// A failover loses the last entries, and others are written in their place before any replica
+// has read the log. Every replica, one that starts later, and every reader of their feeds
+// learn of the new entries and keep the old ones.
 func TestALogThatForkedIsReadAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()
@@ -444,7 +444,7 @@ func TestALogThatForkedIsReadAnew(t *testing.T) {
 			t.Errorf("the log is %q: each replica renewed it, or none", m.id)
 		}
 		if !strings.Contains(replicas[0].logged.String(), "failover") && !strings.Contains(replicas[1].logged.String(), "failover") {
-			t.Error("nobody said it aloud")
+			t.Error("no replica has logged it")
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -454,8 +454,8 @@ func TestALogThatForkedIsReadAnew(t *testing.T) {
 	})
 }
 
-// While a replica reads another log it tells nobody what is in it: who asked then
-// would take the part that it has for the whole.
+// While a replica reads another log it serves no page of it: the reader would take a part of
+// the log for the whole.
 func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()
@@ -470,7 +470,7 @@ func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
 		pass(2 * time.Second)
 		for _, log := range []string{"", "log-1", "log-2"} {
 			if p, err := r.Page(log, 0, 10); !errors.Is(err, ErrStale) {
-				t.Errorf("who follows %q is told %+v, %v", log, p, err)
+				t.Errorf("a reader of the log %q gets %+v, %v", log, p, err)
 			}
 		}
 		r.expect(t, token("1"), ErrRevoked)
@@ -482,8 +482,8 @@ func TestALogThatIsReadAnewIsNotServed(t *testing.T) {
 	})
 }
 
-// An answer of the database that comes late knows less than a peer has told meanwhile;
-// nothing is lost for that.
+// An answer of the database that comes late has fewer entries than a peer has answered
+// meanwhile. No entry is lost, and the log is not taken for another one.
 func TestALateAnswerIsNoFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLog()

@@ -12,7 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
-// A memory is a Shared that keeps tokens in a map, and fails as it is told.
+// A memory is a Shared that keeps tokens in a map, and fails as the test says.
 type memory struct {
 	mu    sync.Mutex
 	known Known
@@ -142,9 +142,9 @@ func TestSharedRefusesAtOnce(t *testing.T) {
 	}
 }
 
-// With nobody to ask every token is refused, at once, and those that are known to
+// If neither the shared memory nor the database can be asked, every token is refused at once, and those that are known to
 // be revoked as such.
-func TestSharedWithNobodyToAsk(t *testing.T) {
+func TestSharedWithoutAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, m := newMemLog(), &memory{}
 		m.flush()

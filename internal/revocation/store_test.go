@@ -26,7 +26,7 @@ func TestOnADatabase(t *testing.T) {
 			wg.Go(func() {
 				for n := range each {
 					id := fmt.Sprint(i, "-", w, "-", n)
-					if err := takeBack(t, r.log, s, id, n%2 == 0); err != nil {
+					if err := revoke(t, r.log, s, id, n%2 == 0); err != nil {
 						t.Errorf("%s: %v", id, err)
 						return
 					}
@@ -51,7 +51,7 @@ func TestOnADatabase(t *testing.T) {
 	}
 }
 
-func takeBack(t *testing.T, l *Log, s store.Store, id string, inTransaction bool) error {
+func revoke(t *testing.T, l *Log, s store.Store, id string, inTransaction bool) error {
 	rev := store.Revocation{Kind: string(revoked.Token), Subject: id, ExpiresAt: time.Now().Add(time.Hour)}
 	if !inTransaction {
 		_, err := l.Revoke(t.Context(), rev)

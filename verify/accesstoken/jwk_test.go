@@ -208,7 +208,7 @@ func TestKeySet(t *testing.T) {
 		t.Errorf("the set is %v", s.Keys())
 	}
 	if _, ok := s.Key("nobody"); ok {
-		t.Error("it knows nobody")
+		t.Error("the set has a key that was not put into it")
 	}
 	back, err := accesstoken.ParseKeySet([]byte(marshal(t, s)))
 	if err != nil || marshal(t, back) != marshal(t, s) {

@@ -40,7 +40,7 @@ func TestWhatALibraryAccepts(t *testing.T) {
 	for _, one := range []struct{ name, compact string }{
 		{"another type of token", sign(t, with(h, "typ", "logout+jwt"), c)},
 		{"no type", sign(t, with(h, "typ", nil), c)},
-		{"a critical extension that nobody knows", sign(t, with(with(h, "crit", []string{"x"}), "x", 1), c)},
+		{"an unknown critical extension", sign(t, with(with(h, "crit", []string{"x"}), "x", 1), c)},
 		{"a payload that is not base64", sign(t, with(with(h, "crit", []string{"b64"}), "b64", false), c)},
 		{"a URL for its own key", sign(t, with(h, "jku", "https://evil.example/keys"), c)},
 		{"a header member twice", raw(twice(h, "typ", `"JWT"`), marshal(t, c))},

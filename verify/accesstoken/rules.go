@@ -13,7 +13,7 @@ import (
 // nothing else: it travels in a header, and servers commonly take 8 KiB of them.
 const DefaultMaxLength = 8 << 10
 
-// Rules are what an access token is held against. They are not changed once in
+// Rules are what an access token must meet. They are not changed once in
 // use, and may be used by many goroutines at once.
 type Rules struct {
 	// Issuer is what iss must be, exactly. Empty accepts no token.
@@ -23,7 +23,7 @@ type Rules struct {
 	Audience []string
 	// Algorithms that are accepted; nil means all of Algorithms().
 	Algorithms []string
-	// Leeway forgives clocks that differ: exp and nbf are judged that much in
+	// Leeway is by how much clocks may differ: exp and nbf are judged that much in
 	// the token's favour. A minute is plenty.
 	Leeway time.Duration
 	// MaxLength of the compact form in bytes; zero means DefaultMaxLength.
@@ -63,9 +63,9 @@ func (r *Rules) Check(compact string, now time.Time, key func(kid string) (Key, 
 	return t, nil
 }
 
-// Recheck is the part of Check that time can change, for a token that these Rules
-// have accepted before: its issuer, audience and times at the moment now. Whether
-// its key is still good is the caller's to ask.
+// Recheck checks again what time can change in a token that these Rules have accepted
+// before: its issuer, audience and times at the moment now. The caller checks whether the
+// token's key is still good.
 func (r *Rules) Recheck(t *Token, now time.Time) error {
 	if faults := r.judge(t, now); len(faults) > 0 {
 		return faults[0]
@@ -73,7 +73,7 @@ func (r *Rules) Recheck(t *Token, now time.Time) error {
 	return nil
 }
 
-// An Inspection is what a token says of itself and all that is wrong with it.
+// An Inspection is the content of a token and all that is wrong with it.
 // Nothing in it may be trusted unless Faults is empty.
 type Inspection struct {
 	Header map[string]any // nil when it cannot be read
@@ -82,8 +82,8 @@ type Inspection struct {
 	Faults []error        // what Check would say, and what it would say after that was mended
 }
 
-// Inspect is Check for people: it does not stop at the first fault. Faults is
-// empty exactly if Check accepts the token.
+// Inspect is Check for people: it does not stop at the first fault. It finds no fault exactly
+// if Check accepts the token.
 func (r *Rules) Inspect(compact string, now time.Time, key func(kid string) (Key, error)) Inspection {
 	s, err := r.split(compact)
 	if err != nil {
@@ -112,9 +112,8 @@ func (r *Rules) Inspect(compact string, now time.Time, key func(kid string) (Key
 }
 
 // VerifySignature checks a JWS in compact form (RFC 7515 §5.2) with this key and
-// returns its payload. It is the part of Check that is not about claims: typ and
-// payload are the caller's to judge. A kid in the header, if there is one, must
-// be the key's.
+// returns its payload. It is the part of Check that is not about claims: the caller judges
+// typ and payload. A kid in the header, if there is one, must be the key's.
 func (k Key) VerifySignature(compact string) ([]byte, error) {
 	r := Rules{}
 	s, err := r.split(compact)
@@ -180,7 +179,7 @@ type jws struct {
 	input                      string // what was signed
 }
 
-// A header is what the token says of itself before anything is verified.
+// A header is the header of a token of which nothing has been verified.
 type header struct {
 	alg, typ, kid string
 	members       map[string]any
@@ -211,11 +210,11 @@ func (s jws) parseHeader() (header, []error) {
 	if h.kid != "" && checkKeyID(h.kid) != nil {
 		faults = append(faults, ErrMalformed.because("the token's kid is not a key's id", nil))
 	}
-	return h, append(faults, strangers(m)...)
+	return h, append(faults, unexpected(m)...)
 }
 
-// strangers are the members that a header may not have.
-func strangers(m map[string]any) []error {
+// unexpected returns an error for each member that a header may not have.
+func unexpected(m map[string]any) []error {
 	var names []string
 	for name := range m {
 		if name != "alg" && name != "typ" && name != "kid" {
@@ -271,8 +270,8 @@ func (s jws) verify(h header, r *Rules, find func(kid string) (Key, error)) erro
 }
 
 // judgeForm refuses the second form of a good ECDSA signature (see CanonicalSignature), so
-// that a token, like each of its parts, has only one spelling. Otherwise somebody who has
-// a token could make another text of it, which a list of texts would not know.
+// that a token, like each of its parts, has only one spelling. Otherwise a client
+// could make another text of its token, which a list of texts would not know.
 func (s jws) judgeForm(alg string) error {
 	if !bytes.Equal(s.signature, CanonicalSignature(alg, s.signature)) {
 		return ErrMalformed.because("the token's signature is in the form with the greater s, which Watchword does not issue: it was changed", nil)

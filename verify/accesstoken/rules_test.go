@@ -297,8 +297,8 @@ func TestRulesThatSayNothingAcceptNothing(t *testing.T) {
 	}
 }
 
-// TestKeyLookup: an outage is told apart from an unknown key, and nobody is asked
-// for a key before the rest of the header is right.
+// TestKeyLookup: an outage is distinguished from an unknown key, and no key is
+// looked up before the rest of the header is right.
 func TestKeyLookup(t *testing.T) {
 	good := sign(t, header("ES256"), claims())
 	outage := errors.New("the registry does not answer")
@@ -360,7 +360,7 @@ func TestErrorsSayNothingOfTheToken(t *testing.T) {
 	}
 }
 
-// What a handler does to a token's claims changes nobody else's.
+// A handler that changes a token's claims changes its own copy.
 func TestClaimsAreACopy(t *testing.T) {
 	tok, err := rules.Check(sign(t, header("ES256"), with(claims(), "list", []any{"a", map[string]any{"deep": "b"}})), now, find)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 type Token struct {
 	KeyID     string   // kid: which key signed it
 	Issuer    string   // iss
-	Subject   string   // sub: whose it is
+	Subject   string   // sub: the id of its user
 	Audience  []string // aud
 	ID        string   // jti
 	SessionID string   // sid; empty when it belongs to no session
@@ -36,9 +36,8 @@ func (t *Token) Claim(name string) string {
 // Payload returns what was signed: the claims as one JSON object.
 func (t *Token) Payload() string { return t.payload }
 
-// Claims returns all members of the payload, the registered ones too, as a copy:
-// whoever changes it changes nobody else's. Numbers are json.Number, as they were
-// written.
+// Claims returns a copy of all members of the payload, also the registered ones. The caller
+// may change it. Numbers are json.Number, as they were written.
 func (t *Token) Claims() map[string]any {
 	c, _ := deepCopy(t.claims).(map[string]any)
 	return c

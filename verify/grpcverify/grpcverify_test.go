@@ -78,7 +78,7 @@ func silent(_ any, stream grpc.ServerStream) error {
 	return stream.Context().Err()
 }
 
-// stubborn goes on sending, whatever it is told, and says that all is well.
+// stubborn ignores errors of the stream, goes on sending, and says that all is well.
 func stubborn(_ any, stream grpc.ServerStream) error {
 	for stream.RecvMsg(new(wrapperspb.StringValue)) == nil {
 		_ = stream.SendMsg(who(stream.Context()))
@@ -319,7 +319,7 @@ func TestWhatIsMisspelt(t *testing.T) {
 	}
 }
 
-// While it is not known what is good, a client is told to try again.
+// While it is not known which tokens are good, the answer says that the client may try again.
 func TestUnavailable(t *testing.T) {
 	w := newWorld(t, func(*verify.Verifier) *grpcverify.Guard {
 		v, err := verify.New(verify.Config{Issuer: "http://127.0.0.1:1"})
@@ -333,7 +333,7 @@ func TestUnavailable(t *testing.T) {
 	w.want(err, codes.Unavailable, verify.ErrKeysUnavailable.Code)
 }
 
-// The server speaks no gRPC, and does not pay for those who do.
+// Package verify does not import gRPC, so that servers without gRPC do not build it.
 func TestTheServerDoesNotContainGRPC(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "github.com/watchword-auth/watchword/cmd/watchword").Output()
 	if err != nil {

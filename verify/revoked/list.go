@@ -53,7 +53,7 @@ type record struct {
 // for one user the stronger of each bound is kept. If one entry fails its Check, none is
 // applied.
 //
-// Whoever uses After applies the entries of one log in the order of their numbers.
+// A caller that uses After applies the entries of one log in the order of their numbers.
 func (l *List) Apply(entries ...Entry) error {
 	for _, e := range entries {
 		if err := e.Check(); err != nil {

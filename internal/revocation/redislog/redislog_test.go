@@ -121,7 +121,7 @@ func TestTheGreaterStays(t *testing.T) {
 	}
 }
 
-// The span says no more than what was told without a gap.
+// The span covers only entries that were written without a gap.
 func TestSpan(t *testing.T) {
 	l, c := open(t, testenv.Redis(t))
 	if k := l.ask(t, whole); k != (revocation.Known{}) {
@@ -211,9 +211,9 @@ func TestAway(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // a client tries as long as it may
 	defer cancel()
 	if k, err := l.Ask(ctx, &whole); err == nil {
-		t.Errorf("asked nobody: %+v", k)
+		t.Errorf("without Redis, it answers %+v", k)
 	}
 	if err := l.Tell(ctx, "log", 0, 1, nil); err == nil {
-		t.Error("told nobody")
+		t.Error("without Redis, an entry was written")
 	}
 }
