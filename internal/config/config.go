@@ -290,7 +290,8 @@ type Password struct {
 	// How many hashes are computed at once. Together they take workers × memory.
 	// 0: one for each CPU.
 	Workers int `yaml:"workers"`
-	// How many logins may wait for a worker; one more is answered 503.
+	// How many logins may wait for a worker. When one more comes, the client that has asked
+	// for the most of late is refused: with 429 if that is its own fault, otherwise with 503.
 	Queue int `yaml:"queue"`
 }
 

@@ -14,7 +14,7 @@ import (
 // Authenticate returns the user whose name and password these are, or
 // ErrInvalidCredentials. A name that nobody has, a disabled user, and one without a
 // password cost what a wrong password costs: one query and one hash. It returns
-// password.ErrBusy when too many logins come at once.
+// password.ErrBusy or password.ErrFlood when too many logins come at once.
 func (s *Service) Authenticate(ctx context.Context, username, plain string) (store.User, error) {
 	user, err := s.candidate(ctx, username)
 	if err != nil {

@@ -342,7 +342,12 @@ func (s *Service) hashFor(ctx context.Context, actor Actor, action, target, plai
 	if err != nil {
 		return "", err
 	}
-	return s.hash(ctx, prepared)
+	return s.hash(onBehalfOf(ctx, actor), prepared)
+}
+
+// onBehalfOf returns a context whose hashes are for an actor.
+func onBehalfOf(ctx context.Context, actor Actor) context.Context {
+	return password.From(ctx, password.Source{Address: actor.Address, Account: actor.ID})
 }
 
 // hash is Hasher.Hash with errors that a client may read.
@@ -352,7 +357,7 @@ func (s *Service) hash(ctx context.Context, prepared string) (string, error) {
 }
 
 func hashFault(err error) error {
-	if err == nil || errors.Is(err, password.ErrBusy) {
+	if err == nil || errors.Is(err, password.ErrBusy) || errors.Is(err, password.ErrFlood) {
 		return err
 	}
 	return password.ErrBusy.Because(err)

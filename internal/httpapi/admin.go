@@ -129,7 +129,7 @@ func (a *Admin) mountUsers(api *httpkit.API) {
 			l, err := a.Directory.Users(ctx, c.Actor(), in.page())
 			return answerWith(userList, l, err)
 		})
-	httpkit.Register(api, endpoint(http.MethodPost, path, "users", "create-user", "Make a user", http.StatusNotFound),
+	httpkit.Register(api, endpoint(http.MethodPost, path, "users", "create-user", "Make a user", http.StatusNotFound, http.StatusTooManyRequests),
 		func(ctx context.Context, c httpkit.Caller, in *struct{ Body NewUser }) (*output[User], error) {
 			u, err := a.Directory.CreateUser(ctx, c.Actor(), directory.NewUser{
 				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email,
@@ -142,7 +142,7 @@ func (a *Admin) mountUsers(api *httpkit.API) {
 			u, err := a.Directory.User(ctx, c.Actor(), in.ID)
 			return answerWith(userView, u, err)
 		})
-	httpkit.Register(api, endpoint(http.MethodPatch, one, "users", "update-user", "Change a user"),
+	httpkit.Register(api, endpoint(http.MethodPatch, one, "users", "update-user", "Change a user", http.StatusTooManyRequests),
 		func(ctx context.Context, c httpkit.Caller, in *struct {
 			PathID
 			Body UserPatch

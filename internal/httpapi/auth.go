@@ -31,7 +31,7 @@ type Auth struct {
 func (a *Auth) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/login", ID: "login", Tag: "tokens", Summary: "Log in by password",
-		Errors:    []int{http.StatusUnauthorized, http.StatusForbidden},
+		Errors:    []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests},
 		OwnBounds: true, // those of the pool that hashes passwords
 		Body:      LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
 	}, a.login)

@@ -62,7 +62,7 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 	if err != nil {
 		return Step{}, err
 	}
-	user, err := s.People.Authenticate(ctx, c.Username, c.Password)
+	user, err := s.People.Authenticate(onBehalfOf(ctx, c.Username, client), c.Username, c.Password)
 	if err != nil {
 		// The store gets no entry, because guesses would fill it. The log gets no name,
 		// because people type passwords into its field.

@@ -96,7 +96,7 @@ func Assemble(a Assembly) (*Parts, error) {
 	}
 	hasher, err := password.New(password.Config{
 		Memory: int(a.Config.Password.Memory), Iterations: a.Config.Password.Iterations, Parallelism: a.Config.Password.Parallelism,
-		Workers: a.Config.Password.Workers, Queue: a.Config.Password.Queue, Rand: rand.Reader,
+		Workers: a.Config.Password.Workers, Queue: a.Config.Password.Queue, Rand: rand.Reader, Now: a.Now,
 	})
 	if err != nil {
 		return nil, err

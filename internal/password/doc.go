@@ -3,6 +3,7 @@
 // number of those that wait.
 //
 // Its promises: checking a password takes as long for a user who does not exist as for
-// one who does, unless the user's stored hash costs more than today's; and a hash that
-// somebody planted cannot take a replica down.
+// one who does, unless the user's stored hash costs more than today's; a hash that
+// somebody planted cannot take a replica down; and clients that flood the pool wait for
+// each other, and not others for them.
 package password

@@ -12,16 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/semaphore"
-
-	"github.com/watchword-auth/watchword/internal/problem"
 )
-
-// ErrBusy: all workers of this replica compute hashes, and its queue is full. The queue
-// is no rate limit policy: it bounds the memory and the CPU time of this one replica at
-// this moment, which counting attempts over the whole cluster would not.
-var ErrBusy = problem.New(problem.Unavailable, "login_busy", "too many logins at this moment; try again").After(time.Second)
 
 const (
 	saltBytes = 16
@@ -38,6 +29,7 @@ type Config struct {
 	// Queue is how many more may wait for a worker.
 	Queue int
 	Rand  io.Reader
+	Now   func() time.Time // nil: time.Now
 }
 
 // A Hasher computes and verifies hashes. The hashes in work together take no more memory
@@ -45,12 +37,11 @@ type Config struct {
 // finished hashes leave behind is less than the same amount again (see collect). A Hasher
 // may be used by any number of goroutines.
 type Hasher struct {
-	cost     cost
-	rand     io.Reader
-	admitted chan struct{}       // one element for each hash that is in work or waits
-	budget   *semaphore.Weighted // KiB
-	limit    int64               // KiB: the whole budget
-	decoy    encoded             // in place of the hash of a user who has none
+	cost  cost
+	rand  io.Reader
+	queue *queue
+	limit int64   // KiB: what all hashes in work may take
+	decoy encoded // in place of the hash of a user who has none
 
 	garbage    atomic.Int64 // KiB that finished hashes have left behind
 	collecting sync.Mutex
@@ -73,13 +64,11 @@ func New(c Config) (*Hasher, error) {
 	if err := k.check(); err != nil {
 		return nil, fmt.Errorf("password: %w", err)
 	}
-	h := &Hasher{
-		cost:     k,
-		rand:     c.Rand,
-		admitted: make(chan struct{}, c.Workers+c.Queue),
-		limit:    int64(c.Workers) * int64(c.Memory),
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	h.budget = semaphore.NewWeighted(h.limit)
+	h := &Hasher{cost: k, rand: c.Rand, limit: int64(c.Workers) * int64(c.Memory)}
+	h.queue = newQueue(h.limit, c.Queue, c.Now)
 	h.idle = time.AfterFunc(idleAfter, debug.FreeOSMemory)
 	h.idle.Stop()
 	// The decoy's hash is random: no password leads to it, and comparing with it costs
@@ -92,8 +81,9 @@ func New(c Config) (*Hasher, error) {
 	return h, nil
 }
 
-// Hash makes the PHC string of a prepared password. It returns ErrBusy when the queue is
-// full, and the context's error when the context ends before a worker is free.
+// Hash makes the PHC string of a prepared password. It returns ErrBusy or ErrFlood when the
+// queue is full, and the context's error when the context ends before a worker is free.
+// From says on whose behalf.
 func (h *Hasher) Hash(ctx context.Context, prepared string) (string, error) {
 	e := encoded{h.cost, make([]byte, saltBytes), nil}
 	if _, err := io.ReadFull(h.rand, e.salt); err != nil {
@@ -132,19 +122,14 @@ func (h *Hasher) Outdated(phc string) bool {
 
 // compute runs one hash when a worker is free.
 func (h *Hasher) compute(ctx context.Context, prepared string, e encoded, size int) ([]byte, error) {
-	select {
-	case h.admitted <- struct{}{}:
-		defer func() { <-h.admitted }()
-	default:
-		return nil, ErrBusy
-	}
 	// A hash that is cheaper than today's occupies one worker; a dearer one occupies
 	// several, or all.
 	weight := min(max(int64(e.memory), int64(h.cost.memory)), h.limit)
-	if err := h.budget.Acquire(ctx, weight); err != nil {
+	price := max(1, float64(e.memory*e.iterations)/float64(h.cost.memory*h.cost.iterations))
+	if err := h.queue.enter(ctx, weight, price); err != nil {
 		return nil, err
 	}
-	defer h.budget.Release(weight)
+	defer h.queue.leave(weight)
 	defer h.collect(weight)
 	hash := e.cost.compute(prepared, e.salt, size)
 	// A cheaper hash is followed by work that makes it as slow as today's. Otherwise the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"runtime"
 	"runtime/metrics"
 	"strings"
@@ -117,30 +118,34 @@ func TestHasherRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// occupy takes the only worker of h until the returned function is called.
+// occupy takes all workers of h until the returned function is called.
 func occupy(t *testing.T, h *Hasher) (release func()) {
 	t.Helper()
-	h.admitted <- struct{}{}
-	if !h.budget.TryAcquire(h.limit) {
-		t.Fatal("the worker is taken")
+	if err := h.queue.enter(t.Context(), h.limit, 1); err != nil {
+		t.Fatal(err)
 	}
-	return func() { h.budget.Release(h.limit); <-h.admitted }
+	return func() { h.queue.leave(h.limit) }
+}
+
+// waits returns how many hashes wait.
+func waits(h *Hasher) int {
+	h.queue.mu.Lock()
+	defer h.queue.mu.Unlock()
+	return len(h.queue.waiting)
 }
 
 func TestBeyondTheQueueIsBusy(t *testing.T) {
 	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3})
 	release := occupy(t, h)
 	results := make(chan error, 3)
-	for range 3 {
+	for i := range 3 {
 		go func() {
-			_, err := h.Hash(t.Context(), "x")
+			_, err := h.Hash(From(t.Context(), Source{Address: fmt.Sprintf("10.%d.0.1", i), Account: fmt.Sprint(i)}), "x")
 			results <- err
 		}()
 	}
-	eventually(t, func() bool { return len(h.admitted) == 4 })
-	ended, end := context.WithCancel(t.Context())
-	end() // so that a hash that waits returns, too
-	_, err := h.Hash(ended, "x")
+	eventually(t, func() bool { return waits(h) == 3 })
+	_, err := h.Hash(From(t.Context(), Source{Address: "192.0.2.1", Account: "another"}), "x")
 	if !errors.Is(err, ErrBusy) || ErrBusy.RetryAfter <= 0 {
 		t.Errorf("beyond the queue: %v", err)
 	}
@@ -165,12 +170,14 @@ func TestACancelledHashLeavesTheQueue(t *testing.T) {
 		_, err := h.Hash(ctx, "x")
 		result <- err
 	}()
-	eventually(t, func() bool { return len(h.admitted) == 2 })
+	eventually(t, func() bool { return waits(h) == 1 })
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	eventually(t, func() bool { return len(h.admitted) == 1 })
+	if n := waits(h); n != 0 {
+		t.Errorf("%d hashes wait", n)
+	}
 }
 
 // A hash that was made when hashes cost more occupies several workers.
@@ -180,17 +187,25 @@ func TestDearerHashesStayWithinTheBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !h.budget.TryAcquire(2 * 64) { // room for two of today's is left
-		t.Fatal("the workers are taken")
+	for range 2 { // room for two of today's is left
+		if err := h.queue.enter(t.Context(), 64, 10); err != nil { // so that what follows comes after the dear one
+			t.Fatal(err)
+		}
 	}
 	done := make(chan error)
 	go func() {
-		_, err := h.Verify(t.Context(), "x", dear)
+		_, err := h.Verify(From(t.Context(), Source{Address: "192.0.2.1"}), "x", dear)
 		done <- err
 	}()
-	eventually(t, func() bool { return len(h.admitted) == 1 && !h.budget.TryAcquire(1) }) // it waits, and no other passes it
-	h.budget.Release(64)
+	eventually(t, func() bool { return waits(h) == 1 })
+	later := make(chan error)
+	go func() { later <- h.queue.enter(t.Context(), 64, 1) }()
+	eventually(t, func() bool { return waits(h) == 2 }) // it would find memory, and does not overtake
+	h.queue.leave(64)
 	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := <-later; err != nil {
 		t.Error(err)
 	}
 }
