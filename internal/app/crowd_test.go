@@ -23,7 +23,7 @@ func TestAFloodOfLogins(t *testing.T) {
 	w.user("tester")
 	w.user("other")
 	for range 100 { // bodies that do not come
-		conn, err := net.Dial("tcp", strings.TrimPrefix(w.url(), "http://"))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.URL, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,5 +67,8 @@ func TestAFloodOfLogins(t *testing.T) {
 	flood.Wait()
 	if codes["login_busy"] > 0 || codes["too_many_logins"] == 0 || codes["invalid_credentials"] == 0 || len(codes) != 2 {
 		t.Errorf("the flood is answered %v", codes)
+	}
+	if n := strings.Count(w.log.String(), "login refused"); n > 100 || n == 0 {
+		t.Errorf("%d entries in the log about %v", n, codes)
 	}
 }

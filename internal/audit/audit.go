@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -22,12 +23,10 @@ const (
 	Failed = "failed" // it was allowed and did not work
 )
 
-// DefaultRetention is how long events are kept.
-const DefaultRetention = 365 * 24 * time.Hour
-
 const (
 	writeTimeout  = 5 * time.Second
 	sweepInterval = time.Hour
+	countInterval = time.Minute // after which events are stored that were only counted
 	sweepBatch    = 1000
 	maxWord       = 64  // runes of an action or outcome
 	maxName       = 128 // runes of an actor, target or address
@@ -37,7 +36,7 @@ const (
 // Config is what a Trail is made of.
 type Config struct {
 	Store      store.Audit
-	Retention  time.Duration // 0: DefaultRetention
+	Retention  time.Duration // how long events are kept; 0: for ever
 	Now        func() time.Time
 	Rand       io.Reader
 	Logger     *slog.Logger
@@ -50,15 +49,15 @@ type Trail struct {
 	cfg    Config
 	ids    ids
 	failed prometheus.Counter
-	flood  flood
+	flood  *flood
+	soon   chan struct{} // wakes Run
+	// storing is held while events are stored that were counted.
+	storing sync.Mutex
 }
 
 // New makes a Trail and registers its metric.
 func New(cfg Config) (*Trail, error) {
-	if cfg.Retention == 0 {
-		cfg.Retention = DefaultRetention
-	}
-	t := &Trail{cfg: cfg, flood: flood{actors: map[string]*refusals{}}, failed: prometheus.NewCounter(prometheus.CounterOpts{
+	t := &Trail{cfg: cfg, flood: newFlood(), soon: make(chan struct{}, 1), failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "watchword_audit_write_failures_total",
 		Help: "Audit events that are in the log but could not be written to the database.",
 	})}
@@ -68,17 +67,49 @@ func New(cfg Config) (*Trail, error) {
 	return t, nil
 }
 
-// Record writes an event that is part of no transaction, such as a login: to the log,
-// then to the store. It fills ID and At. When the store does not take the event, what
-// was done stays done: an error follows the event in the log, and
-// watchword_audit_write_failures_total counts it. The event is written even if ctx is
-// cancelled, so that no client leaves the trail by hanging up. The log gets all
-// refusals of an actor, the store a bounded number of them (floodRate).
+// Record writes an event that is part of no transaction: to the log, then to the store. It
+// fills ID and At. When the store does not take the event, what was done stays done: an
+// error follows the event in the log, and watchword_audit_write_failures_total counts it.
+// The event is written even if ctx is cancelled, so that no client leaves the trail by
+// hanging up. The log gets all events. The store gets all that were done, and of refusals
+// and failures what RecordOwn says.
 func (t *Trail) Record(ctx context.Context, e store.AuditEvent) {
-	e, err := t.complete(e)
+	t.record(ctx, e, e.Outcome != Denied && e.Outcome != Failed)
+}
+
+// RecordOwn is Record for what actors do with what is their own, as often as they like. Of
+// the events with one actor, action and outcome the store gets 30 at once, and after that
+// one a minute that says how many it stands for; of an actor 120 at once, and two a minute.
+// The log gets all.
+func (t *Trail) RecordOwn(ctx context.Context, e store.AuditEvent) {
+	t.record(ctx, e, false)
+}
+
+func (t *Trail) record(ctx context.Context, e store.AuditEvent, always bool) {
+	e = clean(e)
 	t.log(ctx, e)
-	e, wanted := t.flood.admit(e)
-	if err == nil && wanted {
+	if always || t.flood.admit(e, t.cfg.Now()) {
+		t.store(ctx, e)
+	}
+}
+
+// RecordSoon writes an event that no actor stands behind, such as a refused login. It
+// neither waits nor takes a time that depends on the database. Run writes the event, also to
+// the log: at once if it is one of few, and otherwise one event a minute for those with the
+// same action, target and outcome. All such events together are ten a minute in the long
+// run; those that stand for the most come first.
+func (t *Trail) RecordSoon(e store.AuditEvent) {
+	t.flood.count(clean(e), t.cfg.Now())
+	select {
+	case t.soon <- struct{}{}:
+	default: // Run has not looked yet
+	}
+}
+
+// store writes an event to the store, or says in the log why not.
+func (t *Trail) store(ctx context.Context, e store.AuditEvent) {
+	e, err := t.complete(e)
+	if err == nil {
 		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 		defer cancel()
 		err = t.cfg.Store.AppendAudit(write, e)
@@ -106,25 +137,53 @@ func (t *Trail) Log(ctx context.Context, e store.AuditEvent) {
 	t.log(ctx, clean(e))
 }
 
-// Run deletes events that are older than the retention, hourly, until ctx ends.
+// Run writes the events that were counted, every minute, and those of RecordSoon at once. It
+// deletes events that are older than the retention, hourly. It ends when ctx does.
 func (t *Trail) Run(ctx context.Context) {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
+	sweep, count := time.NewTicker(sweepInterval), time.NewTicker(countInterval)
+	defer sweep.Stop()
+	defer count.Stop()
+	t.sweep(ctx)
 	for {
-		if err := t.Sweep(ctx); err != nil && ctx.Err() == nil {
-			t.cfg.Logger.WarnContext(ctx, "old audit events could not be deleted; trying again in an hour", "error", err)
-		}
 		select {
 		case <-ctx.Done():
+			t.storeCounted(ctx, true)
 			return
-		case <-ticker.C:
+		case <-t.soon:
+			t.storeCounted(ctx, false)
+		case <-count.C:
+			t.storeCounted(ctx, false)
+		case <-sweep.C:
+			t.sweep(ctx)
 		}
+	}
+}
+
+// storeCounted writes events that stand for those that were counted. With last set, it is
+// the last time.
+func (t *Trail) storeCounted(ctx context.Context, last bool) {
+	t.storing.Lock()
+	defer t.storing.Unlock()
+	for _, e := range t.flood.due(t.cfg.Now(), last) {
+		if e.Actor == "" { // the log has those of actors
+			t.log(ctx, e)
+		}
+		t.store(ctx, e)
+	}
+}
+
+func (t *Trail) sweep(ctx context.Context) {
+	if err := t.Sweep(ctx); err != nil && ctx.Err() == nil {
+		t.cfg.Logger.WarnContext(ctx, "old audit events could not be deleted; trying again in an hour", "error", err)
 	}
 }
 
 // Sweep deletes all events that are older than the retention, in batches that are small
 // enough to hold no lock of the database for long.
 func (t *Trail) Sweep(ctx context.Context) error {
+	if t.cfg.Retention == 0 {
+		return nil
+	}
 	before := t.cfg.Now().Add(-t.cfg.Retention)
 	for {
 		n, err := t.cfg.Store.DeleteAuditBefore(ctx, before, sweepBatch)

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -243,40 +246,118 @@ func TestRunSweepsAndEnds(t *testing.T) {
 	<-done
 }
 
-// Many refusals of an actor are in the log and not in the store. What is not refused, and
-// what other actors do, is stored.
-func TestRefusalsDoNotFillTheStore(t *testing.T) {
+// What costs an actor nothing and may be done without end does not fill the store: refusals,
+// and what actors do with what is their own. The log has all of it, and the store says how
+// many events it lacks. What was done to others is stored, however many there are.
+func TestAnActorDoesNotFillTheStore(t *testing.T) {
 	clock := now
 	f := newTrail(t, newStore(t), func() time.Time { return clock })
-	record := func(actor, outcome string, times int) {
+	record := func(actor, outcome string, times int, record func(context.Context, store.AuditEvent)) {
 		for range times {
-			f.Record(t.Context(), store.AuditEvent{Actor: actor, Action: "revoke", Target: "x", Outcome: outcome, Detail: "permission_missing"})
+			record(t.Context(), store.AuditEvent{Actor: actor, Action: "revoke", Target: "x", Outcome: outcome, Detail: "permission_missing"})
 		}
 	}
-	count := func(actor string, want int) (newest store.AuditEvent) {
+	count := func(actor, outcome string, want int) (newest store.AuditEvent) {
 		t.Helper()
-		list := events(t, f, store.AuditQuery{Actor: actor, Limit: 200})
+		list := events(t, f, store.AuditQuery{Actor: actor, Outcome: outcome, Limit: 200})
 		if len(list) != want {
 			t.Fatalf("%d events of %s are stored, want %d", len(list), actor, want)
 		}
 		return list[0]
 	}
-	record("flooder", audit.Denied, 1000)
-	record("flooder", audit.Failed, 1000)
-	count("flooder", 30)
+	record("flooder", audit.Denied, 1000, f.Record)
+	record("flooder", audit.OK, 1000, f.RecordOwn)
+	count("flooder", audit.Denied, 30)
+	count("flooder", audit.OK, 30)
 	if lines := strings.Count(f.log.String(), "actor=flooder"); lines != 2000 {
 		t.Errorf("the log has %d", lines)
 	}
-	record("flooder", audit.OK, 5)
-	count("flooder", 35)
-	record("other", audit.Denied, 1)
-	count("other", 1)
-	clock = clock.Add(time.Second)
-	record("flooder", audit.Denied, 100)
-	if e := count("flooder", 36); e.Detail != "1970 refusals before were left out; permission_missing" {
-		t.Errorf("it says %q", e.Detail)
+	record("administrator", audit.OK, 150, f.Record)
+	count("administrator", audit.OK, 150)
+	record("other", audit.Denied, 1, f.Record)
+	count("other", audit.Denied, 1)
+
+	read := func() {
+		if _, err := f.Page(t.Context(), audit.Query{}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	read()
+	count("flooder", audit.Denied, 30)
 	clock = clock.Add(time.Minute)
-	record("flooder", audit.Denied, 100)
-	count("flooder", 66)
+	read()
+	for _, outcome := range []string{audit.Denied, audit.OK} {
+		if e := count("flooder", outcome, 31); e.Detail != "970 times; permission_missing" || e.Target != "x" {
+			t.Errorf("%+v", e)
+		}
+	}
+	record("flooder", audit.Denied, 100, f.Record)
+	count("flooder", audit.Denied, 31)
+	clock = clock.Add(time.Hour)
+	record("flooder", audit.Denied, 100, f.Record)
+	count("flooder", audit.Denied, 61)
+}
+
+// What is recorded soon is stored at once by Run, and before the next page is read.
+func TestRecordSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &memory{}
+		f := newTrail(t, s, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { f.Run(ctx) })
+		synctest.Wait()
+		guess := func(times int) {
+			for range times {
+				f.RecordSoon(store.AuditEvent{Action: "login", Target: "ester", Outcome: audit.Denied, Detail: "invalid_credentials"})
+			}
+			synctest.Wait()
+		}
+		guess(1)
+		if got := s.details(); !slices.Equal(got, []string{"invalid_credentials"}) || !strings.Contains(f.log.String(), "target=ester") {
+			t.Errorf("stored %q, logged %q", got, f.log)
+		}
+		for range 2 * 30 {
+			guess(1)
+		}
+		if n := len(s.details()); n != 30 {
+			t.Errorf("%d events are stored", n)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.details(); len(got) != 31 || got[30] != "31 times; invalid_credentials" {
+			t.Errorf("a minute later: %q", got[30:])
+		}
+		guess(7)
+		cancel() // the replica ends
+		run.Wait()
+		if got := s.details(); len(got) != 32 || got[31] != "7 times; invalid_credentials" {
+			t.Errorf("at the end: %q", got[30:])
+		}
+	})
+}
+
+// memory is a store of events in memory.
+type memory struct {
+	store.Audit
+	mu     sync.Mutex
+	events []store.AuditEvent
+}
+
+func (m *memory) AppendAudit(_ context.Context, e store.AuditEvent) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.events = append(m.events, e)
+	return nil
+}
+
+func (m *memory) DeleteAuditBefore(context.Context, time.Time, int) (int, error) { return 0, nil }
+
+func (m *memory) details() (all []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
+		all = append(all, e.Detail)
+	}
+	return all
 }

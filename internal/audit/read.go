@@ -46,7 +46,8 @@ type Page struct {
 
 // Page returns the newest events that q asks for. One call looks at store.AuditScan
 // events at most, so that no query costs more than that: a page may have fewer events
-// than q.Limit, or none, and a Next.
+// than q.Limit, or none, and a Next. What RecordSoon was given before, on this replica, is
+// written before the page is read, as far as it may be.
 func (t *Trail) Page(ctx context.Context, q Query) (Page, error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultPage
@@ -78,6 +79,7 @@ func (t *Trail) Page(ctx context.Context, q Query) (Page, error) {
 			stored.Before = q.After
 		}
 	}
+	t.storeCounted(ctx, false)
 	page, err := t.cfg.Store.AuditEvents(ctx, stored)
 	return Page(page), err
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Sessions   Sessions   `yaml:"sessions"`
 	Revocation Revocation `yaml:"revocation"`
 	Password   Password   `yaml:"password"`
+	Audit      Audit      `yaml:"audit"`
 	Admin      Admin      `yaml:"admin"`
 	Users      Users      `yaml:"users"`
 	Health     Health     `yaml:"health"`
@@ -295,6 +296,13 @@ type Password struct {
 	Queue int `yaml:"queue"`
 }
 
+// Audit is the trail of who did what.
+type Audit struct {
+	// How long events are kept. An event takes about 400 bytes in the database;
+	// docs/storage.md says how many there may be.
+	Retention time.Duration `yaml:"retention"`
+}
+
 // Admin is the first administrator, and what holds for all of them. The first one is
 // created at start while there is none, and never changed afterwards.
 type Admin struct {
@@ -396,6 +404,9 @@ func Default() *Config {
 		},
 		Admin: Admin{
 			FreshFor: 10 * time.Minute,
+		},
+		Audit: Audit{
+			Retention: 365 * 24 * time.Hour,
 		},
 		Health: Health{
 			Timeout: 2 * time.Second,

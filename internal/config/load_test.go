@@ -87,6 +87,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"password.parallelism":            "2",
 		"password.workers":                "4",
 		"password.queue":                  "8",
+		"audit.retention":                 "720h",
 		"admin.username":                  "root",
 		"admin.password":                  "correct horse: battery #1",
 		"admin.fresh_for":                 "5m",

@@ -73,6 +73,9 @@ func (c *Config) Validate() error {
 	if c.Admin.FreshFor < minFreshFor {
 		v.problem("admin.fresh_for", "an administrator needs some time after a login; set it to %s or more", formatDuration(minFreshFor))
 	}
+	if c.Audit.Retention < minRetention {
+		v.problem("audit.retention", "a session whose login is not in the audit trail can be revoked by its id by a superuser alone; set it to %s or more", formatDuration(minRetention))
+	}
 	v.positive("health.timeout", c.Health.Timeout)
 	if c.Telemetry.Canary != 0 && c.Telemetry.Canary < minCanary {
 		v.problem("telemetry.canary", "each measurement writes an entry to the revocation log; set it to %s or more, or to 0s", formatDuration(minCanary))
@@ -91,6 +94,9 @@ func (c *Config) Validate() error {
 	}
 	return v.err()
 }
+
+// minRetention leaves time to read what has happened.
+const minRetention = 24 * time.Hour
 
 // minCanary keeps measurements from filling the revocation log. Its value is a guess.
 const minCanary = 5 * time.Second

@@ -147,6 +147,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			"admin.password: username and password of the first administrator go together; set both or neither"},
 		{"administrator without a name", "admin: {password: s3cret}",
 			"admin.username: username and password of the first administrator go together; set both or neither"},
+		{"an audit trail of an hour", "audit: {retention: 1h}", "audit.retention: a session whose login is not in the audit trail can be revoked by its id by a superuser alone; set it to 24h or more"},
 		{"no time for health", "health: {timeout: 0s}", "health.timeout: it must be longer than 0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,14 +13,26 @@ import (
 
 // Authenticate returns the user whose name and password these are, or
 // ErrInvalidCredentials. A name that nobody has, a disabled user, and one without a
-// password cost what a wrong password costs: one query and one hash. It returns
-// password.ErrBusy or password.ErrFlood when too many logins come at once.
+// password cost what a wrong password costs: one query and one hash. With
+// ErrInvalidCredentials it returns the id of the user who has the name, if there is one; the
+// client must not learn of it. It returns password.ErrBusy or password.ErrFlood when too many
+// logins come at once.
 func (s *Service) Authenticate(ctx context.Context, username, plain string) (store.User, error) {
 	user, err := s.candidate(ctx, username)
 	if err != nil {
 		return store.User{}, fault(err)
 	}
-	prepared, err := password.Prepare(plain)
+	prepared, err := s.verify(ctx, user, plain)
+	if err != nil {
+		return store.User{ID: user.ID}, err
+	}
+	return withoutHash(s.rehash(ctx, user, prepared)), nil
+}
+
+// verify returns the prepared password if it is the user's and the user may log in,
+// otherwise ErrInvalidCredentials, which always costs one hash.
+func (s *Service) verify(ctx context.Context, user store.User, plain string) (prepared string, err error) {
+	prepared, err = password.Prepare(plain)
 	usable := err == nil && !user.Disabled
 
 	hash := user.PasswordHash
@@ -30,12 +42,12 @@ func (s *Service) Authenticate(ctx context.Context, username, plain string) (sto
 	}
 	match, err := s.Hasher.Verify(ctx, prepared, hash)
 	if err != nil {
-		return store.User{}, hashFault(err)
+		return "", hashFault(err)
 	}
 	if !match || !usable {
-		return store.User{}, ErrInvalidCredentials
+		return "", ErrInvalidCredentials
 	}
-	return withoutHash(s.rehash(ctx, user, prepared)), nil
+	return prepared, nil
 }
 
 // candidate returns the user of the name. If there is none, it is a user without an id or

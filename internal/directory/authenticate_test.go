@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -45,8 +46,11 @@ func TestRefusalsAreAllAlike(t *testing.T) {
 		{"nobody", secret}, {"", secret}, {"two words", secret}, {"\x00", secret}, {"\xff", secret}, {strings.Repeat("x", 1<<20), secret},
 		{"disabled", secret}, {"machine", secret}, {"machine", ""}, {"broken", secret},
 	} {
+		// The id is for the audit trail.
+		key, _ := names.UsernameKey(c.name)
+		known, _ := w.Store.UserByName(t.Context(), key)
 		u, err := w.Authenticate(t.Context(), c.name, c.password)
-		if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() || u != (store.User{}) {
+		if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() || u != (store.User{ID: known.ID}) {
 			t.Errorf("%.20q %.20q: %+v, %v", c.name, c.password, u, err)
 		}
 	}

@@ -57,7 +57,7 @@ func (a *Auth) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/revocations", ID: "revoke", Tag: "revocations",
 		Summary: "Revoke a token, a session, a user's tokens or a signing key",
-		Bearer:  true, Errors: []int{http.StatusForbidden, http.StatusNotFound},
+		Bearer:  true, Errors: []int{http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests},
 		Body: RevocationRequest{}, Status: http.StatusOK, Answer: Revocation{}, Type: jsonType,
 	}, a.revoke)
 }
@@ -124,10 +124,14 @@ func writeGrant(w http.ResponseWriter, grant login.Grant, err error) {
 		return
 	}
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1 asks for it beside no-store
-	httpkit.WriteJSON(w, http.StatusOK, Grant{
-		AccessToken: grant.AccessToken, TokenType: "Bearer", ExpiresIn: int64(grant.ExpiresIn / time.Second),
-		RefreshToken: grant.RefreshToken, SessionID: grant.SessionID,
-	})
+	httpkit.WriteJSON(w, http.StatusOK, grantView(grant))
+}
+
+func grantView(g login.Grant) Grant {
+	return Grant{
+		AccessToken: g.AccessToken, TokenType: "Bearer", ExpiresIn: int64(g.ExpiresIn / time.Second),
+		RefreshToken: g.RefreshToken, SessionID: g.SessionID,
+	}
 }
 
 func (a *Auth) logout(w http.ResponseWriter, r *http.Request) {

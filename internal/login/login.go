@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
@@ -28,7 +29,9 @@ import (
 // People is what login asks of the directory.
 type People interface {
 	// Authenticate checks a password and returns the user as it was before the
-	// check began, so that what changes meanwhile shows in the user's epochs.
+	// check began, so that what changes meanwhile shows in the user's epochs. With
+	// directory.ErrInvalidCredentials it returns the id of the user of that name, if there
+	// is one, which is not for the client.
 	Authenticate(ctx context.Context, username, password string) (store.User, error)
 	// ClaimsOf returns a user's claims. To be called after the user was read, so
 	// that a claim that was taken away meanwhile is never signed under the epoch
@@ -98,11 +101,17 @@ type Grant struct {
 // Service holds the use cases.
 type Service struct {
 	Config
-	metrics metrics
+	metrics  metrics
+	begun    budget             // sessions
+	revokes  budget             // of single tokens
+	ending   singleflight.Group // by session id
+	refusals refusals
 }
 
 // New makes a Service.
-func New(c Config) *Service { return &Service{Config: c, metrics: newMetrics(c.Registerer)} }
+func New(c Config) *Service {
+	return &Service{Config: c, metrics: newMetrics(c.Registerer), begun: budget{rate: sessionRate}, revokes: budget{rate: revocationRate}}
+}
 
 // Renew spends a refresh token. The claims are those that the user has now. The audience is
 // that of this one access token; empty: the session's. It refuses a user who is deleted,

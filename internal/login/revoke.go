@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -41,88 +42,162 @@ type Target struct {
 // Logout ends the session of a verified token and revokes its tokens. When it returns nil,
 // this replica rejects them already.
 func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
+	ended := s.View.SessionRevoked(t.SessionID) // by another request at the same moment
 	if _, err := s.endSessions(ctx, "logout", session.Session{ID: t.SessionID, UserID: t.Subject}); err != nil {
 		return err
 	}
-	s.Audit.Record(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
+	if ended {
+		return nil
+	}
+	s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
 	return nil
 }
 
 // Revoke revokes a target if the holder of the token may: users may revoke what is their
-// own, and more with a claim for it. It returns the sequence number of the log's entry.
+// own, and more with a claim for it. It returns the sequence number of the log's entry, or
+// of the log's last one if the target had been revoked before. A user may revoke their own
+// tokens one by one no more often than revocationRate says.
 func (s *Service) Revoke(ctx context.Context, by *accesstoken.Token, target Target, client Client) (int64, error) {
-	seq, what, err := s.revoke(ctx, by, target, client)
-	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: what, Outcome: audit.OK, Address: client.Address}
+	r, err := s.revoke(ctx, by, target, client)
+	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: r.target, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
 		p := problem.From(err)
 		event.Outcome, event.Detail = audit.Failed, p.Code
-		if p.Kind == problem.Denied || p.Kind == problem.Unauthenticated {
+		switch {
+		case p.Kind == problem.Denied, p.Code == directory.ErrWrongAudience.Code, p.Code == directory.ErrReauthenticate.Code:
 			event.Outcome = audit.Denied
+		case slices.Contains([]problem.Kind{problem.NotFound, problem.Invalid, problem.Unauthenticated, problem.TooMany}, p.Kind): // it has changed nothing
+			r.nothing = true
 		}
 	}
-	s.Audit.Record(ctx, event)
-	return seq, err
+	switch {
+	case r.nothing:
+	case r.own:
+		s.Audit.RecordOwn(ctx, event)
+	default:
+		s.Audit.Record(ctx, event)
+	}
+	return r.seq, err
 }
 
-// revoke also returns the id of the target, as far as it is known.
-func (s *Service) revoke(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, what string, err error) {
+// A result is what revoking a target has led to.
+type result struct {
+	seq     int64
+	target  string // id, as far as it is known
+	own     bool   // of the caller
+	nothing bool   // had to be done
+}
+
+func (s *Service) revoke(ctx context.Context, by *accesstoken.Token, target Target, client Client) (result, error) {
 	switch {
 	case target.Token != "":
 		return s.revokeToken(ctx, by, target.Token, client)
 	case target.TokenID != "":
-		seq, err = s.revokeTokenByID(ctx, by, target.TokenID, client)
-		return seq, target.TokenID, err
+		return s.revokeTokenByID(ctx, by, target.TokenID, client)
 	case target.SessionID != "":
-		seq, err = s.revokeSessionByID(ctx, by, target.SessionID, client)
-		return seq, target.SessionID, err
+		return s.revokeSessionByID(ctx, by, target.SessionID, client)
 	case target.User != "":
 		return s.revokeUserByName(ctx, by, target.User, target.IssuedBefore, client)
-	default:
-		if err := s.People.Authorize(ctx, actor(by, client), directory.KeysWrite); err != nil {
-			return 0, target.KeyID, err
-		}
-		seq, err = s.RevokeKey(ctx, by.Subject, target.KeyID)
-		return seq, target.KeyID, err
 	}
+	r := result{target: target.KeyID}
+	if err := s.People.Authorize(ctx, actor(by, client), directory.KeysWrite); err != nil {
+		return r, err
+	}
+	var err error
+	if r.seq, r.nothing, err = s.known(ctx, &accesstoken.Token{KeyID: target.KeyID, Epoch: math.MaxInt64}); err != nil || r.nothing {
+		return r, err
+	}
+	r.seq, err = s.RevokeKey(ctx, by.Subject, target.KeyID)
+	return r, err
 }
 
 // revokeToken revokes a whole access token, which names its owner.
-func (s *Service) revokeToken(ctx context.Context, by *accesstoken.Token, compact string, client Client) (int64, string, error) {
+func (s *Service) revokeToken(ctx context.Context, by *accesstoken.Token, compact string, client Client) (result, error) {
 	t, err := s.Rules.Check(compact, s.Now(), s.Key)
 	if notLookedUp(err) {
-		return 0, "", err
+		return result{}, err
 	}
 	if err != nil {
-		return 0, "", problem.New(problem.Invalid, "invalid_token", "the token to revoke is not a valid token of this service").Because(err)
+		return result{}, problem.New(problem.Invalid, "invalid_token", "the token to revoke is not a valid token of this service").Because(err)
 	}
-	if t.Subject != by.Subject {
+	r := result{target: t.ID, own: t.Subject == by.Subject}
+	if !r.own {
 		if _, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.Revoke, t.Subject); err != nil {
-			return 0, t.ID, err
+			return r, err
 		}
 	}
-	seq, err := s.append(ctx, s.entry(revoked.Token, t.ID, by.Subject, "revoked"))
-	return seq, t.ID, err
+	return s.revokeOne(ctx, by, r, t, client)
 }
 
 // revokeTokenByID revokes a token of which only the jti is known. Only a superuser may
 // revoke another one than the caller's own, because a jti does not say whose it is.
-func (s *Service) revokeTokenByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
-	if id != by.ID {
+func (s *Service) revokeTokenByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (result, error) {
+	r := result{target: id, own: id == by.ID}
+	if !r.own {
 		if err := s.People.Authorize(ctx, actor(by, client), directory.Superuser); err != nil {
-			return 0, err
+			return r, err
 		}
 	}
-	return s.append(ctx, s.entry(revoked.Token, id, by.Subject, "revoked"))
+	return s.revokeOne(ctx, by, r, &accesstoken.Token{ID: id, Epoch: math.MaxInt64, IssuedAt: s.Now()}, client)
+}
+
+// revokeOne revokes a token, or all that is known of it, unless it is revoked already.
+func (s *Service) revokeOne(ctx context.Context, by *accesstoken.Token, r result, t *accesstoken.Token, client Client) (_ result, err error) {
+	if r.seq, r.nothing, err = s.known(ctx, t); err != nil || r.nothing {
+		return r, err
+	}
+	if err := s.mayRevokeMore(ctx, by, r.own, client); err != nil {
+		return r, err
+	}
+	r.seq, err = s.append(ctx, s.entry(revoked.Token, t.ID, by.Subject, "revoked"))
+	return r, err
+}
+
+// known reports whether tokens are in the log already, and returns its last number then.
+func (s *Service) known(ctx context.Context, tokens ...*accesstoken.Token) (int64, bool, error) {
+	seq, known, err := s.Revocations.Known(ctx, tokens...)
+	if err != nil {
+		err = unavailable(err)
+	}
+	return seq, known, err
+}
+
+// mayRevokeMore counts an entry for the log that revokes something of the caller's own, of
+// which there may be any number.
+func (s *Service) mayRevokeMore(ctx context.Context, by *accesstoken.Token, own bool, client Client) error {
+	if !own {
+		return nil
+	}
+	return s.within(ctx, &s.revokes, errRevokesTooFast, actor(by, client))
+}
+
+// within returns an error, with the time to wait, if an actor who is no superuser has spent
+// a budget.
+func (s *Service) within(ctx context.Context, b *budget, spent *problem.Error, a directory.Actor) error {
+	wait := b.spend(a.ID, s.Now())
+	if wait == 0 {
+		return nil
+	}
+	err := s.People.Authorize(ctx, a, directory.Superuser)
+	if err != nil && problem.From(err).Kind == problem.Denied {
+		return spent.After(wait)
+	}
+	return err
 }
 
 // revokeUserByName revokes the tokens of a user, named by id or username.
-func (s *Service) revokeUserByName(ctx context.Context, by *accesstoken.Token, name string, before time.Time, client Client) (int64, string, error) {
+func (s *Service) revokeUserByName(ctx context.Context, by *accesstoken.Token, name string, before time.Time, client Client) (result, error) {
 	id, err := s.subject(ctx, by, directory.Revoke, name, client)
 	if err != nil {
-		return 0, name, err
+		return result{target: name}, err
 	}
-	seq, err := s.revokeUser(ctx, by.Subject, id, before)
-	return seq, id, err
+	r := result{target: id, own: id == by.Subject}
+	if !s.untilNow(before) {
+		r.seq, r.nothing, err = s.revokeUserBefore(ctx, by, id, before, client)
+		return r, err
+	}
+	r.seq, err = s.revokeUser(ctx, by, id)
+	return r, err
 }
 
 // subject returns the id of a user, named by id or username, if the holder of the token is
@@ -185,23 +260,30 @@ func (s *Service) EndSession(ctx context.Context, by *accesstoken.Token, session
 	if err != nil {
 		return unavailable(err)
 	}
+	ended := s.View.SessionRevoked(sess.ID) // but its record could not be deleted
 	_, err = s.endSessions(ctx, "session_ended", sess)
-	s.recordEnd(ctx, by, "session_end", sess.ID, client, err)
+	if !ended {
+		s.Audit.RecordOwn(ctx, endEvent(by, "session_end", sess.ID, client, err))
+	}
 	return err
 }
 
 // EndOtherSessions ends all sessions of a token's holder but the token's own, as
 // they are when it begins.
 func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, client Client) error {
+	change := false
 	err := s.Sessions.Each(ctx, by.Subject, func(some []session.Session) error {
 		others := slices.DeleteFunc(some, func(one session.Session) bool { return one.ID == by.SessionID })
+		change = change || slices.ContainsFunc(others, func(one session.Session) bool { return !s.View.SessionRevoked(one.ID) })
 		_, err := s.endSessions(ctx, "session_ended", others...)
 		return err
 	})
 	if err != nil {
 		err = unavailable(err)
 	}
-	s.recordEnd(ctx, by, "session_end_others", by.Subject, client, err)
+	if change {
+		s.Audit.RecordOwn(ctx, endEvent(by, "session_end_others", by.Subject, client, err))
+	}
 	return err
 }
 
@@ -212,17 +294,18 @@ func (s *Service) EndAllSessions(ctx context.Context, by *accesstoken.Token, use
 	if err != nil {
 		return err
 	}
-	_, err = s.revokeUser(ctx, by.Subject, target.ID, time.Time{})
-	s.recordEnd(ctx, by, "session_end_all", target.ID, client, err)
+	_, err = s.revokeUser(ctx, by, target.ID)
+	s.Audit.Record(ctx, endEvent(by, "session_end_all", target.ID, client, err))
 	return err
 }
 
-func (s *Service) recordEnd(ctx context.Context, by *accesstoken.Token, action, target string, client Client, err error) {
+// endEvent is the event of ending sessions, however it went.
+func endEvent(by *accesstoken.Token, action, target string, client Client, err error) store.AuditEvent {
 	event := store.AuditEvent{Actor: by.Subject, Action: action, Target: target, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
 		event.Outcome, event.Detail = audit.Failed, problem.From(err).Code
 	}
-	s.Audit.Record(ctx, event)
+	return event
 }
 
 // KeySetOutage is for how long a resource server that cannot refresh its key set
@@ -266,34 +349,50 @@ func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, by k
 // revokeSessionByID revokes a session of which only the id is known. The record of another
 // user's session may not be found, so its entry in the log is kept for as long as the session
 // could still renew.
-func (s *Service) revokeSessionByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (int64, error) {
+func (s *Service) revokeSessionByID(ctx context.Context, by *accesstoken.Token, id string, client Client) (r result, err error) {
+	r.target = id
 	own, err := s.Sessions.Get(ctx, by.Subject, id)
-	switch {
-	case err == nil:
-		return s.endSessions(ctx, "session_ended", own)
-	case !errors.Is(err, state.ErrNotFound):
-		return 0, unavailable(err)
-	case id == by.SessionID:
-		return s.endSessions(ctx, "session_ended", session.Session{ID: id, UserID: by.Subject})
+	if errors.Is(err, state.ErrNotFound) && id == by.SessionID {
+		own, err = session.Session{ID: id, UserID: by.Subject}, nil
+	}
+	if err == nil {
+		r.own, r.nothing = true, s.View.SessionRevoked(id)
+		r.seq, err = s.endSessions(ctx, "session_ended", own)
+		return r, err
+	}
+	if !errors.Is(err, state.ErrNotFound) {
+		return r, unavailable(err)
 	}
 	owner, err := s.ownerOf(ctx, id)
 	if err != nil {
-		return 0, err
+		return r, err
 	}
-	if err := s.mayRevokeOf(ctx, actor(by, client), owner); err != nil {
-		return 0, err
+	if r.own = owner == by.Subject; !r.own {
+		if err := s.mayRevokeOf(ctx, actor(by, client), owner); err != nil {
+			return r, err
+		}
 	}
-	entries := []store.Revocation{s.entry(revoked.Session, id, by.Subject, "session_ended")}
-	if err := s.outliveSessions(ctx, entries); err != nil {
-		return 0, err
+	if r.seq, r.nothing, err = s.known(ctx, revocation.OfSession(id)); err != nil {
+		return r, err
 	}
-	seq, err := s.append(ctx, entries...)
-	if err == nil && owner != "" {
+	if !r.nothing {
+		if err := s.mayRevokeMore(ctx, by, r.own, client); err != nil {
+			return r, err
+		}
+		entries := []store.Revocation{s.entry(revoked.Session, id, by.Subject, "session_ended")}
+		if err := s.outliveSessions(ctx, entries); err != nil {
+			return r, err
+		}
+		if r.seq, err = s.append(ctx, entries...); err != nil {
+			return r, err
+		}
+	}
+	if owner != "" {
 		if err := s.Sessions.End(ctx, owner, id); err != nil {
 			s.Logger.Warn("a session that was revoked could not be deleted", "session", id, "err", err)
 		}
 	}
-	return seq, err
+	return r, nil
 }
 
 // ownerOf returns the id of the user who began a session, or "". Package state finds a
@@ -333,61 +432,99 @@ func (s *Service) outliveSessions(ctx context.Context, entries []store.Revocatio
 	return nil
 }
 
-// revokeUser revokes a user's tokens. Up to now, it goes by the epoch and ends all sessions.
-// Up to an earlier moment, it goes by iat and ends the sessions that began before it.
-func (s *Service) revokeUser(ctx context.Context, actor, userID string, before time.Time) (int64, error) {
-	now := s.Now()
-	untilNow := before.IsZero() || before.After(now.Add(-time.Second))
-	if before.After(now.Add(s.ClockSkew + time.Second)) {
-		return 0, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be revoked")
-	}
-	entry := s.entry(revoked.User, userID, actor, "user_revoked")
-	if !untilNow {
-		entry.IssuedBefore = before
-	}
+// untilNow reports whether all tokens that exist are issued before a moment, or whether that
+// is not asked for.
+func (s *Service) untilNow(before time.Time) bool {
+	return before.IsZero() || before.After(s.Now().Add(-time.Second)) && !before.After(s.Now().Add(s.ClockSkew+time.Second))
+}
+
+// revokeUser revokes a user's tokens up to now. It goes by the epoch and ends all sessions.
+func (s *Service) revokeUser(ctx context.Context, by *accesstoken.Token, userID string) (int64, error) {
+	entry := s.entry(revoked.User, userID, by.Subject, "user_revoked")
 	var seq int64
 	err := s.Store.Update(ctx, func(r store.Records) error {
-		if _, err := r.User(ctx, userID); err != nil {
+		user, err := r.User(ctx, userID)
+		if err != nil {
 			return err
 		}
-		var err error
-		if untilNow {
-			if entry.Epoch, err = r.NextEpoch(ctx, userID, true); err != nil {
-				return err
-			}
+		// Many requests with one token write one entry: after the first of them the token is
+		// revoked, although this replica may not have read it.
+		if userID == by.Subject && by.Epoch < user.Epoch {
+			return revocation.ErrRevoked
+		}
+		if entry.Epoch, err = r.NextEpoch(ctx, userID, true); err != nil {
+			return err
 		}
 		seq, err = s.Revocations.Append(ctx, r, entry)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, errNoUser
-	}
-	if err != nil {
-		return 0, unavailable(err)
-	}
-	if err := s.settle(ctx, seq); err != nil {
+	if err := s.appended(ctx, seq, err); err != nil {
 		return seq, err
 	}
-	if untilNow {
-		// The epoch has ended the sessions; deleting their records only saves space.
-		if err := s.Sessions.EndAll(ctx, userID); err != nil {
-			s.Logger.Warn("ended sessions could not be deleted", "user", userID, "err", err)
-		}
-		return seq, nil
+	// The epoch has ended the sessions; deleting their records only saves space.
+	if err := s.Sessions.EndAll(ctx, userID); err != nil {
+		s.Logger.Warn("ended sessions could not be deleted", "user", userID, "err", err)
 	}
-	return seq, s.endSessionsBefore(ctx, userID, before)
+	return seq, nil
 }
 
-func (s *Service) endSessionsBefore(ctx context.Context, userID string, before time.Time) error {
+// revokeUserBefore revokes a user's tokens up to an earlier moment. It goes by iat and ends
+// the sessions that began before it. It reports whether nothing had to be done.
+func (s *Service) revokeUserBefore(ctx context.Context, by *accesstoken.Token, userID string, before time.Time, client Client) (seq int64, nothing bool, err error) {
+	if before.After(s.Now()) {
+		return 0, true, problem.New(problem.Invalid, "issued_before_in_future", "issued_before lies in the future; tokens that do not exist yet cannot be revoked")
+	}
+	// The last token that is to be revoked, since tokens count whole seconds.
+	last := &accesstoken.Token{Subject: userID, Epoch: math.MaxInt64, IssuedAt: before.Add(-time.Nanosecond).Truncate(time.Second)}
+	if seq, nothing, err = s.known(ctx, last); err != nil {
+		return 0, false, err
+	}
+	if !nothing {
+		if err := s.mayRevokeMore(ctx, by, userID == by.Subject, client); err != nil {
+			return 0, false, err
+		}
+		entry := s.entry(revoked.User, userID, by.Subject, "user_revoked")
+		entry.IssuedBefore = before
+		err := s.Store.Update(ctx, func(r store.Records) error {
+			if _, err := r.User(ctx, userID); err != nil {
+				return err
+			}
+			var err error
+			seq, err = s.Revocations.Append(ctx, r, entry)
+			return err
+		})
+		if err := s.appended(ctx, seq, err); err != nil {
+			return seq, false, err
+		}
+	}
+	ended, err := s.endSessionsBefore(ctx, userID, before)
+	return seq, nothing && ended == 0, err
+}
+
+// appended turns the end of a transaction with an entry for the log into the answer.
+func (s *Service) appended(ctx context.Context, seq int64, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return errNoUser
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return s.settle(ctx, seq)
+}
+
+// endSessionsBefore returns how many sessions it has ended.
+func (s *Service) endSessionsBefore(ctx context.Context, userID string, before time.Time) (int, error) {
+	ended := 0
 	err := s.Sessions.Each(ctx, userID, func(some []session.Session) error {
 		earlier := slices.DeleteFunc(some, func(one session.Session) bool { return !one.CreatedAt.Before(before) })
+		ended += len(earlier)
 		_, err := s.endSessions(ctx, "user_revoked", earlier...)
 		return err
 	})
 	if err != nil {
-		return unavailable(err)
+		err = unavailable(err)
 	}
-	return nil
+	return ended, err
 }
 
 // endAtOnce is how many sessions are ended together. If a call with very many fails, what it
@@ -408,9 +545,18 @@ func (s *Service) endSessions(ctx context.Context, reason string, sessions ...se
 	return seq, nil
 }
 
-// endPart is endSessions for at most endAtOnce. It ends what it has begun, also if the
-// client hangs up.
-func (s *Service) endPart(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
+// endPart is endSessions for at most endAtOnce. Requests that end one session at the same
+// moment do so together.
+func (s *Service) endPart(ctx context.Context, reason string, sessions []session.Session) (int64, error) {
+	if len(sessions) != 1 {
+		return s.stopAndRevoke(ctx, reason, sessions)
+	}
+	seq, err, _ := s.ending.Do(sessions[0].ID, func() (any, error) { return s.stopAndRevoke(ctx, reason, sessions) })
+	return seq.(int64), err
+}
+
+// stopAndRevoke ends what it has begun, also if the client hangs up.
+func (s *Service) stopAndRevoke(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	for _, one := range sessions {
@@ -427,16 +573,24 @@ func (s *Service) endPart(ctx context.Context, reason string, sessions []session
 // could not find what is left to do.
 func (s *Service) revokeStopped(ctx context.Context, reason string, sessions []session.Session) (seq int64, err error) {
 	entries := make([]store.Revocation, len(sessions))
+	tokens := make([]*accesstoken.Token, len(sessions))
 	for i, one := range sessions {
 		entries[i] = s.entry(revoked.Session, one.ID, one.UserID, reason)
+		tokens[i] = revocation.OfSession(one.ID)
 	}
-	if s.SessionsReturn {
-		if err := s.outliveSessions(ctx, entries); err != nil {
+	seq, known, err := s.known(ctx, tokens...)
+	if err != nil {
+		return 0, err
+	}
+	if !known {
+		if s.SessionsReturn {
+			if err := s.outliveSessions(ctx, entries); err != nil {
+				return 0, err
+			}
+		}
+		if seq, err = s.append(ctx, entries...); err != nil {
 			return 0, err
 		}
-	}
-	if seq, err = s.append(ctx, entries...); err != nil {
-		return 0, err
 	}
 	for _, one := range sessions {
 		if err := s.Sessions.End(ctx, one.UserID, one.ID); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -64,9 +65,7 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 	}
 	user, err := s.People.Authenticate(onBehalfOf(ctx, c.Username, client), c.Username, c.Password)
 	if err != nil {
-		// The store gets no entry, because guesses would fill it. The log gets no name,
-		// because people type passwords into its field.
-		s.Logger.Info("login refused", "address", client.Address, "code", problem.From(err).Code)
+		s.refused(user, err, client)
 		return Step{}, err
 	}
 	if s.Factor != nil {
@@ -109,6 +108,9 @@ func (s *Service) complete(ctx context.Context, challenge string, answer Answer,
 // is signed before the session is written, so that no session begins for claims that are
 // too long for a token.
 func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, audience string, client Client) (Grant, error) {
+	if err := s.within(ctx, &s.begun, errLoginsTooFast, directory.Actor{ID: user.ID, Address: client.Address}); err != nil {
+		return Grant{}, err
+	}
 	claims, err := s.People.ClaimsOf(ctx, user.ID)
 	if err != nil {
 		return Grant{}, unavailable(err)
@@ -125,7 +127,7 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 		return Grant{}, err
 	}
 	grant.RefreshToken = refresh
-	s.Audit.Record(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
+	s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
 	return grant, nil
 }
 

@@ -90,7 +90,7 @@ type Assembly struct {
 
 // Assemble puts the use cases on a store.
 func Assemble(a Assembly) (*Parts, error) {
-	trail, err := audit.New(audit.Config{Store: a.Store, Now: a.Now, Rand: rand.Reader, Logger: a.Logger, Registerer: a.Registerer})
+	trail, err := audit.New(audit.Config{Store: a.Store, Retention: a.Config.Audit.Retention, Now: a.Now, Rand: rand.Reader, Logger: a.Logger, Registerer: a.Registerer})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 var (
@@ -77,6 +78,29 @@ func (l *Log) Settle(ctx context.Context, seq int64) error {
 		return ErrUnsettled.Because(err)
 	}
 	return nil
+}
+
+// Known reports whether the log has entries already that revoke all of the tokens, so that
+// nothing need be written. If so, it returns the number of the last entry, and what Settle
+// says of it. It is false of entries that the view has read in a log that was replaced since,
+// because the present one may lack them.
+func (l *Log) Known(ctx context.Context, tokens ...*accesstoken.Token) (seq int64, known bool, err error) {
+	listed := func() bool {
+		for _, t := range tokens {
+			if _, ok := l.View.list.Revoked(t); !ok || l.View.replaced.Load() {
+				return false
+			}
+		}
+		return len(tokens) > 0
+	}
+	if !listed() {
+		return 0, false, nil
+	}
+	seq = l.View.list.Last()
+	if err := l.Settle(ctx, seq); err != nil {
+		return 0, false, err
+	}
+	return seq, listed(), nil
 }
 
 func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (seq int64, err error) {

@@ -67,6 +67,7 @@ type View struct {
 	round     atomic.Int64 // counts readings of the log as they begin
 	failed    atomic.Int64 // the last of them that failed
 	anew      atomic.Bool  // the log is another one and has not been read to its end yet
+	replaced  atomic.Bool  // the list has entries of a log that was read before this one
 	stale     atomic.Bool  // the present outage has been logged
 	denying   atomic.Bool  // it has been logged that the outage is longer than OnOutage allows
 	answers   *prometheus.CounterVec
@@ -168,9 +169,15 @@ func (v *View) Check(ctx context.Context, t *accesstoken.Token) error {
 // SessionRevoked reports whether this replica knows that a session was revoked by its
 // id.
 func (v *View) SessionRevoked(id string) bool {
-	// Of the greatest epoch and issued now, so that nothing but the id can match.
-	_, ok := v.list.Revoked(&accesstoken.Token{SessionID: id, Epoch: math.MaxInt64, IssuedAt: v.cfg.Now()})
+	_, ok := v.list.Revoked(OfSession(id))
 	return ok
+}
+
+// OfSession returns a token of a session of which nothing is known but the id. It is revoked
+// if the session is, by its id.
+func OfSession(id string) *accesstoken.Token {
+	// Of the greatest epoch and issued later than any, so that nothing but the id can match.
+	return &accesstoken.Token{SessionID: id, Epoch: math.MaxInt64, IssuedAt: time.Unix(math.MaxInt64, 0)}
 }
 
 // Clears reports whether this view alone is enough to know that a token, or what
@@ -389,6 +396,7 @@ func (v *View) startAnewLocked(head store.LogHead) {
 		"what this replica knows to be revoked stays revoked until it expires, other replicas may not know it",
 		"log", v.log, "read_to", v.read, "new_log", head.ID, "new_head", head.Seq)
 	v.anew.Store(true)
+	v.replaced.Store(true)
 	v.list.Detach()
 	v.log, v.read, v.heard, v.last = head.ID, 0, 0, revoked.Entry{}
 	v.shared.upTo.Store(-1)
