@@ -248,8 +248,8 @@ const (
 	fresh              // those for this API of a user who has just logged in
 )
 
-// A call is a request to a route. In its path and body the words SELF, TOKEN, JTI and SID
-// stand for what belongs to the caller.
+// A call is a request to a route. In its path and body the words SELF, TOKEN, JTI, SID
+// and PASSWORD stand for what belongs to the caller.
 type call struct {
 	reach
 	path string // empty: that of the route
@@ -304,8 +304,9 @@ var routes = map[string][]call{
 	"PATCH /api/claims/{id}":  {{fresh, "/api/claims/none", `{"value":"y"}`}},
 	"DELETE /api/claims/{id}": {{fresh, "/api/claims/none", ""}},
 
-	"GET /api/audit":   {{home, "", ""}},
-	"GET /api/cluster": {{home, "", ""}},
+	"GET /api/audit":       {{home, "", ""}},
+	"PUT /api/me/password": {{home, "", `{"current_password":"PASSWORD","new_password":"a long enough one"}`}},
+	"GET /api/cluster":     {{home, "", ""}},
 }
 
 // Every route takes the tokens that it is for, and no others. Each is called by superusers, so
@@ -366,7 +367,7 @@ func TestEveryRouteTakesTheTokensThatItIsFor(t *testing.T) {
 			t.Helper()
 			claims := w.verify(by.grant.AccessToken)
 			jti, _ := claims["jti"].(string)
-			fill := strings.NewReplacer("SELF", by.id, "TOKEN", by.grant.AccessToken, "SID", by.grant.SessionID, "JTI", jti)
+			fill := strings.NewReplacer("SELF", by.id, "TOKEN", by.grant.AccessToken, "SID", by.grant.SessionID, "JTI", jti, "PASSWORD", password)
 			method, path, _ := strings.Cut(name, " ")
 			if c.path != "" {
 				path = fill.Replace(c.path)

@@ -158,7 +158,8 @@ func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]sto
 }
 
 // UpdateUser changes a user. It needs UsersWrite and all rights of the user.
-// Disabling the user, and another password, end the sessions and revoke the tokens.
+// Disabling the user, and another password, end the sessions and revoke the tokens. Nobody
+// gives themselves another password: ChangeOwnPassword asks for the present one.
 func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p UserPatch) (store.User, error) {
 	const action = "user.update"
 	hash := ""
@@ -171,6 +172,9 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 	var u store.User
 	err := s.changeUser(ctx, actor, action, user, func(c *change, found store.User) error {
 		u = found
+		if p.Password != nil && u.ID == actor.ID {
+			return errOwnPassword
+		}
 		if err := patchUser(&u, p); err != nil {
 			return err
 		}

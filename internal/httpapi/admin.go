@@ -110,7 +110,7 @@ type NewUser struct {
 // UserPatch is the body of PATCH /api/users/{id}: what is left out stays.
 type UserPatch struct {
 	Username  *string `json:"username,omitempty"`
-	Password  *string `json:"password,omitempty" format:"password" doc:"ends all sessions of the user"`
+	Password  *string `json:"password,omitempty" format:"password" doc:"ends all sessions of the user; one's own is changed by PUT /api/me/password"`
 	Email     *string `json:"email,omitempty"`
 	FirstName *string `json:"first_name,omitempty"`
 	LastName  *string `json:"last_name,omitempty"`

@@ -47,6 +47,7 @@ func New(c Config) (http.Handler, error) {
 	faces := []face{
 		c.Auth, c.KeySets, c.Feed, c.Peers, c.Health,
 		&Sessions{Login: c.Login},
+		&Me{Login: c.Login},
 		&Admin{Directory: c.Directory},
 		&Cluster{Admin: cluster.Admin{Cluster: c.Cluster, Rights: c.Directory}},
 		&Audit{Directory: c.Directory},

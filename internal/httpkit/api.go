@@ -119,7 +119,7 @@ func Register[I, O any](a *API, op huma.Operation, f func(context.Context, Calle
 	op.Middlewares = huma.Middlewares{a.withinBudget, a.authenticate}
 	// 422 is for an unknown parameter, too.
 	op.Errors = append(op.Errors, slices.Concat(commonErrors, bearerErrors, []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests})...)
-	if op.Method == http.MethodPost || op.Method == http.MethodPatch { // it has a body
+	if slices.Contains([]string{http.MethodPost, http.MethodPatch, http.MethodPut}, op.Method) { // it has a body
 		op.Middlewares = append(op.Middlewares, refuseTooLarge)
 		op.Errors = append(append(op.Errors, bodyErrors...), http.StatusUnsupportedMediaType)
 	}

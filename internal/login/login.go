@@ -33,6 +33,9 @@ type People interface {
 	// directory.ErrInvalidCredentials it returns the id of the user of that name, if there
 	// is one, which is not for the client.
 	Authenticate(ctx context.Context, username, password string) (store.User, error)
+	// ChangeOwnPassword gives the actor another password, ends their sessions and revokes
+	// their tokens. epoch is that of the actor's token.
+	ChangeOwnPassword(ctx context.Context, actor directory.Actor, epoch int64, current, next string) (store.User, error)
 	// ClaimsOf returns a user's claims. To be called after the user was read, so
 	// that a claim that was taken away meanwhile is never signed under the epoch
 	// that follows.

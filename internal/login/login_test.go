@@ -51,6 +51,10 @@ func (p *people) Authenticate(_ context.Context, username, password string) (sto
 	return u, nil
 }
 
+func (p *people) ChangeOwnPassword(context.Context, directory.Actor, int64, string, string) (store.User, error) {
+	return store.User{}, directory.ErrInvalidCredentials
+}
+
 func (p *people) ClaimsOf(context.Context, string) (map[string]string, error) { return p.claims, nil }
 
 func (p *people) Subject(_ context.Context, id string) (store.User, map[string]string, error) {
