@@ -20,15 +20,15 @@ import (
 func newUser() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "user",
-		Short: "Add, list, show, change and remove users",
-		Long: `Add, list, show, change and remove users. A user is named by username or id. A
+		Short: "Add, list, show, change, remove and check users",
+		Long: `Add, list, show, change, remove and check users. A user is named by username or id. A
 user who loses a right, the password or the account has to log in again: the user's
 tokens are revoked.`,
 		Example: `  watchword user add alice --admin
   watchword user list
   watchword user set alice --password
   watchword user remove alice`,
-	}, newUserAdd(), newUserList(), newUserShow(), newUserSet(), newUserRemove())
+	}, newUserAdd(), newUserList(), newUserShow(), newUserSet(), newUserRemove(), newUserCheck())
 }
 
 func newUserAdd() *cobra.Command {
@@ -65,6 +65,7 @@ With --admin the user may do everything.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&n.Email, "email", "", "e-mail `address`")
+	f.BoolVar(&n.EmailVerified, "email-verified", false, "the address is known to be the user's")
 	f.StringVar(&n.FirstName, "first-name", "", "first `name`")
 	f.StringVar(&n.LastName, "last-name", "", "last `name`")
 	f.StringArrayVar(&n.Groups, "group", nil, "`group` to be a member of; may be repeated")
@@ -125,6 +126,9 @@ func newUserShow() *cobra.Command {
 				t.row("ID", u.ID)
 				t.row("NAME", fullName(u))
 				t.row("EMAIL", u.Email)
+				if u.Email != "" {
+					t.row("VERIFIED", map[bool]string{true: "yes", false: "no"}[u.EmailVerified])
+				}
 				t.row("STATE", userState(u))
 				t.row("CREATED", when(u.CreatedAt))
 				t.row("UPDATED", when(u.UpdatedAt))
@@ -142,7 +146,7 @@ func newUserShow() *cobra.Command {
 
 func newUserSet() *cobra.Command {
 	var username, email, first, last string
-	var disable, enable, password bool
+	var disable, enable, password, verified bool
 	var join, leave []string
 	cmd := &cobra.Command{
 		Use:   "set USER",
@@ -155,7 +159,7 @@ in the order of the flags below; when one cannot be made, those before it stay.`
   watchword user set bob --add-group Support --remove-group Sales`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := needAny(cmd, "username", "email", "first-name", "last-name", "disable", "enable", "password", "add-group", "remove-group"); err != nil {
+			if err := needAny(cmd, "username", "email", "email-verified", "first-name", "last-name", "disable", "enable", "password", "add-group", "remove-group"); err != nil {
 				return err
 			}
 			if disable && enable {
@@ -163,7 +167,7 @@ in the order of the flags below; when one cannot be made, those before it stay.`
 			}
 			patch := directory.UserPatch{
 				Username: ifSet(cmd, "username", &username), Email: ifSet(cmd, "email", &email),
-				FirstName: ifSet(cmd, "first-name", &first), LastName: ifSet(cmd, "last-name", &last),
+				EmailVerified: ifSet(cmd, "email-verified", &verified), FirstName: ifSet(cmd, "first-name", &first), LastName: ifSet(cmd, "last-name", &last),
 			}
 			if disable || enable {
 				patch.Disabled = &disable
@@ -207,6 +211,7 @@ in the order of the flags below; when one cannot be made, those before it stay.`
 	f.SortFlags = false
 	f.StringVar(&username, "username", "", "another user`name`")
 	f.StringVar(&email, "email", "", "e-mail `address`")
+	f.BoolVar(&verified, "email-verified", false, "the address is known to be the user's; =false: it is not")
 	f.StringVar(&first, "first-name", "", "first `name`")
 	f.StringVar(&last, "last-name", "", "last `name`")
 	f.BoolVar(&disable, "disable", false, "may not log in; is logged out")
@@ -245,6 +250,35 @@ func newUserRemove() *cobra.Command {
 	}
 }
 
+func newUserCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "List users who can be taken for each other",
+		Long: `List users with an e-mail address, or a username that looks like one, that another user
+has, too. New ones are refused; these are from before. It also notes anew what all users
+are recognised by, which is needed after a version that does not refuse them has run on
+the database.`,
+		Example: "  watchword user check",
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
+				clashes, err := p.Directory.CheckUsers(ctx, true)
+				if err != nil {
+					return err
+				}
+				t := newTable(cmd.OutOrStdout(), "USERNAME", "EMAIL", "ID", "SAME", "AS")
+				for _, c := range clashes {
+					t.row(c.User.Username, c.User.Email, c.User.ID, c.What, c.Other)
+				}
+				if len(clashes) == directory.MaxClashes {
+					fmt.Fprintf(cmd.ErrOrStderr(), "There may be more than %d.\n", directory.MaxClashes)
+				}
+				return t.flush()
+			})
+		},
+	}
+}
+
 func fullName(u store.User) string { return strings.TrimSpace(u.FirstName + " " + u.LastName) }
 
 func userState(u store.User) string {
@@ -255,7 +289,7 @@ func userState(u store.User) string {
 }
 
 // ifSet returns the flag's value, or nil if it was not on the command line.
-func ifSet(cmd *cobra.Command, flag string, value *string) *string {
+func ifSet[T any](cmd *cobra.Command, flag string, value *T) *T {
 	if cmd.Flags().Changed(flag) {
 		return value
 	}

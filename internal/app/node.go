@@ -170,6 +170,8 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 
+	n.loop(background, n.checkUsers)
+
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
 		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: n.cluster.Find,
@@ -368,6 +370,30 @@ func instanceID(configured string) (string, error) {
 		return '-'
 	}, host)
 	return host[:min(len(host), 32)] + "-" + strings.ToLower(rand.Text()[:6]), nil
+}
+
+// checkUsers notes by what those users are recognised whom a version without that has made,
+// and logs who of them has what another user has, too.
+func (n *Node) checkUsers(ctx context.Context) {
+	for {
+		clashes, err := n.parts.Directory.CheckUsers(ctx, false)
+		for _, c := range clashes[:min(len(clashes), 20)] {
+			n.logger.Warn("another user has the same e-mail address, or a username that looks the same; give one of them another one",
+				"user", c.User.ID, "what", c.What, "other", c.Other)
+		}
+		if len(clashes) > 20 {
+			n.logger.Warn("there are more such users; watchword user check lists them", "users", len(clashes))
+		}
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		n.logger.Warn("the users of an earlier version could not be checked; it is tried again", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Minute):
+		}
+	}
 }
 
 // createUsers creates the users that the configuration names, and in an empty SQLite database

@@ -49,6 +49,8 @@ const (
 var tables = []table{
 	{name: "settings", where: "name <> 'schema_oldest'", columns: columns("name value")},
 	{name: "users", columns: columns("id username name_key email first_name last_name password_hash disabled:int epoch:int session_epoch:int created_at:int updated_at:int version:int")},
+	{name: "identity_marks", columns: columns("digest kind user_id until_at:int")},
+	{name: "verified_emails", columns: columns("user_id email")},
 	{name: "usergroups", columns: columns("id name name_key created_at:int updated_at:int version:int")},
 	{name: "claims", columns: columns("id name name_key short_name held_value created_at:int updated_at:int version:int")},
 	{name: "memberships", columns: columns("user_id group_id user_key")},

@@ -53,4 +53,6 @@ func (a Actor) atHome() error {
 
 // changes reports whether a permission is one to change something, which needs a fresh
 // login. Whoever changes what is their own proves in that moment who they are.
-func changes(permission string) bool { return permission != own && !strings.HasSuffix(permission, ":read") }
+func changes(permission string) bool {
+	return permission != own && !strings.HasSuffix(permission, ":read")
+}

@@ -75,8 +75,9 @@ func (s *Service) Claims(ctx context.Context, actor Actor, p Page) (List[store.C
 }
 
 // UpdateClaim changes a claim. It needs ClaimsWrite, the claim's right before and after,
-// and all rights of the groups that give the claim. When the right changes, it needs all
-// rights of the groups' members too, and revokes their tokens.
+// and all rights of the groups that give the claim and of their members. When the right
+// changes, it revokes the members' tokens. ErrClaimsTooLarge: the claims of a group or of a
+// member would not fit into a token.
 func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p ClaimPatch) (store.Claim, error) {
 	const action = "claim.update"
 	var one store.Claim
@@ -104,6 +105,13 @@ func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p 
 			return err
 		}
 		one.Version++
+		if after != before {
+			for _, g := range groups {
+				if err := c.fitGroup(ctx, g); err != nil {
+					return err
+				}
+			}
+		}
 		return c.note(ctx, action, one.ID, "%s %s=%s, was %s %s=%s", one.Name, one.ShortName, one.Value, found.Name, found.ShortName, found.Value)
 	})
 	return one, err
@@ -128,7 +136,8 @@ func (s *Service) DeleteClaim(ctx context.Context, actor Actor, claim string) er
 }
 
 // changeClaim is change for a claim that exists and whose right the actor holds. f is
-// given the groups that give the claim; the actor holds all their rights.
+// given the groups that give the claim; the actor holds all rights of theirs and of their
+// members.
 func (s *Service) changeClaim(ctx context.Context, actor Actor, action, ref string, f func(*change, store.Claim, []store.Group) error) error {
 	return s.change(ctx, actor, ClaimsWrite, action, ref, func(c *change) error {
 		one, err := findClaim(ctx, c.r, ref)
@@ -143,7 +152,7 @@ func (s *Service) changeClaim(ctx context.Context, actor Actor, action, ref stri
 			return err
 		}
 		for _, g := range groups {
-			if err := within(ctx, c.rights, c.r.ClaimsOfGroup, g.ID); err != nil {
+			if err := c.withinGroup(ctx, g); err != nil {
 				return err
 			}
 		}

@@ -33,11 +33,15 @@ var (
 	// ErrTooManyAffected: more than MaxAffected users would lose a right at once.
 	ErrTooManyAffected = problem.New(problem.Conflict, "too_many_affected",
 		"this takes rights from more than %d users at once; remove members in smaller steps first", MaxAffected)
-	// ErrClaimsTooLarge: a token has no room for so many claims. A group's new claim may
-	// still be too much for a member who has more claims from other groups. The login of
-	// that user then says so.
+	// ErrClaimsTooLarge: a token of a user whom the change concerns would have no room for
+	// so many claims.
 	ErrClaimsTooLarge = problem.New(problem.Invalid, "claims_too_large",
-		"all claims together would have more than %d bytes, for which a token has no room", MaxClaims)
+		"all claims of a user together would have more than %d bytes, for which a token has no room", MaxClaims)
+	// ErrTooManyMembers: the claims of more than MaxAffected members would have to be
+	// measured one after the other. That is so only if the claims of all groups that any
+	// of them is in would not fit into a token together.
+	ErrTooManyMembers = problem.New(problem.Conflict, "too_many_members",
+		"the group has more than %d members, and their other groups give so many claims that each member's would have to be measured; use a smaller group", MaxAffected)
 	// ErrChangedMeanwhile: another change of the same object came first.
 	ErrChangedMeanwhile = problem.New(problem.Conflict, "changed_meanwhile", "somebody else changed this at the same moment; read it again")
 
@@ -73,6 +77,8 @@ type Revoker interface {
 	Append(ctx context.Context, r store.Records, lines ...store.Revocation) (seq int64, err error)
 	// Settle is called after the transaction, with its highest number.
 	Settle(ctx context.Context, seq int64) error
+	// Expiry returns when every token has expired that was issued until now.
+	Expiry(ctx context.Context, r store.Records) (time.Time, error)
 }
 
 // A Hasher computes the hashes of passwords (package password).
@@ -187,14 +193,16 @@ func within(ctx context.Context, rights Rights, claimsOf func(context.Context, s
 // into a token.
 func fitToken(ctx context.Context, claimsOf func(context.Context, string) ([]store.Claim, error), id string) error {
 	claims, err := claimsOf(ctx, id)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(joined(claims))
-	if err == nil && len(text) > MaxClaims {
+	if err == nil && !fit(claims) {
 		err = ErrClaimsTooLarge
 	}
 	return err
+}
+
+// fit reports whether a token has room for the claims.
+func fit(claims []store.Claim) bool {
+	text, err := json.Marshal(joined(claims))
+	return err == nil && len(text) <= MaxClaims
 }
 
 // errNothing ends a change that has nothing to do. The use case then succeeds.
@@ -325,9 +333,13 @@ func (c *change) revoke(ctx context.Context, userID string, end bool, reason str
 	return nil
 }
 
-// revokeMembers is revoke for all members of a group, without ending their sessions. None
-// of them may hold a right that the actor does not hold.
+// revokeMembers is revoke for all members of a group, without ending their sessions.
 func (c *change) revokeMembers(ctx context.Context, groupID, reason string) error {
+	return c.eachMember(ctx, groupID, func(u store.User) error { return c.revoke(ctx, u.ID, false, reason) })
+}
+
+// eachMember calls f for the members of a group until it returns an error.
+func (c *change) eachMember(ctx context.Context, groupID string, f func(store.User) error) error {
 	page := store.Page{Limit: MaxPage}
 	for {
 		members, err := c.r.MembersOfGroup(ctx, groupID, page)
@@ -335,10 +347,7 @@ func (c *change) revokeMembers(ctx context.Context, groupID, reason string) erro
 			return err
 		}
 		for _, m := range members {
-			if err := within(ctx, c.rights, c.r.ClaimsOfUser, m.ID); err != nil {
-				return err
-			}
-			if err := c.revoke(ctx, m.ID, false, reason); err != nil {
+			if err := f(m); err != nil {
 				return err
 			}
 		}

@@ -93,7 +93,8 @@ func (s *Service) MembersOfGroup(ctx context.Context, actor Actor, group string,
 	})
 }
 
-// UpdateGroup changes a group. It needs GroupsWrite and all rights of the group.
+// UpdateGroup changes a group. It needs GroupsWrite and all rights of the group and of its
+// members.
 func (s *Service) UpdateGroup(ctx context.Context, actor Actor, group string, p GroupPatch) (store.Group, error) {
 	const action = "group.update"
 	var g store.Group
@@ -139,7 +140,8 @@ func (s *Service) DeleteGroup(ctx context.Context, actor Actor, group string) er
 }
 
 // AddClaim makes a group give a claim. It is no error if the group gives it already. It
-// needs GroupsWrite, the claim's right, and all rights of the group.
+// needs GroupsWrite, the claim's right, and all rights of the group and of its members.
+// ErrClaimsTooLarge: the claims of the group or of a member would not fit into a token.
 func (s *Service) AddClaim(ctx context.Context, actor Actor, group, claim string) error {
 	return s.changeGroup(ctx, actor, "group.add_claim", group, func(c *change, g store.Group) error {
 		one, linked, err := c.linked(ctx, g, claim)
@@ -176,17 +178,45 @@ func (s *Service) RemoveClaim(ctx context.Context, actor Actor, group, claim str
 	})
 }
 
-// changeGroup is change for a group that exists and all of whose rights the actor holds.
+// changeGroup is change for a group that exists. The actor holds all its rights and all
+// rights of its members: what is done to a group is done to them.
 func (s *Service) changeGroup(ctx context.Context, actor Actor, action, ref string, f func(*change, store.Group) error) error {
 	return s.change(ctx, actor, GroupsWrite, action, ref, func(c *change) error {
 		g, err := findGroup(ctx, c.r, ref)
 		if err != nil {
 			return err
 		}
-		if err := within(ctx, c.rights, c.r.ClaimsOfGroup, g.ID); err != nil {
+		if err := c.withinGroup(ctx, g); err != nil {
 			return err
 		}
 		return f(c, g)
+	})
+}
+
+// withinGroup is within for a group and its members.
+func (c *change) withinGroup(ctx context.Context, g store.Group) error {
+	if err := within(ctx, c.rights, c.r.ClaimsOfGroup, g.ID); err != nil {
+		return err
+	}
+	return within(ctx, c.rights, c.r.ClaimsOfMembers, g.ID)
+}
+
+// fitGroup is fitToken for a group and its members. Where the claims of all members
+// together would fit, those of each do.
+func (c *change) fitGroup(ctx context.Context, g store.Group) error {
+	if err := fitToken(ctx, c.r.ClaimsOfGroup, g.ID); err != nil {
+		return err
+	}
+	all, err := c.r.ClaimsOfMembers(ctx, g.ID)
+	if err != nil || fit(all) {
+		return err
+	}
+	measured := 0
+	return c.eachMember(ctx, g.ID, func(u store.User) error {
+		if measured++; measured > MaxAffected {
+			return ErrTooManyMembers
+		}
+		return fitToken(ctx, c.r.ClaimsOfUser, u.ID)
 	})
 }
 
@@ -232,7 +262,7 @@ func (c *change) link(ctx context.Context, g store.Group, one store.Claim) error
 	if err := c.r.AddClaim(ctx, g.ID, one.ID); err != nil {
 		return err
 	}
-	if err := fitToken(ctx, c.r.ClaimsOfGroup, g.ID); err != nil {
+	if err := c.fitGroup(ctx, g); err != nil {
 		return err
 	}
 	return c.note(ctx, "group.add_claim", g.ID, "claim %s", one.Name)

@@ -209,6 +209,10 @@ func (a *applying) user(ctx context.Context, u initfile.User) error {
 		}
 		a.added.Users++
 		err = a.createUser(ctx, &found)
+		// A conflict in the store is another replica's, and the file is applied again.
+		if p := problem.From(err); err != nil && !errors.Is(err, store.ErrConflict) && (p.Kind == problem.Conflict || p.Kind == problem.Invalid) {
+			return initfile.Errorf(u.Line, "the user %q cannot be made: %s", u.Username, p.Detail)
+		}
 	}
 	if err != nil && !removed {
 		return err

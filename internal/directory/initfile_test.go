@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/initfile"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -189,6 +190,7 @@ func TestInitFileGivesNothingToANamesake(t *testing.T) {
 	if err := w.DeleteUser(t.Context(), System(), "root"); err != nil {
 		t.Fatal(err)
 	}
+	w.later(time.Now().Add(maxTokenLife + time.Minute)) // until when the name is reserved
 	namesake, err := w.CreateUser(t.Context(), System(), NewUser{Username: "root", Password: secret})
 	if err != nil {
 		t.Fatal(err)

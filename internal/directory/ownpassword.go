@@ -63,8 +63,9 @@ func (s *Service) ChangeOwnPassword(ctx context.Context, actor Actor, epoch int6
 		case u.PasswordHash != before.PasswordHash:
 			return ErrChangedMeanwhile
 		}
+		found := u
 		u.PasswordHash = hash
-		if err := c.updateUser(ctx, &u); err != nil {
+		if err := c.updateUser(ctx, found, &u); err != nil {
 			return err
 		}
 		if err := c.revoke(ctx, u.ID, true, "password_changed"); err != nil {

@@ -19,6 +19,7 @@ const (
 	Superuser     = "all"            // everything; holds every right there is
 	UsersRead     = "users:read"     // see users and their groups
 	UsersWrite    = "users:write"    // create, change and delete users; passwords; who is in which group
+	UsersVerify   = "users:verify"   // say that an e-mail address is its user's; with UsersWrite
 	GroupsRead    = "groups:read"    // see groups and their claims
 	GroupsWrite   = "groups:write"   // create, change and delete groups; which claims they give
 	ClaimsRead    = "claims:read"    // see claims
@@ -32,7 +33,7 @@ const (
 )
 
 var permissions = []string{
-	Superuser, UsersRead, UsersWrite, GroupsRead, GroupsWrite, ClaimsRead, ClaimsWrite,
+	Superuser, UsersRead, UsersWrite, UsersVerify, GroupsRead, GroupsWrite, ClaimsRead, ClaimsWrite,
 	SessionsRead, SessionsWrite, Revoke, KeysRead, KeysWrite, AuditRead,
 }
 

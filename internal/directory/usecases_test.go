@@ -156,9 +156,9 @@ func TestWhatTakesRightsTakesTokens(t *testing.T) {
 		"change claim": {func(w *world) error {
 			return second(w.UpdateClaim(w.t.Context(), System(), "log=r", ClaimPatch{Value: new("w")}))
 		}, "rights_changed", false, true},
+		"e-mail": {func(w *world) error { return w.patch("anna", UserPatch{Email: new("a@example.org")}) }, "identity_changed", false, false},
 
 		"enable": {do: func(w *world) error { return w.patch("dora", UserPatch{Disabled: new(false)}) }},
-		"e-mail": {do: func(w *world) error { return w.patch("anna", UserPatch{Email: new("a@example.org")}) }},
 		"join":   {do: func(w *world) error { return w.AddToGroup(w.t.Context(), System(), "cora", "readers") }},
 		"link":   {do: func(w *world) error { return w.AddClaim(w.t.Context(), System(), "readers", "shop=buyer") }},
 		"rename group": {do: func(w *world) error {

@@ -18,13 +18,15 @@ var ErrUserNotFound = problem.New(problem.NotFound, "user_not_found", "there is 
 
 // A NewUser is a user to be created.
 type NewUser struct {
-	Username  string
-	Password  string // empty: no login by password
-	Email     string
-	FirstName string
-	LastName  string
-	Disabled  bool
-	Groups    []string // by id or name
+	Username string
+	Password string // empty: no login by password
+	Email    string
+	// EmailVerified says that the address is the user's. It needs UsersVerify.
+	EmailVerified bool
+	FirstName     string
+	LastName      string
+	Disabled      bool
+	Groups        []string // by id or name
 	// Administrator makes the user a superuser: a member of the group Administrators,
 	// which is created if it is not there.
 	Administrator bool
@@ -32,15 +34,20 @@ type NewUser struct {
 
 // A UserPatch is a change of a user. What is nil stays as it is.
 type UserPatch struct {
-	Username  *string
-	Password  *string // a new one ends the sessions and revokes the tokens
-	Email     *string
-	FirstName *string
-	LastName  *string
-	Disabled  *bool
+	Username *string
+	Password *string // a new one ends the sessions and revokes the tokens
+	Email    *string // another one is not verified
+	// EmailVerified says whether the address is the user's. true needs UsersVerify.
+	EmailVerified *bool
+	FirstName     *string
+	LastName      *string
+	Disabled      *bool
 }
 
-// CreateUser adds a user. It needs UsersWrite and all rights of the groups.
+// CreateUser adds a user. It needs UsersWrite and all rights of the groups. It refuses an
+// e-mail address that another user has, a username that looks like another user's, both
+// while tokens may be valid that give them to somebody else, and any name of a user who
+// holds rights that the actor does not hold.
 func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store.User, error) {
 	const action = "user.create"
 	user, err := n.user()
@@ -84,7 +91,9 @@ func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store
 // user checks the fields, and makes a user of them who has no password yet.
 func (n NewUser) user() (store.User, error) {
 	u := store.User{Disabled: n.Disabled}
-	return u, patchUser(&u, UserPatch{Username: &n.Username, Email: &n.Email, FirstName: &n.FirstName, LastName: &n.LastName})
+	return u, patchUser(&u, UserPatch{
+		Username: &n.Username, Email: &n.Email, EmailVerified: &n.EmailVerified, FirstName: &n.FirstName, LastName: &n.LastName,
+	})
 }
 
 // patchUser applies the patch to a user, or returns what is wrong with it.
@@ -95,8 +104,15 @@ func patchUser(u *store.User, p UserPatch) (err error) {
 		}
 	}
 	if p.Email != nil {
+		before := u.Email
 		if u.Email, err = names.Email(*p.Email); err != nil {
 			return err
+		}
+		u.EmailVerified = u.EmailVerified && u.Email == before
+	}
+	if p.EmailVerified != nil {
+		if u.EmailVerified = *p.EmailVerified; u.EmailVerified && u.Email == "" {
+			return errNoEmail
 		}
 	}
 	if p.FirstName != nil {
@@ -157,9 +173,11 @@ func (s *Service) GroupsOf(ctx context.Context, actor Actor, user string) ([]sto
 	return groups, fault(err)
 }
 
-// UpdateUser changes a user. It needs UsersWrite and all rights of the user.
-// Disabling the user, and another password, end the sessions and revoke the tokens. Nobody
-// gives themselves another password: ChangeOwnPassword asks for the present one.
+// UpdateUser changes a user. It needs UsersWrite and all rights of the user, and refuses
+// the names that CreateUser refuses. Disabling the user, and another password, end the
+// sessions and revoke the tokens. Another username, name or e-mail address revokes the
+// tokens, which say what it was; the sessions go on. Nobody gives themselves another
+// password: ChangeOwnPassword asks for the present one.
 func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p UserPatch) (store.User, error) {
 	const action = "user.update"
 	hash := ""
@@ -184,7 +202,10 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 		if u == found {
 			return errNothing
 		}
-		if err := c.updateUser(ctx, &u); err != nil {
+		if u.EmailVerified && !found.EmailVerified && !c.rights.Can(UsersVerify) {
+			return ErrPermissionMissing
+		}
+		if err := c.updateUser(ctx, found, &u); err != nil {
 			return err
 		}
 		reason := ""
@@ -198,10 +219,22 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 			if err := c.revoke(ctx, u.ID, true, reason); err != nil {
 				return err
 			}
+		} else if identity(u) != identity(found) {
+			if err := c.revoke(ctx, u.ID, false, "identity_changed"); err != nil {
+				return err
+			}
 		}
 		return c.note(ctx, action, u.ID, "%s", changedFields(found, u))
 	})
 	return withoutHash(u), err
+}
+
+// identity is what a token says of a user beyond the claims.
+func identity(u store.User) store.User {
+	return store.User{
+		Username: u.Username, NameKey: u.NameKey, Email: u.Email, EmailVerified: u.EmailVerified,
+		FirstName: u.FirstName, LastName: u.LastName,
+	}
 }
 
 // SetPassword is UpdateUser with a new password and nothing else.
@@ -219,6 +252,9 @@ func (s *Service) DeleteUser(ctx context.Context, actor Actor, user string) erro
 			return err
 		}
 		if err := c.r.DeleteUser(ctx, u.ID); err != nil {
+			return err
+		}
+		if err := c.identify(ctx, u, store.User{ID: u.ID}); err != nil {
 			return err
 		}
 		return c.note(ctx, action, u.ID, "%s", u.Username)
@@ -279,6 +315,9 @@ func (s *Service) changeUser(ctx context.Context, actor Actor, action, ref strin
 
 // createUser adds a user, and sets the id and times.
 func (c *change) createUser(ctx context.Context, u *store.User) (err error) {
+	if u.EmailVerified && !c.rights.Can(UsersVerify) {
+		return ErrPermissionMissing
+	}
 	if u.ID, err = c.s.newID(); err != nil {
 		return err
 	}
@@ -286,17 +325,23 @@ func (c *change) createUser(ctx context.Context, u *store.User) (err error) {
 	if err := usernameTaken(c.r.CreateUser(ctx, *u)); err != nil {
 		return err
 	}
+	if err := c.identify(ctx, store.User{}, *u); err != nil {
+		return err
+	}
 	return c.note(ctx, "user.create", u.ID, "%s", u.Username)
 }
 
 // updateUser writes a user, and sets the time and version as the store then has them.
-func (c *change) updateUser(ctx context.Context, u *store.User) error {
+func (c *change) updateUser(ctx context.Context, found store.User, u *store.User) error {
 	u.UpdatedAt = c.now
 	if err := usernameTaken(c.r.UpdateUser(ctx, *u)); err != nil {
 		return err
 	}
 	u.Version++
-	return nil
+	if identity(*u) == identity(found) {
+		return nil
+	}
+	return c.identify(ctx, found, *u)
 }
 
 func usernameTaken(err error) error {
@@ -406,6 +451,7 @@ func changedFields(a, b store.User) string {
 	}{
 		{"username", a.Username != b.Username},
 		{"email", a.Email != b.Email},
+		{"email_verified", a.EmailVerified != b.EmailVerified},
 		{"first_name", a.FirstName != b.FirstName},
 		{"last_name", a.LastName != b.LastName},
 		{"password", a.PasswordHash != b.PasswordHash},

@@ -114,6 +114,12 @@ func replica(t testing.TB, url string) *world {
 	return w
 }
 
+// later sets the clock of the service and of its log.
+func (w *world) later(now time.Time) {
+	w.Now = func() time.Time { return now }
+	w.Revocations.(*revocation.Log).Now = w.Now
+}
+
 func (w *world) onEnded(_ context.Context, userID string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -80,14 +80,15 @@ func views[T, V any](view func(T) V, items []T) []V {
 
 // User is a user as administrators see it.
 type User struct {
-	ID        string    `json:"id" doc:"the token's sub"`
-	Username  string    `json:"username"`
-	Email     string    `json:"email"`
-	FirstName string    `json:"first_name"`
-	LastName  string    `json:"last_name"`
-	Disabled  bool      `json:"disabled"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	ID            string    `json:"id" doc:"the token's sub"`
+	Username      string    `json:"username"`
+	Email         string    `json:"email"`
+	EmailVerified bool      `json:"email_verified" doc:"whether an administrator with users:verify said that the address is the user's"`
+	FirstName     string    `json:"first_name"`
+	LastName      string    `json:"last_name"`
+	Disabled      bool      `json:"disabled"`
+	CreatedAt     time.Time `json:"created_at"`
+	UpdatedAt     time.Time `json:"updated_at"`
 }
 
 // UserList is a page of users.
@@ -98,23 +99,25 @@ type UserList struct {
 
 // NewUser is the body of POST /api/users.
 type NewUser struct {
-	Username  string   `json:"username"`
-	Password  string   `json:"password,omitempty" format:"password" doc:"left out: no login by password"`
-	Email     string   `json:"email,omitempty"`
-	FirstName string   `json:"first_name,omitempty"`
-	LastName  string   `json:"last_name,omitempty"`
-	Disabled  bool     `json:"disabled,omitempty"`
-	Groups    []string `json:"groups,omitempty" maxItems:"100" doc:"by id or name"`
+	Username      string   `json:"username" doc:"of one script, and not like another user's"`
+	Password      string   `json:"password,omitempty" format:"password" doc:"left out: no login by password"`
+	Email         string   `json:"email,omitempty" doc:"that no other user has; case does not count"`
+	EmailVerified bool     `json:"email_verified,omitempty" doc:"the address is the user's; true needs users:verify"`
+	FirstName     string   `json:"first_name,omitempty"`
+	LastName      string   `json:"last_name,omitempty"`
+	Disabled      bool     `json:"disabled,omitempty"`
+	Groups        []string `json:"groups,omitempty" maxItems:"100" doc:"by id or name"`
 }
 
 // UserPatch is the body of PATCH /api/users/{id}: what is left out stays.
 type UserPatch struct {
-	Username  *string `json:"username,omitempty"`
-	Password  *string `json:"password,omitempty" format:"password" doc:"ends all sessions of the user; one's own is changed by PUT /api/me/password"`
-	Email     *string `json:"email,omitempty"`
-	FirstName *string `json:"first_name,omitempty"`
-	LastName  *string `json:"last_name,omitempty"`
-	Disabled  *bool   `json:"disabled,omitempty" doc:"true ends all sessions of the user"`
+	Username      *string `json:"username,omitempty" doc:"another username, name or e-mail address revokes the user's tokens; the sessions go on"`
+	Password      *string `json:"password,omitempty" format:"password" doc:"ends all sessions of the user; one's own is changed by PUT /api/me/password"`
+	Email         *string `json:"email,omitempty" doc:"another address is not verified"`
+	EmailVerified *bool   `json:"email_verified,omitempty" doc:"true needs users:verify"`
+	FirstName     *string `json:"first_name,omitempty"`
+	LastName      *string `json:"last_name,omitempty"`
+	Disabled      *bool   `json:"disabled,omitempty" doc:"true ends all sessions of the user"`
 }
 
 // GroupRef names a group.
@@ -132,7 +135,7 @@ func (a *Admin) mountUsers(api *httpkit.API) {
 	httpkit.Register(api, endpoint(http.MethodPost, path, "users", "create-user", "Make a user", http.StatusNotFound, http.StatusTooManyRequests),
 		func(ctx context.Context, c httpkit.Caller, in *struct{ Body NewUser }) (*output[User], error) {
 			u, err := a.Directory.CreateUser(ctx, c.Actor(), directory.NewUser{
-				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email,
+				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email, EmailVerified: in.Body.EmailVerified,
 				FirstName: in.Body.FirstName, LastName: in.Body.LastName, Disabled: in.Body.Disabled, Groups: in.Body.Groups,
 			})
 			return answerWith(userView, u, err)
@@ -148,7 +151,7 @@ func (a *Admin) mountUsers(api *httpkit.API) {
 			Body UserPatch
 		}) (*output[User], error) {
 			u, err := a.Directory.UpdateUser(ctx, c.Actor(), in.ID, directory.UserPatch{
-				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email,
+				Username: in.Body.Username, Password: in.Body.Password, Email: in.Body.Email, EmailVerified: in.Body.EmailVerified,
 				FirstName: in.Body.FirstName, LastName: in.Body.LastName, Disabled: in.Body.Disabled,
 			})
 			return answerWith(userView, u, err)
@@ -329,7 +332,7 @@ func (a *Admin) mountClaims(api *httpkit.API) {
 
 func userView(u store.User) User {
 	return User{
-		ID: u.ID, Username: u.Username, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName,
+		ID: u.ID, Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, FirstName: u.FirstName, LastName: u.LastName,
 		Disabled: u.Disabled, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 	}
 }

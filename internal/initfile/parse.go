@@ -44,6 +44,7 @@ type Group struct {
 
 // A User asks for a user who is a member of groups.
 type User struct {
+	Line                                      int
 	Username, Key, Email, FirstName, LastName string
 
 	Password     string // prepared; "" if there is none, or a hash
@@ -165,7 +166,7 @@ func (p *parser) group(n *yaml.Node) Group {
 
 func (p *parser) user(n *yaml.Node) User {
 	m := p.mapping(n, "a user", "username", "password", "password_hash", "email", "first_name", "last_name", "groups")
-	u := User{Groups: p.links(m["groups"], "group")}
+	u := User{Line: n.Line, Groups: p.links(m["groups"], "group")}
 	var errs [4]error
 	u.Username, u.Key, errs[0] = names.Username(p.text(m["username"]))
 	u.Email, errs[1] = names.Email(p.text(m["email"]))

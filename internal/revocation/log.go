@@ -62,6 +62,20 @@ func (l *Log) Append(ctx context.Context, r store.Records, revs ...store.Revocat
 	return l.append(ctx, r, revs...)
 }
 
+// Expiry returns when every token has expired that any replica has issued by now. In a
+// transaction no replica begins to issue for longer until it ends.
+func (l *Log) Expiry(ctx context.Context, r store.Records) (time.Time, error) {
+	longest, err := l.Longest(ctx, r)
+	if err != nil {
+		return time.Time{}, err
+	}
+	slow, err := l.slow(ctx, r)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return l.Now().Add(longest.Token + slow), nil
+}
+
 // Settle rings the bells. It returns nil when this replica's view has the log up to seq,
 // and every replica that asks a shared memory refuses what the entries revoke.
 func (l *Log) Settle(ctx context.Context, seq int64) error {

@@ -371,12 +371,16 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	ok(second(s.Group(ctx, "g1")), second(s.GroupByName(ctx, "admins")), second(s.ClaimsOfGroup(ctx, "g1")))
 	ok(second(s.Claim(ctx, "c1")), second(s.ClaimByName(ctx, "admin")), second(s.GroupsWithClaim(ctx, "c1")))
 	ok(second(s.AnyoneHolds(ctx, "admin", "rw")))
+	mark := store.Mark{Kind: "email", Digest: "d", UserID: "u1"}
+	ok(s.PutMark(ctx, mark), second(s.MarksOfUser(ctx, "u1")), second(s.TakenMark(ctx, "email", "d", "u2", at)))
+	ok(second(s.ClaimsOfMarked(ctx, "d", "u2")), second(s.ClaimsOfMembers(ctx, "g1")), second(s.UsersWithoutMark(ctx, "name", "", 2)))
+	ok(s.DeleteMark(ctx, "email", "d", "u1"), second(s.DeleteExpiredMarks(ctx, at, 2)))
 	_, _, err := s.UserWithClaims(ctx, "u1")
 	ok(err)
 	for _, p := range pages {
 		ok(second(s.Users(ctx, p)), second(s.Groups(ctx, p)), second(s.Claims(ctx, p)), second(s.MembersOfGroup(ctx, "g1", p)))
 	}
-	user.NameKey, group.NameKey, claim.NameKey = "alicia", "chiefs", "chief"
+	user.NameKey, group.NameKey, claim.NameKey, user.EmailVerified = "alicia", "chiefs", "chief", true
 	ok(s.UpdateUser(ctx, user), s.UpdateGroup(ctx, group), s.UpdateClaim(ctx, claim))
 	ok(second(s.NextEpoch(ctx, "u1", true)))
 

@@ -48,6 +48,7 @@ type Store interface {
 // Records are all operations, inside or outside a transaction.
 type Records interface {
 	Users
+	Marks
 	Groups
 	Claims
 	Keys
@@ -72,12 +73,14 @@ type User struct {
 	Username string // as it was entered
 	// NameKey is the username as it is compared (RFC 8265 UsernameCaseMapped);
 	// unique.
-	NameKey      string
-	Email        string
-	FirstName    string
-	LastName     string
-	PasswordHash string // PHC string; empty: no login with a password
-	Disabled     bool
+	NameKey string
+	Email   string
+	// EmailVerified reports whether Email was proven to be the user's.
+	EmailVerified bool
+	FirstName     string
+	LastName      string
+	PasswordHash  string // PHC string; empty: no login with a password
+	Disabled      bool
 	// Epoch is in every token of the user. Revoking "everything until now" raises it,
 	// so that such a revocation needs no clock.
 	Epoch int64
@@ -87,6 +90,40 @@ type User struct {
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Version      int64 // raised by every change; UpdateUser compares it
+}
+
+// A Mark is the digest of something by which a user is recognised, such as the e-mail
+// address. Who may have which mark is not the store's matter: two users may have the same.
+type Mark struct {
+	Kind   string
+	Digest string
+	UserID string // also of a user who is gone
+	// Until is zero while the user has it. Then it says until when nobody else gets it.
+	Until time.Time
+}
+
+// Marks are by what users are recognised.
+type Marks interface {
+	// MarksOfUser returns the marks that the user has or had, ordered by kind, digest.
+	MarksOfUser(ctx context.Context, userID string) ([]Mark, error)
+	// TakenMark returns a mark of the kind and digest that another user than userID has,
+	// or that is kept for the time after at; ErrNotFound: there is none. A transaction
+	// that has found none is the only one that writes such a mark. A user who is gone has
+	// no mark, also if the version that deleted the user left it behind.
+	TakenMark(ctx context.Context, kind, digest, userID string, at time.Time) (Mark, error)
+	// PutMark writes a mark, also over the same user's mark of that kind and digest.
+	PutMark(ctx context.Context, m Mark) error
+	// DeleteMark returns nil when there is no such mark.
+	DeleteMark(ctx context.Context, kind, digest, userID string) error
+	// DeleteExpiredMarks removes up to limit marks whose Until is before t.
+	DeleteExpiredMarks(ctx context.Context, t time.Time, limit int) (int, error)
+	// ClaimsOfMarked returns the claims of all users other than userID who have a mark
+	// with the digest, of whatever kind. Each claim is there once, in the order of
+	// ClaimsOfUser.
+	ClaimsOfMarked(ctx context.Context, digest, userID string) ([]Claim, error)
+	// UsersWithoutMark returns up to limit users, ordered by id, with an id after the
+	// given one, who have no mark of the kind. It looks at all users.
+	UsersWithoutMark(ctx context.Context, kind, after string, limit int) ([]User, error)
 }
 
 // Users are people and machines. A new user has Version 1, whatever the record says; so
@@ -116,6 +153,9 @@ type Users interface {
 	RemoveMember(ctx context.Context, userID, groupID string) error
 	GroupsOfUser(ctx context.Context, userID string) ([]Group, error)
 	MembersOfGroup(ctx context.Context, groupID string, p Page) ([]User, error)
+	// ClaimsOfMembers returns the claims of all members of a group, through all groups of
+	// theirs, each once, in the order of ClaimsOfUser.
+	ClaimsOfMembers(ctx context.Context, groupID string) ([]Claim, error)
 	// ClaimsOfUser through all groups, each once, ordered by short name, value.
 	ClaimsOfUser(ctx context.Context, userID string) ([]Claim, error)
 	// UserWithClaims is User and ClaimsOfUser as of one moment: the claims are never

@@ -38,7 +38,7 @@ const FirstParty = "watchword"
 const CanaryAudience = "urn:watchword:canary"
 
 // Access are the claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2). All but
-// SessionID, NotBefore, AuthTime and User are required.
+// SessionID, NotBefore, AuthTime, EmailVerified and User are required.
 type Access struct {
 	Issuer    string    // iss
 	Subject   string    // sub: the user's id
@@ -51,6 +51,10 @@ type Access struct {
 	NotBefore time.Time // nbf; left out when zero
 	ExpiresAt time.Time // exp
 	AuthTime  time.Time // auth_time: when the user authenticated; left out when zero
+
+	// EmailVerified reports whether the user's e-mail address was proven to be theirs
+	// (OpenID Connect Core §5.1); left out when nil, as for a token without an address.
+	EmailVerified *bool
 
 	// User are the user's claims and the user_info fields, by claim name. A
 	// Reserved name makes Encode fail.
@@ -109,6 +113,9 @@ func (c Access) Encode() ([]byte, error) {
 	}
 	if !c.AuthTime.IsZero() {
 		m["auth_time"] = c.AuthTime.Unix()
+	}
+	if c.EmailVerified != nil {
+		m["email_verified"] = *c.EmailVerified
 	}
 	if c.SessionID != "" {
 		m["sid"] = c.SessionID

@@ -64,8 +64,9 @@ var reserved = set(
 	"events", "toe", "txn",  // RFC 8417 §2.2
 	"nonce", "azp", "at_hash", "c_hash", "s_hash", "sub_jwk", // OpenID Connect Core §2, §3.3, §7.4
 	"_claim_names", "_claim_sources", // OpenID Connect Core §5.6.2
-	"sid",   // OpenID Connect Front-Channel Logout §3; our session
-	"epoch", // ours: see Access
+	"sid",            // OpenID Connect Front-Channel Logout §3; our session
+	"email_verified", // OpenID Connect Core §5.1; a boolean
+	"epoch",          // ours: see Access
 )
 
 // identity are the names of the user's identity. Their values come from the user's record
@@ -75,7 +76,7 @@ var identity = set(
 	"username",                                                                     // RFC 7662 §2.2
 	"name", "given_name", "family_name", "middle_name", "nickname", "display_name", // OpenID Connect Core §5.1
 	"preferred_username", "profile", "picture", "website",
-	"email", "email_verified", "gender", "birthdate", "zoneinfo", "locale",
+	"email", "gender", "birthdate", "zoneinfo", "locale",
 	"phone_number", "phone_number_verified", "address", "updated_at",
 	"first_name", "last_name", "user", "user_id", "uid", "id", // what applications commonly ask for
 )

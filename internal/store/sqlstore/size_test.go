@@ -70,7 +70,7 @@ func TestMany(t *testing.T) {
 		fill(t, "mysql", fmt.Sprintf("%s@tcp(%s)%s?multiStatements=true", u.User, u.Host, u.Path),
 			"SET sql_mode = 'PIPES_AS_CONCAT', foreign_key_checks = 0, unique_checks = 0, max_recursive_iterations = 2000000;\n"+
 				rows("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s) AS s", "lpad(n, 8, '0')")+
-				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, revocations, audit_events")
+				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, identity_marks, revocations, audit_events")
 		everyOperation(t, db, nil)
 		wholeTrail(t, db)
 	})
@@ -119,6 +119,7 @@ func rows(series, digits string) string {
 		"memberships (user_id, group_id, user_key) SELECT " + id + ", 'admins', " + name + from(1),
 		"memberships (user_id, group_id, user_key) SELECT id, 'left', name_key FROM users WHERE disabled = 1",
 		"memberships (user_id, group_id, user_key) SELECT u.id, g.id, u.name_key FROM users u JOIN usergroups g ON g.id LIKE 'g%' WHERE u.name_key <= '" + userName(many/50) + "'",
+		"identity_marks (digest, kind, user_id, until_at) SELECT 'd' || " + digits + ", 'email', " + id + ", CASE WHEN n % 10 = 0 THEN n ELSE 0 END" + from(many/10),
 		"revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)" +
 			" SELECT n, 'jti', 'j' || n, 0, 0, n, 0, '', 'logout'" + from(many/10),
 		"audit_events (id, at_time, actor, action, target, outcome, address, detail)" +
@@ -198,6 +199,31 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		"who left hold":   func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "left", false) },
 		"nobody holds":    func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "none", false) },
 		"group with name": func(t *testing.T, ctx context.Context, r records) error { return second(r.GroupByName(ctx, "g2")) },
+		"mark of nobody": func(t *testing.T, ctx context.Context, r records) error {
+			if _, err := r.TakenMark(ctx, "email", "none", id, now); err != store.ErrNotFound {
+				return err
+			}
+			return nil
+		},
+		"mark": func(t *testing.T, ctx context.Context, r records) error {
+			m, err := r.TakenMark(ctx, "email", "d00000007", id, now)
+			if err == nil && m.UserID == "" {
+				t.Error("nobody has the mark")
+			}
+			return err
+		},
+		"marks of a user": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.MarksOfUser(ctx, "01900000007-0000-7000-8000-000000000000"))
+		},
+		"claims of users with a mark": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.ClaimsOfMarked(ctx, "d00000007", id))
+		},
+		"new mark": func(t *testing.T, ctx context.Context, r records) error {
+			return r.PutMark(ctx, store.Mark{Kind: "email", Digest: "new", UserID: id})
+		},
+		"sweep of marks": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.DeleteExpiredMarks(ctx, now, 20))
+		},
 		"create": func(t *testing.T, ctx context.Context, r records) error {
 			return r.CreateUser(ctx, store.User{ID: "new", NameKey: "new"})
 		},

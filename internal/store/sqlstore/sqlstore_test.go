@@ -61,7 +61,7 @@ func conform(t *testing.T, name string, fresh func(t *testing.T) (url string)) {
 func empty(t *testing.T, db *sqldb.DB) {
 	t.Helper()
 	for _, statement := range []string{
-		"DELETE FROM users", "DELETE FROM usergroups", "DELETE FROM claims", "DELETE FROM settings",
+		"DELETE FROM users", "DELETE FROM identity_marks", "DELETE FROM usergroups", "DELETE FROM claims", "DELETE FROM settings",
 		"DELETE FROM signing_keys", "DELETE FROM registered_keys", "DELETE FROM used_kids", "DELETE FROM replicas", "DELETE FROM audit_events",
 		"DELETE FROM revocations", "UPDATE revocation_head SET seq = 0",
 	} {

@@ -9,14 +9,18 @@ import (
 )
 
 const userColumns = `u.id, u.username, u.name_key, u.email, u.first_name, u.last_name,
-	u.password_hash, u.disabled, u.epoch, u.session_epoch, u.created_at, u.updated_at, u.version`
+	u.password_hash, u.disabled, u.epoch, u.session_epoch, u.created_at, u.updated_at, u.version,
+	COALESCE((SELECT v.email FROM verified_emails v WHERE v.user_id = u.id), '')`
 
 func readUser(scan sqldb.Scan) (u store.User, err error) {
 	var disabled int
 	var created, updated int64
+	var verified string
 	err = scan(&u.ID, &u.Username, &u.NameKey, &u.Email, &u.FirstName, &u.LastName,
-		&u.PasswordHash, &disabled, &u.Epoch, &u.SessionEpoch, &created, &updated, &u.Version)
+		&u.PasswordHash, &disabled, &u.Epoch, &u.SessionEpoch, &created, &updated, &u.Version, &verified)
 	u.Disabled = disabled != 0
+	// Here and not in the statement, because databases compare texts in different ways.
+	u.EmailVerified = u.Email != "" && verified == u.Email
 	u.CreatedAt, u.UpdatedAt = timeOf(created), timeOf(updated)
 	return u, err
 }
@@ -27,12 +31,15 @@ func (r records) CreateUser(ctx context.Context, u store.User) error {
 		if err := free(ctx, q, "users", u.ID, u.NameKey); err != nil {
 			return err
 		}
-		return insert(ctx, q, `INSERT INTO users (id, username, name_key, email, first_name, last_name,
+		if err := insert(ctx, q, `INSERT INTO users (id, username, name_key, email, first_name, last_name,
 			password_hash, disabled, epoch, session_epoch, created_at, updated_at, version)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)`,
 			u.ID, u.Username, u.NameKey, u.Email, u.FirstName, u.LastName,
 			u.PasswordHash, bit(u.Disabled), u.Epoch, u.SessionEpoch,
-			store.Micros(u.CreatedAt), store.Micros(u.UpdatedAt))
+			store.Micros(u.CreatedAt), store.Micros(u.UpdatedAt)); err != nil {
+			return err
+		}
+		return verifyEmail(ctx, q, u)
 	})
 }
 
@@ -62,11 +69,24 @@ func (r records) UpdateUser(ctx context.Context, u store.User) error {
 			u.NameKey, u.ID, u.NameKey); err != nil {
 			return err
 		}
-		return insert(ctx, q, `UPDATE users SET username = ?, name_key = ?, email = ?, first_name = ?,
+		if err := insert(ctx, q, `UPDATE users SET username = ?, name_key = ?, email = ?, first_name = ?,
 			last_name = ?, password_hash = ?, disabled = ?, updated_at = ?, version = version + 1 WHERE id = ?`,
 			u.Username, u.NameKey, u.Email, u.FirstName,
-			u.LastName, u.PasswordHash, bit(u.Disabled), store.Micros(u.UpdatedAt), u.ID)
+			u.LastName, u.PasswordHash, bit(u.Disabled), store.Micros(u.UpdatedAt), u.ID); err != nil {
+			return err
+		}
+		return verifyEmail(ctx, q, u)
 	})
+}
+
+// verifyEmail writes whether the user's e-mail address is verified.
+func verifyEmail(ctx context.Context, q sqldb.Q, u store.User) error {
+	if !u.EmailVerified {
+		_, err := change(ctx, q, "DELETE FROM verified_emails WHERE user_id = ?", u.ID)
+		return err
+	}
+	_, err := q.Exec(ctx, q.Dialect().Upsert("verified_emails", []string{"user_id"}, []string{"email"}), u.ID, u.Email)
+	return err
 }
 
 // NextEpoch implements store.Users.
@@ -136,6 +156,16 @@ func (r records) ClaimsOfUser(ctx context.Context, userID string) ([]store.Claim
 		JOIN group_claims gc ON gc.group_id = m.group_id
 		JOIN claims c ON c.id = gc.claim_id
 		WHERE m.user_id = ? ORDER BY c.short_name, c.held_value, c.id`, userID)
+}
+
+// ClaimsOfMembers implements store.Users. It finds the groups first: there are fewer of
+// them than of memberships.
+func (r records) ClaimsOfMembers(ctx context.Context, groupID string) ([]store.Claim, error) {
+	return list(ctx, r.q, readClaim, "SELECT DISTINCT "+claimColumns+` FROM (
+			SELECT DISTINCT o.group_id FROM memberships m JOIN memberships o ON o.user_id = m.user_id WHERE m.group_id = ?) g
+		JOIN group_claims gc ON gc.group_id = g.group_id
+		JOIN claims c ON c.id = gc.claim_id
+		ORDER BY c.short_name, c.held_value, c.id`, groupID)
 }
 
 // UserWithClaims implements store.Users. On every database one statement reads one

@@ -50,6 +50,10 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"pages", pages},
 			{"memberships", memberships},
 			{"a user with claims", userWithClaims},
+			{"verified e-mail addresses", verifiedEmails},
+			{"marks", marks},
+			{"users without a mark", usersWithoutMark},
+			{"claims of members, and of users with a mark", claimsOfMany},
 			{"epochs", epochs},
 			{"does anyone hold a claim", anyoneHolds},
 			{"signing keys", keys},
@@ -64,6 +68,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"a caller that has gone", cancelled},
 			{"concurrent create succeeds once", createOnce},
 			{"concurrent update of a version succeeds once", updateOnce},
+			{"concurrent users get a mark once", markOnce},
 			{"concurrent updates come one after the other", serializable},
 			{"concurrent epochs are all different", epochsApart},
 			{"a user and the claims are of one moment", oneMoment},
@@ -399,6 +404,120 @@ func userWithClaims(t *testing.T, a, b store.Store) {
 	ok(t, a.RemoveMember(ctx, "id-alice", "id-one"))
 	ok(t, a.RemoveMember(ctx, "id-alice", "id-two"))
 	check()
+}
+
+// verifiedEmails: an address is verified as long as it stays the same.
+func verifiedEmails(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	u := user("alice")
+	u.EmailVerified = true
+	ok(t, a.CreateUser(ctx, u))
+	equal(t, must(b.User(ctx, u.ID))(t), u)
+	equal(t, must(b.UserByName(ctx, "alice"))(t), u)
+	equal(t, must(b.Users(ctx, store.Page{Limit: 1}))(t), []store.User{u})
+	got, _, err := b.UserWithClaims(ctx, u.ID)
+	ok(t, err)
+	equal(t, got, u)
+	u.FirstName = "other"
+	ok(t, a.UpdateUser(ctx, u))
+	equal(t, must(b.User(ctx, u.ID))(t).EmailVerified, true)
+	u.Version, u.EmailVerified = 2, false
+	ok(t, a.UpdateUser(ctx, u))
+	equal(t, must(b.User(ctx, u.ID))(t).EmailVerified, false)
+	u.Version, u.Email, u.EmailVerified = 3, "Alice@example.org", true
+	ok(t, a.UpdateUser(ctx, u))
+	equal(t, must(b.User(ctx, u.ID))(t).EmailVerified, true)
+	ok(t, a.DeleteUser(ctx, u.ID))
+	u.EmailVerified = false
+	ok(t, a.CreateUser(ctx, u))
+	equal(t, must(b.User(ctx, u.ID))(t).EmailVerified, false)
+}
+
+func marks(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for _, name := range []string{"alice", "bob"} {
+		ok(t, a.CreateUser(ctx, user(name)))
+	}
+	mine := store.Mark{Kind: "email", Digest: "d1", UserID: "id-alice"}
+	look := store.Mark{Kind: "name", Digest: "d1", UserID: "id-alice"}
+	ok(t, a.PutMark(ctx, look))
+	ok(t, a.PutMark(ctx, mine))
+	ok(t, a.PutMark(ctx, mine))
+	equal(t, must(b.MarksOfUser(ctx, "id-alice"))(t), []store.Mark{mine, look})
+	equal(t, must(b.MarksOfUser(ctx, "id-bob"))(t), nil)
+
+	taken := func(kind, digest, userID string, at time.Time) error {
+		return second(b.TakenMark(ctx, kind, digest, userID, at))
+	}
+	equal(t, must(b.TakenMark(ctx, "email", "d1", "id-bob", now))(t), mine)
+	is(t, taken("email", "d1", "id-alice", now), store.ErrNotFound) // it is the user's own
+	is(t, taken("email", "D1", "id-bob", now), store.ErrNotFound)
+	is(t, taken("Email", "d1", "id-bob", now), store.ErrNotFound)
+
+	mine.Until = now.Add(time.Hour)
+	ok(t, a.PutMark(ctx, mine))
+	equal(t, must(b.TakenMark(ctx, "email", "d1", "id-bob", now))(t), mine)
+	is(t, taken("email", "d1", "id-bob", mine.Until), store.ErrNotFound)
+	his := store.Mark{Kind: "email", Digest: "d1", UserID: "id-bob"}
+	ok(t, a.PutMark(ctx, his))
+	equal(t, must(b.TakenMark(ctx, "email", "d1", "", now))(t), his) // whoever has it, first
+	ok(t, a.DeleteMark(ctx, his.Kind, his.Digest, his.UserID))
+	ok(t, a.DeleteMark(ctx, his.Kind, his.Digest, his.UserID))
+
+	// What is kept is kept for a user who is gone, too. What such a user has, nobody has.
+	ok(t, a.DeleteUser(ctx, "id-alice"))
+	equal(t, must(b.TakenMark(ctx, "email", "d1", "id-bob", now))(t), mine)
+	is(t, taken("name", "d1", "id-bob", now), store.ErrNotFound)
+
+	equal(t, must(a.DeleteExpiredMarks(ctx, mine.Until, 10))(t), 0)
+	equal(t, must(a.DeleteExpiredMarks(ctx, mine.Until.Add(time.Microsecond), 10))(t), 1)
+	equal(t, must(b.MarksOfUser(ctx, "id-alice"))(t), []store.Mark{look})
+}
+
+func usersWithoutMark(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	all := []string{"a", "b", "c", "d"}
+	for _, name := range all {
+		ok(t, a.CreateUser(ctx, user(name)))
+	}
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "name", Digest: "x", UserID: "id-b"}))
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "other", Digest: "x", UserID: "id-c"}))
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "name", Digest: "y", UserID: "id-d", Until: now}))
+	without := func(after string, limit int) []string {
+		return keysOf(must(b.UsersWithoutMark(ctx, "name", after, limit))(t), func(u store.User) string { return u.NameKey })
+	}
+	equal(t, without("", 10), []string{"a", "c", "d"})
+	equal(t, without("", 2), []string{"a", "c"})
+	equal(t, without("id-c", 2), []string{"d"})
+}
+
+func claimsOfMany(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for _, name := range []string{"one", "two", "three"} {
+		ok(t, a.CreateUser(ctx, user(name)))
+		ok(t, a.CreateGroup(ctx, group(name)))
+		ok(t, a.CreateClaim(ctx, claim(name, "log", name)))
+		ok(t, a.AddClaim(ctx, "id-"+name, "id-"+name))
+		ok(t, a.AddMember(ctx, "id-"+name, "id-"+name))
+	}
+	ok(t, a.CreateGroup(ctx, group("club"))) // gives nothing
+	ok(t, a.AddMember(ctx, "id-one", "id-club"))
+	ok(t, a.AddMember(ctx, "id-two", "id-club"))
+	ok(t, a.AddMember(ctx, "id-two", "id-one"))
+	names := func(claims []store.Claim, err error) []string {
+		ok(t, err)
+		return keysOf(claims, func(c store.Claim) string { return c.NameKey })
+	}
+	equal(t, names(b.ClaimsOfMembers(ctx, "id-club")), []string{"one", "two"})
+	equal(t, names(b.ClaimsOfMembers(ctx, "id-three")), []string{"three"})
+	equal(t, names(b.ClaimsOfMembers(ctx, "id-none")), nil)
+
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "x", Digest: "d", UserID: "id-one"}))
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "y", Digest: "d", UserID: "id-two"}))
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "y", Digest: "d", UserID: "id-three", Until: now})) // has it no more
+	equal(t, names(b.ClaimsOfMarked(ctx, "d", "")), []string{"one", "two"})
+	equal(t, names(b.ClaimsOfMarked(ctx, "d", "id-two")), []string{"one"})
+	equal(t, names(b.ClaimsOfMarked(ctx, "e", "")), nil)
 }
 
 func epochs(t *testing.T, a, b store.Store) {
@@ -805,6 +924,41 @@ func updateOnce(t *testing.T, a, b store.Store) {
 		equal(t, winners.Load(), 1)
 		u.FirstName, u.Version = name.Load().(string), u.Version+1
 		equal(t, must(b.User(ctx, "id-alice"))(t), u)
+	}
+}
+
+// markOnce: of many users who want what nobody has, one gets it; and no one while it is
+// kept for somebody.
+func markOnce(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for i := range callers {
+		ok(t, a.CreateUser(ctx, user(fmt.Sprint("user", i))))
+	}
+	errTaken := errors.New("taken")
+	for round := range times(3, 20) {
+		digest := fmt.Sprint("d", round)
+		kept := round == 0
+		if kept {
+			ok(t, a.PutMark(ctx, store.Mark{Kind: "email", Digest: digest, UserID: "gone", Until: now.Add(time.Hour)}))
+		}
+		var winners atomic.Int64
+		together(callers, func(i int) {
+			m := store.Mark{Kind: "email", Digest: digest, UserID: fmt.Sprint("id-user", i)}
+			err := pick(i, a, b).Update(ctx, func(r store.Records) error {
+				if err := second(r.TakenMark(ctx, m.Kind, m.Digest, m.UserID, now)); err == nil {
+					return errTaken
+				} else if !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+				return r.PutMark(ctx, m)
+			})
+			if err == nil {
+				winners.Add(1)
+			} else if !errors.Is(err, errTaken) {
+				t.Error(err)
+			}
+		})
+		equal(t, winners.Load(), map[bool]int64{true: 0, false: 1}[kept])
 	}
 }
 
