@@ -61,23 +61,28 @@ func (s *Service) Revoke(ctx context.Context, by *accesstoken.Token, target Targ
 	r, err := s.revoke(ctx, by, target, client)
 	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: r.target, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
-		p := problem.From(err)
-		event.Outcome, event.Detail = audit.Failed, p.Code
-		switch {
-		case p.Kind == problem.Denied, p.Code == directory.ErrWrongAudience.Code, p.Code == directory.ErrReauthenticate.Code:
-			event.Outcome = audit.Denied
-		case slices.Contains([]problem.Kind{problem.NotFound, problem.Invalid, problem.Unauthenticated, problem.TooMany}, p.Kind): // it has changed nothing
-			r.nothing = true
-		}
+		event.Outcome, event.Detail = outcome(err), problem.From(err).Code
 	}
 	switch {
-	case r.nothing:
+	case r.nothing || event.Outcome == "":
 	case r.own:
 		s.Audit.RecordOwn(ctx, event)
 	default:
 		s.Audit.Record(ctx, event)
 	}
 	return r.seq, err
+}
+
+// outcome returns the outcome of what ended with an error, for the audit trail, and "" if it
+// has no place there, because nothing was changed and nothing denied.
+func outcome(err error) string {
+	switch p := problem.From(err); {
+	case p.Kind == problem.Denied, p.Code == directory.ErrWrongAudience.Code, p.Code == directory.ErrReauthenticate.Code:
+		return audit.Denied
+	case slices.Contains([]problem.Kind{problem.NotFound, problem.Invalid, problem.Unauthenticated, problem.TooMany}, p.Kind):
+		return ""
+	}
+	return audit.Failed
 }
 
 // A result is what revoking a target has led to.
@@ -291,11 +296,12 @@ func (s *Service) EndOtherSessions(ctx context.Context, by *accesstoken.Token, c
 // tokens of that user, if the holder of the token may end the user's sessions.
 func (s *Service) EndAllSessions(ctx context.Context, by *accesstoken.Token, user string, client Client) error {
 	target, err := s.People.AuthorizeOn(ctx, actor(by, client), directory.SessionsWrite, user)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = s.revokeUser(ctx, by, target.ID)
 	}
-	_, err = s.revokeUser(ctx, by, target.ID)
-	s.Audit.Record(ctx, endEvent(by, "session_end_all", target.ID, client, err))
+	if event := endEvent(by, "session_end_all", target.ID, client, err); event.Outcome != "" {
+		s.Audit.Record(ctx, event)
+	}
 	return err
 }
 
@@ -303,7 +309,7 @@ func (s *Service) EndAllSessions(ctx context.Context, by *accesstoken.Token, use
 func endEvent(by *accesstoken.Token, action, target string, client Client, err error) store.AuditEvent {
 	event := store.AuditEvent{Actor: by.Subject, Action: action, Target: target, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
-		event.Outcome, event.Detail = audit.Failed, problem.From(err).Code
+		event.Outcome, event.Detail = outcome(err), problem.From(err).Code
 	}
 	return event
 }

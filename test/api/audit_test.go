@@ -132,6 +132,20 @@ func TestAuditRefusals(t *testing.T) {
 	w.Want(w.Do("GET", "/api/audit", reader, nil), 401, "token_revoked")
 }
 
+// Whoever may not end the sessions of another user leaves an event, and whoever names nobody
+// leaves none.
+func TestRefusedEndOfSessionsIsInTheAuditTrail(t *testing.T) {
+	w := replica.New(t, nil)
+	w.User("tester")
+	w.User("ender", "admin=sessions:write")
+	w.Want(w.Do("DELETE", "/api/users/admin/sessions", w.Login("tester").AccessToken, nil), 403, "permission_missing")
+	w.Want(w.Do("DELETE", "/api/users/nobody/sessions", w.Login("ender").AccessToken, nil), 404, "user_not_found")
+	got := w.Trail(w.Login("admin").AccessToken, url.Values{"action": {"session_end_all"}})
+	if len(got) != 1 || got[0].Outcome != "denied" || got[0].Detail != "permission_missing" {
+		t.Errorf("the trail has %+v", got)
+	}
+}
+
 // However much there is, a page is a page.
 func TestAuditPagesAreBounded(t *testing.T) {
 	w := replica.New(t, nil)
