@@ -23,6 +23,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/discovery"
+	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/keysource"
@@ -197,7 +198,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: n.cluster.AnswerKeys, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
-		Feed: &httpapi.Feed{
+		Feed: &feed.Feed{
 			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: n.cluster.AnswerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},

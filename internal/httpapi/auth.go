@@ -33,12 +33,12 @@ func (a *Auth) Mount(api *httpkit.API) {
 		Method: http.MethodPost, Path: "/api/login", ID: "login", Tag: "tokens", Summary: "Log in by password",
 		Errors:    []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests},
 		OwnBounds: true, // those of the pool that hashes passwords
-		Body:      LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
+		Body:      LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: httpkit.JSON,
 	}, a.login)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/renew", ID: "renew", Tag: "tokens", Summary: "Spend a refresh token for a new pair",
 		Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
-		Body:   RenewRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: jsonType,
+		Body:   RenewRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: httpkit.JSON,
 	}, a.renew)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/logout", ID: "logout", Tag: "tokens", Summary: "End the session and revoke its tokens",
@@ -52,13 +52,13 @@ func (a *Auth) Mount(api *httpkit.API) {
 		Path: "/api/verify", ID: "verify", Tag: "tokens",
 		Summary: "The claims of a valid token, in the body and as X-Auth-* headers; any method, for forward-auth",
 		Bearer:  true, OwnBounds: true, // it needs no storage
-		Status: http.StatusOK, Answer: map[string]any{}, Type: jsonType,
+		Status: http.StatusOK, Answer: map[string]any{}, Type: httpkit.JSON,
 	}, a.verify)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/revocations", ID: "revoke", Tag: "revocations",
 		Summary: "Revoke a token, a session, a user's tokens or a signing key",
 		Bearer:  true, Errors: []int{http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests},
-		Body: RevocationRequest{}, Status: http.StatusOK, Answer: Revocation{}, Type: jsonType,
+		Body: RevocationRequest{}, Status: http.StatusOK, Answer: Revocation{}, Type: httpkit.JSON,
 	}, a.revoke)
 }
 

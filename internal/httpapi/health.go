@@ -55,17 +55,17 @@ type Readiness struct {
 func (h *Health) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/health", ID: "health", Tag: "probes", Summary: "Whether every storage backend answers",
-		Status: http.StatusOK, Answer: HealthReport{}, Type: jsonType,
-		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: HealthReport{}, Type: jsonType}},
+		Status: http.StatusOK, Answer: HealthReport{}, Type: httpkit.JSON,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: HealthReport{}, Type: httpkit.JSON}},
 	}, h.health)
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/livez", ID: "livez", Tag: "probes", Summary: "Whether the process is alive",
-		AnswersDuringStart: true, Status: http.StatusOK, Answer: Liveness{}, Type: jsonType,
+		AnswersDuringStart: true, Status: http.StatusOK, Answer: Liveness{}, Type: httpkit.JSON,
 	}, h.alive)
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/readyz", ID: "readyz", Tag: "probes", Summary: "Whether this replica may take traffic",
-		AnswersDuringStart: true, Status: http.StatusOK, Answer: Readiness{}, Type: jsonType,
-		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: Readiness{}, Type: jsonType}},
+		AnswersDuringStart: true, Status: http.StatusOK, Answer: Readiness{}, Type: httpkit.JSON,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: Readiness{}, Type: httpkit.JSON}},
 	}, h.ready)
 }
 

@@ -7,11 +7,11 @@ import (
 	"path"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -21,7 +21,7 @@ import (
 type Config struct {
 	Auth      *Auth
 	KeySets   *KeySets
-	Feed      *Feed
+	Feed      *feed.Feed
 	Peers     *Peers
 	Health    *Health
 	Login     *login.Service
@@ -70,9 +70,9 @@ func mountDocument(api *httpkit.API) error {
 	var document []byte
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/openapi.json", ID: "openapi", Tag: "probes", Summary: "This document",
-		Status: http.StatusOK, Answer: map[string]any{}, Type: jsonType,
+		Status: http.StatusOK, Answer: map[string]any{}, Type: httpkit.JSON,
 	}, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", jsonType)
+		w.Header().Set("Content-Type", httpkit.JSON)
 		_, _ = w.Write(document) // an error means that the client is gone
 	})
 	var err error
@@ -81,8 +81,6 @@ func mountDocument(api *httpkit.API) error {
 	}
 	return nil
 }
-
-const jsonType = "application/json"
 
 var (
 	errNoRoute  = problem.New(problem.NotFound, "no_such_path", "there is nothing at this path; /openapi.json lists what there is")
@@ -139,16 +137,6 @@ var (
 	nosniff        = []string{"nosniff"}
 	noContentAtAll = []string{"default-src 'none'; frame-ancestors 'none'"}
 )
-
-// nonceHeader is what a peer asks with (package cluster).
-var nonceHeader = &huma.Param{
-	Name: cluster.HeaderNonce, In: "header", Description: "asks a replica of a cluster to authenticate its answer",
-	Schema: &huma.Schema{Type: "string", MinLength: new(16), MaxLength: new(128)},
-}
-
-func between(least, most float64) *huma.Schema {
-	return &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most}
-}
 
 // JWKS describes a key set (RFC 7517 §5).
 type JWKS struct {

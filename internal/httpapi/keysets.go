@@ -53,8 +53,7 @@ type localAnswer struct {
 const keySetType = "application/jwk-set+json"
 
 var (
-	errNoKeys        = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
-	errNoCertificate = problem.New(problem.Denied, "certificate_needed", "a replica that asks another one shows its certificate here")
+	errNoKeys = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
 )
 
 type keySetAnswer struct {
@@ -76,7 +75,7 @@ func (k *KeySets) Mount(api *httpkit.API) {
 		Parameters: []*huma.Param{
 			{Name: "local", In: "query", Description: "true: the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
 			{Name: "If-None-Match", In: "header", Description: "the ETag of the set that is known", Schema: &huma.Schema{Type: "string"}},
-			nonceHeader,
+			httpkit.NonceHeader,
 		},
 		Status: http.StatusOK, Answer: JWKS{}, Type: keySetType,
 		OtherAnswers: []httpkit.Other{{Status: http.StatusNotModified}},
@@ -114,8 +113,8 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 		a.write(w, r)
 		return
 	}
-	if k.MutualTLS && !showedCertificate(r) {
-		httpkit.WriteProblem(w, errNoCertificate)
+	if k.MutualTLS && !httpkit.ShowedCertificate(r) {
+		httpkit.WriteProblem(w, httpkit.ErrNoCertificate)
 		return
 	}
 	body, instance, mac, err := k.Answer(nonce)
@@ -218,7 +217,3 @@ func matches(ifNoneMatch, etag string) bool {
 	}
 	return false
 }
-
-// showedCertificate reports whether the client has shown a certificate that the listener has
-// verified.
-func showedCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.VerifiedChains) > 0 }

@@ -46,11 +46,11 @@ func (m *Metrics) handler() http.HandlerFunc {
 		<-places
 		body := [][]byte{whole.body.Bytes()}
 		w.Header().Set("Vary", "Accept-Encoding")
-		if acceptsGzip(r.Header) {
+		if httpkit.AcceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
-			body = gzipped([]part{{body[0], deflated(body[0])}})
+			body = httpkit.Gzipped([]httpkit.Part{{Plain: body[0], Deflated: httpkit.Deflated(body[0])}})
 		}
-		writeSlowly(w, whole.status, body...)
+		httpkit.WriteSlowly(w, whole.status, body...)
 	}
 }
 

@@ -28,14 +28,14 @@ func (p *Peers) Mount(api *httpkit.API) {
 		Method: http.MethodPost, Path: cluster.TokenPath, ID: "cluster-verify", Tag: "cluster",
 		Summary:    "Whether this replica accepts a token; for the other replicas of its cluster, which telemetry.canary has ask",
 		Errors:     []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound},
-		Parameters: []*huma.Param{nonceHeader},
-		Body:       cluster.TokenQuestion{}, Status: http.StatusOK, Answer: cluster.TokenAnswer{}, Type: jsonType,
+		Parameters: []*huma.Param{httpkit.NonceHeader},
+		Body:       cluster.TokenQuestion{}, Status: http.StatusOK, Answer: cluster.TokenAnswer{}, Type: httpkit.JSON,
 	}, p.verify)
 }
 
 func (p *Peers) verify(w http.ResponseWriter, r *http.Request) {
-	if p.MutualTLS && !showedCertificate(r) {
-		httpkit.WriteProblem(w, errNoCertificate)
+	if p.MutualTLS && !httpkit.ShowedCertificate(r) {
+		httpkit.WriteProblem(w, httpkit.ErrNoCertificate)
 		return
 	}
 	var question cluster.TokenQuestion
@@ -50,7 +50,7 @@ func (p *Peers) verify(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, err)
 		return
 	}
-	writePeer(w, jsonType, body, instance, mac)
+	writePeer(w, httpkit.JSON, body, instance, mac)
 }
 
 // writePeer answers a peer.

@@ -65,7 +65,7 @@ func (b *Budget) enter(r *http.Request, user, address string, proxies Proxies) (
 		b.refused.WithLabelValues("user").Inc()
 		return nil, ErrTooManyAtOnce
 	}
-	leaveAddress, ok := b.addresses.enter(r.Context(), network(address))
+	leaveAddress, ok := b.addresses.enter(r.Context(), Network(address))
 	if !ok {
 		leaveUser()
 		b.refused.WithLabelValues("address").Inc()
@@ -90,9 +90,9 @@ func (b *Budget) warn(r *http.Request, address string, proxies Proxies) {
 		"if the address is that of your load balancer, add it to server.trusted_proxies", "address", address)
 }
 
-// network is an address, or the /64 of IPv6, which is what one client has. It is empty for
+// Network returns an address, or the /64 of IPv6, which is what one client has. It is empty for
 // this machine, whose address is a proxy's.
-func network(address string) string {
+func Network(address string) string {
 	a, err := netip.ParseAddr(address)
 	switch {
 	case err != nil || a.IsLoopback():

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -182,7 +182,7 @@ func BenchmarkFeedSnapshot(b *testing.B) {
 	}
 	mux := http.NewServeMux()
 	drain := make(chan struct{})
-	(&httpapi.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil, nil))
+	(&feed.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil, nil))
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	defer close(drain)

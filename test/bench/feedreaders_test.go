@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -43,7 +43,7 @@ func feedOf(b *testing.B, entries int) *httptest.Server {
 	}
 	mux := http.NewServeMux()
 	drain := make(chan struct{})
-	(&httpapi.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil, nil))
+	(&feed.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil, nil))
 	server := httptest.NewServer(mux)
 	b.Cleanup(server.Close)
 	b.Cleanup(func() { close(drain) })

@@ -1,4 +1,4 @@
-package httpapi
+package feed
 
 import (
 	"bytes"
@@ -9,7 +9,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +60,7 @@ const (
 	feedZip = 4 << 10
 	// feedWriteTimeout is how long a subscriber may take to accept what it is sent
 	// before it is cut off. It resumes where it was.
-	feedWriteTimeout = 10 * time.Second
+	feedWriteTimeout = httpkit.WriteTimeout
 )
 
 var (
@@ -113,13 +112,13 @@ func (f *Feed) Mount(api *httpkit.API) {
 		Summary: "The feed of revocations: a page as JSON, or text/event-stream",
 		Errors:  []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusConflict},
 		Parameters: []*huma.Param{
-			{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: between(0, math.MaxInt64)},
-			{Name: "limit", In: "query", Description: "how many entries a page has", Schema: between(1, feedMaxPage)},
-			{Name: "wait", In: "query", Description: "for how many seconds the page may be held back until there is a new entry", Schema: between(0, feedMaxWait.Seconds())},
+			{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: httpkit.Between(0, math.MaxInt64)},
+			{Name: "limit", In: "query", Description: "how many entries a page has", Schema: httpkit.Between(1, feedMaxPage)},
+			{Name: "wait", In: "query", Description: "for how many seconds the page may be held back until there is a new entry", Schema: httpkit.Between(0, feedMaxWait.Seconds())},
 			{Name: "Last-Event-ID", In: "header", Description: "the id of the last event that was received, to resume a stream", Schema: &huma.Schema{Type: "string"}},
-			nonceHeader,
+			httpkit.NonceHeader,
 		},
-		Status: http.StatusOK, Answer: revoked.Page{}, Type: jsonType,
+		Status: http.StatusOK, Answer: revoked.Page{}, Type: httpkit.JSON,
 		OtherAnswers: []httpkit.Other{{
 			Status: http.StatusOK, Type: "text/event-stream",
 			Answer: &huma.Schema{Type: "string", Description: "events snapshot or resume, revocation, head"},
@@ -266,7 +265,7 @@ func (f *Feed) await(r *http.Request, page revoked.Page, t *tail, q *feedQuery) 
 
 // enter takes a place among the streams, if there is one for the client's address.
 func (f *Feed) enter(r *http.Request) (address string, leave func(), ok bool) {
-	address = network(f.Proxies.Address(r))
+	address = httpkit.Network(f.Proxies.Address(r))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.streams.Load() >= feedMaxStreams || address != "" && f.shares[address] >= feedMaxShare {
@@ -312,20 +311,6 @@ func (f *Feed) hold(address string, bytes int) (release func(), ok bool) {
 	}, true
 }
 
-// network is an address, or the /64 of IPv6, which is what one client has; nothing
-// for this machine.
-func network(address string) string {
-	a, err := netip.ParseAddr(address)
-	switch {
-	case err != nil || a.IsLoopback():
-		return ""
-	case a.Is4():
-		return address
-	}
-	p, _ := a.WithZone("").Prefix(64) // it has 128 bits
-	return p.String()
-}
-
 // writePage writes a page, compressed if that is understood and a whole segment is in it: of
 // an entry's 80 bytes only 16 are random. A peer, which asks with a nonce, can tell by the
 // answer that a replica made it for this question.
@@ -335,9 +320,9 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 		httpkit.WriteProblem(w, err)
 		return
 	}
-	zip := acceptsGzip(r.Header) && body.compressed()
+	zip := httpkit.AcceptsGzip(r.Header) && body.compressed()
 	pieces, size := body.pieces(zip)
-	release, ok := f.hold(network(f.Proxies.Address(r)), size)
+	release, ok := f.hold(httpkit.Network(f.Proxies.Address(r)), size)
 	if !ok {
 		q.limit = min(q.limit, feedBurst)
 		if body, err = f.body(q, page, t); err != nil {
@@ -351,8 +336,8 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 	defer release()
 	h := w.Header()
 	if nonce := r.Header.Get(cluster.HeaderNonce); nonce != "" {
-		if f.MutualTLS && !showedCertificate(r) {
-			httpkit.WriteProblem(w, errNoCertificate)
+		if f.MutualTLS && !httpkit.ShowedCertificate(r) {
+			httpkit.WriteProblem(w, httpkit.ErrNoCertificate)
 			return
 		}
 		text, _ := body.pieces(false)
@@ -372,13 +357,13 @@ func (f *Feed) writePage(w http.ResponseWriter, r *http.Request, q feedQuery, pa
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("Content-Length", strconv.Itoa(size))
-	writeSlowly(w, http.StatusOK, pieces...)
+	httpkit.WriteSlowly(w, http.StatusOK, pieces...)
 }
 
 // A body is a page in pieces. The entries are shared with other readers.
 type body struct {
 	before, after []byte
-	parts         []part
+	parts         []httpkit.Part
 }
 
 // body makes the answer to a query.
@@ -401,26 +386,26 @@ func (f *Feed) body(q feedQuery, page revoked.Page, t *tail) (b body, err error)
 func (b *body) compressed() bool {
 	size := 0
 	for _, p := range b.parts {
-		size += len(p.json)
+		size += len(p.Plain)
 	}
-	return size >= feedZip && slices.ContainsFunc(b.parts, func(p part) bool { return p.deflated != nil })
+	return size >= feedZip && slices.ContainsFunc(b.parts, func(p httpkit.Part) bool { return p.Deflated != nil })
 }
 
 // pieces returns what is to be written, and how many bytes that is.
 func (b *body) pieces(zip bool) (pieces [][]byte, size int) {
-	parts := []part{{json: b.before}}
+	parts := []httpkit.Part{{Plain: b.before}}
 	for i, p := range b.parts {
 		if i > 0 {
-			parts = append(parts, part{json: comma})
+			parts = append(parts, httpkit.Part{Plain: comma})
 		}
 		parts = append(parts, p)
 	}
-	parts = append(parts, part{json: b.after})
+	parts = append(parts, httpkit.Part{Plain: b.after})
 	if zip {
-		pieces = gzipped(parts)
+		pieces = httpkit.Gzipped(parts)
 	} else {
 		for _, p := range parts {
-			pieces = append(pieces, p.json)
+			pieces = append(pieces, p.Plain)
 		}
 	}
 	for _, p := range pieces {
@@ -430,32 +415,6 @@ func (b *body) pieces(zip bool) (pieces [][]byte, size int) {
 }
 
 var comma = []byte{','}
-
-// writeSlowly gives a client that may be anybody feedWriteTimeout to accept the body.
-func writeSlowly(w http.ResponseWriter, status int, body ...[]byte) {
-	// The server's own deadline may have begun when the request did. One that knows
-	// no deadlines has none to extend.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedWriteTimeout))
-	w.WriteHeader(status)
-	for _, piece := range body {
-		if _, err := w.Write(piece); err != nil {
-			return // the client is gone
-		}
-	}
-}
-
-// acceptsGzip reads Accept-Encoding (RFC 9110 §12.5.3) as far as gzip goes.
-func acceptsGzip(h http.Header) bool {
-	for one := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
-		name, weight, _ := strings.Cut(one, ";")
-		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			_, q, weighted := strings.Cut(weight, "=")
-			n, err := strconv.ParseFloat(strings.TrimSpace(q), 64)
-			return !weighted || err == nil && n > 0
-		}
-	}
-	return false
-}
 
 // stream sends events until the reader goes, falls behind, or the replica drains.
 func (f *Feed) stream(w http.ResponseWriter, r *http.Request, q feedQuery) {

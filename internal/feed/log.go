@@ -1,19 +1,15 @@
-package httpapi
+package feed
 
 import (
 	"bytes"
-	"compress/flate"
-	"encoding/binary"
 	"encoding/json"
-	"hash/crc32"
-	"math"
-	"runtime"
 	"slices"
 	"sort"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -235,7 +231,7 @@ func (l *feedLog) closed(log string, index int64) (*segment, error) {
 				s.add(e)
 			}
 		}
-		s.deflated = deflated(s.json)
+		s.deflated = httpkit.Deflated(s.json)
 	})
 	return s, s.err
 }
@@ -287,7 +283,7 @@ func (l *feedLog) rest(t *tail, from int64) *segment {
 		for _, end := range t.ends[i:] {
 			s.ends = append(s.ends, end-t.ends[len(t.ends)-1]+len(s.json))
 		}
-		s.deflated = deflated(s.json)
+		s.deflated = httpkit.Deflated(s.json)
 	})
 	return s
 }
@@ -306,72 +302,16 @@ func (l *feedLog) sweepLocked() {
 	}
 }
 
-// gzipped is the parts as one member of gzip (RFC 1952). What was not compressed is stored as
-// it is: nothing is compressed for a single reader.
-func gzipped(parts []part) (pieces [][]byte) {
-	pieces = append(pieces, []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff})
-	sum, size := uint32(0), uint32(0)
-	for _, p := range parts {
-		sum, size = crc32.Update(sum, crc32.IEEETable, p.json), size+uint32(len(p.json))
-		if p.deflated != nil {
-			pieces = append(pieces, p.deflated)
-			continue
-		}
-		for block := range slices.Chunk(p.json, math.MaxUint16) {
-			pieces = append(pieces, stored(0, len(block)), block)
-		}
-	}
-	end := binary.LittleEndian.AppendUint32(stored(1, 0), sum)
-	return append(pieces, binary.LittleEndian.AppendUint32(end, size))
-}
-
-// stored is the header of a block of so many bytes that are stored as they are (RFC 1951,
-// §3.2.4). It begins at the border of a byte, as every block here ends.
-func stored(final byte, bytes int) []byte {
-	n := uint16(bytes)
-	return []byte{final, byte(n), byte(n >> 8), ^byte(n), ^byte(n >> 8)}
-}
-
-// deflated compresses a part of an answer. It ends at the border of a byte, and refers to
-// nothing before it.
-func deflated(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	deflating <- struct{}{} // no more of them than can work at once: each has a megabyte of tables
-	defer func() { <-deflating }()
-	z := deflaters.Get().(*flate.Writer)
-	defer deflaters.Put(z)
-	var out bytes.Buffer
-	z.Reset(&out)
-	_, _ = z.Write(b) // into memory: cannot fail
-	_ = z.Flush()
-	return bytes.Clone(out.Bytes())
-}
-
-var deflating = make(chan struct{}, runtime.GOMAXPROCS(0))
-
-var deflaters = sync.Pool{New: func() any {
-	z, _ := flate.NewWriter(nil, flate.BestSpeed) // a level that there is
-	return z
-}}
-
-// A part is consecutive entries of a page.
-type part struct {
-	json     []byte
-	deflated []byte // nil: it was not compressed
-}
-
 // parts returns the entries after a number up to the tail's end, limit of them at most, and
 // whether there are more up to the head. It may return fewer than there are, but then at
 // least one.
-func (l *feedLog) parts(t *tail, head, after int64, limit int) (parts []part, more bool, err error) {
+func (l *feedLog) parts(t *tail, head, after int64, limit int) (parts []httpkit.Part, more bool, err error) {
 	if i := t.after(after); after >= t.floor && len(t.seqs)-i <= feedBurst {
 		j := min(i+limit, len(t.seqs))
 		if i == j {
 			return nil, false, nil
 		}
-		return []part{{json: t.run.slice(i, j)}}, j < len(t.seqs) && t.seqs[j-1] < head, nil
+		return []httpkit.Part{{Plain: t.run.slice(i, j)}}, j < len(t.seqs) && t.seqs[j-1] < head, nil
 	}
 	count, last := 0, after
 	for index := after / feedSegment; ; index++ {
@@ -388,9 +328,9 @@ func (l *feedLog) parts(t *tail, head, after int64, limit int) (parts []part, mo
 			return parts, last < head, nil // a page of whole segments
 		}
 		if n = min(n, limit-count); n > 0 {
-			p := part{json: s.slice(i, i+n)}
+			p := httpkit.Part{Plain: s.slice(i, i+n)}
 			if n == len(s.seqs) {
-				p.deflated = s.deflated
+				p.Deflated = s.deflated
 			}
 			parts, last, count = append(parts, p), s.seqs[i+n-1], count+n
 		}

@@ -1,4 +1,4 @@
-package httpapi
+package feed
 
 import (
 	"bytes"
@@ -333,7 +333,7 @@ func TestFeedBoundsWhatAnAddressDoesNotRead(t *testing.T) {
 		t.Errorf("when it has read everything: a stream of %d entries", got)
 	}
 	for range 3 { // this machine is a proxy
-		if _, ok := n.feed.hold(network("127.0.0.1"), feedUnread); !ok {
+		if _, ok := n.feed.hold(httpkit.Network("127.0.0.1"), feedUnread); !ok {
 			t.Error("this machine has a share")
 		}
 	}
