@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/watchword-auth/watchword/internal/audit"
-	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -108,7 +107,7 @@ func (s *Service) complete(ctx context.Context, challenge string, answer Answer,
 // is signed before the session is written, so that no session begins for claims that are
 // too long for a token.
 func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, audience string, client Client) (Grant, error) {
-	if err := s.within(ctx, &s.begun, errLoginsTooFast, directory.Actor{ID: user.ID, Address: client.Address}); err != nil {
+	if err := s.within(ctx, &s.begun, errLoginsTooFast, user.ID); err != nil {
 		return Grant{}, err
 	}
 	claims, err := s.People.ClaimsOf(ctx, user.ID)
