@@ -95,6 +95,9 @@ func TestDatabaseIsPutBack(t *testing.T) {
 	if slices.Contains(after.kids(), kid) || strings.Contains(after.log.String(), `"signing key published","kid":"`+kid) {
 		t.Error("the key set has the revoked key, which the log has forgotten")
 	}
+	// It has what was revoked in the former log from the one that lives.
+	refused(after, token)
+	refused(after, ended)
 	after.stop()
 	// The log's entry is lost, but the row of the key is a tombstone again.
 	later.stop()

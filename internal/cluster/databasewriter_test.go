@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"crypto/rand"
 	"database/sql"
 	"errors"
@@ -20,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -34,8 +34,10 @@ var (
 	tablesOfKeys = []string{"key_states", "registered_keys", "registry_head", "replicas", "settings", "signing_keys", "used_kids"}
 
 	tablesOfOthers = []string{
-		"audit_events", "claims", "group_claims", "memberships", "revocation_head", "revocations",
-		"state_rates", "state_records", "usergroups", "users",
+		// Packages revocation and login have the test of these.
+		"revocation_head", "revocations", "state_rates", "state_records",
+		// They say who a user is and what they may do, which who writes the database decides.
+		"audit_events", "claims", "group_claims", "identity_marks", "memberships", "usergroups", "users", "verified_emails",
 	}
 )
 
@@ -53,105 +55,25 @@ var unseen = map[string]string{
 // inMemory are the columns that nobody reads while keys are kept in memory.
 var inMemory = map[string]bool{"signing_keys.sealed": true, "key_states.source_mac": true}
 
-// A row of a table, by its columns.
-type dbRow map[string]any
+// The rows of tables.
+type (
+	dbRow   = sqldbtest.Row
+	content = sqldbtest.Content
+)
 
-// content is what is in the tables.
-type content map[string][]dbRow
-
-func tables(t *testing.T, db *sqldb.DB) map[string][]string {
+func tables(t *testing.T, db *sqldb.DB) sqldbtest.Columns {
 	t.Helper()
-	rows, err := db.Query(t.Context(), `SELECT m.name, p.name FROM sqlite_master m JOIN pragma_table_info(m.name) p
-		WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name <> 'schema_versions'`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	all := map[string][]string{}
-	for rows.Next() {
-		var table, column string
-		if err := rows.Scan(&table, &column); err != nil {
-			t.Fatal(err)
-		}
-		all[table] = append(all[table], column)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
+	all := sqldbtest.Schema(t, db)
 	for name := range all {
 		if !slices.Contains(tablesOfKeys, name) && !slices.Contains(tablesOfOthers, name) {
 			t.Errorf("the table %s is new: what can one who writes it gain?", name)
 		}
 	}
-	maps.DeleteFunc(all, func(name string, _ []string) bool { return !slices.Contains(tablesOfKeys, name) })
-	return all
-}
-
-func dump(t *testing.T, db *sqldb.DB, of map[string][]string) content {
-	t.Helper()
-	all := content{}
-	for table, columns := range of {
-		rows, err := db.Query(t.Context(), "SELECT "+strings.Join(columns, ", ")+" FROM "+table+" ORDER BY 1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rows.Next() {
-			values, into := make([]any, len(columns)), make([]any, len(columns))
-			for i := range values {
-				into[i] = &values[i]
-			}
-			if err := rows.Scan(into...); err != nil {
-				t.Fatal(err)
-			}
-			row := dbRow{}
-			for i, c := range columns {
-				row[c] = values[i]
-			}
-			all[table] = append(all[table], row)
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
-		rows.Close()
-	}
-	return all
-}
-
-// load replaces the content of the tables. It fails if the database does not take it.
-func load(t *testing.T, db *sqldb.DB, of map[string][]string, all content) error {
-	t.Helper()
-	return db.InTx(t.Context(), func(ctx context.Context, q sqldb.Q) error {
-		for table, columns := range of {
-			if _, err := q.Exec(ctx, "DELETE FROM "+table); err != nil {
-				return err
-			}
-			for _, row := range all[table] {
-				var args []any
-				for _, c := range columns {
-					args = append(args, row[c])
-				}
-				marks := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
-				if _, err := q.Exec(ctx, "INSERT INTO "+table+" ("+strings.Join(columns, ", ")+") VALUES ("+marks+")", args...); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-func (all content) clone() content {
-	copied := content{}
-	for table, rows := range all {
-		for _, row := range rows {
-			copied[table] = append(copied[table], maps.Clone(row))
-		}
-	}
-	return copied
+	return all.Only(t, tablesOfKeys...)
 }
 
 // row returns the one of a table whose first column is a name.
-func (all content) row(table, id string) dbRow {
+func rowOf(all content, table, id string) dbRow {
 	for _, row := range all[table] {
 		if row["id"] == id {
 			return row
@@ -166,7 +88,7 @@ type stage struct {
 	c        *clock
 	r        *testRegistry
 	stored   bool
-	columns  map[string][]string
+	columns  sqldbtest.Columns
 	before   content // when the revoked key was active
 	now      content
 	revoked  string
@@ -287,7 +209,7 @@ func newStage(t *testing.T, stored bool) *stage {
 	}
 	s.live(maker)
 	s.revoked = s.signing(maker)
-	s.before = dump(t, s.r.db, s.columns)
+	s.before = sqldbtest.Dump(t, s.r.db, s.columns)
 	if err := s.r.Update(t.Context(), func(r store.Records) error {
 		_, err := keyring.RevokeIn(t.Context(), r, maker.Cluster, s.revoked, s.c.Now())
 		return err
@@ -302,8 +224,8 @@ func newStage(t *testing.T, stored bool) *stage {
 	if s.active == s.revoked || maker.failed != nil {
 		t.Fatal("the key was not replaced", maker.failed)
 	}
-	s.now = dump(t, s.r.db, s.columns)
-	s.end = time.UnixMicro(s.now.row("signing_keys", s.active)["remove_at"].(int64))
+	s.now = sqldbtest.Dump(t, s.r.db, s.columns)
+	s.end = time.UnixMicro(rowOf(s.now, "signing_keys", s.active)["remove_at"].(int64))
 	s.forged = row(t, s.c.Now(), "auth-1", accesstoken.EdDSA)
 	if stored { // under a storage key of the attacker's own
 		s.forged.Sealed = []byte("sealed")
@@ -353,10 +275,10 @@ type attack struct {
 func (s *stage) play(a attack) {
 	s.t.Helper()
 	db := s.r.db
-	if err := load(s.t, db, s.columns, a.to); err != nil {
+	if err := sqldbtest.Load(s.t, db, s.columns, a.to); err != nil {
 		return // the database does not take it
 	}
-	if err := load(s.t, db, s.columns, s.now); err != nil {
+	if err := sqldbtest.Load(s.t, db, s.columns, s.now); err != nil {
 		s.t.Fatal(err)
 	}
 	s.replicas++
@@ -369,13 +291,13 @@ func (s *stage) play(a attack) {
 	if honest != 0 {
 		s.t.Fatalf("%v rows are rejected without an attack", honest)
 	}
-	if err := load(s.t, db, s.columns, a.to); err != nil {
+	if err := sqldbtest.Load(s.t, db, s.columns, a.to); err != nil {
 		s.t.Fatal(err)
 	}
 	s.live(live)
 	s.check(a.name+", live", live)
 	// What the live replica has mended, the attacker does again.
-	if err := load(s.t, db, s.columns, a.to); err != nil {
+	if err := sqldbtest.Load(s.t, db, s.columns, a.to); err != nil {
 		s.t.Fatal(err)
 	}
 	later := s.start(fmt.Sprint("later-", s.replicas), inProcess{"live": (&fakePeerOf{live.Cluster}).answer})
@@ -383,7 +305,7 @@ func (s *stage) play(a attack) {
 	s.check(a.name+", later", later)
 	alone := &replicaOnStage{failed: errors.New("not started")}
 	if !a.whole {
-		if err := load(s.t, db, s.columns, a.to); err != nil {
+		if err := sqldbtest.Load(s.t, db, s.columns, a.to); err != nil {
 			s.t.Fatal(err)
 		}
 		alone = s.start(fmt.Sprint("alone-", s.replicas), nil)
@@ -408,7 +330,7 @@ func (s *stage) values(table, column string, row dbRow) map[string]any {
 	for i, other := range s.now[table] {
 		all[fmt.Sprint("that of row ", i)] = other[column]
 	}
-	if was := s.before.row(table, fmt.Sprint(row["id"])); was != nil {
+	if was := rowOf(s.before, table, fmt.Sprint(row["id"])); was != nil {
 		all["that of before"] = was[column]
 	}
 	return all
@@ -429,23 +351,23 @@ func (s *stage) attacks() (all []attack) {
 				maps.DeleteFunc(values, func(_ string, value any) bool { return same(row[column], value) })
 				for _, how := range slices.Sorted(maps.Keys(values)) {
 					value := values[how]
-					to := s.now.clone()
+					to := s.now.Clone()
 					to[table][i][column] = value
 					name := fmt.Sprintf("%s.%s of row %d := %s", table, column, i, how)
 					// Of a row that names a revoked key all but the name may be anything.
 					all = append(all, attack{name: name, column: table + "." + column, to: to, unseen: unseen[table+"."+column] != "" || s.buried(row) || !s.stored && inMemory[table+"."+column]})
 				}
 			}
-			gone := s.now.clone()
+			gone := s.now.Clone()
 			gone[table] = slices.Delete(gone[table], i, i+1)
 			all = append(all, attack{name: fmt.Sprintf("%s: row %d is deleted", table, i), to: gone, unseen: true})
-			twice, again := s.now.clone(), maps.Clone(row)
+			twice, again := s.now.Clone(), maps.Clone(row)
 			again[columns[0]] = "auth-1-" + strings.Repeat("x", 43)
 			twice[table] = append(twice[table], again)
 			all = append(all, attack{name: fmt.Sprintf("%s: row %d under another name", table, i), to: twice, unseen: table != "signing_keys"})
 		}
 		if before := s.before[table]; len(before) > 0 {
-			back := s.now.clone()
+			back := s.now.Clone()
 			back[table] = before
 			all = append(all, attack{name: table + " as before", to: back, unseen: table != "signing_keys"})
 		}
@@ -459,14 +381,14 @@ func (s *stage) buried(row dbRow) bool { return row["id"] == s.revoked }
 // revivals are attacks on several columns at once.
 func (s *stage) revivals() (all []attack) {
 	add := func(name string, whole bool, change func(to content)) {
-		to := s.now.clone()
+		to := s.now.Clone()
 		change(to)
 		all = append(all, attack{name: name, to: to, whole: whole})
 	}
 	keyTables := []string{"signing_keys", "registered_keys", "key_states"}
 	back := func(to content, only ...string) {
 		for _, table := range keyTables {
-			row, was := to.row(table, s.revoked), s.before.row(table, s.revoked)
+			row, was := rowOf(to, table, s.revoked), rowOf(s.before, table, s.revoked)
 			for column := range row {
 				if len(only) == 0 || slices.Contains(only, table+"."+column) {
 					row[column] = was[column]
@@ -490,24 +412,24 @@ func (s *stage) revivals() (all []attack) {
 	for name, mac := range map[string][]byte{"no": nil, "empty": {}, "garbage": make([]byte, 41)} {
 		add("the key of before, and "+name+" MACs", false, func(to content) {
 			back(to, "signing_keys.sealed", "signing_keys.revoked_at")
-			to.row("registered_keys", s.revoked)["mac"] = mac
-			state := to.row("key_states", s.revoked)
+			rowOf(to, "registered_keys", s.revoked)["mac"] = mac
+			state := rowOf(to, "key_states", s.revoked)
 			state["mac"], state["source_mac"] = mac, mac
 		})
 		add("the key of before, its first MAC, and "+name+" others", false, func(to content) {
 			back(to, "signing_keys.sealed", "signing_keys.revoked_at", "registered_keys.mac")
-			state := to.row("key_states", s.revoked)
+			state := rowOf(to, "key_states", s.revoked)
 			state["mac"], state["source_mac"] = mac, mac
 		})
 		add("the key of before as one of an older version, and "+name+" MACs", false, func(to content) {
 			back(to, "signing_keys.sealed", "signing_keys.revoked_at", "registered_keys.mac")
-			key := to.row("signing_keys", s.revoked)
+			key := rowOf(to, "signing_keys", s.revoked)
 			jwk := strings.Replace(string(key["public_jwk"].([]byte)), `,"state_mac":true`, "", 1)
 			if jwk == string(key["public_jwk"].([]byte)) {
 				s.t.Fatalf("the row does not say that it needs a MAC: %s", jwk)
 			}
 			key["public_jwk"] = []byte(jwk)
-			state := to.row("key_states", s.revoked)
+			state := rowOf(to, "key_states", s.revoked)
 			state["mac"], state["source_mac"] = mac, mac
 		})
 	}
@@ -524,7 +446,7 @@ func (s *stage) revivals() (all []attack) {
 			}
 			to["signing_keys"] = append(to["signing_keys"], row)
 			for _, table := range keyTables[1:] {
-				if of := maps.Clone(to.row(table, macs)); of != nil {
+				if of := maps.Clone(rowOf(to, table, macs)); of != nil {
 					of["id"] = k.ID
 					to[table] = append(to[table], of)
 				}
@@ -544,7 +466,7 @@ func TestDatabaseWriter(t *testing.T) {
 			for _, a := range attacks {
 				s.play(a)
 			}
-			t.Logf("seed %d: %d attacks, of which the database takes %d", seed, len(attacks), s.replicas)
+			t.Logf("summary: %d attacks on the rows of keys and replicas, keys in the %s (seed %d)", s.replicas, name, seed)
 			if s.replicas < 40 {
 				t.Error("the test attacks next to nothing")
 			}

@@ -141,6 +141,10 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *Feed) page(w http.ResponseWriter, r *http.Request, q feedQuery) {
+	if q.log == revoked.Former {
+		f.writePage(w, r, q, revoked.Page{}, nil)
+		return
+	}
 	page, t, err := f.first(r.Context(), &q)
 	if err == nil && q.wait > 0 {
 		q.limit = min(q.limit, feedPage)
@@ -368,6 +372,13 @@ type body struct {
 
 // body makes the answer to a query.
 func (f *Feed) body(q feedQuery, page revoked.Page, t *tail) (b body, err error) {
+	if q.log == revoked.Former { // rarely asked for, so it is encoded for this reader
+		if page, err = f.View.Page(q.log, q.after, min(q.limit, feedPage)); err != nil {
+			return b, err
+		}
+		b.before, err = json.Marshal(page)
+		return b, err
+	}
 	if b.parts, page.More, err = f.log.parts(t, page.Head, q.from, q.limit); err != nil {
 		return b, err
 	}

@@ -32,17 +32,32 @@ const learnTimeout = 10 * time.Second
 
 // Learn asks the peers for all that they know to be revoked. A replica calls it before it reads
 // the log for the first time. What a live replica has read stays revoked here, too, if
-// somebody has deleted or changed it in the database since. If the log has not come as far as
-// the peers, or is not theirs, that shows when it is read.
+// somebody has deleted or changed it in the database since, or has replaced the log. If the log
+// has not come as far as the peers, or is not theirs, that shows when it is read.
 func (v *View) Learn(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, learnTimeout)
 	defer cancel()
+	// The former logs come first, because the list adds them fast before it has others. They
+	// come again, for a peer whose log is replaced between the questions.
+	for _, log := range []string{revoked.Former, "", revoked.Former} {
+		v.learnLog(ctx, log)
+	}
+	if ctx.Err() != nil {
+		v.cfg.Logger.Warn("the other replicas have not said in time all that is revoked; going on with what the log has", "waited", learnTimeout)
+	}
+}
+
+// learnLog asks for the peers' present log, or for their former ones.
+func (v *View) learnLog(ctx context.Context, log string) {
 	for after, more := int64(0), true; more && ctx.Err() == nil; {
 		var mu sync.Mutex // guards what follows
 		next := int64(math.MaxInt64)
-		v.peers.Revocations(ctx, "", after, func(p revoked.Page) {
+		v.peers.Revocations(ctx, log, after, func(p revoked.Page) {
 			mu.Lock()
 			defer mu.Unlock()
+			if (p.Log == revoked.Former) != (log == revoked.Former) {
+				return // a replica of an earlier version answers with its present log
+			}
 			if err := v.learn(p); err != nil {
 				v.cfg.Logger.Error("the revocations that another replica answers cannot be read", "err", err)
 			} else if p.More {
@@ -50,9 +65,6 @@ func (v *View) Learn(ctx context.Context) {
 			}
 		})
 		more, after = next < math.MaxInt64, next
-	}
-	if ctx.Err() != nil {
-		v.cfg.Logger.Warn("the other replicas have not said in time all that is revoked; going on with what the log has", "waited", learnTimeout)
 	}
 }
 
@@ -62,6 +74,16 @@ func (v *View) learn(p revoked.Page) error {
 	defer v.reading.Unlock()
 	if v.log != "" {
 		return errors.New("revocation: the log was read already")
+	}
+	if p.Log == revoked.Former {
+		if err := v.list.ApplyFormer(p.Entries...); err != nil {
+			return err
+		}
+		v.noteKeys(p.Entries)
+		if len(p.Entries) > 0 {
+			v.replaced.Store(true)
+		}
+		return nil
 	}
 	if err := v.applyEntries(p.Entries); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,7 +271,14 @@ func (v *View) Next() <-chan struct{} {
 //
 // A page may hold entries above its head, which this view has read but not confirmed: an
 // earlier entry for the same user may have been merged into a later one.
+//
+// The log may be revoked.Former: then it returns what this view has read in other logs than the
+// present one.
 func (v *View) Page(log string, after int64, limit int) (revoked.Page, error) {
+	if log == revoked.Former {
+		entries := v.list.Former(after, limit)
+		return revoked.Page{Log: log, Entries: entries, More: len(entries) == limit}, nil
+	}
 	c := v.confirmed.Load() // before the entries, which may be newer but not older
 	if c == nil {
 		return revoked.Page{}, ErrStale.After(v.cfg.Poll)
@@ -306,6 +314,7 @@ func (v *View) Refresh(ctx context.Context) error {
 }
 
 func (v *View) readLog(ctx context.Context, round int64) error {
+	renewed := false
 	for {
 		asked := v.cfg.Now()
 		v.reading.Lock()
@@ -319,9 +328,15 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 		if !head.Now.IsZero() {
 			v.clock.Store(&clockReading{head.Now, v.cfg.Now()})
 		}
+		if err := sound(head, lines); err != nil {
+			return err
+		}
 		to, err := v.take(lines, confirmation{head, asked, round}, known)
 		switch {
+		case errors.Is(err, errOtherPast) && renewed:
+			return err // the id does not change
 		case errors.Is(err, errOtherPast):
+			renewed = true
 			v.cfg.Logger.Error("the revocation log lacks entries that were read before, or has others in their place, "+
 				"as after a failover or a restore that has lost some; it gets another id, so that everybody reads it anew", "log", log, "read_to", after, "head", head.Seq)
 			if err := v.cfg.Store.RenewLog(ctx, log); err != nil {
@@ -342,6 +357,21 @@ func (v *View) readLog(ctx context.Context, round int64) error {
 			return nil
 		}
 	}
+}
+
+// sound returns an error if the log is as no replica writes it. A head without a row, or with an
+// id or a number that stand for something else, would count as a log that was read. An entry
+// beyond the head would be the last that a reader hears of: it would go on after that entry,
+// and the next ones have lower numbers.
+func sound(head store.LogHead, lines []store.Revocation) error {
+	unprintable := func(c rune) bool { return c < ' ' || c > '~' } // the id stands in headers and events
+	if head.ID == "" || head.ID == revoked.Former || strings.ContainsFunc(head.ID, unprintable) || head.Seq < 0 {
+		return fmt.Errorf("revocation: the head of the log, %q:%d, is none; somebody has changed it or deleted it", head.ID, head.Seq)
+	}
+	if n := len(lines); n > 0 && lines[n-1].Seq > head.Seq {
+		return fmt.Errorf("revocation: the log has an entry %d beyond its head, %d; somebody has changed it", lines[n-1].Seq, head.Seq)
+	}
+	return nil
 }
 
 // errOtherPast: the log has the same id as before, but not the same entries.
@@ -414,12 +444,17 @@ func (v *View) applyEntries(entries []revoked.Entry) error {
 	if err := v.list.Apply(entries...); err != nil {
 		return err
 	}
+	v.noteKeys(entries)
+	return nil
+}
+
+// noteKeys calls OnKey with the signing keys among entries.
+func (v *View) noteKeys(entries []revoked.Entry) {
 	for _, e := range entries {
 		if e.Kind == revoked.Key && v.cfg.OnKey != nil {
 			v.cfg.OnKey(e.ID, time.Unix(e.ExpiresAt, 0))
 		}
 	}
-	return nil
 }
 
 // entryOf rounds times up to the second, so that an entry concerns no fewer tokens, and

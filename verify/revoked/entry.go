@@ -99,6 +99,10 @@ func (e Entry) Check() error {
 	return nil
 }
 
+// Former names, in place of a log, the entries that a replica has read in logs before the
+// present one. Replicas that start ask for them. No log has this name.
+const Former = "~former"
+
 // A Page is a part of the feed, as JSON.
 type Page struct {
 	// Log is the id of the log. A reader that knew another one begins again from 0, and

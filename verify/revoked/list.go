@@ -22,7 +22,10 @@ type List struct {
 	count [len(kinds)]atomic.Int64 // live entries of each kind
 	// complete is the number up to which everything applied is in the shards.
 	complete atomic.Int64
-	shards   [64]shard
+	// former are entries of logs before the present one, with numbers of their own, from 1. The
+	// slice is replaced, not changed.
+	former atomic.Pointer[[]Entry]
+	shards [64]shard
 }
 
 // A shard holds the entries whose IDs have one prefix. IDs are digests, so shards fill
@@ -64,20 +67,61 @@ func (l *List) Apply(entries ...Entry) error {
 	defer l.write.Unlock()
 	complete := l.complete.Load()
 	for _, e := range entries {
-		l.putLocked(record{e.Seq, e.Epoch, e.IssuedBefore, e.ExpiresAt, e.ID, uint8(e.Kind.index())})
+		l.putLocked(e.record())
 		complete = max(complete, e.Seq)
 	}
 	l.complete.Store(complete)
 	return nil
 }
 
-func (l *List) putLocked(r record) {
+// ApplyFormer adds entries of logs before the present one, whatever their numbers: After does
+// not return them, and Former does. If one entry fails its Check, none is applied.
+func (l *List) ApplyFormer(entries ...Entry) error {
+	for _, e := range entries {
+		if err := e.Check(); err != nil {
+			return err
+		}
+	}
+	l.write.Lock()
+	defer l.write.Unlock()
+	var former []Entry
+	if had := l.former.Load(); had != nil {
+		former = slices.Clone(*had)
+	}
+	for _, e := range entries {
+		r := e.record()
+		r.seq = 0
+		if l.putLocked(r) {
+			e.Seq = 1
+			if n := len(former); n > 0 {
+				e.Seq = former[n-1].Seq + 1
+			}
+			former = append(former, e)
+		}
+	}
+	l.former.Store(&former)
+	return nil
+}
+
+// Former returns up to limit entries of logs before the present one with a greater number than
+// after. The numbers are those of this list, and change with Detach.
+func (l *List) Former(after int64, limit int) []Entry {
+	had := l.former.Load()
+	if had == nil {
+		return nil
+	}
+	from := sort.Search(len(*had), func(i int) bool { return (*had)[i].Seq > after })
+	return slices.Clone((*had)[from:min(from+limit, len(*had))])
+}
+
+// putLocked reports whether the list knows more than before.
+func (l *List) putLocked(r record) bool {
 	s := l.shard(r.id)
 	old, found := s.find(r.id)
 	if found {
 		merged := old.merge(r)
 		if merged == old {
-			return
+			return false
 		}
 		r = merged
 	} else {
@@ -96,6 +140,15 @@ func (l *List) putLocked(r record) {
 	if !ordered {
 		l.rebuildLocked(s, func(record) bool { return true })
 	}
+	return true
+}
+
+func (e Entry) record() record {
+	return record{e.Seq, e.Epoch, e.IssuedBefore, e.ExpiresAt, e.ID, uint8(e.Kind.index())}
+}
+
+func (r record) entry() Entry {
+	return Entry{r.seq, kinds[r.kind], r.id, r.epoch, r.issuedBefore, r.expiresAt}
 }
 
 // merge returns the stronger of both records, at the later place in the log.
@@ -187,7 +240,7 @@ func (l *List) After(seq int64, limit int) []Entry {
 	var entries []Entry
 	for len(runs) > 0 && len(entries) < limit && runs[0][0].seq <= complete {
 		r := runs[0][0]
-		entries = append(entries, Entry{r.seq, kinds[r.kind], r.id, r.epoch, r.issuedBefore, r.expiresAt})
+		entries = append(entries, r.entry())
 		if runs[0] = runs[0][1:]; len(runs[0]) == 0 {
 			heap.Pop(&runs)
 		} else {
@@ -201,11 +254,13 @@ func (l *List) After(seq int64, limit int) []Entry {
 func (l *List) Last() int64 { return l.complete.Load() }
 
 // Detach keeps all entries but no longer counts them to a log: tokens are refused as
-// before, and After begins anew. It is called when the log is replaced by another one.
+// before, After begins anew, and Former has them. It is called when the log is replaced by
+// another one.
 func (l *List) Detach() {
 	l.write.Lock()
 	defer l.write.Unlock()
 	l.complete.Store(0)
+	former := make([]Entry, 0, l.Len())
 	for i := range l.shards {
 		s := &l.shards[i]
 		records := slices.Clone(s.records)
@@ -215,7 +270,15 @@ func (l *List) Detach() {
 		s.mu.Lock()
 		s.records = records
 		s.mu.Unlock()
+		for _, at := range s.table {
+			if at != 0 {
+				e := records[at-1].entry()
+				e.Seq = int64(len(former) + 1)
+				former = append(former, e)
+			}
+		}
 	}
+	l.former.Store(&former)
 }
 
 // Expire forgets the entries that expired before t, and returns how many.
@@ -228,6 +291,13 @@ func (l *List) Expire(t time.Time) int {
 			dropped += l.rebuildLocked(s, func(r record) bool { return r.expiresAt >= now })
 		}
 		l.write.Unlock()
+	}
+	l.write.Lock()
+	defer l.write.Unlock()
+	expired := func(e Entry) bool { return e.ExpiresAt < now }
+	if had := l.former.Load(); had != nil && slices.ContainsFunc(*had, expired) {
+		left := slices.DeleteFunc(slices.Clone(*had), expired)
+		l.former.Store(&left)
 	}
 	return dropped
 }

@@ -194,6 +194,57 @@ func TestDetachKeepsWhatIsRevoked(t *testing.T) {
 	}
 }
 
+// What a list has of former logs reaches another list page by page, and from that a third one, also
+// when both have the present log, too.
+func TestFormerLogs(t *testing.T) {
+	var first List
+	for i := range int64(100) {
+		apply(t, &first, entry(i+1, Token, strconv.FormatInt(i, 10)))
+	}
+	if former := first.Former(0, 10); len(former) != 0 {
+		t.Errorf("there are %v of former logs", former)
+	}
+	first.Detach()
+	apply(t, &first, entry(1, Token, "new"))
+	short := entry(2, Token, "short")
+	short.ExpiresAt = t0.Unix()
+	if err := first.ApplyFormer(short); err != nil {
+		t.Fatal(err)
+	}
+	source := &first
+	for range 2 {
+		var next List
+		apply(t, &next, entry(1, Token, "new"), entry(2, Token, "7"))
+		for after := int64(0); ; {
+			page := source.Former(after, 7)
+			if err := next.ApplyFormer(page...); err != nil {
+				t.Fatal(err)
+			}
+			if len(page) < 7 {
+				break
+			}
+			after = page[len(page)-1].Seq
+		}
+		for _, id := range append([]string{"new", "short"}, "0", "7", "99") {
+			if _, ok := next.Revoked(&accesstoken.Token{ID: id}); !ok {
+				t.Errorf("%s came back to life", id)
+			}
+		}
+		if got := next.After(0, 10); len(got) != 2 || next.Last() != 2 {
+			t.Errorf("the present log is %v", got)
+		}
+		source = &next
+	}
+	source.Expire(t0.Add(time.Second))
+	left := source.Former(0, 1000)
+	if len(left) != 99 || slices.ContainsFunc(left, func(e Entry) bool { return e.ID == short.ID }) { // 7 is in the present log
+		t.Errorf("%d of former logs are left", len(left))
+	}
+	if err := source.ApplyFormer(Entry{Seq: 1, Kind: "new kind", ExpiresAt: 1}); err == nil {
+		t.Error("an entry of an unknown kind is applied")
+	}
+}
+
 // TestPages reads a log page by page, as a follower does, and applies it to
 // another list: both must agree about every token.
 func TestPages(t *testing.T) {
