@@ -214,7 +214,7 @@ func TestAnOrdinaryUserDoesNotFillTheDatabase(t *testing.T) {
 		attack("guessing the own password", 100, 31, 0, func(int) (answer, bool) {
 			return w.do("PUT", "/api/me/password", g.AccessToken, map[string]string{"current_password": "wrong password", "new_password": "another password"}), false
 		})
-		attack("logging in and out", 620, 60, 600, func(int) (answer, bool) {
+		attack("logging in and out", 620, 30, 600, func(int) (answer, bool) {
 			a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: password})
 			if a.status == 200 {
 				a = w.want(w.do("POST", "/api/logout", decode[httpapi.Grant](t, a).AccessToken, nil), 204, "")

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -268,4 +269,47 @@ func TestAGroupDoesNotFillItsMembersTokens(t *testing.T) {
 	}
 	_, err = w.UpdateClaim(t.Context(), as(root), "short", ClaimPatch{ShortName: new(strings.Repeat("s", 60)), Value: new(strings.Repeat("ü", 60))})
 	w.want(err, "claims_too_large")
+}
+
+// Where the members' other groups give so much that each member would have to be measured, no
+// more than MaxAffected of them are.
+func TestAGroupOfTooManyMembers(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("v", names.MaxValue-10)
+	club := w.group("club")
+	w.claim("log", "r")
+	w.claim("log", "w")
+	join := func(from, to int) {
+		t.Helper()
+		err := w.Store.Update(t.Context(), func(r store.Records) error {
+			for i := from; i < to; i++ {
+				u := store.User{ID: fmt.Sprintf("id-%05d", i), Username: fmt.Sprint("user", i), NameKey: fmt.Sprint("user", i), Version: 1}
+				if err := errors.Join(r.CreateUser(t.Context(), u), r.AddMember(t.Context(), u.ID, club.ID)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, half := range []string{"a", "b"} { // each fits, both together do not
+		var claims []string
+		for i := range 20 {
+			claims = append(claims, w.claim(half, fmt.Sprintf("%02d", i)+long))
+		}
+		if err := w.AddToGroup(t.Context(), System(), w.user(half, claims...).ID, club.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join(2, MaxAffected)
+	if err := w.AddClaim(t.Context(), System(), club.ID, "log=r"); err != nil {
+		t.Fatal(err)
+	}
+	join(MaxAffected, MaxAffected+1)
+	w.want(w.AddClaim(t.Context(), System(), club.ID, "log=w"), "too_many_members")
+	if claims, err := w.Store.ClaimsOfGroup(t.Context(), club.ID); err != nil || len(claims) != 1 {
+		t.Errorf("the group gives %+v, %v", claims, err)
+	}
 }

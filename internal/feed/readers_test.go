@@ -409,6 +409,10 @@ func TestFeedGoesOnWithAnotherLog(t *testing.T) {
 	n.run(t)
 	n.revokeAll(t, "", 1200)
 	former := n.page(t, "").Log
+	early, err := n.feed.log.closed(former, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := events(t, n.get(t, "?after=1200", "Accept", "text/event-stream"))
 	if err := n.log.Store.(interface {
 		RenewLog(context.Context, string) error
@@ -427,8 +431,18 @@ func TestFeedGoesOnWithAnotherLog(t *testing.T) {
 	if p.Log == former || len(p.Entries) != 1200 {
 		t.Errorf("a page has %d entries of the log %s", len(p.Entries), p.Log)
 	}
-	if _, err := n.feed.log.closed(former, 0); !errors.Is(err, revocation.ErrStale) {
+	l := &n.feed.log
+	if _, err := l.closed(former, 0); !errors.Is(err, revocation.ErrStale) {
 		t.Errorf("a segment of the former log: %v", err)
+	}
+	if s, err := l.closed(p.Log, 0); err != nil || s == early {
+		t.Errorf("a segment is the former log's: %t, %v", s == early, err)
+	}
+	l.mu.Lock()
+	l.tail, l.segments = &tail{log: former}, map[int64]*segment{} // the view alone knows of the new log
+	l.mu.Unlock()
+	if _, err := l.closed(former, 0); !errors.Is(err, revocation.ErrStale) {
+		t.Errorf("a segment that is made of the former log: %v", err)
 	}
 }
 
