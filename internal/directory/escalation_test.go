@@ -24,6 +24,7 @@ func delegated(t *testing.T) (w *world, root, delegate store.User) {
 // that the trail has it.
 func (w *world) refused(actor store.User, target string, err error) {
 	w.t.Helper()
+	attacks.Add(1)
 	if !errors.Is(err, ErrBeyondOwnRights) {
 		w.t.Errorf("%v, want beyond_own_rights", err)
 	}
@@ -92,9 +93,9 @@ func TestEscalationByAValueWithAComma(t *testing.T) {
 	w, root, delegate := delegated(t)
 	for _, actor := range []Actor{as(delegate), as(root), System()} {
 		_, err := w.CreateClaim(t.Context(), actor, NewClaim{"trick", "log", "r,S"})
-		w.want(err, "invalid_value")
+		w.attack(err, "invalid_value")
 		_, err = w.UpdateClaim(t.Context(), actor, "log=r", ClaimPatch{Value: new("r,S")})
-		w.want(err, "invalid_value")
+		w.attack(err, "invalid_value")
 	}
 }
 
@@ -102,9 +103,9 @@ func TestEscalationByAClaimNamedSub(t *testing.T) {
 	w, root, _ := delegated(t)
 	for _, short := range []string{"sub", "Sub", "exp", "sid", "epoch"} {
 		_, err := w.CreateClaim(t.Context(), as(root), NewClaim{"trick", short, root.ID})
-		w.want(err, "claim_name_reserved")
+		w.attack(err, "claim_name_reserved")
 		_, err = w.UpdateClaim(t.Context(), as(root), "log=r", ClaimPatch{ShortName: &short})
-		w.want(err, "claim_name_reserved")
+		w.attack(err, "claim_name_reserved")
 	}
 }
 
@@ -253,6 +254,7 @@ func TestPermissionsAreReadFromTheStore(t *testing.T) {
 			second(w.Claim(ctx, actor, "log=r")), second(w.Claims(ctx, actor, Page{})),
 			w.Authorize(ctx, actor, KeysRead), second(w.AuthorizeOn(ctx, actor, Revoke, "delegate")),
 		} {
+			attacks.Add(1)
 			if !errors.Is(err, ErrPermissionMissing) {
 				t.Errorf("%d: %v", i, err)
 			}
@@ -344,6 +346,7 @@ func TestEscalationByTheIDOfOneWhoIsGone(t *testing.T) {
 		"id": plain.ID, "capitals": strings.ToUpper(plain.ID), "bare": strings.ReplaceAll(plain.ID, "-", ""),
 		"braces": "{" + plain.ID + "}", "urn": "urn:uuid:" + plain.ID, "wide": strings.ReplaceAll(plain.ID, "0", "\uff10"),
 	} {
+		attacks.Add(4)
 		_, err := w.CreateUser(t.Context(), as(delegate), NewUser{Username: name})
 		if code(err) != "invalid_username" {
 			t.Errorf("a user called by an %s: %v", form, err)

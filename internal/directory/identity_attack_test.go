@@ -30,9 +30,9 @@ func TestImpersonationByEmail(t *testing.T) {
 	for _, address := range []string{"Boss@example.org", "boss@example.org", "BOSS@EXAMPLE.ORG", "ｂoss@example.org"} {
 		for _, actor := range []Actor{as(delegate), as(root), System()} {
 			_, err := w.UpdateUser(t.Context(), actor, delegate.ID, UserPatch{Email: &address})
-			w.want(err, "email_taken")
+			w.attack(err, "email_taken")
 			_, err = w.CreateUser(t.Context(), actor, NewUser{Username: "puppet", Email: address})
-			w.want(err, "email_taken")
+			w.attack(err, "email_taken")
 		}
 	}
 	if got := w.stored(delegate); got.Email != "" {
@@ -70,6 +70,7 @@ func TestImpersonationByNames(t *testing.T) {
 		"a look-alike address":          {Email: new("bоss@example.org")},
 	} {
 		for _, victim := range []store.User{plain, delegate} {
+			attacks.Add(1)
 			if _, err := w.UpdateUser(t.Context(), as(delegate), victim.ID, p); code(err) != "name_of_stronger" {
 				t.Errorf("%s: %v", what, err)
 			}
@@ -80,6 +81,7 @@ func TestImpersonationByNames(t *testing.T) {
 				*f.to = *f.from
 			}
 		}
+		attacks.Add(1)
 		if _, err := w.CreateUser(t.Context(), as(delegate), n); code(err) != "name_of_stronger" {
 			t.Errorf("a new user, %s: %v", what, err)
 		}
@@ -112,14 +114,14 @@ func TestImpersonationByALookAlikeUsername(t *testing.T) {
 	} {
 		for _, actor := range []Actor{as(delegate), as(root), System()} {
 			_, err := w.CreateUser(t.Context(), actor, NewUser{Username: name})
-			w.want(err, want)
+			w.attack(err, want)
 			_, err = w.UpdateUser(t.Context(), actor, delegate.ID, UserPatch{Username: &name})
-			w.want(err, want)
+			w.attack(err, want)
 		}
 	}
 	w.user("coop") // one script each
 	_, err := w.CreateUser(t.Context(), System(), NewUser{Username: "соор"})
-	w.want(err, "username_confusable")
+	w.attack(err, "username_confusable")
 	// A user's own name in another writing is no other user's.
 	if err := w.patch("modern", UserPatch{Username: new("Modem")}); err != nil {
 		t.Error(err)
@@ -177,7 +179,7 @@ func TestANameThatWasGivenUp(t *testing.T) {
 				{Username: "bob"}, {Username: "B0B"}, {Username: "eve"}, {Username: "mallory", Email: "BOB@example.org"}, {Username: "mallory", Email: "eve@example.org"},
 			} {
 				_, err := other.CreateUser(t.Context(), System(), n)
-				other.want(err, "name_reserved")
+				other.attack(err, "name_reserved")
 			}
 		}
 		refused()
@@ -192,7 +194,7 @@ func TestANameThatWasGivenUp(t *testing.T) {
 		}
 		pass(2 * time.Second)
 		_, err := other.CreateUser(t.Context(), System(), NewUser{Username: "bob"})
-		other.want(err, "name_reserved")
+		other.attack(err, "name_reserved")
 		if _, err := other.CreateUser(t.Context(), System(), NewUser{Username: "eve", Email: "eve@example.org"}); err != nil {
 			t.Error(err)
 		}

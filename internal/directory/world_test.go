@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +42,17 @@ func hasher(t testing.TB, c password.Config) *password.Hasher {
 		t.Fatal(err)
 	}
 	return h
+}
+
+// attacks counts what tests try for somebody who may not do it.
+var attacks atomic.Int64
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if n := attacks.Load(); status == 0 && n > 0 {
+		fmt.Printf("summary: %d attempts to gain rights, or to be taken for another, none of use\n", n)
+	}
+	os.Exit(status)
 }
 
 // A world is a Service with everything real around it.
@@ -231,6 +244,13 @@ func (w *world) want(err error, want string) {
 	if code(err) != want {
 		w.t.Errorf("%v, want %q", err, want)
 	}
+}
+
+// attack is want for what somebody tries who may not do it.
+func (w *world) attack(err error, want string) {
+	w.t.Helper()
+	attacks.Add(1)
+	w.want(err, want)
 }
 
 // A logbook keeps what was logged.

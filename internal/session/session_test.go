@@ -218,11 +218,10 @@ func TestForgedTokens(t *testing.T) {
 	s, genuine := b.start(t)
 
 	// Somebody who saw an access token knows user and session.
-	forged, err := newRefreshToken(rand.Reader, b.user, s.ID)
+	madeUp, err := newRefreshToken(rand.Reader, b.user, s.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.refused(t, forged.String(), ErrInvalid)
 
 	parsed, err := parseRefreshToken(genuine)
 	if err != nil {
@@ -230,15 +229,19 @@ func TestForgedTokens(t *testing.T) {
 	}
 	other := parsed
 	other.user = uuid.New()
-	b.refused(t, other.String(), ErrInvalid)
 
-	for _, s := range []string{
+	forged := []string{
+		madeUp.String(), other.String(),
 		"", RefreshPrefix, genuine[1:], genuine + "A", genuine[:len(genuine)-1], genuine + "=",
 		strings.Replace(genuine, RefreshPrefix, "wwa_", 1), genuine[:20] + "\n" + genuine[21:], "eyJhbGciOiJub25lIn0.e30.",
-	} {
+	}
+	for _, s := range forged {
 		b.refused(t, s, ErrInvalid)
 	}
 	b.renew(t, genuine) // none of that has ended it
+	if !t.Failed() {
+		t.Logf("summary: %d forged or malformed refresh tokens, none accepted", len(forged))
+	}
 }
 
 func TestSessionEnds(t *testing.T) {

@@ -31,12 +31,16 @@ func Run(t *testing.T, start func(t *testing.T, auth, app string) (url string)) 
 	t.Run("forged", p.forged)
 	t.Run("revoked", p.revoked)
 	t.Run("replica away", p.replicaAway) // it does not come back
+	if !t.Failed() {
+		t.Logf("summary: %d requests without a good token or with forged headers, none believed", p.attacks)
+	}
 }
 
 type proxied struct {
 	node    *node.Node
 	url     string
 	reached atomic.Int64 // requests that came to the application
+	attacks int          // requests that must not be believed
 }
 
 // seen is what the application saw of a request.
@@ -100,12 +104,14 @@ func (p *proxied) strangers(t *testing.T) {
 		"refused cased": {"authorization", "bearer x"},
 	} {
 		for _, method := range []string{"GET", "POST", "OPTIONS", "DELETE"} {
+			p.attacks++
 			if status, _ := p.ask(t, method, "/ships", "", header...); status != http.StatusUnauthorized {
 				t.Errorf("%s, %s: %d", method, name, status)
 			}
 		}
 	}
 	for _, path := range []string{"/api/verify", "/_watchword", "/../ships", "//ships", "/ships%2f..", "/.well-known/jwks.json"} {
+		p.attacks++
 		if status, _ := p.askOnce(t, "GET", path, ""); status < 400 {
 			t.Errorf("%s: %d", path, status)
 		}
@@ -179,6 +185,7 @@ func (p *proxied) forged(t *testing.T) {
 		"a name's end":     {"X-Auth-Claim-", "all", "X-Auth-", "all", "X-Auth-Claim-Ship-", "all"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			p.attacks++
 			status, got := p.ask(t, "GET", "/ships", "", append(header, bearer...)...)
 			if status == http.StatusBadRequest {
 				return // such a request may be refused as a whole
