@@ -50,7 +50,7 @@ func bareStream(w http.ResponseWriter, r *http.Request) {
 const (
 	subscribers = 2000
 	watched     = 10 * time.Second
-	takenBack   = 50
+	revokedEach = 50
 )
 
 // subscribe opens event streams and returns the count of events by name. They are
@@ -126,7 +126,7 @@ func BenchmarkFeedSubscribers(b *testing.B) {
 		b.ReportMetric(float64(bare.resident(b)-memoryBare)/subscribers/1e3, "bare-kB/subscriber")
 
 		heard, before := revocations.Load(), watchword.cpu(b)
-		for i := range takenBack {
+		for i := range revokedEach {
 			jti := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "token-%010d", i))
 			r := post(watchword, "/api/revocations", map[string]string{"jti": jti})
 			r.Header.Set("Authorization", "Bearer "+grants[0].AccessToken)
@@ -138,7 +138,7 @@ func BenchmarkFeedSubscribers(b *testing.B) {
 			want := heard + int64(i+1)*subscribers
 			await(b, "every subscriber hears of it", func() bool { return revocations.Load() >= want })
 		}
-		b.ReportMetric(float64((watchword.cpu(b)-before).Microseconds())/takenBack/subscribers, "µs-cpu/subscriber-revocation")
+		b.ReportMetric(float64((watchword.cpu(b)-before).Microseconds())/revokedEach/subscribers, "µs-cpu/subscriber-revocation")
 		b.ReportMetric(0, "ns/op")
 	}
 }

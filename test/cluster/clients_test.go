@@ -272,7 +272,7 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 			continue
 		}
 		for _, t := range mine {
-			t.takeBack(time.Now())
+			t.logoutSent(time.Now())
 		}
 		e, _, ok := me.insist(ctx, "logout", "/api/logout", nil, t)
 		if !ok {
@@ -280,7 +280,7 @@ func (c *crowd) logger(ctx context.Context, me *client) {
 		}
 		if e.status == 204 || e.code == "token_revoked" {
 			for _, t := range mine {
-				t.taken(time.Now())
+				t.logoutAnswered(time.Now())
 			}
 			me.insist(ctx, renewAfterLogout, "/api/renew", map[string]string{"refresh_token": g.RefreshToken}, nil)
 		}

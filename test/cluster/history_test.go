@@ -75,12 +75,12 @@ type issued struct {
 	expires time.Time
 	got     time.Time
 
-	mu       sync.Mutex
-	leaving  time.Time // a logout was sent for the first time
-	takenOut time.Time // a logout was answered
+	mu      sync.Mutex
+	leaving time.Time // a logout was sent for the first time
+	ended   time.Time // a logout was answered
 }
 
-func (t *issued) takeBack(now time.Time) {
+func (t *issued) logoutSent(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.leaving.IsZero() {
@@ -88,10 +88,10 @@ func (t *issued) takeBack(now time.Time) {
 	}
 }
 
-func (t *issued) taken(now time.Time) {
+func (t *issued) logoutAnswered(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.takenOut = now
+	t.ended = now
 }
 
 // validUntil reports whether the token was valid from its issue to that moment.
@@ -106,7 +106,7 @@ func (t *issued) validUntil(moment time.Time) bool {
 func (t *issued) deadAt(moment time.Time, bound, behind time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return moment.After(t.expires.Add(leeway+behind)) || bound > 0 && !t.takenOut.IsZero() && moment.After(t.takenOut.Add(bound))
+	return moment.After(t.expires.Add(leeway+behind)) || bound > 0 && !t.ended.IsZero() && moment.After(t.ended.Add(bound))
 }
 
 // keysUnavailable is the code of verify.ErrKeysUnavailable, and of a strict resource
@@ -349,7 +349,7 @@ func (h *history) report(t *testing.T) {
 		if verdict := h.judge(e); verdict != "" {
 			about := ""
 			if e.token != nil {
-				about = fmt.Sprintf(", token of %s, got %s, expires %s, revoked %s", e.token.kid, clock(e.token.got), clock(e.token.expires), clock(e.token.takenOut))
+				about = fmt.Sprintf(", token of %s, got %s, expires %s, revoked %s", e.token.kid, clock(e.token.got), clock(e.token.expires), clock(e.token.ended))
 			}
 			wrong = append(wrong, verdict+": "+e.String()+about)
 		}
@@ -435,7 +435,7 @@ func (h *history) lastAccepted() map[string][]time.Duration {
 	last := map[string]map[*issued]time.Duration{}
 	for _, e := range h.events {
 		kind := kinds[e.bound]
-		if kind == "" || e.what != "verify" || e.status == 0 || e.token.takenOut.IsZero() || !e.at.After(e.token.takenOut) {
+		if kind == "" || e.what != "verify" || e.status == 0 || e.token.ended.IsZero() || !e.at.After(e.token.ended) {
 			continue
 		}
 		if last[kind] == nil {
@@ -443,7 +443,7 @@ func (h *history) lastAccepted() map[string][]time.Duration {
 		}
 		after := time.Duration(0)
 		if e.status == 200 {
-			after = e.at.Sub(e.token.takenOut)
+			after = e.at.Sub(e.token.ended)
 		}
 		last[kind][e.token] = max(last[kind][e.token], after)
 	}

@@ -70,7 +70,7 @@ func TestManyResourceServersFollowACluster(t *testing.T) {
 	var took, slowest, bare []time.Duration
 	for i, token := range tokens[:first] {
 		bare = append(bare, share(w.roundTrips(all), .99))
-		me.takeBack(w.replicas[i%3], admin, token)
+		me.revoke(w.replicas[i%3], admin, token)
 		one := refused(t, all, token, time.Now())
 		took, slowest = append(took, one...), append(slowest, share(one, .99))
 	}
@@ -89,7 +89,7 @@ func TestManyResourceServersFollowACluster(t *testing.T) {
 			if i == second/3 {
 				close(half)
 			}
-			me.takeBack(others[i%2], admin, token)
+			me.revoke(others[i%2], admin, token)
 			pause(t.Context(), 30*time.Millisecond)
 		}
 	})
@@ -288,8 +288,8 @@ func (w *world) reattach(all []*follower, dead *replica, began time.Time) []time
 	return took
 }
 
-// takeBack revokes a token at a replica.
-func (c *client) takeBack(at *replica, admin, token *issued) {
+// revoke revokes a token at a replica.
+func (c *client) revoke(at *replica, admin, token *issued) {
 	for deadline := time.Now().Add(patience); ; pause(c.w.t.Context(), 100*time.Millisecond) {
 		e, answer, _ := c.ask("revoke", at, http.MethodPost, "/api/revocations", admin.compact, map[string]string{"token": token.compact}, nil)
 		if e.own503() && time.Now().Before(deadline) {
