@@ -25,6 +25,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/discovery"
 	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/login"
@@ -101,10 +102,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Store != nil && cfg.KeysIn() == config.KeysDatabase && cfg.Storage.Key == "" {
 		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
 	}
-	proxies, err := cfg.Server.Proxies()
+	trusted, err := cfg.Server.Proxies()
 	if err != nil {
 		return nil, err
 	}
+	proxies := httpkit.Proxies{Trusted: trusted, Header: string(cfg.Server.ForwardedHeader)}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 

@@ -49,10 +49,16 @@ type Server struct {
 	// first token is issued, and the same on every replica. Default: http, or https
 	// with server.tls, and server.address.
 	PublicURL string `yaml:"public_url"`
-	// Addresses or networks (10.0.0.0/8) of the proxies in front of this replica.
-	// X-Forwarded-For is believed from them and from nobody else; leave it empty
-	// when clients connect directly.
+	// Addresses or networks (10.0.0.0/8) of the proxies in front of this replica. What
+	// X-Forwarded-For or Forwarded says of a client's address is believed from them and
+	// from nobody else; leave it empty when clients connect directly.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// The header in which trusted_proxies say a client's address: the one that they write
+	// themselves, and do not pass on as the client has written it. auto takes the one that
+	// is there; when both are, and name different clients, the address of the proxy counts
+	// instead. So a client can hide its address from this replica, until the header is named
+	// here, but take no other.
+	ForwardedHeader ForwardedHeader `yaml:"forwarded_header" oneof:"auto X-Forwarded-For Forwarded"`
 	// How many requests of one user this replica serves at once. Seven times as many wait,
 	// for half a second; others are answered 429. /api/login, /api/verify, the key sets,
 	// the feed and the probes have bounds of their own.
@@ -358,6 +364,7 @@ func Default() *Config {
 	return &Config{
 		Server: Server{
 			Address:               "127.0.0.1:8080",
+			ForwardedHeader:       ForwardedAuto,
 			MaxRequestsPerUser:    8,
 			MaxRequestsPerAddress: 64,
 		},

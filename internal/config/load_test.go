@@ -39,6 +39,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"server.metrics_address":          "127.0.0.1:9464",
 		"server.public_url":               "https://auth.example.com/base",
 		"server.trusted_proxies":          "10.0.0.0/8,192.0.2.1",
+		"server.forwarded_header":         "Forwarded",
 		"server.drain_delay":              "5s",
 		"server.max_requests_per_user":    "5",
 		"server.max_requests_per_address": "50",

@@ -7,6 +7,15 @@ import (
 	"time"
 )
 
+// A ForwardedHeader is a value of server.forwarded_header.
+type ForwardedHeader string
+
+const (
+	ForwardedAuto ForwardedHeader = "auto"
+	ForwardedFor  ForwardedHeader = "X-Forwarded-For"
+	Forwarded     ForwardedHeader = "Forwarded"
+)
+
 // A StateBackend is a value of state.backend.
 type StateBackend string
 

@@ -91,7 +91,7 @@ type Feed struct {
 	// Answer returns what authenticates a page for a peer that chose the nonce and
 	// asked for that place of a log (package cluster), or an error for the peer.
 	Answer func(nonce, log string, after int64, body []byte) (instance, mac string, err error)
-	// Proxies are the addresses whose X-Forwarded-For is believed.
+	// Proxies are believed about a client's address.
 	Proxies httpkit.Proxies
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.

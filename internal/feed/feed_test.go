@@ -63,7 +63,7 @@ func newFeed(t *testing.T) *feedNode {
 	n.log = &revocation.Log{Store: s, View: view, Now: time.Now}
 	n.feed = &Feed{View: view, Heartbeat: 200 * time.Millisecond, Done: n.done}
 	n.mux = http.NewServeMux()
-	n.feed.Mount(httpkit.NewAPI(n.mux, "test", nil, nil, nil))
+	n.feed.Mount(httpkit.NewAPI(n.mux, "test", nil, httpkit.Proxies{}, nil))
 	return n
 }
 
@@ -511,7 +511,7 @@ func TestFeedHasRoomForSoManyStreams(t *testing.T) {
 
 // One client leaves room for others, however many addresses of its network it has.
 func TestFeedHasRoomForOthersThanOne(t *testing.T) {
-	f := &Feed{Proxies: httpkit.Proxies{netip.MustParsePrefix("192.0.2.1/32")}}
+	f := &Feed{Proxies: httpkit.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}}
 	from := func(address string) *http.Request {
 		r := httptest.NewRequest("GET", "/api/revocations", nil) // its peer is 192.0.2.1
 		r.Header.Set("X-Forwarded-For", address)

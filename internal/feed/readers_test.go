@@ -62,7 +62,7 @@ func startLongFeed(t *testing.T, numbers int64, live []int64) *feedNode {
 	}
 	n := &feedNode{mux: http.NewServeMux(), done: make(chan struct{})}
 	n.feed = &Feed{View: view, Heartbeat: 200 * time.Millisecond, Done: n.done}
-	n.feed.Mount(httpkit.NewAPI(n.mux, "test", nil, nil, nil))
+	n.feed.Mount(httpkit.NewAPI(n.mux, "test", nil, httpkit.Proxies{}, nil))
 	n.Server = httptest.NewServer(n.mux)
 	t.Cleanup(n.Close)
 	n.run(t)

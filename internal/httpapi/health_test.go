@@ -26,7 +26,7 @@ func TestHealthAsksOnceAtATime(t *testing.T) {
 		return errors.New("away")
 	}}}
 	mux := http.NewServeMux()
-	h.Mount(httpkit.NewAPI(mux, "test", nil, nil, nil))
+	h.Mount(httpkit.NewAPI(mux, "test", nil, httpkit.Proxies{}, nil))
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {

@@ -27,7 +27,7 @@ func TestMetricsHoldLittle(t *testing.T) {
 		many.WithLabelValues(fmt.Sprintf("%x", revoked.Digest(revoked.Token, strconv.Itoa(i)))).Inc()
 	}
 	mux := http.NewServeMux()
-	(&Metrics{Registry: registry}).Mount(httpkit.NewAPI(mux, "test", nil, nil, nil))
+	(&Metrics{Registry: registry}).Mount(httpkit.NewAPI(mux, "test", nil, httpkit.Proxies{}, nil))
 	server := testenv.StartHTTP2(t, mux)
 	const streams = 100
 	before := testenv.Heap()

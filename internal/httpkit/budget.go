@@ -79,14 +79,14 @@ func (b *Budget) enter(r *http.Request, user, address string, proxies Proxies) (
 // balancer, which stands for many clients.
 func (b *Budget) warn(r *http.Request, address string, proxies Proxies) {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || r.Header.Get("X-Forwarded-For") == "" || proxies.trusts(peer.Addr().Unmap()) {
+	if err != nil || r.Header.Get(xForwardedFor) == "" && r.Header.Get(forwarded) == "" || proxies.trusts(peer.Addr().Unmap()) {
 		return
 	}
 	now, last := time.Now().UnixNano(), b.warned.Load()
 	if now-last < int64(warnEvery) || !b.warned.CompareAndSwap(last, now) {
 		return
 	}
-	b.logger.Warn("requests from one address are refused, because too many are under way, and they carry X-Forwarded-For; "+
+	b.logger.Warn("requests from one address are refused, because too many are under way, and they carry X-Forwarded-For or Forwarded; "+
 		"if the address is that of your load balancer, add it to server.trusted_proxies", "address", address)
 }
 

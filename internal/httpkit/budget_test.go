@@ -38,7 +38,7 @@ func TestABudgetOfAUser(t *testing.T) {
 		b, _, registry := newTestBudget(2, 1000)
 		began := time.Now()
 		enter := func(user string, i int) (func(), error) {
-			return b.enter(from(t.Context(), fmt.Sprintf("192.0.2.%d:1", i)), user, fmt.Sprintf("192.0.2.%d", i), nil)
+			return b.enter(from(t.Context(), fmt.Sprintf("192.0.2.%d:1", i)), user, fmt.Sprintf("192.0.2.%d", i), Proxies{})
 		}
 		var leaves []func()
 		for i := range 2 {
@@ -102,7 +102,7 @@ func TestABudgetOfAUser(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error)
 		go func() {
-			_, err := b.enter(from(ctx, "192.0.2.9:1"), "flooder", "192.0.2.9", nil)
+			_, err := b.enter(from(ctx, "192.0.2.9:1"), "flooder", "192.0.2.9", Proxies{})
 			gone <- err
 		}()
 		synctest.Wait()
@@ -136,7 +136,7 @@ func TestABudgetOfAnAddress(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, _, _ := newTestBudget(1, 3)
 				for i := range 10 {
-					_, err := b.enter(from(t.Context(), "192.0.2.1:1"), fmt.Sprint("user", i), c.address(i), nil)
+					_, err := b.enter(from(t.Context(), "192.0.2.1:1"), fmt.Sprint("user", i), c.address(i), Proxies{})
 					if refused := err != nil; refused != (c.bounded && i >= 3) {
 						t.Errorf("request %d: %v", i, err)
 					}
@@ -155,7 +155,7 @@ func TestWhoWaitsTakesNoPlaceOfTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, _ := newTestBudget(2, 3)
 		enter := func(user string) error {
-			_, err := b.enter(from(t.Context(), "192.0.2.1:1"), user, "192.0.2.1", nil)
+			_, err := b.enter(from(t.Context(), "192.0.2.1:1"), user, "192.0.2.1", Proxies{})
 			return err
 		}
 		for range 10 {
@@ -184,24 +184,24 @@ func TestALoadBalancerThatIsNotTrusted(t *testing.T) {
 				t.Fatal("not refused")
 			}
 		}
-		leave, err := b.enter(from(t.Context(), "10.0.0.1:1"), "", "10.0.0.1", nil)
+		leave, err := b.enter(from(t.Context(), "10.0.0.1:1"), "", "10.0.0.1", Proxies{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer leave()
-		refuse("", nil)
-		refuse("10.0.0.1", Proxies{netip.MustParsePrefix("10.0.0.0/8")})
+		refuse("", Proxies{})
+		refuse("10.0.0.1", Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 		if log.Len() != 0 {
 			t.Errorf("logged %s", log)
 		}
 		for range 3 {
-			refuse("192.0.2.7", nil)
+			refuse("192.0.2.7", Proxies{})
 		}
 		if n := strings.Count(log.String(), "server.trusted_proxies"); n != 1 {
 			t.Errorf("logged %d times: %s", n, log)
 		}
 		time.Sleep(warnEvery)
-		refuse("192.0.2.7", nil)
+		refuse("192.0.2.7", Proxies{})
 		if n := strings.Count(log.String(), "server.trusted_proxies"); n != 2 {
 			t.Errorf("logged %d times: %s", n, log)
 		}

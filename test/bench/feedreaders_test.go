@@ -43,7 +43,7 @@ func feedOf(b *testing.B, entries int) *httptest.Server {
 	}
 	mux := http.NewServeMux()
 	drain := make(chan struct{})
-	(&feed.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, nil, nil))
+	(&feed.Feed{View: view, Heartbeat: time.Second, Done: drain}).Mount(httpkit.NewAPI(mux, "bench", nil, httpkit.Proxies{}, nil))
 	server := httptest.NewServer(mux)
 	b.Cleanup(server.Close)
 	b.Cleanup(func() { close(drain) })
