@@ -328,7 +328,7 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 	for path, operations := range d.Paths {
 		for m, op := range operations {
 			method, pattern = strings.ToUpper(m), path
-			hold(startingHandler(), path, "", nil, nil)
+			hold(startingHandler(nil), path, "", nil, nil)
 			hold(node, path, "", nil, nil)
 			hold(node, path, "none", nil, func(r *http.Request) { r.Header.Add("Authorization", "Bearer none") })
 			admin, tester := w.login("admin").AccessToken, w.login("tester").AccessToken

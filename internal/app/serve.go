@@ -34,7 +34,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	server, err := listen(cfg, startingHandler(), logger)
+	server, err := listen(cfg, startingHandler(cfg.Server.CORSOrigins), logger)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	var metricsFailed <-chan error
 	if cfg.Server.MetricsAddress != "" {
 		metrics, err = graceful.Listen(graceful.Config{
-			Setting: "server.metrics_address", Address: cfg.Server.MetricsAddress, Starting: startingHandler(), Logger: logger,
+			Setting: "server.metrics_address", Address: cfg.Server.MetricsAddress, Starting: startingHandler(nil), Logger: logger,
 		})
 		if err != nil {
 			return errors.Join(err, server.Abort())

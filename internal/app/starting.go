@@ -63,14 +63,15 @@ func away(err error) bool {
 
 // startingHandler answers until the replica can. A replica that takes the place of one that
 // died waits for seconds, and no request may hang meanwhile, least of all a load balancer's.
-func startingHandler() http.Handler {
+// Pages of the origins are shown its answers as those that follow.
+func startingHandler(origins []string) http.Handler {
 	probes := (&httpapi.Health{Ready: func() error { return errStarting }}).Probes()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return httpapi.CORS(origins).Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/livez", "/readyz":
 			probes.ServeHTTP(w, r)
 		default:
 			httpkit.WriteProblem(w, errStarting)
 		}
-	})
+	}))
 }

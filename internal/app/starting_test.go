@@ -217,3 +217,24 @@ func TestAStartGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// A page of a named origin is shown that the replica starts, so that it tries again.
+func TestPagesAreShownThatAReplicaStarts(t *testing.T) {
+	const page = "https://app.example.com"
+	for _, c := range []struct {
+		method, origin string
+		status         int
+		want           string
+	}{
+		{"POST", page, 503, page}, {"OPTIONS", page, 204, page}, {"POST", "https://other.example", 503, ""}, {"OPTIONS", "https://other.example", 503, ""},
+	} {
+		r := httptest.NewRequest(c.method, "/api/renew", nil)
+		r.Header.Set("Origin", c.origin)
+		r.Header.Set("Access-Control-Request-Method", "POST")
+		w := httptest.NewRecorder()
+		startingHandler([]string{page}).ServeHTTP(w, r)
+		if got := w.Header().Get("Access-Control-Allow-Origin"); w.Code != c.status || got != c.want {
+			t.Errorf("%s from %s: %d, allowed for %q", c.method, c.origin, w.Code, got)
+		}
+	}
+}

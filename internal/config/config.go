@@ -59,6 +59,11 @@ type Server struct {
 	// instead. So a client can hide its address from this replica, until the header is named
 	// here, but take no other.
 	ForwardedHeader ForwardedHeader `yaml:"forwarded_header" oneof:"auto X-Forwarded-For Forwarded"`
+	// The origins, such as https://app.example.com, whose web pages may log in, renew and
+	// log out from a browser (CORS), and read the key sets and the feed. Each is written as
+	// browsers send it: scheme, host, and a port that is not the scheme's own. There are no
+	// patterns. Default: none.
+	CORSOrigins []string `yaml:"cors_origins"`
 	// How many requests of one user this replica serves at once. Seven times as many wait,
 	// for half a second; others are answered 429. /api/login, /api/verify, the key sets,
 	// the feed and the probes have bounds of their own.

@@ -40,6 +40,7 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"server.public_url":               "https://auth.example.com/base",
 		"server.trusted_proxies":          "10.0.0.0/8,192.0.2.1",
 		"server.forwarded_header":         "Forwarded",
+		"server.cors_origins":             "https://app.example.com,http://localhost:5173",
 		"server.drain_delay":              "5s",
 		"server.max_requests_per_user":    "5",
 		"server.max_requests_per_address": "50",

@@ -199,6 +199,11 @@ func (s *Server) validate(v *validator) {
 			v.problem("server.trusted_proxies", "%q is neither an address nor a network such as 10.0.0.0/8", p)
 		}
 	}
+	for _, origin := range s.CORSOrigins {
+		if err := checkOrigin(origin); err != nil {
+			v.problem("server.cors_origins", "%v", err)
+		}
+	}
 	v.notNegative("server.drain_delay", s.DrainDelay)
 	if (s.TLS.CertFile == "") != (s.TLS.KeyFile == "") {
 		missing := "server.tls.cert_file"
@@ -528,6 +533,33 @@ func checkHTTPURL(text string) error {
 		return fmt.Errorf("%q is not an http or https URL", text)
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return errors.New("it has only scheme, host, port and path")
+	}
+	return nil
+}
+
+// checkOrigin returns an error unless the text is an origin as browsers send it (RFC 6454
+// §6.2), byte for byte.
+func checkOrigin(text string) error {
+	switch text {
+	case "*":
+		return errors.New("* would let every web page try passwords; name each origin")
+	case "null":
+		return errors.New("null is what every sandboxed page sends; name the origin of the page itself")
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || strings.Contains(u.Host, "*") {
+		return fmt.Errorf("%q is not an origin, such as https://app.example.com", text)
+	}
+	host := strings.ToLower(u.Host)
+	if ports := map[string]string{"http": ":80", "https": ":443"}; ports[u.Scheme] != "" {
+		host = strings.TrimSuffix(host, ports[u.Scheme])
+	}
+	host = strings.TrimSuffix(host, ":")
+	if strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
+		return fmt.Errorf("%q is not what browsers send, which write other than ASCII letters as xn--…", text)
+	}
+	if sent := u.Scheme + "://" + host; sent != text {
+		return fmt.Errorf("%q is not what browsers send; write %q", text, sent)
 	}
 	return nil
 }

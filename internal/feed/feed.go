@@ -132,7 +132,7 @@ func (f *Feed) serve(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, err)
 		return
 	}
-	w.Header().Set("Vary", "Accept, Accept-Encoding")
+	w.Header().Add("Vary", "Accept, Accept-Encoding")
 	if r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		f.stream(w, r, q)
 		return

@@ -28,7 +28,9 @@ type Config struct {
 	Directory *directory.Service
 	Cluster   cluster.Viewer
 	Proxies   httpkit.Proxies
-	Metrics   *prometheus.Registry
+	// Origins are those whose pages may call some routes; see CORS.
+	Origins []string
+	Metrics *prometheus.Registry
 	// MetricsApart leaves out the route of the metrics, which have a listener of their own.
 	MetricsApart bool
 	Logger       *slog.Logger
@@ -62,7 +64,7 @@ func New(c Config) (http.Handler, error) {
 		return nil, err
 	}
 	mux.HandleFunc("/", unrouted(mux))
-	return httpkit.NewObserver(c.Metrics, c.Logger).Wrap(secured(cleanPaths(mux))), nil
+	return httpkit.NewObserver(c.Metrics, c.Logger).Wrap(secured(CORS(c.Origins).Wrap(cleanPaths(mux)))), nil
 }
 
 // mountDocument serves the description of all routes, also its own.
