@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -49,25 +48,9 @@ func FromContext(ctx context.Context) (*accesstoken.Token, bool) {
 	return t, ok
 }
 
-var (
-	errNoToken   = &accesstoken.Error{Code: "token_missing", Detail: "send an access token: Authorization: Bearer <token>"}
-	errTwoTokens = &accesstoken.Error{Code: "invalid_request", Detail: "the request has several Authorization headers"}
-)
-
-// Bearer returns the token in a request's Authorization headers (RFC 6750 §2.1). There must
-// be exactly one.
+// Bearer returns the token in a request's Authorization headers, as accesstoken.Bearer does.
 func Bearer(authorization []string) (token string, err error) {
-	if len(authorization) > 1 {
-		return "", errTwoTokens
-	}
-	if len(authorization) == 0 {
-		return "", errNoToken
-	}
-	scheme, token, _ := strings.Cut(authorization[0], " ")
-	if token = strings.TrimLeft(token, " "); !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", errNoToken
-	}
-	return token, nil
+	return accesstoken.Bearer(authorization)
 }
 
 // refuse answers with a problem and with the challenge of RFC 6750 §3.
@@ -78,9 +61,9 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	}
 	status, challenge := http.StatusUnauthorized, "invalid_token"
 	switch {
-	case errors.Is(e, errNoToken):
+	case errors.Is(e, accesstoken.ErrNoToken):
 		challenge = "" // without a token there is no error code (RFC 6750 §3.1)
-	case errors.Is(e, errTwoTokens):
+	case errors.Is(e, accesstoken.ErrSeveralTokens):
 		status, challenge = http.StatusBadRequest, "invalid_request"
 	case errors.Is(e, ErrForbidden):
 		status, challenge = http.StatusForbidden, "insufficient_scope"

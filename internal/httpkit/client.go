@@ -1,8 +1,8 @@
 package httpkit
 
 import (
+	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
@@ -14,18 +14,14 @@ var (
 	errSeveralTokens = problem.New(problem.Malformed, "several_tokens", "the request has several Authorization headers")
 )
 
-// bearer returns the token of the one Authorization header (RFC 6750 §2.1). Tokens in a
-// query or a body are not accepted: they end up in logs.
+// bearer returns the token of the one Authorization header. Tokens in a query or a body are
+// not accepted: they end up in logs.
 func bearer(r *http.Request) (string, error) {
-	headers := r.Header.Values("Authorization")
+	token, err := accesstoken.Bearer(r.Header["Authorization"])
 	switch {
-	case len(headers) == 0:
-		return "", errNoToken
-	case len(headers) > 1: // a service behind this one might read another of them
+	case errors.Is(err, accesstoken.ErrSeveralTokens):
 		return "", errSeveralTokens
-	}
-	scheme, token, ok := strings.Cut(headers[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+	case err != nil:
 		return "", errNoToken
 	}
 	return token, nil
