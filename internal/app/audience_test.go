@@ -261,6 +261,7 @@ type call struct {
 var routes = map[string][]call{
 	"POST /api/login": {{open, "", ""}}, "POST /api/renew": {{open, "", ""}},
 	"GET /api/pkeys": {{open, "", ""}}, "GET /.well-known/jwks.json": {{open, "", ""}}, "GET /api/revocations": {{open, "", ""}},
+	"GET /.well-known/oauth-authorization-server": {{open, "", ""}},
 	"GET /health": {{open, "", ""}}, "GET /livez": {{open, "", ""}}, "GET /readyz": {{open, "", ""}},
 	"POST /api/cluster/verify": {{open, "", ""}}, // for peers, which prove themselves by the secret
 	"GET /metrics":             {{open, "", ""}}, "GET /openapi.json": {{open, "", ""}},

@@ -200,6 +200,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: n.cluster.AnswerKeys, MutualTLS: cfg.Cluster.CertFile != "",
 			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
+		Metadata: &httpapi.Metadata{Issuer: cfg.Tokens.Issuer, PublicURL: cfg.Server.PublicURL},
 		Feed: &feed.Feed{
 			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: n.cluster.AnswerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",

@@ -234,6 +234,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 		"/api/users", "/api/users/tester", "/api/users/tester/groups", "/api/users/tester/sessions", "/api/sessions",
 		"/api/groups", "/api/groups/of%20tester", "/api/groups/of%20tester/claims", "/api/groups/of%20tester/members",
 		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/api/audit", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
+		"/.well-known/oauth-authorization-server",
 	} {
 		hold("GET", path, token, nil, nil)
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/watchword-auth/watchword/internal/httpkit"
 )
@@ -21,7 +22,10 @@ func pageMethods(path string) []string {
 	switch path {
 	case "/api/login", "/api/renew", "/api/logout", "/auth/logout":
 		return pagesWrite
-	case "/api/pkeys", "/.well-known/jwks.json", "/api/revocations":
+	case "/api/pkeys", jwksPath, "/api/revocations", metadataPath:
+		return pagesRead
+	}
+	if strings.HasPrefix(path, metadataPath+"/") {
 		return pagesRead
 	}
 	return nil

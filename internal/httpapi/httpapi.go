@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Auth      *Auth
 	KeySets   *KeySets
+	Metadata  *Metadata
 	Feed      *feed.Feed
 	Peers     *Peers
 	Health    *Health
@@ -47,7 +48,7 @@ func New(c Config) (http.Handler, error) {
 		httpkit.NewBudget(c.MaxPerUser, c.MaxPerAddress, c.Metrics, c.Logger))
 	type face interface{ Mount(*httpkit.API) }
 	faces := []face{
-		c.Auth, c.KeySets, c.Feed, c.Peers, c.Health,
+		c.Auth, c.KeySets, c.Metadata, c.Feed, c.Peers, c.Health,
 		&Sessions{Login: c.Login},
 		&Me{Login: c.Login},
 		&Admin{Directory: c.Directory},

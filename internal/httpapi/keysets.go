@@ -50,7 +50,10 @@ type localAnswer struct {
 	keySetAnswer
 }
 
-const keySetType = "application/jwk-set+json"
+const (
+	keySetType = "application/jwk-set+json"
+	jwksPath   = "/.well-known/jwks.json"
+)
 
 var (
 	errNoKeys = problem.New(problem.Unavailable, "no_keys", "this replica does not know any key yet").After(time.Second)
@@ -82,7 +85,7 @@ func (k *KeySets) Mount(api *httpkit.API) {
 	}
 	route.Path, route.ID, route.Summary = "/api/pkeys", "public-keys", "The merged key set of all replicas (RFC 7517)"
 	api.Handle(route, k.serve)
-	route.Path, route.ID, route.Summary = "/.well-known/jwks.json", "jwks", "The same as /api/pkeys"
+	route.Path, route.ID, route.Summary = jwksPath, "jwks", "The same as /api/pkeys"
 	api.Handle(route, k.serve)
 }
 

@@ -244,7 +244,8 @@ var openAPIMethods = []string{
 }
 
 func (a *API) describe(r Route) {
-	op := &huma.Operation{OperationID: r.ID, Method: r.Method, Path: r.Path, Tags: []string{r.Tag}, Summary: r.Summary, Parameters: r.Parameters}
+	path := strings.TrimSuffix(r.Path, "{$}") // says to the mux that nothing follows
+	op := &huma.Operation{OperationID: r.ID, Method: r.Method, Path: path, Tags: []string{r.Tag}, Summary: r.Summary, Parameters: r.Parameters}
 	op.Errors = slices.Concat(commonErrors, r.Errors)
 	if r.AnswersDuringStart {
 		op.Errors = append([]int{http.StatusInternalServerError}, r.Errors...)

@@ -17,7 +17,7 @@ const page = "https://app.example.com"
 // forPages are the calls that a page of a named origin may make.
 var forPages = []struct{ method, path string }{
 	{"POST", "/api/login"}, {"POST", "/api/renew"}, {"POST", "/api/logout"}, {"POST", "/auth/logout"},
-	{"GET", "/api/pkeys"}, {"GET", "/.well-known/jwks.json"}, {"GET", "/api/revocations"},
+	{"GET", "/api/pkeys"}, {"GET", "/.well-known/jwks.json"}, {"GET", "/api/revocations"}, {"GET", "/.well-known/oauth-authorization-server"},
 }
 
 // from sends a request as the browser does for a page.
