@@ -165,7 +165,9 @@ func (a *Auth) verify(w http.ResponseWriter, r *http.Request) {
 
 // setIdentity writes who the token's holder is. The fixed headers are always
 // there, empty if need be, so that a proxy that copies them overwrites what the
-// client may have sent under the same names.
+// client may have sent under the same names. Because a token has at most
+// accesstoken.DefaultMaxLength bytes, all headers together have at most 20 KiB, which
+// is what proxies have to make room for.
 func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token) {
 	h.Set("X-Auth-Subject", headerText(t.Subject))
 	h.Set("X-Auth-Session", headerText(t.SessionID))
@@ -173,24 +175,33 @@ func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token) {
 	h.Set("X-Auth-Username", headerText(t.Claim(a.UserInfo.Username)))
 	h.Set("X-Auth-Name", headerText(t.Claim(a.UserInfo.FullName)))
 	h.Set("X-Auth-Email", headerText(t.Claim(a.UserInfo.Email)))
-	setClaims(h, t.Claims())
+	a.setClaims(h, t.Claims())
 }
 
-// setClaims writes each of the user's claims under X-Auth-Claim-<name>. Headers
-// know fewer names than claims: of two that would become the same header neither
-// is told, so that none can pass for the other.
-func setClaims(h http.Header, claims map[string]any) {
+// setClaims writes each of the user's claims under X-Auth-Claim-<name>, but for what a
+// fixed header says already. Headers know fewer names than claims: of two that would
+// become the same header neither has a value, so that none can pass for the other.
+func (a *Auth) setClaims(h http.Header, claims map[string]any) {
+	username, fullName, email := claimHeader(a.UserInfo.Username), claimHeader(a.UserInfo.FullName), claimHeader(a.UserInfo.Email)
 	for name, value := range claims {
 		text, ok := value.(string)
 		if !ok || registered[name] {
 			continue
 		}
-		header := http.CanonicalHeaderKey("X-Auth-Claim-" + headerName(name))
+		header := claimHeader(name)
+		if header == username || header == fullName || header == email {
+			continue
+		}
 		if _, taken := h[header]; taken {
 			text = ""
 		}
 		h[header] = []string{headerText(text)}
 	}
+}
+
+// claimHeader is the header for a claim.
+func claimHeader(claim string) string {
+	return http.CanonicalHeaderKey("X-Auth-Claim-" + headerName(claim))
 }
 
 // registered are the members of a token that are about the token.

@@ -68,7 +68,7 @@ func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	if n.node, err = watchword.New(t.Context(), cfg, watchword.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		t.Fatal(err)
 	}
-	n.server = &http.Server{Handler: n.node.Handler(), ReadHeaderTimeout: time.Minute}
+	n.server = &http.Server{Handler: n.node.Handler(), ReadHeaderTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = n.server.Serve(listener) }()
 	t.Cleanup(func() {
