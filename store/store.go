@@ -16,6 +16,7 @@ type Store = store.Store
 type (
 	Records     = store.Records
 	Users       = store.Users
+	Marks       = store.Marks
 	Groups      = store.Groups
 	Claims      = store.Claims
 	Keys        = store.Keys
@@ -37,6 +38,7 @@ type (
 type (
 	Page       = store.Page
 	User       = store.User
+	Mark       = store.Mark
 	Group      = store.Group
 	Claim      = store.Claim
 	Key        = store.Key
@@ -49,6 +51,9 @@ type (
 
 // AuditScan is how many events one AuditEvents looks at, at most.
 const AuditScan = store.AuditScan
+
+// MaxNamed is how many users of one mark UsersNamed returns.
+const MaxNamed = store.MaxNamed
 
 // What a Store returns, each alone or wrapped; see Store for when.
 var (

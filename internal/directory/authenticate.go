@@ -57,7 +57,7 @@ func (s *Service) candidate(ctx context.Context, username string) (store.User, e
 	if err != nil {
 		return store.User{}, nil
 	}
-	user, err := s.Store.UserByName(ctx, key)
+	user, err := UserNamed(ctx, s.Store, key)
 	if errors.Is(err, store.ErrNotFound) {
 		return store.User{}, nil
 	}

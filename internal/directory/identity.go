@@ -21,22 +21,24 @@ var (
 		"somebody whose rights your own account does not hold has this name, or one that looks like it")
 
 	errEmailTaken = problem.New(problem.Conflict, "email_taken", "another user has this e-mail address")
+	errNameTaken  = problem.New(problem.Conflict, "username_taken", "there is a user of this name")
 	errLooksTaken = problem.New(problem.Conflict, "username_confusable", "another user has a username that looks like this one")
 	errNoEmail    = problem.New(problem.Invalid, "email_missing", "a user without an e-mail address has none that could be verified")
 )
 
-// The kinds of marks. Those of names have the version of names.Looks, so that marks of
+// The kinds of marks. Those of names have the version of package names, so that marks of
 // another version are not taken for marks of this one.
 var (
 	emailMark    = "email"
-	usernameMark = fmt.Sprint("username/", names.LooksVersion)
-	fullNameMark = fmt.Sprint("full_name/", names.LooksVersion)
-	addressMark  = fmt.Sprint("address/", names.LooksVersion) // what an e-mail address looks like
+	foldMark     = fmt.Sprint("name/", names.Version) // the username, however it is written
+	usernameMark = fmt.Sprint("username/", names.Version)
+	fullNameMark = fmt.Sprint("full_name/", names.Version)
+	addressMark  = fmt.Sprint("address/", names.Version) // what an e-mail address looks like
 )
 
 // exclusive are the marks that two users cannot have, and that nobody else gets before the
 // tokens have expired that say who had them.
-var exclusive = []string{emailMark, usernameMark}
+var exclusive = []string{emailMark, foldMark, usernameMark}
 
 // markPage is how many users CheckUsers writes the marks of in one transaction.
 const markPage = 50
@@ -49,17 +51,45 @@ func marksOf(u store.User) []store.Mark {
 	var all []store.Mark
 	add := func(kind, space string, texts ...string) {
 		for _, text := range texts {
-			digest := sha256.Sum256([]byte(space + " " + text))
-			all = append(all, store.Mark{Kind: kind, Digest: hex.EncodeToString(digest[:]), UserID: u.ID})
+			all = append(all, store.Mark{Kind: kind, Digest: digestOfMark(space, text), UserID: u.ID})
 		}
 	}
 	if u.Email != "" {
 		add(emailMark, "email", names.EmailKey(u.Email))
 	}
+	if u.NameKey != "" {
+		add(foldMark, "name", names.Fold(u.NameKey))
+	}
 	add(usernameMark, "look", names.Looks(u.Username)...)
 	add(fullNameMark, "look", names.Looks(u.FirstName+" "+u.LastName)...)
 	add(addressMark, "look", names.Looks(u.Email)...)
 	return all
+}
+
+func digestOfMark(space, text string) string {
+	digest := sha256.Sum256([]byte(space + " " + text))
+	return hex.EncodeToString(digest[:])
+}
+
+// UserNamed returns the user of a username's key, or store.ErrNotFound: the one who has this
+// very key, and otherwise the only one whose username has the same fold. There is more than
+// one only where a version that compared keys alone has made them; each of these answers to
+// their own key.
+func UserNamed(ctx context.Context, r store.Records, key string) (store.User, error) {
+	fold := names.Fold(key)
+	found, err := r.UsersNamed(ctx, key, foldMark, digestOfMark("name", fold))
+	if err != nil {
+		return store.User{}, err
+	}
+	if i := slices.IndexFunc(found, func(u store.User) bool { return u.NameKey == key }); i >= 0 {
+		return found[i], nil
+	}
+	// A version that knows nothing of the mark may have given the user another name.
+	found = slices.DeleteFunc(found, func(u store.User) bool { return names.Fold(u.NameKey) != fold })
+	if len(found) != 1 {
+		return store.User{}, store.ErrNotFound
+	}
+	return found[0], nil
 }
 
 // among reports whether a list has a mark of the same kind and digest.
@@ -102,6 +132,8 @@ func (c *change) mayHave(ctx context.Context, m store.Mark) error {
 				taken.Until.UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
 		case m.Kind == emailMark:
 			return errEmailTaken
+		case m.Kind == foldMark:
+			return errNameTaken
 		default:
 			return errLooksTaken
 		}

@@ -86,7 +86,7 @@ func (s *Service) hashMissing(ctx context.Context, file *initfile.File) (map[str
 		if u.Password == "" {
 			continue
 		}
-		_, err := s.Store.UserByName(ctx, u.Key)
+		_, err := UserNamed(ctx, s.Store, u.Key)
 		if errors.Is(err, store.ErrNotFound) {
 			_, err = s.Store.Setting(ctx, memory("user", u.Key))
 		}
@@ -195,7 +195,10 @@ func (a *applying) user(ctx context.Context, u initfile.User) error {
 	if err != nil {
 		return err
 	}
-	found, err := a.r.UserByName(ctx, u.Key)
+	found, err := UserNamed(ctx, a.r, u.Key)
+	if err == nil && found.NameKey != u.Key && slices.ContainsFunc(a.file.Users, func(o initfile.User) bool { return o.Key == found.NameKey }) {
+		err = store.ErrNotFound // the other entry's; a version that compared keys alone made a user of each
+	}
 	removed := errors.Is(err, store.ErrNotFound)
 	if removed && !before {
 		removed = false

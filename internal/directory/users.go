@@ -346,7 +346,7 @@ func (c *change) updateUser(ctx context.Context, found store.User, u *store.User
 
 func usernameTaken(err error) error {
 	if errors.Is(err, store.ErrConflict) {
-		return problem.New(problem.Conflict, "username_taken", "there is a user of this name").Because(err)
+		return errNameTaken.Because(err)
 	}
 	return err
 }
@@ -413,8 +413,9 @@ func hashFault(err error) error {
 }
 
 // findUser returns the user with the id or name.
-func findUser(ctx context.Context, r store.Users, ref string) (store.User, error) {
-	u, err := find(ctx, ref, r.User, r.UserByName, names.UsernameKey)
+func findUser(ctx context.Context, r store.Records, ref string) (store.User, error) {
+	byName := func(ctx context.Context, key string) (store.User, error) { return UserNamed(ctx, r, key) }
+	u, err := find(ctx, ref, r.User, byName, names.UsernameKey)
 	if errors.Is(err, store.ErrNotFound) {
 		err = ErrUserNotFound
 	}

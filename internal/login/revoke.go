@@ -241,7 +241,15 @@ func (s *Service) isOwnName(ctx context.Context, userID, name string) (bool, err
 	if err != nil {
 		return false, unavailable(err)
 	}
-	return user.NameKey == key, nil
+	if user.NameKey == key || names.Fold(user.NameKey) != names.Fold(key) {
+		return user.NameKey == key, nil
+	}
+	// It is the user's name unless another user has it exactly so.
+	named, err := directory.UserNamed(ctx, s.Store, key)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return false, unavailable(err)
+	}
+	return named.ID == userID, nil
 }
 
 // ListSessions returns a page of the sessions of a user, the newest first, and where the

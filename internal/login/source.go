@@ -9,9 +9,9 @@ import (
 
 // onBehalfOf returns a context whose hashes are for a client who says to be a user.
 func onBehalfOf(ctx context.Context, username string, client Client) context.Context {
-	account, err := names.UsernameKey(username)
-	if err != nil {
-		account = "" // nobody can have such a name
+	source := password.Source{Address: client.Address}
+	if key, err := names.UsernameKey(username); err == nil { // nobody can have another name
+		source.Account = names.Fold(key)
 	}
-	return password.From(ctx, password.Source{Address: client.Address, Account: account})
+	return password.From(ctx, source)
 }

@@ -3,6 +3,7 @@ package names
 import (
 	"net/mail"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -100,17 +101,27 @@ func LooksLikeID(key string) bool {
 	return err == nil
 }
 
-// Person returns a first or last name as it is shown. It may be empty.
+// Person returns a first or last name as it is shown. It may be empty. It may have every
+// character of Unicode, also those that are invisible, such as in emoji, and those that are
+// newer than the library's tables, but none that ends a line, controls a terminal, or
+// writes the text around it backwards.
 func Person(s string) (string, error) {
 	if s == "" {
 		return "", nil
 	}
-	if fits(s, MaxName) {
-		if shown, err := freeText.String(s); err == nil {
-			return strings.TrimSpace(shown), nil
-		}
+	if !fits(s, MaxName) || strings.ContainsFunc(s, controls) {
+		return "", problem.New(problem.Invalid, "invalid_name",
+			"a person's name has at most %d characters, and none that controls a terminal, a line, or the direction of the text", MaxName)
 	}
-	return "", problem.New(problem.Invalid, "invalid_name", "a person's name has at most %d characters and no control or invisible ones", MaxName)
+	return strings.TrimSpace(norm.NFC.String(s)), nil
+}
+
+// controls reports whether a character does something to the text around it: the controls,
+// the separators of lines and paragraphs, and the embeddings, overrides and isolates of the
+// bidirectional algorithm. The marks of a direction are none: Arabic and Hebrew names need
+// them.
+func controls(c rune) bool {
+	return unicode.Is(unicode.Cc, c) || c == '\u2028' || c == '\u2029' || c >= '\u202a' && c <= '\u202e' || c >= '\u2066' && c <= '\u2069'
 }
 
 // Email checks the form of an address, which may be empty. Whether it belongs to the

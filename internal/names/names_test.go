@@ -39,7 +39,7 @@ func TestUsernamesAreComparedAsRFC8265Says(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"", " ", "two words", "two,names", "two，names", "tab\there", "nul\x00", "\u202eecila", "zero\u200bwidth", "\xff", "a\nb",
+		"", " ", "two words", "two,names", "two，names", "tab\there", "nul\x00", "\u202eecila", "zero\u200bwidth", "heart❤\ufe0f", "a\ufe0f", "a\u200db", "tag\U000e0041", "new\U00010d50", "\xff", "a\nb",
 		strings.Repeat("a", MaxUsername+1), strings.Repeat("é", MaxUsername+1),
 	} {
 		if _, err := UsernameKey(bad); code(err) != "invalid_username" {
@@ -78,12 +78,18 @@ func TestEmails(t *testing.T) {
 }
 
 func TestPersonNames(t *testing.T) {
-	for given, want := range map[string]string{"": "", "Anne Marie": "Anne Marie", " O'Neil ": "O'Neil", "李": "李"} {
+	for given, want := range map[string]string{
+		"": "", "Anne Marie": "Anne Marie", " O'Neil ": "O'Neil", "李": "李", "Zoe\u0308": "Zo\u00eb",
+		"❤\ufe0f": "❤\ufe0f", "👩\u200d👩\u200d👧": "👩\u200d👩\u200d👧", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f": "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+		"1\ufe0f\u20e3": "1\ufe0f\u20e3", "\U0001fae9": "\U0001fae9", "\U00010d50": "\U00010d50", // of Unicode 16
+		"葛\U000e0101": "葛\U000e0101", "\u05d3\u05d5\u05d3\u200f": "\u05d3\u05d5\u05d3\u200f", "می\u200cخواهم": "می\u200cخواهم",
+	} {
 		if got, err := Person(given); got != want || err != nil {
 			t.Errorf("%q: %q, %v", given, got, err)
 		}
 	}
-	for _, bad := range []string{"a\nb", "\x1b[31mred", "\xff", strings.Repeat("x", MaxName+1)} {
+	for _, bad := range []string{"a\nb", "\x1b[31mred", "\xff", strings.Repeat("x", MaxName+1), "a\x00", "a\x7f", "a\u0085b", "a\u2028b", "a\u2029b",
+		"\u202eecila", "a\u202a", "a\u202d", "a\u202c", "\u2066a\u2069", "\u2068a", "a\u009b31m", "a\r"} {
 		if _, err := Person(bad); code(err) != "invalid_name" {
 			t.Errorf("%q is taken: %v", bad, err)
 		}
@@ -112,6 +118,12 @@ func FuzzUsernameKey(f *testing.F) {
 		key, err := UsernameKey(s)
 		if err != nil {
 			return
+		}
+		if fold := Fold(key); Fold(fold) != fold {
+			t.Errorf("%q folds to %q, and that to %q", key, fold, Fold(fold))
+		}
+		if upper, err := UsernameKey(strings.ToUpper(key)); err == nil && Fold(upper) != Fold(key) {
+			t.Errorf("in capitals %q is another name: %q, not %q", key, Fold(upper), Fold(key))
 		}
 		if again, err := UsernameKey(key); again != key || err != nil {
 			t.Errorf("%q is %q, and that is %q (%v)", s, key, again, err)

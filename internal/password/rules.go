@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/watchword-auth/watchword/internal/problem"
 )
@@ -20,15 +21,24 @@ const (
 
 var errTooShort = problem.New(problem.Invalid, "password_too_short", "a password has at least %d characters", MinLength)
 
-// Prepare brings a password into the one form that is hashed: RFC 8265 OpaqueString,
-// which leaves case and spaces alone.
+// Prepare brings a password into the one form that is hashed: all spaces are the same
+// space, and characters are composed (NFC). These are the mappings of RFC 8265
+// OpaqueString. Its classes of characters are not asked: they refuse emoji that have a
+// variation selector or are joined, and all characters that are newer than their table,
+// where NIST SP 800-63B wants every character of Unicode.
+//
+// A character that is newer than the table of package norm stays as it is. Emoji are never
+// composed, so a later table changes nothing for them.
 func Prepare(s string) (string, error) {
-	if len(s) <= MaxLength && utf8.ValidString(s) {
-		if prepared, err := precis.OpaqueString.String(s); err == nil {
-			return prepared, nil
-		}
+	if s == "" || len(s) > MaxLength || !utf8.ValidString(s) {
+		return "", problem.New(problem.Invalid, "invalid_password", "a password has 1 to %d bytes of UTF-8 text", MaxLength)
 	}
-	return "", problem.New(problem.Invalid, "invalid_password", "a password has at most %d bytes of UTF-8 text and no control characters", MaxLength)
+	return norm.NFC.String(strings.Map(func(c rune) rune {
+		if unicode.Is(unicode.Zs, c) {
+			return ' '
+		}
+		return c
+	}, s)), nil
 }
 
 // PrepareNew is Prepare for a password that somebody chooses now. Its one more rule is

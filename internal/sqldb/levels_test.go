@@ -372,7 +372,7 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	ok(second(s.Claim(ctx, "c1")), second(s.ClaimByName(ctx, "admin")), second(s.GroupsWithClaim(ctx, "c1")))
 	ok(second(s.AnyoneHolds(ctx, "admin", "rw")))
 	mark := store.Mark{Kind: "email", Digest: "d", UserID: "u1"}
-	ok(s.PutMark(ctx, mark), second(s.MarksOfUser(ctx, "u1")), second(s.TakenMark(ctx, "email", "d", "u2", at)))
+	ok(s.PutMark(ctx, mark), second(s.MarksOfUser(ctx, "u1")), second(s.TakenMark(ctx, "email", "d", "u2", at)), second(s.UsersNamed(ctx, "alice", "email", "d")))
 	ok(second(s.ClaimsOfMarked(ctx, "d", "u2")), second(s.ClaimsOfMembers(ctx, "g1")), second(s.UsersWithoutMark(ctx, "name", "", 2)))
 	ok(s.DeleteMark(ctx, "email", "d", "u1"), second(s.DeleteExpiredMarks(ctx, at, 2)))
 	_, _, err := s.UserWithClaims(ctx, "u1")

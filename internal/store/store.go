@@ -71,8 +71,7 @@ type Page struct {
 type User struct {
 	ID       string // UUIDv7, the token's sub; never used again
 	Username string // as it was entered
-	// NameKey is the username as it is compared (RFC 8265 UsernameCaseMapped);
-	// unique.
+	// NameKey is the username in lower case (RFC 8265 UsernameCaseMapped); unique.
 	NameKey string
 	Email   string
 	// EmailVerified reports whether Email was proven to be the user's.
@@ -102,6 +101,9 @@ type Mark struct {
 	Until time.Time
 }
 
+// MaxNamed is how many users of one mark UsersNamed returns.
+const MaxNamed = 10
+
 // Marks are by what users are recognised.
 type Marks interface {
 	// MarksOfUser returns the marks that the user has or had, ordered by kind, digest.
@@ -121,6 +123,10 @@ type Marks interface {
 	// with the digest, of whatever kind. Each claim is there once, in the order of
 	// ClaimsOfUser.
 	ClaimsOfMarked(ctx context.Context, digest, userID string) ([]Claim, error)
+	// UsersNamed returns the user with the name key, and up to MaxNamed users who have the
+	// mark of the kind and digest, in no order. One user may be there twice. Its cost is the
+	// same whether there are any.
+	UsersNamed(ctx context.Context, nameKey, kind, digest string) ([]User, error)
 	// UsersWithoutMark returns up to limit users, ordered by id, with an id after the
 	// given one, who have no mark of the kind. It looks at all users.
 	UsersWithoutMark(ctx context.Context, kind, after string, limit int) ([]User, error)

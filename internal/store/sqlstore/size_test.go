@@ -170,7 +170,13 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		return err
 	}
 	for what, operation := range map[string]func(t *testing.T, ctx context.Context, r records) error{
-		"login":     func(t *testing.T, ctx context.Context, r records) error { return second(r.UserByName(ctx, name)) },
+		"login": func(t *testing.T, ctx context.Context, r records) error { return second(r.UserByName(ctx, name)) },
+		"login by name": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 1)(r.UsersNamed(ctx, name, "email", "none"))
+		},
+		"login by another spelling": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 1)(r.UsersNamed(ctx, "none", "email", "d00000007"))
+		},
 		"user":      func(t *testing.T, ctx context.Context, r records) error { return second(r.User(ctx, id)) },
 		"list":      func(t *testing.T, ctx context.Context, r records) error { return want(t, 20)(r.Users(ctx, page)) },
 		"search":    func(t *testing.T, ctx context.Context, r records) error { return want(t, 20)(r.Users(ctx, search)) },

@@ -464,6 +464,24 @@ func marks(t *testing.T, a, b store.Store) {
 	ok(t, a.DeleteMark(ctx, his.Kind, his.Digest, his.UserID))
 	ok(t, a.DeleteMark(ctx, his.Kind, his.Digest, his.UserID))
 
+	named := func(key, kind, digest string) []string {
+		ids := keysOf(must(b.UsersNamed(ctx, key, kind, digest))(t), func(u store.User) string { return u.ID })
+		slices.Sort(ids)
+		return ids
+	}
+	equal(t, named("alice", "name", "none"), []string{"id-alice"})
+	equal(t, named("none", "name", "d1"), []string{"id-alice"})
+	equal(t, named("bob", "name", "d1"), []string{"id-alice", "id-bob"})
+	equal(t, named("alice", "name", "d1"), []string{"id-alice", "id-alice"})
+	equal(t, named("ALICE", "name", "D1"), nil)
+	equal(t, named("none", "other", "d1"), nil)
+	equal(t, named("none", "email", "d1"), nil) // kept, and not had
+	for i := range store.MaxNamed + 1 {
+		ok(t, a.PutMark(ctx, store.Mark{Kind: "many", Digest: "d1", UserID: fmt.Sprint("gone", i)}))
+	}
+	ok(t, a.PutMark(ctx, store.Mark{Kind: "many", Digest: "d1", UserID: "id-bob"}))
+	equal(t, named("bob", "many", "d1"), []string{"id-bob", "id-bob"}) // who is gone takes no room
+
 	// What is kept is kept for a user who is gone, too. What such a user has, nobody has.
 	ok(t, a.DeleteUser(ctx, "id-alice"))
 	equal(t, must(b.TakenMark(ctx, "email", "d1", "id-bob", now))(t), mine)
