@@ -31,13 +31,14 @@ var (
 type kind int
 
 const (
-	other   kind = iota
-	unique       // a unique or primary key is taken
-	retry        // deadlock, serialization failure: rolled back; to run again
-	refused      // the server or the disk refuses for now; rolled back
-	full         // refused, because there is no space
-	lost         // the connection ended; the statement may or may not have run
-	noTable      // the table does not exist
+	other    kind = iota
+	unique        // a unique or primary key is taken
+	retry         // deadlock, serialization failure: rolled back; to run again
+	refused       // the server or the disk refuses for now; rolled back
+	noWrites      // refused, because the server takes no writes
+	full          // refused, because there is no space
+	lost          // the connection ended; the statement may or may not have run
+	noTable       // the table does not exist
 )
 
 // kindOf classifies an error of the dialect's driver.
@@ -81,6 +82,10 @@ func (p *pool) explain(ctx context.Context, err error, harmless bool) error {
 		return fmt.Errorf("sqldb: %w: %w", ErrUnique, err)
 	case k == retry:
 		return fmt.Errorf("sqldb: %w: %w", ErrRetry, err)
+	case errors.Is(err, ErrReadOnly): // from connector or believe, which have seen to it
+		return fmt.Errorf("sqldb: %w", err)
+	case k == noWrites:
+		return fmt.Errorf("sqldb: %w", p.distrust(fmt.Errorf("%w: %w", ErrReadOnly, err)))
 	case k == full:
 		p.full.Store(time.Now().UnixNano())
 		return fmt.Errorf("sqldb: %w: %w", ErrFull, err)

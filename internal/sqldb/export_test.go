@@ -8,5 +8,11 @@ func (db *DB) SetMigrations(files fs.FS) { db.files = files }
 // MigrationFiles are the binary's own.
 func MigrationFiles() fs.FS { return migrationFiles }
 
-// Columns are the names of the columns.
-func (r *Rows) Columns() ([]string, error) { return r.rows.Columns() }
+// Columns are the names of the columns that Scan reads.
+func (r *Rows) Columns() ([]string, error) {
+	names, err := r.rows.Columns()
+	if r.role && err == nil {
+		names = names[1:]
+	}
+	return names, err
+}

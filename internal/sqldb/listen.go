@@ -36,6 +36,7 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 	}
 	cfg.ConnectTimeout = dialTimeout
 	cfg.RuntimeParams["application_name"] = "watchword bell"
+	cfg.ValidateConnect = postgresIsPrimary // a standby has no notifications
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("sqldb: listen: %w", err)

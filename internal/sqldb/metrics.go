@@ -12,7 +12,7 @@ type metrics struct {
 	pools   map[string]*pool
 	retries prometheus.Counter
 
-	open, inUse, limit, waiting, waits, waited, refused *prometheus.Desc
+	open, inUse, limit, waiting, waits, waited, refused, readOnly *prometheus.Desc
 }
 
 func newMetrics(db *DB) *metrics {
@@ -27,13 +27,14 @@ func newMetrics(db *DB) *metrics {
 			Help:        "Transactions that were run again because the database asked for it.",
 			ConstLabels: prometheus.Labels{"dialect": db.dialect.String()},
 		}),
-		open:    desc("connections_open", "Connections that are open."),
-		inUse:   desc("connections_in_use", "Connections that are in use now."),
-		limit:   desc("connections_max", "The greatest number of connections (database.max_connections)."),
-		waiting: desc("connections_waiting", "Callers that wait for a connection now."),
-		waits:   desc("connection_waits_total", "Callers that had to wait for a connection."),
-		waited:  desc("connection_wait_seconds_total", "Time that callers waited for a connection."),
-		refused: desc("connection_refusals_total", "Callers that got no connection in time."),
+		open:     desc("connections_open", "Connections that are open."),
+		inUse:    desc("connections_in_use", "Connections that are in use now."),
+		limit:    desc("connections_max", "The greatest number of connections (database.max_connections)."),
+		waiting:  desc("connections_waiting", "Callers that wait for a connection now."),
+		waits:    desc("connection_waits_total", "Callers that had to wait for a connection."),
+		waited:   desc("connection_wait_seconds_total", "Time that callers waited for a connection."),
+		refused:  desc("connection_refusals_total", "Callers that got no connection in time."),
+		readOnly: desc("read_only_answers_total", "How often a server was not believed because it takes no writes."),
 	}
 	if db.reader == db.writer {
 		m.pools = map[string]*pool{"all": db.writer}
@@ -61,5 +62,6 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(m.waits, float64(p.waits.Load()))
 		counter(m.waited, time.Duration(p.waited.Load()).Seconds())
 		counter(m.refused, float64(p.refused.Load()))
+		counter(m.readOnly, float64(p.readOnly.Load()))
 	}
 }

@@ -2,7 +2,6 @@ package sqldb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +35,6 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	}
 	cfg.ClientFoundRows = true // an UPDATE says how many rows it matched, as everywhere else
 	cfg.ParseTime = true       // for goose's table; ours have no such columns
-	cfg.RejectReadOnly = true  // a former primary is read-only: connect anew
 	cfg.Logger = &mysql.NopLogger{}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = max(dialTimeout, db.cfg.AcquireTimeout)
@@ -58,7 +56,7 @@ func (db *DB) openMySQL(ctx context.Context) error {
 		return err
 	}
 	kept := min(1, db.cfg.MaxConnections-1)
-	p := db.newPool(sql.OpenDB(connector), db.cfg.MaxConnections-kept, kept, !cfg.InterpolateParams)
+	p := db.newPool(connector, db.cfg.MaxConnections-kept, kept, !cfg.InterpolateParams)
 	db.writer, db.reader = p, p
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()
@@ -91,9 +89,10 @@ func mysqlKind(err error) kind {
 		case 1021, 1114: // ER_DISK_FULL, ER_RECORD_FILE_FULL
 			return full
 		case 1040, 1203, 1226, // too many connections
-			1205,             // ER_LOCK_WAIT_TIMEOUT: it has waited long already
-			1290, 1792, 1836: // read-only
+			1205: // ER_LOCK_WAIT_TIMEOUT: it has waited long already
 			return refused
+		case 1290, 1792, 1836: // read-only: it is a former primary
+			return noWrites
 		case 1053, 1927: // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED
 			return lost
 		}

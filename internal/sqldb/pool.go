@@ -3,8 +3,10 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,12 +28,20 @@ type pool struct {
 	kept     slots // for Prompt alone
 	patience time.Duration
 	watch    func(query string, args []any, err error)
+	logger   *slog.Logger
 
 	// Prepared statements by query, for drivers that do not keep them themselves.
 	// Queries are constants of the program, so the map is small.
 	prepares bool
 	mu       sync.Mutex
 	stmts    map[string]*sql.Stmt
+
+	texts sync.Map // queries as the database gets them, by query
+
+	generation atomic.Int64 // of connections; see distrust
+	believed   atomic.Int64 // when a server last said that it takes writes, in Unix nanoseconds; 0: one since said that it does not
+	readOnly   atomic.Int64 // how often a server said that it takes no writes
+	readOnlyAt atomic.Int64 // when one last did, in Unix nanoseconds
 
 	full atomic.Int64 // when a write last found no space, in Unix nanoseconds; 0: a later one found some
 
@@ -47,21 +57,26 @@ type slots chan struct{}
 func (s slots) release() { <-s }
 
 // newPool returns a pool of so many connections, and of some more that are kept for Prompt.
-func (db *DB) newPool(sqlDB *sql.DB, connections, kept int, prepares bool) *pool {
-	sqlDB.SetMaxOpenConns(connections + kept)
-	sqlDB.SetMaxIdleConns(connections + kept)
-	sqlDB.SetConnMaxIdleTime(idleTime)
-	sqlDB.SetConnMaxLifetime(lifeTime)
-	return &pool{
-		db:       sqlDB,
+func (db *DB) newPool(makes driver.Connector, connections, kept int, prepares bool) *pool {
+	p := &pool{
 		dialect:  db.dialect,
 		slots:    make(slots, connections),
 		kept:     make(slots, kept),
 		patience: db.cfg.AcquireTimeout,
 		watch:    db.cfg.Watch,
+		logger:   db.cfg.Logger,
 		prepares: prepares,
 		stmts:    make(map[string]*sql.Stmt),
 	}
+	if db.dialect != SQLite {
+		makes = &connector{makes, p}
+	}
+	p.db = sql.OpenDB(makes)
+	p.db.SetMaxOpenConns(connections + kept)
+	p.db.SetMaxIdleConns(connections + kept)
+	p.db.SetConnMaxIdleTime(idleTime)
+	p.db.SetConnMaxLifetime(lifeTime)
+	return p
 }
 
 // acquire waits for a slot, which the caller releases. A prompt caller may have the kept
@@ -146,7 +161,7 @@ func (p *pool) prepared(query string) *sql.Stmt {
 // prepare makes the prepared statement of a query. The caller holds a slot but no
 // connection.
 func (p *pool) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	stmt, err := p.db.PrepareContext(ctx, query)
+	stmt, err := p.db.PrepareContext(ctx, p.text(query))
 	if err != nil {
 		return nil, err
 	}
@@ -186,12 +201,22 @@ func (q plain) QueryContext(ctx context.Context, args ...any) (*sql.Rows, error)
 // runner returns what runs the query outside a transaction.
 func (p *pool) runner(ctx context.Context, query string) (runner, error) {
 	if !p.prepares {
-		return plain{p.db, p.dialect.rebind(query)}, nil
+		return plain{p.db, p.text(query)}, nil
 	}
 	if stmt := p.prepared(query); stmt != nil {
 		return stmt, nil
 	}
 	return p.prepare(ctx, query)
+}
+
+// text returns a query as the database gets it.
+func (p *pool) text(query string) string {
+	if known, ok := p.texts.Load(query); ok {
+		return known.(string)
+	}
+	text := p.dialect.guarded(p.dialect.rebind(query))
+	p.texts.Store(query, text)
+	return text
 }
 
 func (p *pool) close() error {

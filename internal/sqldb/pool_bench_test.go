@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -97,4 +98,42 @@ func cpuTime(b *testing.B) time.Duration {
 func median(values []float64) float64 {
 	slices.Sort(values)
 	return values[len(values)/2]
+}
+
+// BenchmarkRole compares a SELECT that asks for the server's role with one that does not, in
+// turns: the time of a call, and of this process's processor.
+func BenchmarkRole(b *testing.B) {
+	const calls, query = 2000, "SELECT value FROM settings WHERE name = ?"
+	for name, url := range map[string]string{"postgres": testenv.Postgres(b), "mariadb": testenv.MariaDB(b)} {
+		b.Run(name, func(b *testing.B) {
+			db, err := Open(b.Context(), Config{URL: url, AcquireTimeout: patience, Timeout: 2 * patience})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			if _, err := db.Migrate(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			var wall, cpu [2][]float64 // µs a call, by way and round
+			for b.Loop() {
+				for way, query := range []string{query, strings.Replace(query, "SELECT", "select", 1)} {
+					if db.dialect.asksRole(query) != (way == 0) {
+						b.Fatal(query)
+					}
+					began, used := time.Now(), cpuTime(b)
+					for range calls {
+						if err := db.QueryRow(b.Context(), query, "schema_oldest").Scan(new(string)); err != nil {
+							b.Fatal(err)
+						}
+					}
+					wall[way] = append(wall[way], float64(time.Since(began).Microseconds())/calls)
+					cpu[way] = append(cpu[way], float64((cpuTime(b)-used).Microseconds())/calls)
+				}
+			}
+			b.ReportMetric(median(wall[0]), "role-µs")
+			b.ReportMetric(median(wall[1]), "plain-µs")
+			b.ReportMetric(median(cpu[0]), "role-cpu-µs")
+			b.ReportMetric(median(cpu[1]), "plain-cpu-µs")
+		})
+	}
 }

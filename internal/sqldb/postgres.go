@@ -35,6 +35,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = max(dialTimeout, db.cfg.AcquireTimeout)
 	}
+	cfg.ValidateConnect = postgresIsPrimary // whatever target_session_attrs says
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "watchword"
 	}
@@ -48,7 +49,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		return err
 	}
 	kept := min(1, db.cfg.MaxConnections-1)
-	p := db.newPool(stdlib.OpenDB(*cfg), db.cfg.MaxConnections-kept, kept, false)
+	p := db.newPool(stdlib.GetConnector(*cfg), db.cfg.MaxConnections-kept, kept, false)
 	db.writer, db.reader = p, p
 	return nil
 }
@@ -118,8 +119,15 @@ func postgresKind(err error) kind {
 		return noTable
 	case "53100": // disk_full
 		return full
-	case "25006", // read_only_sql_transaction: the primary became a standby
-		"55P03": // lock_not_available
+	case "25006": // read_only_sql_transaction: the primary became a standby
+		return noWrites
+	case "0A000": // feature_not_supported
+		// A standby refuses to begin a serializable transaction. (A plan that does not fit a
+		// changed table has the same code, but is not found by the check of a setting.)
+		if e.Routine == "call_enum_check_hook" {
+			return noWrites
+		}
+	case "55P03": // lock_not_available
 		return refused
 	}
 	if strings.HasPrefix(e.Code, "53") { // insufficient resources: connections, memory

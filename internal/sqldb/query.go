@@ -53,16 +53,39 @@ type Rows struct {
 	explain func(error) error
 	release func()
 	once    sync.Once
+
+	role    bool // the first column is the server's role
+	scanned bool // at least one row
+	believe func(role) error
+	empty   func() error // believe, for no row
 }
 
 // Next goes to the next row, unless the query's context has ended.
 func (r *Rows) Next() bool {
-	r.ended = r.ctx.Err()
-	return r.ended == nil && r.rows.Next()
+	if r.ended = r.ctx.Err(); r.ended != nil {
+		return false
+	}
+	more := r.rows.Next()
+	if !more && r.role && !r.scanned && r.rows.Err() == nil {
+		r.ended = r.empty()
+	}
+	return more
 }
 
-// Scan reads the columns of the row.
-func (r *Rows) Scan(dest ...any) error { return r.explain(r.rows.Scan(dest...)) }
+// Scan reads the columns of the row. The error is an ErrReadOnly if the server takes no
+// writes.
+func (r *Rows) Scan(dest ...any) error {
+	if !r.role {
+		return r.explain(r.rows.Scan(dest...))
+	}
+	var server role
+	err := r.rows.Scan(append([]any{&server}, dest...)...)
+	if err == nil {
+		r.scanned = true
+		err = r.believe(server)
+	}
+	return r.explain(err)
+}
 
 // Err returns why Next ended early, or nil if it did not.
 func (r *Rows) Err() error { return r.explain(cmp.Or(r.rows.Err(), r.ended)) }
@@ -170,6 +193,9 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 		rows:    rows,
 		explain: func(err error) error { return p.explain(ctx, err, true) },
 		release: func() { slot.release(); cancel() },
+		role:    p.dialect.asksRole(query),
+		believe: p.believe,
+		empty:   func() error { return p.believeEmpty(ctx, p.db) },
 	}, nil
 }
 

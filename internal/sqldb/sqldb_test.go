@@ -600,16 +600,6 @@ func TestSeveralHosts(t *testing.T) {
 	}
 }
 
-// A former primary that is now a standby refuses writes: nothing was written.
-func TestReadOnlyServer(t *testing.T) {
-	url := testenv.Postgres(t)
-	migrated(t, Config{URL: url})
-	db := open(t, Config{URL: url + "&default_transaction_read_only=on"})
-	if _, err := db.Exec(t.Context(), insertSetting, "a", "b"); !errors.Is(err, ErrBusy) {
-		t.Errorf("error %v", err)
-	}
-}
-
 func TestRebind(t *testing.T) {
 	for query, want := range map[string]string{
 		"SELECT 1": "SELECT 1",

@@ -2,7 +2,6 @@ package sqldb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,7 +71,7 @@ func (db *DB) openSQLite(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		p := db.newPool(sql.OpenDB(c), connections, kept, true)
+		p := db.newPool(c, connections, kept, true)
 		p.db.SetConnMaxLifetime(0) // there is no balancer and no failover
 		p.path = path
 		return p, nil

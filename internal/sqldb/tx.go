@@ -136,6 +136,9 @@ func (t *tx) Query(ctx context.Context, query string, args ...any) (*Rows, error
 		rows:    rows,
 		explain: func(err error) error { return t.explain(ctx, err) },
 		release: func() {},
+		role:    t.pool.dialect.asksRole(query),
+		believe: t.pool.believe,
+		empty:   func() error { return t.pool.believeEmpty(down, t.tx) },
 	}, nil
 }
 
@@ -153,7 +156,7 @@ func (t *tx) runner(ctx context.Context, query string) runner {
 		}
 		t.missing = append(t.missing, query)
 	}
-	return plain{t.tx, t.pool.dialect.rebind(query)}
+	return plain{t.tx, t.pool.text(query)}
 }
 
 // prepareMissing prepares the missing statements for the next transaction. It ignores

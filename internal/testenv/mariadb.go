@@ -46,7 +46,7 @@ func startMariaDB(t testing.TB, options ...string) *Server {
 	})
 	init := s.write(t, "init.sql", fmt.Sprintf(`CREATE DATABASE IF NOT EXISTS watchword;
 CREATE USER IF NOT EXISTS 'watchword'@'127.0.0.1' IDENTIFIED BY '%s';
-GRANT ALL ON *.* TO 'watchword'@'127.0.0.1';
+GRANT ALL ON *.* TO 'watchword'@'127.0.0.1' WITH GRANT OPTION;
 ALTER USER 'root'@'localhost' ACCOUNT LOCK;
 `, s.secret))
 	s.command = func() []string {
