@@ -72,7 +72,7 @@ func New(ctx context.Context, cfg *Config, options ...Option) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	o := app.Options{Config: cfg, Logger: slog.Default(), Version: "embedded"}
+	o := app.Options{Config: cfg, Logger: slog.Default(), Version: "embedded", SecretFiles: config.SecretFiles(os.Environ())}
 	for _, option := range options {
 		option(&o)
 	}

@@ -156,11 +156,16 @@ func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell,
 }
 
 // Reload takes over the settings that a running replica can change, and logs those that need
-// a restart.
+// a restart: what is written under the storage key or the cluster's secret, by this replica
+// and by others, is read under it.
 func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()
+	urls := map[string]string{"database.url": next.Database.URL, "redis.url": next.Redis.URL}
 	for _, c := range n.loaded.Changes(next) {
+		if u := n.urls[c.Key]; u != nil && u.offer(urls[c.Key]) {
+			continue
+		}
 		if !c.Live || n.discovery != config.DiscoveryStatic { // it may have been another one at the start
 			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
 			continue

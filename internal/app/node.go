@@ -57,6 +57,9 @@ type Options struct {
 	Listener net.Addr
 	// MetricsApart leaves the metrics out of Handler: the program serves Metrics elsewhere.
 	MetricsApart bool
+	// SecretFiles are the files from which settings were read, by key (config.SecretFiles).
+	// The users and passwords of the database and Redis are read from them again.
+	SecretFiles map[string]string
 	// Now tells the time, with a monotonic reading. Nil: time.Now.
 	Now func() time.Time
 }
@@ -81,6 +84,8 @@ type Node struct {
 	logger  *slog.Logger
 
 	discovery config.Discovery // of the other replicas, since the start
+
+	urls map[string]*backendURL // of the database and Redis, by key
 
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
@@ -111,6 +116,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	n := &Node{cluster: &cluster.Alone{}, logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
+	n.urls = map[string]*backendURL{
+		"database.url": newBackendURL("database.url", cfg.Database.URL, o.SecretFiles, o.Logger),
+		"redis.url":    newBackendURL("redis.url", cfg.Redis.URL, o.SecretFiles, o.Logger),
+	}
 	start := newStartup(o.Logger)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
@@ -140,7 +149,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.state, err = openState(ctx, backing{
-		config: cfg, db: n.db, view: n.view, own: o.State, now: o.Now, logger: o.Logger, registerer: registry, start: start,
+		config: cfg, redis: n.urls["redis.url"].now, db: n.db, view: n.view, own: o.State, now: o.Now, logger: o.Logger, registerer: registry, start: start,
 	}); err != nil {
 		return nil, err
 	}
@@ -286,7 +295,7 @@ func (n *Node) openStore(ctx context.Context, o Options, registry *prometheus.Re
 		return nil
 	}
 	if err := start.await(ctx, "open the database", func(ctx context.Context) (err error) {
-		n.db, err = operator.OpenMeasured(ctx, o.Config, o.Logger, registry)
+		n.db, err = operator.OpenMeasured(ctx, o.Config, n.urls["database.url"].now, o.Logger, registry)
 		return err
 	}); err != nil {
 		return err

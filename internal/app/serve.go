@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,8 +29,8 @@ import (
 // Serve runs a replica until ctx ends, and then drains it without dropping a request. Text
 // for people goes to terminal, the log to standard error.
 //
-// It takes over changes of the file when that changes and on SIGHUP; an empty name means
-// that there is no file.
+// It takes over changes of the file, and of the files of secrets, when they change and on
+// SIGHUP; an empty name means that there is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
 	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
@@ -50,9 +52,10 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 		defer metrics.Abort() // a scrape need not be answered to its end
 		metricsFailed = metrics.Failed()
 	}
+	secrets := config.SecretFiles(os.Environ())
 	node, err := New(ctx, Options{
 		Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: server.Addr(),
-		MetricsApart: metrics != nil,
+		MetricsApart: metrics != nil, SecretFiles: secrets,
 	})
 	if ctx.Err() != nil && err != nil {
 		logger.Info("stopped before it was ready")
@@ -67,7 +70,11 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	server.Open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	go watch(watching, file, hangup, logger, func() {
+	files := slices.Sorted(maps.Values(secrets))
+	if file != "" {
+		files = append(files, file)
+	}
+	go watch(watching, files, hangup, logger, func() {
 		next, err := config.Load(file, os.Environ())
 		if err != nil {
 			logger.Error("the configuration cannot be used; going on with the one before", "err", err)

@@ -37,7 +37,8 @@ type shared struct {
 // A backing is what the shared state is opened on.
 type backing struct {
 	config     *config.Config
-	db         *sqldb.DB // nil: the program brings its own store
+	redis      func() string // redis.url as it is now
+	db         *sqldb.DB     // nil: the program brings its own store
 	view       *revocation.View
 	own        state.Store // of the program; nil: the one that state.backend names
 	now        func() time.Time
@@ -70,7 +71,7 @@ func openState(ctx context.Context, b backing) (*shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	redis, err := redisstate.Open(b.config.Redis.URL, roots)
+	redis, err := redisstate.OpenChanging(b.redis, roots, b.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -163,7 +163,7 @@ func TestSessionsAreRecognisedByCopies(t *testing.T) {
 	}
 	refresh()
 	registry := prometheus.NewRegistry()
-	s, err := openState(t.Context(), backing{config: cfg, db: db, view: view, now: time.Now, logger: logger, registerer: registry})
+	s, err := openState(t.Context(), backing{config: cfg, redis: func() string { return cfg.Redis.URL }, db: db, view: view, now: time.Now, logger: logger, registerer: registry})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,24 +16,41 @@ import (
 // settleTime is how long after a change of a file the file is read.
 const settleTime = 200 * time.Millisecond
 
-// watch calls changed on SIGHUP and when the content of the file has changed, until ctx ends.
-// It watches the directory, because editors and Kubernetes put another file in the place of
-// the old one.
-func watch(ctx context.Context, file string, hangup <-chan os.Signal, logger *slog.Logger, changed func()) {
+// lookEvery is how often files are read whose change may have gone unnoticed: that of a file
+// to which a link in another directory leads, or on a network's file system.
+const lookEvery = 5 * time.Second
+
+// watch calls changed on SIGHUP and when the content of one of the files has changed, until
+// ctx ends. It watches the directories, because editors and Kubernetes put another file in
+// the place of the old one. It calls changed once at the beginning.
+func watch(ctx context.Context, files []string, hangup <-chan os.Signal, logger *slog.Logger, changed func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
-	if file != "" {
+	var look <-chan time.Time
+	if len(files) > 0 {
 		w, err := fsnotify.NewWatcher()
 		if err == nil {
 			defer w.Close()
-			err = w.Add(filepath.Dir(file))
+			for _, file := range files {
+				err = cmp.Or(w.Add(filepath.Dir(file)), err)
+			}
 			events, failures = w.Events, w.Errors
 		}
 		if err != nil {
-			logger.Warn("changes of the configuration file will not be noticed; send SIGHUP", "err", err)
+			logger.Warn("changes of a file will not be noticed at once", "err", err)
+		}
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		look = tick.C
+	}
+	var was [sha256.Size]byte
+	compare := func() {
+		if is := read(files); is != was {
+			was = is
+			changed()
 		}
 	}
-	was := read(file)
+	compare()                    // they may have changed since the configuration was loaded
 	var settled <-chan time.Time // nil: nothing has happened
 	for {
 		select {
@@ -44,22 +63,28 @@ func watch(ctx context.Context, file string, hangup <-chan os.Signal, logger *sl
 				settled = time.After(settleTime)
 			}
 		case err := <-failures:
-			logger.Warn("changes of the configuration file may go unnoticed; send SIGHUP", "err", err)
+			logger.Warn("changes of a file may not be noticed at once", "err", err)
 		case <-settled:
 			settled = nil
-			if is := read(file); is != was {
-				was = is
-				changed()
-			}
+			compare()
+		case <-look:
+			compare()
 		}
 	}
 }
 
-// read returns the sum of what is in the file.
-func read(file string) [sha256.Size]byte {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return [sha256.Size]byte{} // who loads it will say why
+// read returns the sum of what is in the files. Package config says what is wrong with one
+// that is none.
+func read(files []string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, file := range files {
+		var content []byte
+		info, err := os.Stat(file)
+		if err == nil && info.Mode().IsRegular() { // a pipe would have to be waited for
+			content, err = os.ReadFile(file)
+		}
+		fmt.Fprintf(h, "%d %v\n", len(content), err) // an error is a change, too
+		h.Write(content)
 	}
-	return sha256.Sum256(content)
+	return [sha256.Size]byte(h.Sum(nil))
 }

@@ -92,7 +92,8 @@ type TLS struct {
 type Database struct {
 	// sqlite:FILE (relative to the working directory), postgres://… or mysql://…
 	// (MySQL and MariaDB), with user and password in the URL, percent-encoded.
-	// The schema is created and kept up to date by the replicas themselves.
+	// The schema is created and kept up to date by the replicas themselves. User and
+	// password may change while the replica runs; the rest needs a restart.
 	URL string `yaml:"url" env:"DATABASE_URL" secret:"password"`
 	// The most connections that this replica opens. One of them is kept for reading the
 	// revocation log, the keys and the replicas. In a cluster on PostgreSQL the replica
@@ -108,7 +109,8 @@ type Database struct {
 type Redis struct {
 	// redis://user:password@host:port/db, or rediss:// for TLS, the password
 	// percent-encoded. A Redis Cluster: more of its servers as ?addr=host:port&addr=….
-	// Sentinel: the Sentinels in the same way, and &master_set=name.
+	// Sentinel: the Sentinels in the same way, and &master_set=name. Users and passwords may
+	// change while the replica runs; the rest needs a restart.
 	URL string `yaml:"url" env:"REDIS_URL" secret:"password"`
 	// File with the certificates, PEM, of the authorities that may sign the certificates
 	// of the servers of a rediss:// URL. Default: the system's. Each server must have a

@@ -183,12 +183,12 @@ func readEnvironment(env map[string]string) *layer {
 						l.problem(name, s.Key, "%s_FILE is set too; keep one of the two", name)
 						continue
 					}
-					secret, err := readSecret(path)
+					secret, err := ReadSecret(path)
 					if err != nil {
 						l.problem(name+"_FILE", s.Key, "%v", err)
 						continue
 					}
-					l.set(s, name+"_FILE", strings.TrimRight(string(secret), "\r\n"))
+					l.set(s, name+"_FILE", secret)
 					continue
 				}
 			}
@@ -247,12 +247,6 @@ func readFile(path string) ([]byte, error) {
 	if err == nil && len(data) > maxSize {
 		err = secretfile.ErrTooLarge
 	}
-	return data, readable(path, err)
-}
-
-// readSecret is readFile by the rules of package secretfile.
-func readSecret(path string) ([]byte, error) {
-	data, _, err := secretfile.Rules{Max: maxSize}.Read(path)
 	return data, readable(path, err)
 }
 

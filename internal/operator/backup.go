@@ -73,7 +73,7 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 	if passphrase == "" {
 		secret.Box = to.Keys
 	}
-	if to.DB, err = openDatabase(ctx, cfg, logger, nil, restoreTimeout); err != nil {
+	if to.DB, err = openDatabase(ctx, cfg, nil, logger, nil, restoreTimeout); err != nil {
 		return done, err
 	}
 	defer func() { err = errors.Join(err, to.DB.Close()) }()

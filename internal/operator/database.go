@@ -19,21 +19,22 @@ import (
 
 // OpenDatabase opens the database that cfg names and leaves its schema as it is.
 func OpenDatabase(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*sqldb.DB, error) {
-	return openDatabase(ctx, cfg, logger, nil, 0)
+	return openDatabase(ctx, cfg, nil, logger, nil, 0)
 }
 
-// OpenMeasured is OpenDatabase with metrics.
-func OpenMeasured(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry prometheus.Registerer) (*sqldb.DB, error) {
-	return openDatabase(ctx, cfg, logger, registry, 0)
+// OpenMeasured is OpenDatabase with metrics, for a process in which the credentials of the
+// database may change: url returns database.url as it is now.
+func OpenMeasured(ctx context.Context, cfg *config.Config, url func() string, logger *slog.Logger, registry prometheus.Registerer) (*sqldb.DB, error) {
+	return openDatabase(ctx, cfg, url, logger, registry, 0)
 }
 
 // openDatabase bounds one transaction by timeout; zero: by the default of sqldb.
-func openDatabase(ctx context.Context, cfg *config.Config, logger *slog.Logger, registry prometheus.Registerer, timeout time.Duration) (*sqldb.DB, error) {
+func openDatabase(ctx context.Context, cfg *config.Config, url func() string, logger *slog.Logger, registry prometheus.Registerer, timeout time.Duration) (*sqldb.DB, error) {
 	if err := makeDataDirectory(cfg.Database.URL); err != nil {
 		return nil, err
 	}
 	return sqldb.Open(ctx, sqldb.Config{
-		URL: cfg.Database.URL, MaxConnections: cfg.Database.MaxConnections, AcquireTimeout: cfg.Database.AcquireTimeout,
+		URL: cfg.Database.URL, Now: url, MaxConnections: cfg.Database.MaxConnections, AcquireTimeout: cfg.Database.AcquireTimeout,
 		Timeout: timeout, Logger: logger, Registerer: registry,
 	})
 }

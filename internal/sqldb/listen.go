@@ -30,14 +30,18 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 	if db.dialect != Postgres {
 		return ErrNoNotifications
 	}
-	cfg, err := pgx.ParseConfig(db.cfg.URL)
-	if err != nil {
-		return errors.New("sqldb: listen: the database's URL cannot be read")
-	}
-	cfg.ConnectTimeout = dialTimeout
-	cfg.RuntimeParams["application_name"] = "watchword bell"
-	cfg.ValidateConnect = postgresIsPrimary // a standby has no notifications
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	var conn *pgx.Conn
+	err := db.credentials.connect(func(url string) error {
+		cfg, err := pgx.ParseConfig(url)
+		if err != nil {
+			return errors.New("the database's URL cannot be read")
+		}
+		cfg.ConnectTimeout = dialTimeout
+		cfg.RuntimeParams["application_name"] = "watchword bell"
+		cfg.ValidateConnect = postgresIsPrimary // a standby has no notifications
+		conn, err = pgx.ConnectConfig(ctx, cfg)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("sqldb: listen: %w", err)
 	}

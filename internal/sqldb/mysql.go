@@ -2,9 +2,11 @@ package sqldb
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -14,9 +16,37 @@ import (
 // where they matter.
 func (db *DB) openMySQL(ctx context.Context) error {
 	db.dialect = MySQL
-	u, err := parseURL(db.cfg.URL)
+	first, err := db.mysqlConfig(db.cfg.Now())
 	if err != nil {
 		return err
+	}
+	db.credentials = &credentials{url: db.cfg.Now, denied: mysqlDenied, logger: db.cfg.Logger}
+	of := func(url string) (driver.Connector, error) {
+		cfg, err := db.mysqlConfig(url)
+		if err != nil {
+			return nil, err
+		}
+		return mysql.NewConnector(cfg)
+	}
+	kept := min(1, db.cfg.MaxConnections-1)
+	p := db.newPool(dialer{db.credentials, of, mysql.MySQLDriver{}}, db.cfg.MaxConnections-kept, kept, !first.InterpolateParams)
+	db.writer, db.reader = p, p
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
+	defer cancel()
+	if err = p.db.PingContext(ctx); err == nil {
+		return nil
+	}
+	if mysqlAway(err) {
+		err = fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return errors.Join(err, p.close())
+}
+
+// mysqlConfig reads a URL.
+func (db *DB) mysqlConfig(text string) (*mysql.Config, error) {
+	u, err := parseURL(text)
+	if err != nil {
+		return nil, err
 	}
 	host := u.Host
 	if u.Port() == "" {
@@ -25,13 +55,13 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	// The driver's own form, without the parts that may hold special characters.
 	cfg, err := mysql.ParseDSN("tcp(" + host + ")/?" + u.RawQuery)
 	if err != nil {
-		return fmt.Errorf("it cannot be read: %w", err)
+		return nil, fmt.Errorf("it cannot be read: %w", err)
 	}
 	cfg.User = u.User.Username()
 	cfg.Passwd, _ = u.User.Password()
 	cfg.DBName = strings.TrimPrefix(u.Path, "/")
 	if cfg.DBName == "" {
-		return errors.New("it must name the database: mysql://user:password@host:3306/watchword")
+		return nil, errors.New("it must name the database: mysql://user:password@host:3306/watchword")
 	}
 	cfg.ClientFoundRows = true // an UPDATE says how many rows it matched, as everywhere else
 	cfg.ParseTime = true       // for goose's table; ours have no such columns
@@ -49,30 +79,27 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	cfg.Params["innodb_lock_wait_timeout"] = fmt.Sprintf("%d/*M!100300 ,idle_transaction_timeout=%d*/",
 		int(db.LockTimeout().Seconds()), int(db.abandonedAfter().Seconds()))
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
-		return err
+		return nil, err
 	}
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
-		return err
-	}
-	kept := min(1, db.cfg.MaxConnections-1)
-	p := db.newPool(connector, db.cfg.MaxConnections-kept, kept, !cfg.InterpolateParams)
-	db.writer, db.reader = p, p
-	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
-	defer cancel()
-	if err = p.db.PingContext(ctx); err == nil {
-		return nil
-	}
-	if mysqlAway(err) {
-		err = fmt.Errorf("%w: %w", ErrBusy, err)
-	}
-	return errors.Join(err, p.close())
+	return cfg, nil
 }
 
 // mysqlAway reports whether a server that took no connection may take one later.
 func mysqlAway(err error) bool {
 	_, answered := errors.AsType[*mysql.MySQLError](err)
-	return !answered || mysqlKind(err) != other
+	return !answered || !mysqlDenied(err) && mysqlKind(err) != other
+}
+
+// mysqlDenied reports whether a server knows the user or the password no longer, or not yet.
+func mysqlDenied(err error) bool {
+	e, answered := errors.AsType[*mysql.MySQLError](err)
+	return answered && slices.Contains([]uint16{
+		1045, 1698, // ER_ACCESS_DENIED_ERROR, and without a password
+		1044,       // ER_DBACCESS_DENIED_ERROR: the user has no right on the database
+		1130,       // ER_HOST_NOT_PRIVILEGED: there is no user for this address
+		1862,       // ER_MUST_CHANGE_PASSWORD_LOGIN
+		3118, 4151, // ER_ACCOUNT_HAS_BEEN_LOCKED, of MariaDB
+	}, e.Number)
 }
 
 // https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
@@ -93,6 +120,8 @@ func mysqlKind(err error) kind {
 			return refused
 		case 1290, 1792, 1836: // read-only: it is a former primary
 			return noWrites
+		case 1045, 1698, 1044, 1130: // denied: there was no connection to write on
+			return refused
 		case 1053, 1927: // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED
 			return lost
 		}

@@ -33,6 +33,9 @@ type Config struct {
 	// reads it, with several hosts, too), or mysql://user:password@host:port/name
 	// (with the options of go-sql-driver).
 	URL string
+	// Now returns the URL as it is now: the user and the password in it may change. It is
+	// called for every connection that is made. Nil: URL.
+	Now func() string
 	// MaxConnections bounds the pool, including the connection that is kept for
 	// Prompt. Zero: DefaultMaxConnections.
 	MaxConnections int
@@ -65,6 +68,8 @@ type DB struct {
 	files   fs.FS    // the migrations
 	metrics *metrics
 	prompt  bool
+
+	credentials *credentials // nil: SQLite
 }
 
 // Open connects to the database and makes sure that it answers. It leaves the schema to
@@ -81,6 +86,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = func() string { return cfg.URL }
 	}
 	if cfg.Watch == nil {
 		cfg.Watch = func(string, []any, error) {}

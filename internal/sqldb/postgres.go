@@ -3,6 +3,7 @@ package sqldb
 import (
 	"cmp"
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,13 +25,44 @@ var dialTimeout = 5 * time.Second
 // PgBouncer may change connections between transactions.
 func (db *DB) openPostgres(ctx context.Context) error {
 	db.dialect = Postgres
-	if _, err := parseURL(db.cfg.URL); err != nil && !strings.Contains(db.cfg.URL, ",") {
-		return err // several hosts are no URL to package url
+	db.credentials = &credentials{url: db.cfg.Now, denied: postgresDenied, logger: db.cfg.Logger}
+	var session postgresSession
+	err := db.credentials.connect(func(url string) (err error) {
+		cfg, err := db.postgresConfig(url)
+		if err == nil {
+			session, err = db.meet(ctx, cfg)
+		}
+		return err
+	})
+	if err != nil {
+		if postgresAway(err) {
+			return fmt.Errorf("%w: %w", ErrBusy, err)
+		}
+		return err
 	}
-	cfg, err := pgx.ParseConfig(db.cfg.URL)
+	of := func(url string) (driver.Connector, error) {
+		cfg, err := db.postgresConfig(url)
+		if err != nil {
+			return nil, err
+		}
+		session.prepare(cfg, url)
+		return stdlib.GetConnector(*cfg), nil
+	}
+	kept := min(1, db.cfg.MaxConnections-1)
+	p := db.newPool(dialer{db.credentials, of, stdlib.GetDefaultDriver()}, db.cfg.MaxConnections-kept, kept, false)
+	db.writer, db.reader = p, p
+	return nil
+}
+
+// postgresConfig reads a URL.
+func (db *DB) postgresConfig(url string) (*pgx.ConnConfig, error) {
+	if _, err := parseURL(url); err != nil && !strings.Contains(url, ",") {
+		return nil, err // several hosts are no URL to package url
+	}
+	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		// The error itself shows the URL, with the password hidden when pgx finds it.
-		return fmt.Errorf("it cannot be read: %w", cmp.Or(errors.Unwrap(err), errors.New("see the PostgreSQL manual on connection URIs")))
+		return nil, fmt.Errorf("it cannot be read: %w", cmp.Or(errors.Unwrap(err), errors.New("see the PostgreSQL manual on connection URIs")))
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = max(dialTimeout, db.cfg.AcquireTimeout)
@@ -42,38 +74,43 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if cfg.RuntimeParams[idleLimit] == "" {
 		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(db.abandonedAfter().Milliseconds(), 10)
 	}
-	if err := db.meet(ctx, cfg); err != nil {
-		if postgresAway(err) {
-			return fmt.Errorf("%w: %w", ErrBusy, err)
-		}
-		return err
-	}
-	kept := min(1, db.cfg.MaxConnections-1)
-	p := db.newPool(stdlib.GetConnector(*cfg), db.cfg.MaxConnections-kept, kept, false)
-	db.writer, db.reader = p, p
-	return nil
+	return cfg, nil
 }
 
-// meet connects once and adapts cfg if a pooler answers. A pooler may refuse our limit,
-// and a statement that was prepared on one of its connections may be missing, or be there
-// already, on the next.
-func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) error {
+// A postgresSession is what the first connection has shown that all others have to do.
+type postgresSession struct {
+	unlimited bool // a pooler refuses our limit for idle transactions
+	pooler    bool // a pooler changes connections between transactions
+}
+
+// prepare adapts the configuration of a connection. Through a pooler, a statement that was
+// prepared on one of its connections may be missing, or be there already, on the next.
+func (s *postgresSession) prepare(cfg *pgx.ConnConfig, url string) {
+	if s.unlimited {
+		delete(cfg.RuntimeParams, idleLimit)
+	}
+	if s.pooler && !strings.Contains(url, "default_query_exec_mode") {
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+}
+
+// meet connects once.
+func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) (s postgresSession, err error) {
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if e, said := errors.AsType[*pgconn.PgError](err); said && strings.Contains(e.Message, idleLimit) {
-		delete(cfg.RuntimeParams, idleLimit) // it is PgBouncer, which has a limit of its own
+		s.unlimited = true // it is PgBouncer, which has a limit of its own
+		s.prepare(cfg, "")
 		conn, err = pgx.ConnectConfig(ctx, cfg)
 	}
 	if err != nil {
-		return err
+		return s, err
 	}
 	defer conn.Close(ctx)
 	direct, err := isDirect(ctx, conn)
-	if err == nil && !direct && !strings.Contains(db.cfg.URL, "default_query_exec_mode") {
-		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	}
-	return err
+	s.pooler = !direct
+	return s, err
 }
 
 // idleLimit is PostgreSQL's setting for the time after which it rolls back an abandoned
@@ -86,6 +123,13 @@ const idleLimit = "idle_in_transaction_session_timeout"
 func postgresAway(err error) bool {
 	e, answered := errors.AsType[*pgconn.PgError](err)
 	return !answered || slices.Contains([]string{"08", "53", "57"}, e.Code[:min(2, len(e.Code))])
+}
+
+// postgresDenied reports whether a server knows the user or the password no longer, or not
+// yet: class 28, and 42501 for a user without the right to connect to the database.
+func postgresDenied(err error) bool {
+	e, answered := errors.AsType[*pgconn.PgError](err)
+	return answered && (strings.HasPrefix(e.Code, "28") || e.Code == "42501")
 }
 
 // https://www.postgresql.org/docs/current/errcodes-appendix.html

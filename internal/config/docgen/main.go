@@ -47,7 +47,19 @@ const introduction = "# Configuration\n\n" +
 	"counts, even if it is empty. A list is written with commas.\n\n" +
 	"**Secrets from files.** Settings that are marked *or from a file* may be read from a file, which is named by the\n" +
 	"variable with `_FILE` after it (`DATABASE_URL_FILE=/run/secrets/database`), as Docker and Kubernetes provide them. A line\n" +
-	"break at the end of the file is not part of the value. A variable and its `_FILE` at once are refused.\n\n" +
+	"break at the end of the file and a byte order mark (UTF-8) at its beginning are not part of the value. An empty file is an\n" +
+	"error, and so is a variable beside its `_FILE`.\n\n" +
+	"**Secrets that change.** A running replica reads the configuration file and the files of secrets again when they change\n" +
+	"(a change behind a link is seen within 5 s), and on SIGHUP. What then cannot be used is logged, and the value from before holds.\n\n" +
+	"- `database.url`, `redis.url`: the users and passwords are taken over, for each connection that is made from then on; their files\n" +
+	"  are read again for each of them, so also after one was denied. Connections that exist go on. While a server denies the new\n" +
+	"  ones, those before are tried as well, so that the server and the file may be changed in either order. Another host, database\n" +
+	"  or option needs a restart: replicas that change to another database one by one would not hear what the others revoke.\n" +
+	"- `storage.key`, `storage.previous_keys`, `cluster.secret`: the log says that they need a restart, because what is in the\n" +
+	"  database was written under them, by other replicas as well. [storage.md](storage.md) says how to change the storage key.\n" +
+	"- `admin.username`, `admin.password`: they make the first administrator, at a start, and nothing else.\n" +
+	"- Files that other settings name: certificates with their keys (`server.tls`, `cluster.cert_file`) are read again when they change;\n" +
+	"  `cluster.ca_file`, `redis.ca_file` and `users.init_file` at the start alone.\n\n" +
 	"**What a file with a secret must be.** This holds for the files of `_FILE`, the storage key next to the database, the first\n" +
 	"administrator's password, `users.init_file`, the private keys of `server.tls` and of `cluster.key_file`, and the token of a\n" +
 	"Kubernetes service account.\n\n" +

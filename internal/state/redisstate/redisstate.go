@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strconv"
@@ -52,13 +53,20 @@ var _ state.Store = (*Store)(nil)
 // succeed once it is there. roots are the certificate authorities for the servers of a
 // rediss:// URL; nil: the system's.
 func Open(url string, roots *x509.CertPool) (*Store, error) {
-	options, err := ClientOption(url)
+	return OpenChanging(func() string { return url }, roots, slog.New(slog.DiscardHandler))
+}
+
+// OpenChanging is Open for a URL in which users and passwords may change. url returns it as
+// it is now, and is called for each connection that is made. Connections that exist go on.
+func OpenChanging(url func() string, roots *x509.CertPool, logger *slog.Logger) (*Store, error) {
+	options, err := ClientOption(url())
 	if err != nil {
 		return nil, err
 	}
 	if options.TLSConfig != nil {
 		options.TLSConfig.RootCAs = roots // the Sentinels share this TLSConfig
 	}
+	(&credentials{url: url, logger: logger}).attach(&options)
 	return &Store{options: options, deadlines: deadlines{timeout: Timeout}}, nil
 }
 
