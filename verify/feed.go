@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -81,14 +82,14 @@ func newFollower(cfg Config) *follower {
 
 // check refuses a token that was revoked. If that is not known well enough for the route,
 // it does what the route's OnStale says.
-func (f *follower) check(ctx context.Context, n *known, c *conditions) error {
+func (f *follower) check(ctx context.Context, t *accesstoken.Token, ids *revoked.IDs, c *conditions) error {
 	if err := f.wait(ctx); err != nil {
 		return err
 	}
 	// The confirmation is read before the list, which then has all of it. The list might
 	// lack an entry of a later confirmation.
 	confirmed := f.lastConfirmed()
-	if _, ok := f.list.RevokedByIDs(n.token, &n.ids); ok {
+	if _, ok := f.list.RevokedByIDs(t, ids); ok {
 		return ErrRevoked
 	}
 	if f.within(confirmed, time.Duration(c.maxStaleness)) {

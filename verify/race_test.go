@@ -34,8 +34,8 @@ func TestReconnectingAcceptsNothingLate(t *testing.T) {
 		var asking sync.WaitGroup
 		for range 4 {
 			asking.Go(func() {
-				for n := (&known{token: token, ids: revoked.IDsOf(token)}); !stop.Load(); {
-					switch err := f.check(t.Context(), n, bound); {
+				for ids := revoked.IDsOf(token); !stop.Load(); {
+					switch err := f.check(t.Context(), token, &ids, bound); {
 					case err == nil:
 						t.Errorf("token %d, revoked meanwhile, is accepted", i)
 						return

@@ -13,13 +13,16 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/verify/accesstoken"
-	"github.com/watchword-auth/watchword/verify/revoked"
+	"github.com/watchword-auth/watchword/verify/known"
 )
 
 // DefaultMaxStaleness is the default of Config.MaxStaleness. It is twice what a replica of
 // the server allows itself, so that the restart of one, or the loss of a connection, goes
 // unnoticed.
 const DefaultMaxStaleness = 10 * time.Second
+
+// DefaultCacheSize is the default of Config.CacheSize.
+const DefaultCacheSize = 4096
 
 // MaxLeeway bounds Config.Leeway. A revocation is forgotten some minutes after its tokens
 // have expired; a token that was accepted for longer would be valid again.
@@ -95,9 +98,9 @@ type Verifier struct {
 	cfg   Config
 	rules accesstoken.Rules
 	keys  *keySource
-	feed  *follower  // nil: without revocations
-	cache *cache     // nil: there is none
-	usual conditions // of a call that has none of its own
+	feed  *follower     // nil: without revocations
+	known *known.Tokens // nil: none are remembered
+	usual conditions    // of a call that has none of its own
 
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -119,7 +122,7 @@ func New(cfg Config) (*Verifier, error) {
 	v.usual = *v.conditions(nil)
 	v.background.Go(func() { v.keys.run(ctx) })
 	if cfg.CacheSize > 0 {
-		v.cache = newCache(cfg.CacheSize)
+		v.known = known.New(cfg.CacheSize)
 	}
 	if !cfg.WithoutRevocations {
 		v.feed = newFollower(cfg)
@@ -142,55 +145,22 @@ func (v *Verifier) Verify(ctx context.Context, token string, conditions ...Condi
 }
 
 func (v *Verifier) verify(ctx context.Context, token string, c *conditions) (*accesstoken.Token, error) {
-	n, err := v.check(ctx, token)
-	if err != nil {
-		return nil, err
-	}
-	if v.feed != nil {
-		if err := v.feed.check(ctx, n, c); err != nil {
-			return nil, err
-		}
-	}
-	t := n.token
-	if v.cache != nil {
-		t = ownCopy(t)
-	}
-	if err := c.judge(t); err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-// check returns a token that is good, apart from whether it was revoked.
-func (v *Verifier) check(ctx context.Context, token string) (*known, error) {
-	if v.cache == nil {
-		return v.checkAnew(ctx, token)
-	}
-	k := v.cache.keyOf(token)
-	n := v.cache.get(k, v.keys.current())
-	if n != nil {
-		if v.rules.Recheck(n.token, v.cfg.Now()) == nil {
-			return n, nil
-		}
-		v.cache.drop(k)
-	}
-	n, err := v.checkAnew(ctx, token)
-	if err == nil {
-		v.cache.put(k, n)
-	}
-	return n, err
-}
-
-func (v *Verifier) checkAnew(ctx context.Context, token string) (*known, error) {
-	var key accesstoken.Key
-	t, err := v.rules.Check(token, v.cfg.Now(), func(kid string) (_ accesstoken.Key, err error) {
-		key, err = v.keys.find(ctx, kid)
-		return key, err
+	n, err := v.known.Check(&v.rules, token, v.cfg.Now(), func(kid string) (accesstoken.Key, error) {
+		return v.keys.find(ctx, kid)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &known{token: t, ids: revoked.IDsOf(t), key: key}, nil
+	if v.feed != nil {
+		if err := v.feed.check(ctx, n.Shared(), &n.IDs, c); err != nil {
+			return nil, err
+		}
+	}
+	t := n.Own()
+	if err := c.judge(t); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // Status is what a Verifier knows, for a health page.

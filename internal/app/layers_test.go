@@ -13,7 +13,7 @@ const module = "github.com/watchword-auth/watchword"
 // package may import those of the layers below its own, and within its layer those
 // that stand before it. A name covers the packages under it.
 var layers = [][]string{
-	{"verify/accesstoken", "verify/revoked"},
+	{"verify/accesstoken", "verify/revoked", "verify/known"},
 	{"verify"},
 	{"internal/secretfile", "internal/newfile", "internal/problem", "internal/timing", "internal/poll", "internal/token", "internal/seal", "internal/names", "internal/yamlfile", "internal/config", "internal/canary", "internal/sqldb"},
 	{"internal/store", "internal/state", "internal/bell", "internal/discovery", "internal/backup"},
@@ -85,7 +85,7 @@ func TestResourceServersImportLittle(t *testing.T) {
 	}
 	got := strings.Fields(string(out))
 	slices.Sort(got)
-	want := []string{"github.com/golang-jwt/jwt/v5", module + "/verify", module + "/verify/accesstoken", module + "/verify/revoked"}
+	want := []string{"github.com/golang-jwt/jwt/v5", module + "/verify", module + "/verify/accesstoken", module + "/verify/known", module + "/verify/revoked"}
 	if !slices.Equal(got, want) {
 		t.Errorf("package verify brings along %v, want %v", got, want)
 	}

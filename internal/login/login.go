@@ -24,6 +24,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/known"
 )
 
 // People is what login asks of the directory.
@@ -104,6 +105,7 @@ type Grant struct {
 // Service holds the use cases.
 type Service struct {
 	Config
+	verified *known.Tokens
 	metrics  metrics
 	begun    budget             // sessions
 	revokes  budget             // of single tokens
@@ -111,9 +113,16 @@ type Service struct {
 	refusals refusals
 }
 
+// knownTokens is how many verified tokens are remembered: 25 MB at most.
+const knownTokens = 8192
+
 // New makes a Service.
 func New(c Config) *Service {
-	return &Service{Config: c, metrics: newMetrics(c.Registerer), begun: budget{rate: sessionRate}, revokes: budget{rate: revocationRate}}
+	tokens := known.New(knownTokens)
+	return &Service{
+		Config: c, verified: tokens, metrics: newMetrics(c.Registerer, tokens),
+		begun: budget{rate: sessionRate}, revokes: budget{rate: revocationRate},
+	}
 }
 
 // Renew spends a refresh token. The claims are those that the user has now. The audience is

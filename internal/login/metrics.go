@@ -4,17 +4,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/verify/known"
 )
 
 // metrics counts the use cases by how they ended.
 type metrics struct{ total *prometheus.CounterVec }
 
-func newMetrics(r prometheus.Registerer) metrics {
+func newMetrics(r prometheus.Registerer, tokens *known.Tokens) metrics {
 	m := metrics{total: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "watchword_requests_total",
 		Help: "Logins, renewals and verifications, by outcome: ok, or the code of the refusal.",
 	}, []string{"use", "outcome"})}
-	r.MustRegister(m.total)
+	r.MustRegister(m.total, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "watchword_known_tokens",
+		Help: "Access tokens whose signature was verified and is remembered.",
+	}, func() float64 { return float64(tokens.Len()) }))
 	return m
 }
 

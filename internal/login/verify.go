@@ -68,7 +68,7 @@ func (s *Service) VerifyForPeer(ctx context.Context, compact string) (bool, erro
 
 func (s *Service) signed(rules accesstoken.Rules, compact string) (*accesstoken.Token, error) {
 	var kid string
-	t, err := rules.Check(compact, s.Now(), func(id string) (accesstoken.Key, error) {
+	t, err := s.verified.Check(&rules, compact, s.Now(), func(id string) (accesstoken.Key, error) {
 		kid = id
 		return s.Key(id)
 	})
@@ -82,7 +82,7 @@ func (s *Service) signed(rules accesstoken.Rules, compact string) (*accesstoken.
 	case err != nil:
 		return nil, ErrInvalidToken.Because(err)
 	}
-	return t, nil
+	return t.Own(), nil
 }
 
 // notLookedUp reports whether a token was not checked, because its key could not be looked

@@ -94,8 +94,44 @@ func bare() http.Handler {
 		maps.Copy(w.Header(), keySetHeader)
 		_, _ = w.Write(keySet)
 	})
+	var answer recorded
+	mux.HandleFunc("/record", func(w http.ResponseWriter, r *http.Request) {
+		if err := json.NewDecoder(r.Body).Decode(&answer); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	})
+	mux.HandleFunc("/replay", func(w http.ResponseWriter, r *http.Request) {
+		maps.Copy(w.Header(), answer.Header)
+		_, _ = w.Write(answer.Body)
+	})
 	mux.HandleFunc("/stream", bareStream)
 	return mux
+}
+
+// A recorded answer is what the bare server writes without doing anything for it.
+type recorded struct {
+	Header http.Header
+	Body   []byte
+}
+
+// replay has the bare server answer /replay as watchword answers the request.
+func replay(b *testing.B, watchword, bare *server, r *http.Request) {
+	b.Helper()
+	resp, err := watchword.client.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		b.Fatal(resp.Status, err)
+	}
+	resp.Header.Del("Date") // net/http writes it
+	resp, err = bare.client.Do(post(bare, "/record", recorded{resp.Header, body}))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		b.Fatal(resp, err)
+	}
+	resp.Body.Close()
 }
 
 // A server is a process whose CPU time is measured.
@@ -267,13 +303,47 @@ func logIn(b *testing.B, watchword *server) (g grant) {
 	return g
 }
 
-func BenchmarkHTTPVerify(b *testing.B) {
+// A token that comes for the first time, beside the verification of a signature.
+func BenchmarkHTTPVerifyFirst(b *testing.B) {
 	watchword, bare, grants := servers(b)
-	compare(b, 4*requests, watchword, bare, "/verify", func(s *server, caller int) *http.Request {
+	const n = requests
+	var fresh [callers][]string
+	var turn [callers]int
+	for caller := range callers {
+		for range (rounds + 1) * n / callers { // bare is asked with the same ones again
+			resp, err := watchword.client.Do(post(watchword, "/api/renew", map[string]string{"refresh_token": grants[caller].RefreshToken}))
+			if err != nil {
+				b.Fatal(err)
+			}
+			err = json.NewDecoder(resp.Body).Decode(&grants[caller])
+			resp.Body.Close()
+			if err != nil || resp.StatusCode != http.StatusOK {
+				b.Fatal(resp.Status, err)
+			}
+			fresh[caller] = append(fresh[caller], grants[caller].AccessToken)
+		}
+	}
+	compare(b, n, watchword, bare, "/verify", func(s *server, caller int) *http.Request {
+		r := get(s, "/api/verify")
+		r.Header.Set("Authorization", "Bearer "+fresh[caller][turn[caller]%len(fresh[caller])])
+		if s == watchword {
+			turn[caller]++
+		}
+		return r
+	}, nil)
+}
+
+// A token that comes again, beside a handler that writes the same answer and does nothing
+// else.
+func BenchmarkHTTPVerifyAgain(b *testing.B) {
+	watchword, bare, grants := servers(b)
+	again := func(s *server, caller int) *http.Request {
 		r := get(s, "/api/verify")
 		r.Header.Set("Authorization", "Bearer "+grants[caller].AccessToken)
 		return r
-	}, nil)
+	}
+	replay(b, watchword, bare, again(watchword, 0))
+	compare(b, 4*requests, watchword, bare, "/replay", again, nil)
 }
 
 // Each caller renews its sessions in turn: one that renews all the time carries its
