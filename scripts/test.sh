@@ -15,7 +15,7 @@ export GOTOOLCHAIN
 
 # Packages whose tests start Watchword as processes. They run by themselves, and the
 # faults of a cluster alone: what else the machine does would look like one more of them.
-processes='/(cmd/watchword|test/(process|subscribers|cluster))$'
+processes='/(cmd/watchword|examples/balancer|test/(process|subscribers|cluster))$'
 
 # SQLite is C translated to Go, which the race detector need not look at, no more than it
 # would look at C: it took two thirds of the processor time of the tests that use it.

@@ -113,17 +113,25 @@ func TestLink(t *testing.T) {
 	}
 }
 
-// Only a server that says that it is ready gets requests.
+// Only a server that says that it is ready gets requests. While none is, those get them that
+// have a key set.
 func TestHAProxy(t *testing.T) {
-	var ready atomic.Bool
+	var ready, serving atomic.Bool
 	ready.Store(true)
+	serving.Store(true)
 	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/readyz" && !ready.Load() {
+		if r.URL.Path == "/readyz" && !ready.Load() || r.URL.Path == "/api/pkeys" && !serving.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
 	defer first.Close()
-	lb := HAProxy(t, first.Listener.Addr().String(), freeAddr(t))
+	second := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer second.Close()
+	lb := HAProxy(t, first.Listener.Addr().String(), second.Listener.Addr().String(), freeAddr(t))
 	by := func() string {
 		resp, err := http.Get(lb.URL + "/x")
 		if err != nil {
@@ -132,14 +140,24 @@ func TestHAProxy(t *testing.T) {
 		resp.Body.Close()
 		return resp.Header.Get("X-Served-By")
 	}
-	row := 0
-	await(t, "the first server alone", func() bool {
-		if row++; by() != "s0" {
-			row = 0
-		}
-		return row == 4
-	})
+	always := func(what, served string) {
+		t.Helper()
+		row := 0
+		await(t, what, func() bool {
+			if row++; by() != served {
+				row = 0
+			}
+			return row == 4
+		})
+	}
+	always("the first server alone", "s0")
 	ready.Store(false)
+	await(t, "the second server", func() bool { return by() == "s1" })
+	await(t, "the first one beside it", func() bool { return by() == "s0" })
+	serving.Store(false)
+	always("the second server alone", "s1")
+	second.CloseClientConnections()
+	second.Close()
 	await(t, "no server", func() bool { return by() == "<NOSRV>" })
 	ready.Store(true)
 	await(t, "the first server again", func() bool { return by() == "s0" })
