@@ -47,7 +47,7 @@ type Access struct {
 	ID        string    // jti: see NewID
 	SessionID string    // sid; left out when empty
 	Epoch     int64     // epoch: the user's, as of issuing
-	IssuedAt  time.Time // iat
+	IssuedAt  time.Time // iat, or iat_exact beside an iat that is dated back to NotBefore
 	NotBefore time.Time // nbf; left out when zero
 	ExpiresAt time.Time // exp
 	AuthTime  time.Time // auth_time: when the user authenticated; left out when zero
@@ -110,6 +110,11 @@ func (c Access) Encode() ([]byte, error) {
 	m["iat"], m["exp"], m["epoch"] = c.IssuedAt.Unix(), c.ExpiresAt.Unix(), c.Epoch
 	if !c.NotBefore.IsZero() {
 		m["nbf"] = c.NotBefore.Unix()
+		if c.NotBefore.Before(c.IssuedAt) {
+			// Many libraries refuse an iat in their future as they do nbf. What is revoked by
+			// the moment at which it was issued needs that moment all the same.
+			m["iat"], m["iat_exact"] = c.NotBefore.Unix(), c.IssuedAt.Unix()
+		}
 	}
 	if !c.AuthTime.IsZero() {
 		m["auth_time"] = c.AuthTime.Unix()

@@ -64,9 +64,9 @@ var reserved = set(
 	"events", "toe", "txn",  // RFC 8417 §2.2
 	"nonce", "azp", "at_hash", "c_hash", "s_hash", "sub_jwk", // OpenID Connect Core §2, §3.3, §7.4
 	"_claim_names", "_claim_sources", // OpenID Connect Core §5.6.2
-	"sid",            // OpenID Connect Front-Channel Logout §3; our session
-	"email_verified", // OpenID Connect Core §5.1; a boolean
-	"epoch",          // ours: see Access
+	"sid",                // OpenID Connect Front-Channel Logout §3; our session
+	"email_verified",     // OpenID Connect Core §5.1; a boolean
+	"epoch", "iat_exact", // ours: see Access
 )
 
 // identity are the names of the user's identity. Their values come from the user's record

@@ -83,13 +83,22 @@ func TestWireForm(t *testing.T) {
 			t.Errorf("part %d is %s, %v\nwant %s", i, got, err, want)
 		}
 	}
+	c.NotBefore = c.IssuedAt.Add(-5 * time.Second)
+	if compact, err = s.Sign(c); err != nil {
+		t.Fatal(err)
+	}
+	tok := check(t, s, compact)
+	if part := tok.Payload(); !strings.Contains(part, `"exp":1772368200,"iat":1772366395,"iat_exact":1772366400,`) || !strings.Contains(part, `"nbf":1772366395,`) ||
+		!tok.IssuedAt.Equal(c.IssuedAt.Truncate(time.Second)) {
+		t.Errorf("dated back: %s, issued at %v", part, tok.IssuedAt)
+	}
 	c.Audience = append(c.Audience, "https://two.example.com")
 	c.SessionID, c.NotBefore, c.AuthTime = "", time.Time{}, time.Time{}
 	compact, err = s.Sign(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok := check(t, s, compact)
+	tok = check(t, s, compact)
 	claims := tok.Claims()
 	if list, ok := claims["aud"].([]any); !ok || len(list) != 2 || len(tok.Audience) != 2 {
 		t.Errorf("two audiences became %v", claims["aud"])
@@ -126,6 +135,7 @@ func TestSignRefuses(t *testing.T) {
 		"sub as a claim":    func(c *token.Access) { c.User["sub"] = "root" },
 		"EXP as a claim":    func(c *token.Access) { c.User["EXP"] = "9999999999" },
 		"epoch as a claim":  func(c *token.Access) { c.User["epoch"] = "9" },
+		"iat_exact as one":  func(c *token.Access) { c.User["iat_exact"] = "9" },
 		"a name in quotes":  func(c *token.Access) { c.User[`x","sub":"root`] = "1" },
 		"an empty name":     func(c *token.Access) { c.User[""] = "1" },
 		"long s for s":      func(c *token.Access) { c.User["ſub"] = "root" },
@@ -317,7 +327,7 @@ func TestClaimNames(t *testing.T) {
 	}
 	for code, names := range map[string][]string{
 		"claim_name_reserved": {
-			"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "ISS", "Sub", "eXp", "sid", "SID", "epoch", "cnf", "act", "may_act", "scope", "Scope",
+			"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "ISS", "Sub", "eXp", "sid", "SID", "epoch", "iat_exact", "cnf", "act", "may_act", "scope", "Scope",
 			"client_id", "active", "token_type", "username", "auth_time", "acr", "amr", "azp", "nonce", "email", "Email_Verified", "name",
 			"preferred_username", "_claim_names", "authorization_details", "kid", "alg",
 		},

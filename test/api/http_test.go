@@ -270,12 +270,12 @@ func TestAccessTokenEndsWithItsSession(t *testing.T) {
 		w := replica.NewWith(t, replica.Options{Quiet: true}, func(c *config.Config) { c.Sessions.TTL = 31 * time.Minute })
 		first := w.Login("admin")
 		claims := w.Verify(first.AccessToken)
-		if life := claims["exp"].(float64) - claims["iat"].(float64); life != 1800 {
+		if life := claims["exp"].(float64) - claims["auth_time"].(float64); life != 1800 {
 			t.Errorf("the token lives %v s", life)
 		}
 		time.Sleep(2 * time.Minute)
 		second := kit.Decode[httpapi.Grant](t, w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: first.RefreshToken}))
-		if a, b := claims["iat"].(float64)+31*60, w.Verify(second.AccessToken)["exp"]; a != b {
+		if a, b := claims["auth_time"].(float64)+31*60, w.Verify(second.AccessToken)["exp"]; a != b {
 			t.Errorf("the renewed token ends at %v, the session at %v", b, a)
 		}
 	})

@@ -36,7 +36,9 @@ type Rules struct {
 // not know it returns ErrUnknownKey; any other error of its is returned as it
 // is, because then the token is neither right nor wrong.
 //
-// Revocation is not checked here.
+// Revocation is not checked here. It goes by the moment at which a token was issued. iat is
+// a few seconds earlier in a token of Watchword, because many libraries refuse one that lies
+// in their future; iat_exact is that moment, where a token has it.
 func (r *Rules) Check(compact string, now time.Time, key func(kid string) (Key, error)) (*Token, error) {
 	s, err := r.split(compact)
 	if err != nil {

@@ -19,7 +19,7 @@ type Token struct {
 	Epoch     int64    // epoch: how often everything of the user had been revoked; 0 when absent
 
 	ExpiresAt time.Time // exp
-	IssuedAt  time.Time // iat
+	IssuedAt  time.Time // iat_exact, or iat, which an issuer may date back (see Check)
 	NotBefore time.Time // nbf; zero when absent
 	AuthTime  time.Time // auth_time: when the user authenticated (RFC 9068 §2.2.1); zero when absent
 
@@ -76,6 +76,10 @@ func parseClaims(payload string) (*Token, []error) {
 		return nil, []error{ErrMalformed.because("the token's claims cannot be read", err)}
 	}
 	r := reader{claims: m}
+	issued := r.date("iat", true)
+	if _, exact := m["iat_exact"]; exact {
+		issued = r.date("iat_exact", true)
+	}
 	return &Token{
 		Issuer:    r.text("iss", true),
 		Subject:   r.text("sub", true),
@@ -84,7 +88,7 @@ func parseClaims(payload string) (*Token, []error) {
 		SessionID: r.text("sid", false),
 		Epoch:     r.count("epoch"),
 		ExpiresAt: r.date("exp", true),
-		IssuedAt:  r.date("iat", true),
+		IssuedAt:  issued,
 		NotBefore: r.date("nbf", false),
 		AuthTime:  r.date("auth_time", false),
 		payload:   payload,
