@@ -141,7 +141,7 @@ func TestWhatATokenSaysEndsWithTheEpoch(t *testing.T) {
 				t.Fatal(err)
 			}
 			after := w.stored(bob)
-			if after.Epoch != bob.Epoch+1 || after.SessionEpoch != bob.SessionEpoch || len(w.revocations()) != 1 {
+			if after.Epoch <= bob.Epoch || after.SessionEpoch != bob.SessionEpoch || len(w.revocations()) != 1 {
 				t.Errorf("%+v, revoked: %+v", after, w.revocations())
 			}
 			if err := w.patch(bob.ID, UserPatch{Disabled: new(false)}); err != nil || w.stored(bob).Epoch != after.Epoch {

@@ -33,7 +33,7 @@ func TestVerifiedEmails(t *testing.T) {
 		if u, err := w.UpdateUser(ctx, as(actor), anna.ID, p); err != nil || u.EmailVerified != want {
 			t.Errorf("%+v, %v", u, err)
 		}
-		if after := w.stored(anna); after.EmailVerified != want || before != after && after.Epoch != before.Epoch+1 {
+		if after := w.stored(anna); after.EmailVerified != want || before != after && after.Epoch <= before.Epoch {
 			t.Errorf("%+v, then %+v", before, after)
 		}
 	}

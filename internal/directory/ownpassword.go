@@ -58,7 +58,7 @@ func (s *Service) ChangeOwnPassword(ctx context.Context, actor Actor, epoch int6
 			return err
 		}
 		switch {
-		case epoch < u.Epoch:
+		case epoch < u.SessionEpoch: // u.Epoch may be a floor, which revokes nothing
 			return revocation.ErrRevoked
 		case u.PasswordHash != before.PasswordHash:
 			return ErrChangedMeanwhile

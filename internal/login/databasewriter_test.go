@@ -144,7 +144,7 @@ func (g *stateStage) changes() []sqldbtest.Change {
 	all = append(all, sqldbtest.Change{Name: "all records are bob's", To: to})
 	// What the records say of themselves is changed.
 	for _, says := range [][2]string{
-		{`"epoch":0`, `"epoch":9000000000000000000`}, {`"expires_at":"2`, `"expires_at":"9`}, {`"turn":`, `"ended":false,"turn":1`},
+		{`"epoch":1`, `"epoch":9000000`}, {`"expires_at":"2`, `"expires_at":"9`}, {`"turn":`, `"ended":false,"turn":1`},
 		{adaID, bobID}, {`"created_at":"2`, `"created_at":"1`}, {`"recent":[`, `"recent":[{},`}, {`{`, `[`}, {`"current":"`, `"current":"A`},
 	} {
 		to, found := g.before.Clone(), false

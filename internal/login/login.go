@@ -182,16 +182,11 @@ func (s *Service) entitled(ctx context.Context, sess session.Session) (store.Use
 		return store.User{}, nil, err
 	}
 	if gone || user.Disabled || sess.Epoch < user.SessionEpoch {
-		if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
-			s.Logger.Warn("a dead session could not be deleted", "session", sess.ID, "err", err)
-		}
-		return store.User{}, nil, session.ErrInvalid
+		return store.User{}, nil, s.dead(ctx, sess)
 	}
-	// A session that an administrator revoked by its id alone may still have its
-	// record.
-	err = s.View.Check(ctx, &accesstoken.Token{Subject: user.ID, SessionID: sess.ID, Epoch: user.Epoch, IssuedAt: s.Now()})
-	if errors.Is(err, revocation.ErrRevoked) {
-		err = session.ErrInvalid
+	moved, err := s.renewable(ctx, &user, sess)
+	if moved {
+		return s.entitled(ctx, sess)
 	}
 	return user, claims, err
 }

@@ -41,14 +41,22 @@ type people struct {
 	users  map[string]store.User
 	claims map[string]string
 	may    map[string]string // permission by the actor's id
+	store  store.Store       // has the users' epochs
 }
 
-func (p *people) Authenticate(_ context.Context, username, password string) (store.User, error) {
+// now returns a user with the present epochs.
+func (p *people) now(ctx context.Context, u store.User) (store.User, error) {
+	stored, err := p.store.User(ctx, u.ID)
+	u.Epoch, u.SessionEpoch = stored.Epoch, stored.SessionEpoch
+	return u, err
+}
+
+func (p *people) Authenticate(ctx context.Context, username, password string) (store.User, error) {
 	u, ok := p.users[username]
 	if !ok || password != "right" {
 		return store.User{}, directory.ErrInvalidCredentials
 	}
-	return u, nil
+	return p.now(ctx, u)
 }
 
 func (p *people) ChangeOwnPassword(context.Context, directory.Actor, int64, string, string) (store.User, error) {
@@ -57,10 +65,11 @@ func (p *people) ChangeOwnPassword(context.Context, directory.Actor, int64, stri
 
 func (p *people) ClaimsOf(context.Context, string) (map[string]string, error) { return p.claims, nil }
 
-func (p *people) Subject(_ context.Context, id string) (store.User, map[string]string, error) {
+func (p *people) Subject(ctx context.Context, id string) (store.User, map[string]string, error) {
 	for _, u := range p.users {
 		if u.ID == id {
-			return u, p.claims, nil
+			u, err := p.now(ctx, u)
+			return u, p.claims, err
 		}
 	}
 	return store.User{}, nil, store.ErrNotFound
@@ -100,7 +109,7 @@ func newService(t *testing.T) (*Service, *people) {
 	t.Helper()
 	db := sqlstore.New(sqldbtest.Open(t))
 	quiet := slog.New(slog.DiscardHandler)
-	p := &people{users: map[string]store.User{}, claims: map[string]string{"log": "r"}, may: map[string]string{}}
+	p := &people{users: map[string]store.User{}, claims: map[string]string{"log": "r"}, may: map[string]string{}, store: db}
 	for name, id := range map[string]string{"ada": adaID, "bob": bobID} {
 		user := store.User{ID: id, Username: name, NameKey: name, CreatedAt: time.Now(), UpdatedAt: time.Now()}
 		if err := db.CreateUser(t.Context(), user); err != nil {

@@ -472,7 +472,7 @@ func (s *Service) revokeUser(ctx context.Context, by *accesstoken.Token, userID 
 		}
 		// Many requests with one token write one entry: after the first of them the token is
 		// revoked, although this replica may not have read it.
-		if userID == by.Subject && by.Epoch < user.Epoch {
+		if userID == by.Subject && by.Epoch < user.SessionEpoch {
 			return revocation.ErrRevoked
 		}
 		if entry.Epoch, err = r.NextEpoch(ctx, userID, true); err != nil {

@@ -110,6 +110,10 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 	if err := s.within(ctx, &s.begun, errLoginsTooFast, user.ID); err != nil {
 		return Grant{}, err
 	}
+	user, err := s.atFloor(ctx, user)
+	if err != nil {
+		return Grant{}, err
+	}
 	claims, err := s.People.ClaimsOf(ctx, user.ID)
 	if err != nil {
 		return Grant{}, unavailable(err)

@@ -71,6 +71,7 @@ type View struct {
 	replaced  atomic.Bool  // the list has entries of a log that was read before this one
 	stale     atomic.Bool  // the present outage has been logged
 	denying   atomic.Bool  // it has been logged that the outage is longer than OnOutage allows
+	floor     atomic.Int64 // see Floor
 	answers   *prometheus.CounterVec
 	checks    *prometheus.CounterVec
 	shared    shared
@@ -174,6 +175,13 @@ func (v *View) SessionRevoked(id string) bool {
 	return ok
 }
 
+// UserRevoked reports whether this replica knows that a user's tokens of this epoch, or with
+// one below it, were revoked.
+func (v *View) UserRevoked(id string, epoch int64) bool {
+	_, ok := v.list.Revoked(&accesstoken.Token{Subject: id, Epoch: epoch, IssuedAt: time.Unix(math.MaxInt64, 0)})
+	return ok
+}
+
 // OfSession returns a token of a session of which nothing is known but the id. It is revoked
 // if the session is, by its id.
 func OfSession(id string) *accesstoken.Token {
@@ -254,6 +262,26 @@ func (v *View) wait(ctx context.Context, called, seq int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// Floor returns the lowest epoch that a user's token may carry; 0 while the log has never been
+// read. It is the time in milliseconds since 1970, by the database's clock, at which this view
+// began to read its log.
+//
+// A database that has gone back in time has lower epochs than verifiers remember: it was
+// restored, or copied, or has lost commits in a failover. Every replica of it has started
+// since then, or has begun to read its log anew. So the floor is above every epoch that may
+// have been lost: each of those was a former floor, raised by one for each revocation.
+func (v *View) Floor() int64 { return v.floor.Load() }
+
+// beginLocked notes that the reading of a log begins.
+func (v *View) beginLocked(head store.LogHead) {
+	v.log = head.ID
+	now := head.Now
+	if now.IsZero() {
+		now = v.cfg.Now()
+	}
+	v.floor.Store(max(v.floor.Load()+1, now.UnixMilli()))
 }
 
 // Next returns a channel that is closed with the next confirmation or before it. A caller
@@ -391,7 +419,7 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 		v.startAnewLocked(c.head)
 		return -1, nil
 	case v.log == "":
-		v.log = c.head.ID
+		v.beginLocked(c.head)
 	case c.head.ID != v.log:
 		v.startAnewLocked(c.head)
 		return -1, nil
@@ -428,7 +456,8 @@ func (v *View) startAnewLocked(head store.LogHead) {
 	v.anew.Store(true)
 	v.replaced.Store(true)
 	v.list.Detach()
-	v.log, v.read, v.heard, v.last = head.ID, 0, 0, revoked.Entry{}
+	v.beginLocked(head)
+	v.read, v.heard, v.last = 0, 0, revoked.Entry{}
 	v.shared.upTo.Store(-1)
 }
 

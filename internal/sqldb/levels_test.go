@@ -382,7 +382,7 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	}
 	user.NameKey, group.NameKey, claim.NameKey, user.EmailVerified = "alicia", "chiefs", "chief", true
 	ok(s.UpdateUser(ctx, user), s.UpdateGroup(ctx, group), s.UpdateClaim(ctx, claim))
-	ok(second(s.NextEpoch(ctx, "u1", true)))
+	ok(second(s.NextEpoch(ctx, "u1", true)), second(s.RaiseEpoch(ctx, "u1", 1, 2, true)))
 
 	key := store.Key{ID: "k1", Instance: "i", Algorithm: "ES256", PublicJWK: []byte("{}"), Sealed: []byte("s"), CreatedAt: at, ActivateAt: at, RetireAt: at, RemoveAt: at}
 	ok(s.CreateKey(ctx, key), s.UpdateKey(ctx, key), second(s.Keys(ctx)), s.DeleteKey(ctx, "k1"))

@@ -82,6 +82,8 @@ type User struct {
 	Disabled      bool
 	// Epoch is in every token of the user. Revoking "everything until now" raises it,
 	// so that such a revocation needs no clock.
+	// It is a time in milliseconds since 1970, by the database's clock, except before the
+	// user's first login (revocation.View.Floor).
 	Epoch int64
 	// SessionEpoch is the lowest epoch of a living session. A session that started
 	// under a lower epoch has ended, whether or not its record is still there.
@@ -147,10 +149,16 @@ type Users interface {
 	// still u.Version, and raises Version by one. It returns ErrStale otherwise (also
 	// when the user is gone), and ErrConflict when the name key is taken.
 	UpdateUser(ctx context.Context, u User) error
-	// NextEpoch raises the user's epoch by one and returns it, or ErrNotFound. With
+	// NextEpoch raises the user's epoch to the time in milliseconds since 1970, but by one at
+	// least, and returns it, or ErrNotFound. The time makes sure that no history of the
+	// database that was lost has had the epoch before. With
 	// endSessions, SessionEpoch becomes the new epoch, too, which ends all sessions of
 	// the user. Version stays.
 	NextEpoch(ctx context.Context, id string, endSessions bool) (int64, error)
+	// RaiseEpoch raises the user's epoch to a greater one if it is still the given one, and
+	// reports whether it did. With endSessions it does the same to SessionEpoch as NextEpoch.
+	// It revokes nothing by itself.
+	RaiseEpoch(ctx context.Context, id string, from, to int64, endSessions bool) (bool, error)
 	// DeleteUser and its memberships, or ErrNotFound.
 	DeleteUser(ctx context.Context, id string) error
 	// AddMember and RemoveMember return nil when there is nothing to change. AddMember

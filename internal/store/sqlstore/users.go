@@ -92,14 +92,13 @@ func verifyEmail(ctx context.Context, q sqldb.Q, u store.User) error {
 // NextEpoch implements store.Users.
 func (r records) NextEpoch(ctx context.Context, id string, endSessions bool) (epoch int64, err error) {
 	err = r.write(ctx, func(q sqldb.Q) error {
-		rows, err := change(ctx, q, "UPDATE users SET epoch = epoch + 1 WHERE id = ?", id)
+		now := q.Dialect().Now() + " / 1000"
+		rows, err := change(ctx, q, "UPDATE users SET epoch = CASE WHEN epoch < "+now+" THEN "+now+" ELSE epoch + 1 END WHERE id = ?", id)
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}
 		if endSessions {
-			// A statement of its own: in one that changes both columns, MySQL reads the
-			// new epoch and the others the old one.
-			if _, err := change(ctx, q, "UPDATE users SET session_epoch = epoch WHERE id = ?", id); err != nil {
+			if _, err := change(ctx, q, endSessionsOf, id); err != nil {
 				return err
 			}
 		}
@@ -108,6 +107,23 @@ func (r records) NextEpoch(ctx context.Context, id string, endSessions bool) (ep
 	})
 	return epoch, err
 }
+
+// RaiseEpoch implements store.Users.
+func (r records) RaiseEpoch(ctx context.Context, id string, from, to int64, endSessions bool) (raised bool, err error) {
+	err = r.write(ctx, func(q sqldb.Q) error {
+		rows, err := change(ctx, q, "UPDATE users SET epoch = ? WHERE id = ? AND epoch = ?", to, id, from)
+		raised = rows > 0
+		if raised && endSessions {
+			_, err = change(ctx, q, endSessionsOf, id)
+		}
+		return err
+	})
+	return raised, err
+}
+
+// endSessionsOf is a statement of its own: in one that changes both columns, MySQL reads the
+// new epoch and the others the old one.
+const endSessionsOf = "UPDATE users SET session_epoch = epoch WHERE id = ?"
 
 // DeleteUser implements store.Users.
 func (r records) DeleteUser(ctx context.Context, id string) error {

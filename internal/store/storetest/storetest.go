@@ -542,14 +542,31 @@ func epochs(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	u := user("alice")
 	ok(t, a.CreateUser(ctx, u))
-	equal(t, must(a.NextEpoch(ctx, u.ID, false))(t), 4)
-	equal(t, must(b.NextEpoch(ctx, u.ID, false))(t), 5)
-	u.Epoch = 5
+	u.Epoch = must(a.NextEpoch(ctx, u.ID, false))(t)
+	if about := time.UnixMilli(u.Epoch); time.Since(about).Abs() > time.Minute {
+		t.Errorf("the epoch of this moment is %d, %v", u.Epoch, about)
+	}
+	for range 3 { // perhaps within one millisecond
+		next := must(b.NextEpoch(ctx, u.ID, false))(t)
+		equal(t, next > u.Epoch, true)
+		u.Epoch = next
+	}
 	equal(t, must(b.User(ctx, u.ID))(t), u) // and neither Version nor SessionEpoch moved
-	equal(t, must(b.NextEpoch(ctx, u.ID, true))(t), 6)
-	u.Epoch, u.SessionEpoch = 6, 6
+	u.Epoch = must(b.NextEpoch(ctx, u.ID, true))(t)
+	u.SessionEpoch = u.Epoch
 	equal(t, must(a.User(ctx, u.ID))(t), u)
 	is(t, second(a.NextEpoch(ctx, "nobody", true)), store.ErrNotFound)
+
+	equal(t, must(a.RaiseEpoch(ctx, u.ID, u.Epoch-1, inAThousandYears, true))(t), false)
+	equal(t, must(b.User(ctx, u.ID))(t), u)
+	equal(t, must(b.RaiseEpoch(ctx, u.ID, u.Epoch, inAThousandYears, false))(t), true)
+	u.Epoch = inAThousandYears
+	equal(t, must(a.User(ctx, u.ID))(t), u)
+	equal(t, must(a.RaiseEpoch(ctx, u.ID, u.Epoch, u.Epoch+5, true))(t), true)
+	u.Epoch, u.SessionEpoch = u.Epoch+5, u.Epoch+5
+	equal(t, must(b.User(ctx, u.ID))(t), u)
+	equal(t, must(b.NextEpoch(ctx, u.ID, false))(t), u.Epoch+1)
+	equal(t, must(a.RaiseEpoch(ctx, "nobody", 0, 1, false))(t), false)
 }
 
 func anyoneHolds(t *testing.T, a, b store.Store) {
@@ -1036,12 +1053,15 @@ func serializable(t *testing.T, a, b store.Store) {
 	}
 }
 
+// inAThousandYears is an even epoch that is raised by one each time.
+const inAThousandYears = 1 << 45
+
 // oneMoment adds and removes a claim, and raises the epoch each time: a reader of an even
 // epoch must find the claim.
 func oneMoment(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
 	u := user("alice")
-	u.Epoch = 1
+	u.Epoch = inAThousandYears + 1
 	ok(t, a.CreateUser(ctx, u))
 	ok(t, a.CreateGroup(ctx, group("g")))
 	ok(t, a.CreateClaim(ctx, claim("c", "log", "w")))
@@ -1083,7 +1103,9 @@ func oneMoment(t *testing.T, a, b store.Store) {
 
 func epochsApart(t *testing.T, a, b store.Store) {
 	ctx := t.Context()
-	ok(t, a.CreateUser(ctx, user("alice")))
+	u := user("alice")
+	u.Epoch = inAThousandYears
+	ok(t, a.CreateUser(ctx, u))
 	var seen sync.Map
 	together(callers, func(i int) {
 		epoch, err := pick(i, a, b).NextEpoch(ctx, "id-alice", i%4 == 0)
@@ -1093,7 +1115,7 @@ func epochsApart(t *testing.T, a, b store.Store) {
 			t.Errorf("epoch %d was given twice", epoch)
 		}
 	})
-	equal(t, must(b.User(ctx, "id-alice"))(t).Epoch, int64(3+callers))
+	equal(t, must(b.User(ctx, "id-alice"))(t).Epoch, int64(inAThousandYears+callers))
 }
 
 func settingsAgree(t *testing.T, a, b store.Store) {
