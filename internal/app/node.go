@@ -175,6 +175,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		n.loop(background, run)
 	}
 	n.loop(background, n.sweepState)
+	n.loop(background, sessions.Run)
 
 	if err := start.await(ctx, "make the first users", func(ctx context.Context) error {
 		return n.createUsers(ctx, cfg, o.Terminal)

@@ -225,9 +225,10 @@ type Tokens struct {
 	// How long a refresh token may lie unused. The session's own end comes first
 	// if it is earlier.
 	RefreshDuration time.Duration `yaml:"refresh_duration"`
-	// For how long a spent refresh token still gives the same successor, so that
-	// a client whose answer was lost may ask again. Later use counts as theft and
-	// ends the session.
+	// For how long a spent refresh token still gives the same successor, so that two
+	// tabs may renew at once. After it the token gives another one, as long as none has
+	// been used. After that it counts as theft and ends the session. Two parties that
+	// renew within this time of each other are not told apart.
 	RenewGrace time.Duration `yaml:"renew_grace"`
 	// The max-age with which the key set is served. A new key signs only after it
 	// has been in the key set for as long.

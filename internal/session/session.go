@@ -26,9 +26,10 @@ const Kind = "session"
 var (
 	// ErrInvalid: the refresh token names no live session, or was never ours.
 	ErrInvalid = problem.New(problem.Unauthenticated, "invalid_refresh_token", "the refresh token is not valid; log in again")
-	// ErrReplayed: the refresh token was spent longer ago than the grace period,
-	// so that somebody else may hold its successor (RFC 9700 §4.14.2). The session
-	// that comes with it must be ended.
+	// ErrReplayed: the refresh token was spent longer ago than the grace period, and a
+	// successor of it has been used; or it is a successor that was not used when another
+	// one of the same token was. So two parties hold tokens of the family (RFC 9700
+	// §4.14.2), and the session that comes with the error must be ended.
 	ErrReplayed = problem.New(problem.Unauthenticated, "refresh_token_replayed", "the refresh token was used before; the session has been ended, log in again")
 	// ErrEnded comes with a session that was stopped, whose access tokens have still to
 	// be revoked.
@@ -40,6 +41,12 @@ var (
 const (
 	// maxRecent bounds how many spent refresh tokens a record remembers.
 	maxRecent = 64
+	// maxOthers bounds how many unused successors a record remembers besides the newest.
+	// There is one more with each grace period in which a client asks again.
+	maxOthers = 16
+	// slowAnswer is how much later than a rotation its answer may be sent, or a tenth of
+	// the grace period if that is shorter. Otherwise the rotation is dated anew.
+	slowAnswer = time.Second
 	// maxRaces bounds how often a renewal that met another one is tried again. The
 	// loser finds its token spent just now and is answered from the record. More than
 	// a few rounds mean that something else is wrong.
@@ -96,18 +103,23 @@ type Session struct {
 // tokens, of which only hashes are kept.
 type record struct {
 	Session
-	Family  []byte     `json:"family"`  // hash of the family's part of the token
-	Current []byte     `json:"current"` // hash of the one refresh token that is not spent
-	Recent  []rotation `json:"recent,omitempty"`
+	Family  []byte `json:"family"`  // hash of the family's part of the token
+	Current []byte `json:"current"` // hash of the newest refresh token, which is not spent
+	// Others are the hashes of the earlier successors of the token that was spent last: its
+	// holder asked again after the grace period, when none of them had been used.
+	Others [][]byte `json:"others,omitempty"`
+	// Recent are the tokens that were spent within the grace period, and the one that was
+	// spent last, however long ago.
+	Recent []rotation `json:"recent,omitempty"`
 }
 
-// A rotation remembers a refresh token that was spent a moment ago. With the
-// salt, and the spent token itself, its successor can be made again; without the
-// token, the record gives nothing away.
+// A rotation remembers a refresh token that was spent. With the salt, and the spent token
+// itself, its newest successor can be made again; without the token, the record gives
+// nothing away.
 type rotation struct {
 	Spent []byte    `json:"spent"`
 	Salt  []byte    `json:"salt"`
-	At    time.Time `json:"at"`
+	At    time.Time `json:"at"` // when the newest successor was made
 }
 
 // Config is what a Store needs.
@@ -119,7 +131,7 @@ type Config struct {
 	Idle time.Duration
 	// RefreshDuration is how long a refresh token may wait for its use.
 	RefreshDuration time.Duration
-	// RenewGrace is how long a spent refresh token still gives its successor.
+	// RenewGrace is how long a spent refresh token still gives the same successor.
 	RenewGrace time.Duration
 	// MaxPerUser ends a user's oldest sessions beyond it; zero: no bound but
 	// MaxSessions.
@@ -137,11 +149,12 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: no metrics
 }
 
-// Store starts, renews, lists and ends sessions.
+// Store starts, renews, lists and ends sessions. It knows of outages while Run runs.
 type Store struct {
 	Config
 	metrics metrics
 	logged  loggedKeys
+	outages outages
 }
 
 // New returns a Store.
@@ -200,12 +213,18 @@ func (s *Store) Undo(ctx context.Context, userID, id string) {
 	_ = s.End(ctx, userID, id)
 }
 
-// Renew spends a refresh token and returns its session and its successor. The
-// same token inside the grace period gives the same successor, on whichever
-// replica. ErrReplayed and ErrEnded come with the session that has to be ended. may is
-// called before the token is spent, perhaps several times; its error leaves everything
-// as it was. A session that ends meanwhile is not renewed, whatever may returned.
+// Renew spends a refresh token and returns its session and its successor. The same token
+// gives the same successor, on whichever replica, until the grace period is over. That
+// begins when the successor is returned, ends by when the token is presented, and does not
+// run while this replica cannot reach the state. After it the token gives a new successor,
+// as long as none has been used. Of several the one that is used first is good.
+//
+// ErrReplayed and ErrEnded come with the session that has to be ended. may is called before
+// the token is spent, perhaps several times; its error leaves everything as it was. A
+// session that ends meanwhile is not renewed, whatever may returned. After any other error
+// the token may or may not be spent, and can be presented again.
 func (s *Store) Renew(ctx context.Context, presented string, may func(context.Context, Session) error) (Session, string, error) {
+	asked := s.Now()
 	token, err := parseRefreshToken(presented)
 	if err != nil {
 		return Session{}, "", ErrInvalid
@@ -223,8 +242,7 @@ func (s *Store) Renew(ctx context.Context, presented string, may func(context.Co
 		if !ok {
 			return Session{}, "", ErrInvalid
 		}
-		now := s.Now()
-		next, changed, err := s.rotate(&rec, token, now)
+		next, changed, err := s.rotate(&rec, token, asked)
 		if err != nil {
 			return rec.Session, "", err
 		}
@@ -234,11 +252,7 @@ func (s *Store) Renew(ctx context.Context, presented string, may func(context.Co
 		if !changed {
 			return rec.Session, next.String(), nil
 		}
-		value, err := json.Marshal(rec)
-		if err != nil {
-			return Session{}, "", fmt.Errorf("session: encode: %w", err)
-		}
-		_, err = s.State.Swap(ctx, k, stored.Version, value, s.life(rec, now))
+		err = s.write(ctx, k, stored.Version, rec)
 		if errors.Is(err, state.ErrChanged) {
 			continue // another renewal, or a logout, was first: look again
 		}
@@ -250,39 +264,76 @@ func (s *Store) Renew(ctx context.Context, presented string, may func(context.Co
 	return Session{}, "", ErrTooFast
 }
 
-// rotate decides what a presented token is worth to a record: the current one is
-// spent and changes the record; one that was spent a moment ago gives its
-// successor again; everything else is refused.
-func (s *Store) rotate(rec *record, token refreshToken, now time.Time) (next refreshToken, changed bool, err error) {
+// write replaces a record by one with a new rotation. If that takes long, the rotation is
+// dated anew, once, so that other callers with the same token have the whole grace period
+// from the answer on.
+func (s *Store) write(ctx context.Context, k state.Key, version int64, rec record) error {
+	for {
+		value, err := json.Marshal(rec)
+		if err != nil {
+			return fmt.Errorf("session: encode: %w", err)
+		}
+		last := &rec.Recent[len(rec.Recent)-1]
+		version, err = s.State.Swap(ctx, k, version, value, s.life(rec, last.At))
+		now := s.Now()
+		inTime := s.RenewGrace == 0 || now.Sub(last.At) <= min(slowAnswer, s.RenewGrace/10)
+		if err != nil || inTime || !last.At.Equal(rec.RenewedAt) {
+			return err
+		}
+		last.At = now
+	}
+}
+
+// rotate decides what a token is worth to a record that is presented at a time. One that is
+// not spent is spent, and changes the record. The one that was spent last gives its newest
+// successor again, or after the grace period another one, which changes the record. An
+// earlier one gives its successor again for the grace period. Everything else is refused.
+func (s *Store) rotate(rec *record, token refreshToken, asked time.Time) (next refreshToken, changed bool, err error) {
+	now := s.Now()
 	if rec.ExpiresAt.Sub(now) < minLife || !equal(rec.Family, hash(token.family[:])) {
 		return refreshToken{}, false, ErrInvalid
 	}
 	if rec.Ended {
 		return refreshToken{}, false, ErrEnded
 	}
-	spent := hash(token.secret[:])
-	// Replicas' clocks differ a little, so that a moment ago may seem to come yet.
-	rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return now.Sub(r.At).Abs() >= s.RenewGrace })
-	if equal(rec.Current, spent) {
+	presented := hash(token.secret[:])
+	isPresented := func(h []byte) bool { return equal(h, presented) }
+	recent := func(r rotation) bool { return s.inGrace(r.At, asked, now) }
+	if isPresented(rec.Current) || slices.ContainsFunc(rec.Others, isPresented) {
+		rec.Recent = slices.DeleteFunc(rec.Recent, func(r rotation) bool { return !recent(r) })
 		if len(rec.Recent) >= maxRecent {
 			return refreshToken{}, false, ErrTooFast.After(s.RenewGrace)
 		}
-		salt := make([]byte, 32)
-		if _, err := io.ReadFull(s.Rand, salt); err != nil {
-			return refreshToken{}, false, fmt.Errorf("session: salt: %w", err)
+		rec.Recent = append(rec.Recent, rotation{Spent: presented})
+		rec.Others = nil
+	} else {
+		i := slices.IndexFunc(rec.Recent, func(r rotation) bool { return isPresented(r.Spent) })
+		if i >= 0 && recent(rec.Recent[i]) {
+			return token.successor(rec.Recent[i].Salt), false, nil
 		}
-		next = token.successor(salt)
-		rec.Current = hash(next.secret[:])
-		rec.Recent = append(rec.Recent, rotation{Spent: spent, Salt: salt, At: now})
-		rec.RenewedAt = now
-		return next, true, nil
-	}
-	for _, r := range rec.Recent {
-		if equal(r.Spent, spent) {
-			return token.successor(r.Salt), false, nil
+		if i < 0 || i < len(rec.Recent)-1 {
+			return refreshToken{}, false, ErrReplayed
 		}
+		rec.Others = append(rec.Others[max(0, len(rec.Others)+1-maxOthers):], rec.Current)
 	}
-	return refreshToken{}, false, ErrReplayed
+	salt := make([]byte, 32)
+	if _, err := io.ReadFull(s.Rand, salt); err != nil {
+		return refreshToken{}, false, fmt.Errorf("session: salt: %w", err)
+	}
+	next = token.successor(salt)
+	rec.Current = hash(next.secret[:])
+	last := &rec.Recent[len(rec.Recent)-1]
+	last.Salt, last.At = salt, now
+	rec.RenewedAt = now
+	return next, true, nil
+}
+
+// inGrace reports whether a token that is presented at a time was spent within the grace
+// period. A caller who has waited may have been asked before it was spent; and replicas'
+// clocks differ a little, so that it may seem to be spent in the time to come.
+func (s *Store) inGrace(spent, asked, now time.Time) bool {
+	age := max(asked.Sub(spent), spent.Sub(now), 0)
+	return age-s.outages.between(spent, asked) < s.RenewGrace
 }
 
 // Get returns one session of a user, ended or not, unreadable or not, or
@@ -410,7 +461,7 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 			return s.End(ctx, userID, id)
 		}
 		// Without the hashes a replica that does not know Ended renews nothing either.
-		rec.Ended, rec.Current, rec.Recent = true, nil, nil
+		rec.Ended, rec.Current, rec.Others, rec.Recent = true, nil, nil, nil
 		value, err := json.Marshal(rec)
 		if err != nil {
 			return fmt.Errorf("session: encode: %w", err)

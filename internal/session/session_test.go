@@ -134,6 +134,7 @@ func TestSpentTokenAfterGraceIsAReplay(t *testing.T) {
 	b := newBench(t, nil)
 	s, first := b.start(t)
 	second := b.renew(t, first)
+	third := b.renew(t, second) // so the successor is used
 	b.clock.advance(b.RenewGrace)
 	got, _, err := b.Renew(t.Context(), first, always)
 	if !errors.Is(err, ErrReplayed) {
@@ -144,9 +145,10 @@ func TestSpentTokenAfterGraceIsAReplay(t *testing.T) {
 	}
 	// The family is the caller's to revoke; a token two generations old is a
 	// replay as well, whether or not the record still remembers it.
-	third := b.renew(t, second)
+	fourth := b.renew(t, third)
 	b.clock.advance(b.RenewGrace)
-	b.renew(t, third)
+	b.renew(t, fourth)
+	b.refused(t, second, ErrReplayed)
 	b.refused(t, first, ErrReplayed)
 }
 
@@ -679,7 +681,8 @@ func TestForeignRecord(t *testing.T) {
 		"another session": func(r *record) { r.ID = uuid.NewString() },
 		"spent in the time to come": func(r *record) {
 			r.Current = hash([]byte("another"))
-			r.Recent = []rotation{{Spent: hash(token.secret[:]), Salt: make([]byte, 32), At: b.clock.Now().Add(time.Hour)}}
+			later := b.clock.Now().Add(time.Hour)
+			r.Recent = []rotation{{Spent: hash(token.secret[:]), Salt: make([]byte, 32), At: later}, {Spent: hash([]byte("a third")), Salt: make([]byte, 32), At: later}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

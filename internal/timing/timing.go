@@ -40,6 +40,15 @@ const (
 	ForeignRows = 24 * time.Hour
 )
 
+// How a replica notices that the shared state is away.
+const (
+	// StatePoll is how often a replica asks whether the state can be reached.
+	StatePoll = time.Second
+	// StateTimeout is how long the state may take to answer that. What takes longer counts as
+	// away, and the grace period of a renewal does not run meanwhile.
+	StateTimeout = 3 * time.Second
+)
+
 // How clocks may differ, and what is kept for how long.
 const (
 	// Leeway is by how much the clocks of replicas, the database and resource servers

@@ -115,8 +115,8 @@ func TestHangingUpKeepsNoToken(t *testing.T) {
 			hangUp("POST", "/api/revocations", g.AccessToken, `{"session_id":"`+g.SessionID+`"}`)
 		},
 		"a spent refresh token": func(g httpapi.Grant) {
-			spent := httpapi.RenewRequest{RefreshToken: g.RefreshToken}
-			w.Want(w.Do("POST", "/api/renew", "", spent), 200, "")
+			next, _ := w.Renew(g.RefreshToken)
+			w.Want(w.Do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: next.RefreshToken}), 200, "")
 			hangUp("POST", "/api/renew", "", `{"refresh_token":"`+g.RefreshToken+`"}`)
 		},
 		"one session too many": func(httpapi.Grant) {

@@ -132,7 +132,8 @@ func TestAnEndThatFailedIsFinished(t *testing.T) {
 				},
 				"a replay": func(t *testing.T, user string) []httpapi.Grant {
 					g := w.Login(user)
-					if _, a := w.Renew(g.RefreshToken); a.Status != 200 {
+					next, _ := w.Renew(g.RefreshToken)
+					if _, a := w.Renew(next.RefreshToken); a.Status != 200 {
 						t.Fatalf("%d %s", a.Status, a.Body)
 					}
 					f.mode.Store(mode)

@@ -120,6 +120,7 @@ func TestReplayedRefreshTokenRevokesTheFamily(t *testing.T) {
 	if again.RefreshToken != honest.RefreshToken {
 		t.Error("inside the grace period the successor differs")
 	}
+	honest = kit.Decode[httpapi.Grant](t, w.Want(renew(honest.RefreshToken), 200, "")) // so it is used
 	ahead.Store(int64(w.Config.Tokens.RenewGrace + time.Second))
 	w.Want(renew(thief.RefreshToken), 401, "refresh_token_replayed")
 	w.Want(renew(honest.RefreshToken), 401, "invalid_refresh_token")

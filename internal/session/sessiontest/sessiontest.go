@@ -21,7 +21,9 @@ const (
 )
 
 // Family has many callers at once renew the same refresh token, on two replicas.
-// Each round has one successor, and of all tokens one can be used afterwards.
+// Each round has one successor. After the grace period two tokens are good: the one that is
+// not spent, and the last one before it, which gives another successor. The first of the
+// two successors that is used ends the other one.
 func Family(t *testing.T, replicas [2]state.Store) {
 	t.Helper()
 	on := func(s state.Store, grace time.Duration) *session.Store {
@@ -58,13 +60,21 @@ func Family(t *testing.T, replicas [2]state.Store) {
 		spent, token = append(spent, token), successors[0]
 	}
 	strict := on(replicas[1], 0)
-	for i, old := range spent {
+	last := len(spent) - 1
+	for i, old := range spent[:last] {
 		if _, _, err := strict.Renew(t.Context(), old, always); !errors.Is(err, session.ErrReplayed) {
 			t.Errorf("the token of round %d can be used still: %v", i, err)
 		}
 	}
+	_, another, err := strict.Renew(t.Context(), spent[last], always)
+	if err != nil || another == token {
+		t.Errorf("the token that was spent last gives %q, %v", another, err)
+	}
 	if _, _, err := strict.Renew(t.Context(), token, always); err != nil {
 		t.Errorf("the last token cannot be used: %v", err)
+	}
+	if _, _, err := strict.Renew(t.Context(), another, always); !errors.Is(err, session.ErrReplayed) {
+		t.Errorf("the other successor can be used: %v", err)
 	}
 }
 
