@@ -154,7 +154,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	if cfg.Revocation.Check == config.CheckShared && n.state.redis != nil {
-		n.view.Share(redislog.New(n.state.redis.Client))
+		n.view.Share(redislog.New(n.state.redis))
 		n.checkEviction(ctx)
 	}
 	sessions := openSessions(cfg, n.state, n.view, o.Now, o.Logger, registry)

@@ -31,11 +31,18 @@ var prefixes = map[revoked.Kind]string{
 
 // A Log implements revocation.Shared.
 type Log struct {
-	client func(context.Context) (rueidis.Client, error)
+	server Server
 }
 
-// New returns a Log that uses a client. Closing the client is left to the caller.
-func New(client func(context.Context) (rueidis.Client, error)) *Log { return &Log{client} }
+// A Server is what a Log needs of redisstate.Store, to which closing the client is left.
+type Server interface {
+	Client(context.Context) (rueidis.Client, error)
+	// Heard is called with the error of an answer.
+	Heard(rueidis.Client, error)
+}
+
+// New returns a Log on a server.
+func New(server Server) *Log { return &Log{server} }
 
 // addScript adds an entry. KEYS: its key. ARGV: the epoch, the Unix time in seconds before
 // which tokens were issued, and the entry's end in milliseconds. An entry may come twice,
@@ -80,7 +87,7 @@ return 1
 
 // Tell implements revocation.Shared. The span grows only when all entries are there.
 func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []store.Revocation) error {
-	c, err := l.client(ctx)
+	c, err := l.server.Client(ctx)
 	if err != nil {
 		return err
 	}
@@ -99,19 +106,22 @@ func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []sto
 	}
 	for _, answer := range addScript.ExecMulti(ctx, c, add...) {
 		if err := answer.Error(); err != nil {
+			l.server.Heard(c, err)
 			return fmt.Errorf("redislog: %w", err)
 		}
 	}
 	if err := spanScript.Exec(ctx, c, []string{span}, []string{log, format(after), format(to)}).Error(); err != nil {
+		l.server.Heard(c, err)
 		return fmt.Errorf("redislog: %w", err)
 	}
 	return nil
 }
 
 // Ask implements revocation.Shared. On a Redis Cluster it never names a span: one of the
-// servers may have lost what another one has.
+// servers may have lost what another one has. A replica of Redis, which may be behind, is an
+// error.
 func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, error) {
-	c, err := l.client(ctx)
+	c, err := l.server.Client(ctx)
 	if err != nil {
 		return revocation.Known{}, err
 	}
@@ -129,8 +139,14 @@ func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, 
 		}
 		return known(t, append(found, ""))
 	}
-	// One command, so that nothing is lost between reading the keys and the span.
-	values, err := c.Do(ctx, c.B().Mget().Key(append(names, span)...).Build()).ToArray()
+	// One command, so that nothing is lost between reading the keys and the span. Right before
+	// it stands one that changes nothing and that only a primary runs.
+	answers := c.DoMulti(ctx, c.B().Getex().Key(span).Build().ToRetryable(), c.B().Mget().Key(append(names, span)...).Build())
+	if err := answers[0].Error(); err != nil && !rueidis.IsRedisNil(err) {
+		l.server.Heard(c, err)
+		return revocation.Known{}, fmt.Errorf("redislog: %w", err)
+	}
+	values, err := answers[1].ToArray()
 	if err != nil {
 		return revocation.Known{}, fmt.Errorf("redislog: %w", err)
 	}

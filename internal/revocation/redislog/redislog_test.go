@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func open(t *testing.T, url string) (*Log, rueidis.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(s.Client), c
+	return New(s), c
 }
 
 func (l *Log) tell(t *testing.T, log string, after, to int64, lines ...store.Revocation) {
@@ -216,4 +217,37 @@ func TestAway(t *testing.T) {
 	if err := l.Tell(ctx, "log", 0, 1, nil); err == nil {
 		t.Error("without Redis, an entry was written")
 	}
+}
+
+// A Redis that has become a replica of another one vouches for nothing, over connections of
+// before and over new ones: it may lack what was revoked since.
+func TestReplica(t *testing.T) {
+	server, other := testenv.StartRedis(t), testenv.StartRedis(t)
+	l, c := open(t, server.URL)
+	l.tell(t, "log", 0, 1, line(revoked.Token, "other"))
+	if k := l.ask(t, whole); k.Log != "log" {
+		t.Fatalf("a primary: %+v", k)
+	}
+	_, port, _ := strings.Cut(other.Addr, ":")
+	if err := c.Do(t.Context(), c.B().Replicaof().Host("127.0.0.1").Port(portOf(t, port)).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := l.Ask(t.Context(), &whole); err == nil || !strings.Contains(err.Error(), "READONLY") {
+		t.Errorf("over a connection of before: %+v, %v", k, err)
+	}
+	if k, err := l.Ask(t.Context(), &whole); err == nil || !strings.Contains(err.Error(), "is a replica") {
+		t.Errorf("over a new connection: %+v, %v", k, err)
+	}
+	if err := l.Tell(t.Context(), "log", 1, 2, nil); err == nil {
+		t.Error("an entry was written")
+	}
+}
+
+func portOf(t *testing.T, text string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

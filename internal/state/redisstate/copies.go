@@ -66,6 +66,7 @@ func (c *Copies) Write(copies []Copy) error {
 		calls[i] = rueidis.LuaExec{Keys: []string{"copy:" + recordKey(n.Key)}, Args: []string{formatVersion(n.From), stored, format(n.Life.Milliseconds())}}
 	}
 	for _, answer := range copyScript.ExecMulti(ctx, client, calls...) {
+		c.store.Heard(client, answer.Error())
 		err = cmp.Or(unavailable(answer.NonRedisError()), err, answer.Error())
 	}
 	return err

@@ -17,5 +17,5 @@
 // answers before its own replicas have a write, so that a failover loses the last
 // writes; min-replicas-to-write bounds for how long a primary that is cut off goes on
 // answering. Until a replica of Redis has taken over, operations fail with
-// ErrUnavailable.
+// ErrUnavailable, and so they do on a server that is a replica.
 package redisstate

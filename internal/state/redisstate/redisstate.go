@@ -136,6 +136,9 @@ func (s *Store) Client(ctx context.Context) (rueidis.Client, error) {
 
 func (s *Store) connect() {
 	client, err := rueidis.NewClient(s.options)
+	if err == nil {
+		err = mustBePrimary(client)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -160,7 +163,9 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if err != nil {
 		return state.Record{}, err
 	}
-	return record(key, c.Do(ctx, c.B().Get().Key(recordKey(key)).Build()))
+	answer := c.Do(ctx, getFromPrimary(c, recordKey(key)))
+	s.Heard(c, answer.Error())
+	return record(key, answer)
 }
 
 // Put implements state.Store.
@@ -207,7 +212,15 @@ func (s *Store) List(ctx context.Context, kind, owner, after string, limit int) 
 		return nil, err
 	}
 	keys := ownedKeys(kind, owner)
-	ids, err := c.Do(ctx, c.B().Zrange().Key(keys[0]).Min("0").Max("-1").Build()).AsStrSlice()
+	// The first command removes nothing, and only a primary runs it.
+	answers := c.DoMulti(ctx, c.B().Zremrangebyscore().Key(keys[0]).Min("1").Max("0").Build().ToRetryable(),
+		c.B().Zrange().Key(keys[0]).Min("0").Max("-1").Build())
+	err = answers[0].Error()
+	s.Heard(c, err)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	ids, err := answers[1].AsStrSlice()
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -351,7 +364,9 @@ func (s *Store) run(ctx context.Context, script *rueidis.Lua, keys []string, arg
 	if err != nil {
 		return rueidis.NewErrorResult(err)
 	}
-	return script.Exec(ctx, c, keys, args)
+	answer := script.Exec(ctx, c, keys, args)
+	s.Heard(c, answer.Error())
+	return answer
 }
 
 // A record is stored as 16 hex digits of its version, 16 digits of its expiry in

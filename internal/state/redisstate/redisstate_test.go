@@ -102,8 +102,8 @@ func TestNoOperationWalksAllKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byName := strings.Fields("get mget getrange set del exists zadd zrem zrange zremrangebyscore pexpireat time" +
-		" evalsha eval script|load ping config|resetstat")
+	byName := strings.Fields("get getex mget getrange set del exists zadd zrem zrange zremrangebyscore pexpireat time" +
+		" evalsha eval script|load role config|resetstat")
 	calls := 0
 	for line := range strings.Lines(stats) {
 		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")

@@ -22,22 +22,31 @@ redis.call('PEXPIREAT', KEYS[2], ms(last[2]))
 return 1
 `
 
-// Scripts on one record. KEYS: the record, the owner's index. ARGV: the id, then
+// Scripts on one record. Each has a command that a replica of Redis refuses: where a script
+// writes nothing, GETEX, which only reads. It never stands before a write, because Redis
+// looks whether there is memory (maxmemory) at the first such command of a script alone.
+// KEYS: the record, the owner's index. ARGV: the id, then
 // for those that write the version, the lifetime in milliseconds, the value.
 var (
 	putScript = rueidis.NewLuaScript(write)
 
 	createScript = rueidis.NewLuaScript(`
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+	redis.call('GETEX', KEYS[1])
+	return 0
+end
 ` + write)
 
 	// ARGV[5] is the version that the caller has read.
 	swapScript = rueidis.NewLuaScript(`
-if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[5] then return 0 end
+if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[5] then
+	redis.call('GETEX', KEYS[1])
+	return 0
+end
 ` + write)
 
 	takeScript = rueidis.NewLuaScript(`
-local record = redis.call('GET', KEYS[1])
+local record = redis.call('GETEX', KEYS[1])
 if record then
 	redis.call('DEL', KEYS[1])
 	redis.call('ZREM', KEYS[2], ARGV[1])
@@ -56,6 +65,7 @@ return 1
 // records' keys begin with, which is in the same hash slot. ARGV: how many. It returns how
 // many records there were, and how many ids.
 var deleteOwnedScript = rueidis.NewLuaScript(`
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 1, 0) -- removes nothing; a replica refuses it
 local count = 0
 local ids = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
 for _, id in ipairs(ids) do
@@ -74,7 +84,10 @@ local now = time[1] * 1000000 + time[2]
 local interval, full = tonumber(ARGV[1]), tonumber(ARGV[2])
 local arrival = tonumber(redis.call('GET', KEYS[1]) or now)
 local used = math.min(math.max(arrival - now, 0), full)
-if used + interval > full then return {0, used} end
+if used + interval > full then
+	redis.call('GETEX', KEYS[1])
+	return {0, used}
+end
 used = used + interval
 redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', string.format('%.0f', math.ceil(used / 1000)))
 return {1, used}
