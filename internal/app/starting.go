@@ -19,10 +19,12 @@ var errStarting = problem.New(problem.Unavailable, "starting", "this server is s
 
 // A replica may start before its backends, as when a whole cluster is switched on or the
 // database fails over. It tries again every startAgain, for startPatience in all. Then New
-// returns the reason.
+// returns the reason. The reason is logged at once and then every startSays attempts, since
+// it may have become another one.
 const (
 	startPatience = 5 * time.Minute
 	startAgain    = time.Second
+	startSays     = 15
 )
 
 // A startup waits for the database and Redis. One deadline holds for all
@@ -44,7 +46,7 @@ func (s *startup) await(ctx context.Context, step string, do func(ctx context.Co
 		if !away(err) || ctx.Err() != nil || time.Now().After(s.giveUp) {
 			return err
 		}
-		if attempt == 1 {
+		if attempt%startSays == 1 {
 			s.logger.Warn("this server cannot start yet; trying again", "step", step, "err", err)
 		}
 		select {

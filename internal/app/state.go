@@ -84,7 +84,10 @@ func openState(ctx context.Context, b backing) (*shared, error) {
 		s.Store, s.close = tier, func() error { return errors.Join(tier.Close(), redis.Close()) }
 		return s, nil
 	}
-	if err := b.start.await(ctx, "ask Redis", redis.Ping); err != nil {
+	if err := b.start.await(ctx, "ask Redis", func(ctx context.Context) error { return redisstate.Cause(redis.Ping(ctx)) }); err != nil {
+		if !errors.Is(err, state.ErrUnavailable) {
+			return nil, errors.Join(fmt.Errorf("redis.url: %w", err), redis.Close())
+		}
 		return nil, errors.Join(fmt.Errorf("redis.url: Redis does not answer; start it, or set state.backend to tiered, which does without while it is away: %w", err), redis.Close())
 	}
 	if err := redis.Check(ctx); err != nil {

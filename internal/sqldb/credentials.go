@@ -92,3 +92,10 @@ func (d dialer) Connect(ctx context.Context) (conn driver.Conn, err error) {
 
 // Driver implements driver.Connector.
 func (d dialer) Driver() driver.Driver { return d.driver }
+
+// forget closes the connections that nothing uses at this moment.
+func (p *pool) forget() {
+	idle := cap(p.slots) + cap(p.kept)
+	p.db.SetMaxIdleConns(-1)
+	p.db.SetMaxIdleConns(idle)
+}

@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 )
 
 // The migrations: one set for all dialects. A part that differs is written {{so}} and
@@ -102,8 +104,14 @@ func (db *DB) Migrate(ctx context.Context) ([]Migration, error) {
 			continue // by another process, after Pending
 		}
 		if err != nil {
-			// A migration does no harm twice, so a lost connection is an ErrBusy.
-			return applied, fmt.Errorf("migration %s: %w", m.Name, db.writer.explain(ctx, err, true))
+			cause := db.schemaCause(err)
+			if cause == nil {
+				// A migration does no harm twice, so a lost connection is an ErrBusy.
+				cause = db.writer.explain(ctx, err, true)
+			} else {
+				db.writer.forget() // a connection that was made to a standby leads to it for ever
+			}
+			return applied, fmt.Errorf("migration %s: %w", m.Name, cause)
 		}
 		m.Took = result.Duration
 		applied = append(applied, m)
@@ -116,10 +124,13 @@ func (db *DB) Migrate(ctx context.Context) ([]Migration, error) {
 func (db *DB) schemaVersion(ctx context.Context) (int64, error) {
 	var v sql.NullInt64
 	err := db.QueryRow(ctx, "SELECT MAX(version_id) FROM "+versions).Scan(&v)
-	if err != nil && db.dialect.kindOf(err) == noTable {
+	switch {
+	case err == nil:
+		return v.Int64, nil
+	case db.dialect.kindOf(err) == noTable:
 		return 0, nil
 	}
-	return v.Int64, err
+	return 0, cmp.Or(db.schemaCause(err), err)
 }
 
 func (db *DB) checkNewer(ctx context.Context, has, newest int64) error {
@@ -170,7 +181,14 @@ func (m *migrationTx) SessionLock(ctx context.Context, conn *sql.Conn) error {
 		if err := execOn(ctx, conn, "BEGIN"); err != nil {
 			return err
 		}
-		return execOn(ctx, conn, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock))
+		err := execOn(ctx, conn, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock))
+		if err == nil {
+			err = makeVersions(ctx, conn)
+		}
+		if err != nil { // SessionUnlock will not be called, and the pool gets the connection back
+			_ = execOn(context.WithoutCancel(ctx), conn, "ROLLBACK")
+		}
+		return err
 	default:
 		var got sql.NullInt64
 		err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+mysqlLock+", 600)").Scan(&got)
@@ -192,6 +210,24 @@ func (m *migrationTx) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 		return execOn(ctx, conn, "ROLLBACK")
 	}
 	return execOn(ctx, conn, "COMMIT")
+}
+
+// makeVersions makes goose's table if there is none. Goose would try to do so several times
+// in the same transaction, and its error would be that of the last time: that the
+// transaction has been aborted.
+func makeVersions(ctx context.Context, conn *sql.Conn) error {
+	table, err := database.NewStore(goose.DialectPostgres, versions)
+	if err != nil {
+		return err
+	}
+	exists, err := table.(database.StoreExtender).TableExists(ctx, conn)
+	if err != nil || exists {
+		return err
+	}
+	if err := table.CreateVersionTable(ctx, conn); err != nil {
+		return err
+	}
+	return table.Insert(ctx, conn, database.InsertRequest{Version: 0})
 }
 
 func execOn(ctx context.Context, conn *sql.Conn, query string) error {

@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -33,13 +34,10 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	db.writer, db.reader = p, p
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()
-	if err = p.db.PingContext(ctx); err == nil {
-		return nil
+	if err := db.meetMySQL(ctx, p.db); err != nil {
+		return errors.Join(err, p.close())
 	}
-	if mysqlAway(err) {
-		err = fmt.Errorf("%w: %w", ErrBusy, err)
-	}
-	return errors.Join(err, p.close())
+	return nil
 }
 
 // mysqlConfig reads a URL.
@@ -84,10 +82,14 @@ func (db *DB) mysqlConfig(text string) (*mysql.Config, error) {
 	return cfg, nil
 }
 
-// mysqlAway reports whether a server that took no connection may take one later.
-func mysqlAway(err error) bool {
-	_, answered := errors.AsType[*mysql.MySQLError](err)
-	return !answered || !mysqlDenied(err) && mysqlKind(err) != other
+// meetMySQL makes the first connection and runs the first statement, which a node of a
+// cluster that is not ready refuses.
+func (db *DB) meetMySQL(ctx context.Context, pool *sql.DB) error {
+	var version string
+	if err := pool.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
+		return mysqlCause(err)
+	}
+	return nil
 }
 
 // mysqlDenied reports whether a server knows the user or the password no longer, or not yet.
@@ -120,7 +122,8 @@ func mysqlKind(err error) kind {
 			return refused
 		case 1290, 1792, 1836: // read-only: it is a former primary
 			return noWrites
-		case 1045, 1698, 1044, 1130: // denied: there was no connection to write on
+		case 1045, 1698, 1044, 1130, // denied: there was no connection to write on
+			1047: // ER_UNKNOWN_COM_ERROR: a node of a Galera cluster without a majority
 			return refused
 		case 1053, 1927: // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED
 			return lost

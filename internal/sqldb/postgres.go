@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,15 +28,13 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	var session postgresSession
 	err := db.credentials.connect(func(url string) (err error) {
 		cfg, err := db.postgresConfig(url)
-		if err == nil {
-			session, err = db.meet(ctx, cfg)
+		if err != nil {
+			return err
 		}
+		session, err = db.meet(ctx, cfg)
 		return err
 	})
 	if err != nil {
-		if postgresAway(err) {
-			return fmt.Errorf("%w: %w", ErrBusy, err)
-		}
 		return err
 	}
 	of := func(url string) (driver.Connector, error) {
@@ -71,6 +68,7 @@ func (db *DB) postgresConfig(url string) (*pgx.ConnConfig, error) {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "watchword"
 	}
+	cfg.RuntimeParams["client_encoding"] = "UTF8" // which the role may have set to another one
 	if cfg.RuntimeParams[idleLimit] == "" {
 		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(db.abandonedAfter().Milliseconds(), 10)
 	}
@@ -105,25 +103,23 @@ func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) (s postgresSession,
 		conn, err = pgx.ConnectConfig(ctx, cfg)
 	}
 	if err != nil {
-		return s, err
+		return s, postgresCause(err)
 	}
 	defer conn.Close(ctx)
+	if err := checkEncoding(conn.PgConn().ParameterStatus("server_encoding")); err != nil {
+		return s, err
+	}
 	direct, err := isDirect(ctx, conn)
+	if err != nil {
+		return s, postgresCause(err)
+	}
 	s.pooler = !direct
-	return s, err
+	return s, nil
 }
 
 // idleLimit is PostgreSQL's setting for the time after which it rolls back an abandoned
 // transaction.
 const idleLimit = "idle_in_transaction_session_timeout"
-
-// postgresAway reports whether a server that took no connection may take one later:
-// nothing answered, or the server starts or shuts down (57P03), has too many connections
-// (53300), or is a PgBouncer without a server (08P01).
-func postgresAway(err error) bool {
-	e, answered := errors.AsType[*pgconn.PgError](err)
-	return !answered || slices.Contains([]string{"08", "53", "57"}, e.Code[:min(2, len(e.Code))])
-}
 
 // postgresDenied reports whether a server knows the user or the password no longer, or not
 // yet: class 28, and 42501 for a user without the right to connect to the database.

@@ -121,10 +121,7 @@ func (p *pool) distrust(err error) error {
 	p.generation.Add(1)
 	p.believed.Store(0)
 	p.noteReadOnly(err)
-	go func() { // a server that hangs may take seconds
-		p.db.SetMaxIdleConns(0)
-		p.db.SetMaxIdleConns(cap(p.slots) + cap(p.kept))
-	}()
+	go p.forget() // a server that hangs may take seconds
 	return err
 }
 

@@ -37,8 +37,8 @@ func postgresPair(t *testing.T) pair {
 	url := strings.Replace(strings.TrimSuffix(p.URL, "&target_session_attrs=read-write"), ","+p.Standby.Addr, "", 1)
 	standby := database(t, p.Standby.URL)
 	return pair{url, p.Primary, p.Standby,
-		func(t *testing.T) { run(t, standby, "SELECT pg_wal_replay_pause()") },
-		func(t *testing.T) { run(t, standby, "SELECT pg_promote()") }}
+		func(t *testing.T) { runOn(t, standby, "SELECT pg_wal_replay_pause()") },
+		func(t *testing.T) { runOn(t, standby, "SELECT pg_promote()") }}
 }
 
 func mariadbPair(t *testing.T) pair {
@@ -46,9 +46,9 @@ func mariadbPair(t *testing.T) pair {
 	second := testenv.StartMariaDB(t, "--server-id=2")
 	from, to := database(t, first.URL), database(t, second.URL)
 	_, port, _ := strings.Cut(first.Addr, ":")
-	run(t, from, "CREATE USER 'service'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON watchword.* TO 'service'@'127.0.0.1'",
+	runOn(t, from, "CREATE USER 'service'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON watchword.* TO 'service'@'127.0.0.1'",
 		"CREATE USER 'copy'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT REPLICATION SLAVE ON *.* TO 'copy'@'127.0.0.1'")
-	run(t, to, fmt.Sprintf("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = %s, MASTER_USER = 'copy', MASTER_PASSWORD = 'secret'", port),
+	runOn(t, to, fmt.Sprintf("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = %s, MASTER_USER = 'copy', MASTER_PASSWORD = 'secret'", port),
 		"SET GLOBAL read_only = 1", "START SLAVE")
 	u, err := url.Parse(first.URL)
 	if err != nil {
@@ -66,9 +66,9 @@ func mariadbPair(t *testing.T) pair {
 			if err := to.QueryRowContext(t.Context(), "SELECT MASTER_GTID_WAIT(?, 60)", gtid).Scan(&late); err != nil || late != 0 {
 				t.Fatal(late, err)
 			}
-			run(t, to, "STOP SLAVE")
+			runOn(t, to, "STOP SLAVE")
 		},
-		func(t *testing.T) { run(t, to, "SET GLOBAL read_only = 0") }}
+		func(t *testing.T) { runOn(t, to, "SET GLOBAL read_only = 0") }}
 }
 
 // database opens connections that no replica has.
@@ -90,7 +90,7 @@ func database(t *testing.T, target string) *sql.DB {
 	return db
 }
 
-func run(t *testing.T, db *sql.DB, statements ...string) {
+func runOn(t *testing.T, db *sql.DB, statements ...string) {
 	t.Helper()
 	for _, one := range statements {
 		if _, err := db.ExecContext(context.Background(), one); err != nil {
