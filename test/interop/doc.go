@@ -1,6 +1,7 @@
 // Package interop holds Watchword's tokens and key sets against the libraries
 // that its users have: go-oidc, jwx and PyJWT verify what Watchword issues, also by
-// the URL of a running replica, and the Wycheproof project's cases are put to
+// the URL of a running replica; these and the libraries of stacks/ do what
+// docs/algorithms.md says of them; and the Wycheproof project's cases are put to
 // Watchword's own checks.
 //
 // It is a module of its own, so that none of these becomes a dependency.
