@@ -52,7 +52,7 @@ Times are written as in RFC 3339, and count in whole milliseconds.`,
 			return reading(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
 				if asJSON {
 					lines := json.NewEncoder(cmd.OutOrStdout())
-					return eachEvent(ctx, p, q, limit, func(e store.AuditEvent) error { return lines.Encode(httpapi.AuditEvent(e)) })
+					return eachEvent(ctx, p, q, limit, func(e store.AuditEvent) error { return lines.Encode(httpapi.AuditEventOf(e)) })
 				}
 				t := newTable(cmd.OutOrStdout(), "TIME", "ACTION", "OUTCOME", "ACTOR", "TARGET", "ADDRESS", "DETAIL")
 				err := eachEvent(ctx, p, q, limit, func(e store.AuditEvent) error {

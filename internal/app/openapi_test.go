@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -138,6 +139,58 @@ func hasType(want, v any) bool {
 	return want == "object"
 }
 
+// asAnswersHaveIt is the one form of a moment: UTC, with milliseconds.
+var asAnswersHaveIt = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
+
+// eachTime calls f with every string in a JSON value that is a moment.
+func eachTime(v any, f func(string)) {
+	switch v := v.(type) {
+	case string:
+		if _, err := time.Parse(time.RFC3339, v); err == nil {
+			f(v)
+		}
+	case []any:
+		for _, one := range v {
+			eachTime(one, f)
+		}
+	case map[string]any:
+		for _, one := range v {
+			eachTime(one, f)
+		}
+	}
+}
+
+// No answer has a moment that is written in another way, also none that a test does not ask
+// for. The feed's page, which is of package verify, is written by the feed.
+func TestEveryMomentIsWrittenAlike(t *testing.T) {
+	w := newWorld(t, nil)
+	d := decode[struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct {
+					Format   string
+					Examples []any
+				}
+			}
+		}
+	}](t, w.want(w.do("GET", "/openapi.json", "", nil), 200, ""))
+	moments := 0
+	for name, s := range d.Components.Schemas {
+		for member, p := range s.Properties {
+			if p.Format != "date-time" {
+				continue
+			}
+			moments++
+			if name != "Page" && len(p.Examples) == 0 { // httpkit.Time has one
+				t.Errorf("%s.%s is written as its Go type is", name, member)
+			}
+		}
+	}
+	if moments < 15 {
+		t.Errorf("%d moments are described", moments)
+	}
+}
+
 // What is really asked and answered is what the description says.
 func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	w := newWorld(t, nil)
@@ -202,6 +255,11 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 		if err := json.Unmarshal(a.body, &v); err != nil {
 			t.Errorf("%s %s: %v", method, pattern, err)
 		}
+		eachTime(v, func(text string) {
+			if !asAnswersHaveIt.MatchString(text) {
+				t.Errorf("%s %s: the time %s", method, pattern, text)
+			}
+		})
 		if text := d.wrong(*m.Schema, v, "answer"); text != "" {
 			t.Errorf("%s %s: %d is not what is described: %s\n%s", method, pattern, a.status, text, a.body)
 		}

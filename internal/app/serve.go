@@ -22,6 +22,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/graceful"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
@@ -138,10 +139,14 @@ func NewLogger(c config.Log, out *os.File) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, options))
 }
 
-// readable writes a duration as "10s" in JSON too, not in nanoseconds.
+// readable writes a duration as "10s" in JSON too, not in nanoseconds, and a moment as the
+// API does.
 func readable(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindDuration {
+	switch a.Value.Kind() {
+	case slog.KindDuration:
 		a.Value = slog.StringValue(a.Value.Duration().String())
+	case slog.KindTime:
+		a.Value = slog.StringValue(a.Value.Time().UTC().Format(httpkit.TimeFormat))
 	}
 	return a
 }

@@ -376,14 +376,14 @@ func (f *Feed) body(q feedQuery, page revoked.Page, t *tail) (b body, err error)
 		if page, err = f.View.Page(q.log, q.after, min(q.limit, feedPage)); err != nil {
 			return b, err
 		}
-		b.before, err = json.Marshal(page)
+		b.before, err = encode(page)
 		return b, err
 	}
 	if b.parts, page.More, err = f.log.parts(t, page.Head, q.from, q.limit); err != nil {
 		return b, err
 	}
 	page.Entries = []revoked.Entry{} // an empty array, not null
-	whole, err := json.Marshal(page)
+	whole, err := encode(page)
 	if err != nil {
 		return b, err
 	}
@@ -391,6 +391,14 @@ func (f *Feed) body(q feedQuery, page revoked.Page, t *tail) (b body, err error)
 	at := bytes.LastIndex(whole, []byte(empty)) + len(empty)
 	b.before, b.after = whole[:at], whole[at:]
 	return b, nil
+}
+
+// encode writes a page with its time as all answers have it.
+func encode(page revoked.Page) ([]byte, error) {
+	return json.Marshal(struct {
+		revoked.Page
+		AsOf httpkit.Time `json:"as_of"`
+	}{page, httpkit.At(page.AsOf)})
 }
 
 // compressed reports whether gzip makes the page shorter: a part of it was compressed.

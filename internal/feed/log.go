@@ -115,7 +115,7 @@ func (t *tail) appendHead(b []byte, event string, p revoked.Page) []byte {
 	var buf [160]byte
 	data := append(append(buf[:0], `{"log":`...), t.quoted...)
 	data = strconv.AppendInt(append(data, `,"head":`...), p.Head, 10)
-	data = p.AsOf.AppendFormat(append(data, `,"as_of":"`...), time.RFC3339Nano)
+	data = p.AsOf.UTC().AppendFormat(append(data, `,"as_of":"`...), httpkit.TimeFormat)
 	data = strconv.AppendInt(append(data, `","age_ms":`...), p.Age, 10)
 	data = append(data, '}')
 	if event == "head" {

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -80,15 +79,15 @@ func views[T, V any](view func(T) V, items []T) []V {
 
 // User is a user as administrators see it.
 type User struct {
-	ID            string    `json:"id" doc:"the token's sub"`
-	Username      string    `json:"username"`
-	Email         string    `json:"email"`
-	EmailVerified bool      `json:"email_verified" doc:"whether an administrator with users:verify said that the address is the user's"`
-	FirstName     string    `json:"first_name"`
-	LastName      string    `json:"last_name"`
-	Disabled      bool      `json:"disabled"`
-	CreatedAt     time.Time `json:"created_at"`
-	UpdatedAt     time.Time `json:"updated_at"`
+	ID            string       `json:"id" doc:"the token's sub"`
+	Username      string       `json:"username"`
+	Email         string       `json:"email"`
+	EmailVerified bool         `json:"email_verified" doc:"whether an administrator with users:verify said that the address is the user's"`
+	FirstName     string       `json:"first_name"`
+	LastName      string       `json:"last_name"`
+	Disabled      bool         `json:"disabled"`
+	CreatedAt     httpkit.Time `json:"created_at"`
+	UpdatedAt     httpkit.Time `json:"updated_at"`
 }
 
 // UserList is a page of users.
@@ -183,10 +182,10 @@ func (a *Admin) mountUsers(api *httpkit.API) {
 
 // Group is a group.
 type Group struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	ID        string       `json:"id"`
+	Name      string       `json:"name"`
+	CreatedAt httpkit.Time `json:"created_at"`
+	UpdatedAt httpkit.Time `json:"updated_at"`
 }
 
 // GroupList is a page of groups.
@@ -271,12 +270,12 @@ func (a *Admin) mountGroups(api *httpkit.API) {
 
 // Claim is one right that groups can give.
 type Claim struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	ShortName string    `json:"short_name" doc:"the token's claim name"`
-	Value     string    `json:"value" doc:"one value; several of a user are joined with commas"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	ID        string       `json:"id"`
+	Name      string       `json:"name"`
+	ShortName string       `json:"short_name" doc:"the token's claim name"`
+	Value     string       `json:"value" doc:"one value; several of a user are joined with commas"`
+	CreatedAt httpkit.Time `json:"created_at"`
+	UpdatedAt httpkit.Time `json:"updated_at"`
 }
 
 // ClaimList is a page of claims.
@@ -333,7 +332,7 @@ func (a *Admin) mountClaims(api *httpkit.API) {
 func userView(u store.User) User {
 	return User{
 		ID: u.ID, Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, FirstName: u.FirstName, LastName: u.LastName,
-		Disabled: u.Disabled, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+		Disabled: u.Disabled, CreatedAt: httpkit.At(u.CreatedAt), UpdatedAt: httpkit.At(u.UpdatedAt),
 	}
 }
 
@@ -342,7 +341,7 @@ func userList(l directory.List[store.User]) UserList {
 }
 
 func groupView(g store.Group) Group {
-	return Group{ID: g.ID, Name: g.Name, CreatedAt: g.CreatedAt, UpdatedAt: g.UpdatedAt}
+	return Group{ID: g.ID, Name: g.Name, CreatedAt: httpkit.At(g.CreatedAt), UpdatedAt: httpkit.At(g.UpdatedAt)}
 }
 
 func groupList(l directory.List[store.Group]) GroupList {
@@ -350,7 +349,7 @@ func groupList(l directory.List[store.Group]) GroupList {
 }
 
 func claimView(c store.Claim) Claim {
-	return Claim{ID: c.ID, Name: c.Name, ShortName: c.ShortName, Value: c.Value, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
+	return Claim{ID: c.ID, Name: c.Name, ShortName: c.ShortName, Value: c.Value, CreatedAt: httpkit.At(c.CreatedAt), UpdatedAt: httpkit.At(c.UpdatedAt)}
 }
 
 func claimList(l directory.List[store.Claim]) ClaimList {

@@ -16,14 +16,14 @@ type Audit struct{ Directory *directory.Service }
 
 // AuditEvent is one entry of the audit trail.
 type AuditEvent struct {
-	ID      string    `json:"id"`
-	At      time.Time `json:"at"`
-	Actor   string    `json:"actor" doc:"user id; empty: no user was known, or it was done on the command line"`
-	Action  string    `json:"action" example:"user.create"`
-	Target  string    `json:"target" doc:"id of what it was done to"`
-	Outcome string    `json:"outcome" enum:"ok,denied,failed"`
-	Address string    `json:"address" doc:"of the client"`
-	Detail  string    `json:"detail"`
+	ID      string       `json:"id"`
+	At      httpkit.Time `json:"at"`
+	Actor   string       `json:"actor" doc:"user id; empty: no user was known, or it was done on the command line"`
+	Action  string       `json:"action" example:"user.create"`
+	Target  string       `json:"target" doc:"id of what it was done to"`
+	Outcome string       `json:"outcome" enum:"ok,denied,failed"`
+	Address string       `json:"address" doc:"of the client"`
+	Detail  string       `json:"detail"`
 }
 
 // AuditList is a page of the audit trail, newest event first.
@@ -53,7 +53,13 @@ func (a *Audit) Mount(api *httpkit.API) {
 }
 
 func auditList(l directory.List[store.AuditEvent]) AuditList {
-	return AuditList{Events: views(auditView, l.Items), Next: l.Next}
+	return AuditList{Events: views(AuditEventOf, l.Items), Next: l.Next}
 }
 
-func auditView(e store.AuditEvent) AuditEvent { return AuditEvent(e) }
+// AuditEventOf is an entry as the API, and the command that lists them, show it.
+func AuditEventOf(e store.AuditEvent) AuditEvent {
+	return AuditEvent{
+		ID: e.ID, At: httpkit.At(e.At), Actor: e.Actor, Action: e.Action, Target: e.Target,
+		Outcome: e.Outcome, Address: e.Address, Detail: e.Detail,
+	}
+}

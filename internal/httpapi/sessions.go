@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -18,13 +17,13 @@ type Sessions struct{ Login *login.Service }
 
 // Session is one sign-in.
 type Session struct {
-	ID        string    `json:"id" doc:"the sid of its tokens"`
-	Current   bool      `json:"current" doc:"whether this request's token belongs to it"`
-	CreatedAt time.Time `json:"created_at"`
-	RenewedAt time.Time `json:"renewed_at"`
-	ExpiresAt time.Time `json:"expires_at" doc:"the end that no renewal moves"`
-	Address   string    `json:"address" doc:"of the client at sign-in"`
-	UserAgent string    `json:"user_agent" doc:"of the client at sign-in"`
+	ID        string       `json:"id" doc:"the sid of its tokens"`
+	Current   bool         `json:"current" doc:"whether this request's token belongs to it"`
+	CreatedAt httpkit.Time `json:"created_at"`
+	RenewedAt httpkit.Time `json:"renewed_at"`
+	ExpiresAt httpkit.Time `json:"expires_at" doc:"the end that no renewal moves"`
+	Address   string       `json:"address" doc:"of the client at sign-in"`
+	UserAgent string       `json:"user_agent" doc:"of the client at sign-in"`
 }
 
 // SessionList is a user's sessions, the newest first.
@@ -116,7 +115,7 @@ func (s *Sessions) list(ctx context.Context, c httpkit.Caller, user string, page
 
 func sessionView(s session.Session, current string) Session {
 	return Session{
-		ID: s.ID, Current: s.ID == current, CreatedAt: s.CreatedAt, RenewedAt: s.RenewedAt, ExpiresAt: s.ExpiresAt,
+		ID: s.ID, Current: s.ID == current, CreatedAt: httpkit.At(s.CreatedAt), RenewedAt: httpkit.At(s.RenewedAt), ExpiresAt: httpkit.At(s.ExpiresAt),
 		Address: s.Address, UserAgent: s.UserAgent,
 	}
 }

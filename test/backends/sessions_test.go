@@ -145,7 +145,7 @@ func sessionsOverReplicas(t *testing.T, worlds []*replica.World) {
 		for i, s := range got { // the newest first
 			g := mine[len(mine)-1-i]
 			if s.ID != g.SessionID || s.UserAgent != fmt.Sprint("device ", len(mine)-1-i) || s.Address != "127.0.0.1" ||
-				s.Current != (g.SessionID == mine[1].SessionID) || s.CreatedAt.IsZero() || s.RenewedAt.Before(s.CreatedAt) || !s.ExpiresAt.After(s.CreatedAt) {
+				s.Current != (g.SessionID == mine[1].SessionID) || s.CreatedAt.IsZero() || s.RenewedAt.Before(s.CreatedAt.Time) || !s.ExpiresAt.After(s.CreatedAt.Time) {
 				t.Errorf("%+v", s)
 			}
 		}
