@@ -15,7 +15,7 @@ export GOTOOLCHAIN
 
 # Packages whose tests start Watchword as processes. They run by themselves, and the
 # faults of a cluster alone: what else the machine does would look like one more of them.
-processes='/(cmd/watchword|examples/balancer|test/(process|subscribers|cluster))$'
+processes='/(cmd/watchword|examples/balancer|test/(process|subscribers|cluster|cluster/cmd/up))$'
 
 # SQLite is C translated to Go, which the race detector need not look at, no more than it
 # would look at C: it took two thirds of the processor time of the tests that use it.
@@ -101,7 +101,7 @@ done
 mapfile -t packages < <("${GO:-go}" list "${@:-./...}" | grep -E "$processes")
 mapfile -t few < <(printf '%s\n' "${packages[@]}" | grep -v '/test/cluster$')
 ((${#few[@]})) && [[ ${few[0]} ]] && run . "${raced[@]}" "${few[@]}"
-[[ ${packages[*]} == */test/cluster* ]] && run . "${raced[@]}" ./test/cluster
+[[ " ${packages[*]} " == *"/test/cluster "* ]] && run . "${raced[@]}" ./test/cluster
 
 if ((status)); then
 	echo
