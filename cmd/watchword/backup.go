@@ -95,7 +95,7 @@ every token from before is refused then, and all users sign in again.`,
 			fmt.Fprintf(cmd.OutOrStdout(), "Restored the backup of %s:\n", done.Created.Format(time.RFC3339))
 			showContents(cmd, done)
 			if cfg.StateBackend() == config.StateRedis {
-				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nor to sign all users out, flush it (FLUSHDB) before a replica starts.")
+				fmt.Fprintln(cmd.OutOrStdout(), "The sessions are in Redis and not in the backup. If Redis has those of another time,\nflush it (FLUSHDB) before a replica starts, or sign all users out with --sign-out.")
 			}
 			return nil
 		},

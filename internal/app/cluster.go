@@ -140,7 +140,7 @@ func finder(cfg config.Cluster, found *discovery.List, inCluster func() (*discov
 func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell, error) {
 	c := bell.Config{DB: n.db, Logger: n.logger, Registerer: registry}
 	if n.state.redis != nil {
-		c.Redis = n.state.redis.Client
+		c.Redis, c.Installation = n.state.redis.Client, n.state.redis.Installation
 	}
 	b, err := bell.New(c, map[bell.News]func(){
 		bell.Registry: func() {

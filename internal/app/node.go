@@ -128,7 +128,8 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if err = n.openStore(ctx, o, registry, start); err != nil {
+	installation, err := n.openStore(ctx, o, registry, start)
+	if err != nil {
 		return nil, err
 	}
 	// Before there is a key to sign with.
@@ -149,12 +150,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.state, err = openState(ctx, backing{
-		config: cfg, redis: n.urls["redis.url"].now, db: n.db, view: n.view, own: o.State, now: o.Now, logger: o.Logger, registerer: registry, start: start,
+		config: cfg, redis: n.urls["redis.url"].now, db: n.db, view: n.view, id: installation, own: o.State, now: o.Now, logger: o.Logger, registerer: registry, start: start,
 	}); err != nil {
 		return nil, err
 	}
 	if cfg.Revocation.Check == config.CheckShared && n.state.redis != nil {
-		n.view.Share(redislog.New(n.state.redis))
+		n.view.Share(redislog.New(n.state.redis, installation))
 		n.checkEviction(ctx)
 	}
 	sessions := openSessions(cfg, n.state, n.view, o.Now, o.Logger, registry)
@@ -290,21 +291,34 @@ func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 	n.loops.Go(func() { run(ctx) })
 }
 
-// openStore opens and migrates the database, or takes the store that the program brings.
-func (n *Node) openStore(ctx context.Context, o Options, registry *prometheus.Registry, start *startup) error {
+// openStore opens and migrates the database, or takes the store that the program brings. It
+// returns the id of the installation; if Redis is not used, it may be "".
+func (n *Node) openStore(ctx context.Context, o Options, registry *prometheus.Registry, start *startup) (installation string, err error) {
+	identify := func(ctx context.Context) error {
+		installation, err = operator.Installation(ctx, n.store)
+		return err
+	}
 	if n.store = o.Store; n.store != nil {
-		return nil
+		if backend := o.Config.StateBackend(); backend != config.StateRedis && backend != config.StateTiered {
+			return "", nil
+		}
+		err = start.await(ctx, "read the installation's id", identify)
+		return installation, err
 	}
 	if err := start.await(ctx, "open the database", func(ctx context.Context) (err error) {
 		n.db, err = operator.OpenMeasured(ctx, o.Config, n.urls["database.url"].now, o.Logger, registry)
 		return err
 	}); err != nil {
-		return err
+		return "", err
 	}
 	n.store = sqlstore.New(n.db)
-	return start.await(ctx, "migrate the database", func(ctx context.Context) error {
-		return operator.UpdateSchema(ctx, n.db, o.Logger)
+	err = start.await(ctx, "migrate the database", func(ctx context.Context) error {
+		if err := operator.UpdateSchema(ctx, n.db, o.Logger); err != nil {
+			return err
+		}
+		return identify(ctx) // before there is a user
 	})
+	return installation, err
 }
 
 // openKeys joins the cluster, if there is one, and opens the ring of this replica's

@@ -40,6 +40,7 @@ type backing struct {
 	redis      func() string // redis.url as it is now
 	db         *sqldb.DB     // nil: the program brings its own store
 	view       *revocation.View
+	id         string      // of the installation
 	own        state.Store // of the program; nil: the one that state.backend names
 	now        func() time.Time
 	logger     *slog.Logger
@@ -75,6 +76,7 @@ func openState(ctx context.Context, b backing) (*shared, error) {
 	if err != nil {
 		return nil, err
 	}
+	redis.Installation = b.id
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
 	if backend == config.StateTiered { // which does not need Redis to start
 		tier := tiered.New(tiered.Config{

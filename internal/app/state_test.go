@@ -79,6 +79,7 @@ func TestRedisBringsNoSessionBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer redis.Close()
+	redis.Installation = w.node.state.redis.Installation
 	for name, take := range map[string]func(httpapi.Grant) answer{
 		"logout": func(g httpapi.Grant) answer { return w.do("POST", "/api/logout", g.AccessToken, nil) },
 		"by id":  func(g httpapi.Grant) answer { return w.do("DELETE", "/api/sessions/"+g.SessionID, g.AccessToken, nil) },
@@ -387,6 +388,7 @@ func TestProbesCostNoSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
+	own.Installation = w.node.state.redis.Installation
 	c, sessions := redisClient(t, redis.URL), 0
 	cost := func(many int) (commands int) {
 		t.Helper()

@@ -9,7 +9,8 @@
 //
 // A restore is all or nothing: the file is read to its end and checked before anything is
 // written, and everything is written in one transaction. The revocation log gets a new
-// identity, so that its followers read it from its beginning; its numbers continue.
+// identity, so that its followers read it from its beginning; its numbers continue. The
+// installation keeps its id, and so its sessions in Redis, unless everybody is signed out.
 //
 // # The file
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -25,7 +26,8 @@ type Target struct {
 	// Keys opens the private keys in the backup; nil: there is no storage key.
 	Keys *seal.Box
 	// SignOut leaves out the sessions and the signing keys, so that all former tokens
-	// and sessions are refused.
+	// and sessions are refused. The installation gets another id, so that it finds no
+	// session in Redis either.
 	SignOut bool
 }
 
@@ -46,6 +48,10 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		return Summary{}, err
 	}
 	err = to.DB.InTx(ctx, func(ctx context.Context, q sqldb.Q) error {
+		// The id of the installation is that of the backup, and no content.
+		if _, err := q.Exec(ctx, "DELETE FROM settings WHERE name = ?", InstallationSetting); err != nil {
+			return err
+		}
 		if err := checkEmpty(ctx, q); err != nil {
 			return err
 		}
@@ -54,7 +60,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		}
 		l := &loader{ctx: ctx, q: q}
 		loaded, err := read(file, secret, func(t table, raw []byte) error {
-			if to.SignOut && (t.name == recordsTable || t.name == keysTable || t.name == macsTable || t.name == statesTable) {
+			if to.SignOut && slices.Contains(signedOut, t.name) {
 				return nil
 			}
 			return l.add(t, raw)
@@ -65,14 +71,18 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		if err == nil && !maps.Equal(loaded.Rows, checked.Rows) {
 			err = ErrDamaged // the file has changed between the two reads
 		}
+		if err == nil && to.SignOut {
+			err = renameInstallation(ctx, q)
+		}
 		return err
 	})
 	if err != nil {
 		return Summary{}, err
 	}
 	if to.SignOut {
-		checked.Rows[recordsTable], checked.Rows[keysTable], checked.Rows[macsTable] = 0, 0, 0
-		checked.Rows[statesTable] = 0
+		for _, table := range signedOut {
+			checked.Rows[table] = 0
+		}
 	}
 	return checked, nil
 }

@@ -25,7 +25,7 @@ const (
 )
 
 const (
-	// redisChannel is the channel in Redis.
+	// redisChannel is the channel in Redis, or what its name begins with.
 	redisChannel = "watchword:bell"
 	// gap is the least time between two rings that are passed on, so that a flood of rings
 	// does not keep a replica busy.
@@ -42,9 +42,18 @@ const (
 type Config struct {
 	DB *sqldb.DB // nil: none
 	// Redis returns the connected client; nil: there is no Redis.
-	Redis      func(ctx context.Context) (rueidis.Client, error)
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
+	Redis func(ctx context.Context) (rueidis.Client, error)
+	// Installation is in the name of the channel in Redis; "": it is not.
+	Installation string
+	Logger       *slog.Logger
+	Registerer   prometheus.Registerer
+}
+
+func (c *Config) channel() string {
+	if c.Installation == "" {
+		return redisChannel
+	}
+	return redisChannel + ":" + c.Installation
 }
 
 // A Bell rings at the other replicas, and hears their rings. Its methods may be called by
@@ -196,7 +205,7 @@ func (b *Bell) listenRedis(ctx context.Context, ready func()) error {
 			}
 		},
 	})
-	if err := own.Do(ctx, own.B().Subscribe().Channel(redisChannel).Build()).Error(); err != nil {
+	if err := own.Do(ctx, own.B().Subscribe().Channel(b.cfg.channel()).Build()).Error(); err != nil {
 		return err
 	}
 	select {
@@ -217,7 +226,7 @@ func (b *Bell) publish(ctx context.Context, news News) {
 	defer cancel()
 	client, err := b.cfg.Redis(ctx)
 	if err == nil {
-		err = client.Do(ctx, client.B().Publish().Channel(redisChannel).Message(string(news)).Build()).Error()
+		err = client.Do(ctx, client.B().Publish().Channel(b.cfg.channel()).Message(string(news)).Build()).Error()
 	}
 	if err != nil && ctx.Err() == nil {
 		b.cfg.Logger.DebugContext(ctx, "a ring was lost", "line", "redis", "news", news, "err", err)

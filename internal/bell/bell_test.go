@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/rueidis"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -203,6 +204,28 @@ func TestRedis(t *testing.T) {
 	two.next(t, Revocations)
 	two.Ring(Registry)
 	one.next(t, Registry)
+}
+
+// A ring is heard in its own installation alone.
+func TestInstallationsApart(t *testing.T) {
+	url := testenv.Redis(t)
+	in := func(installation string) *ear {
+		t.Helper()
+		e := listen(t, Config{Redis: openRedis(t, url), Installation: installation})
+		e.ready(t)
+		return e
+	}
+	here, nearby, there, before := in("here"), in("here"), in("there"), in("")
+	here.Ring(Revocations)
+	nearby.next(t, Revocations) // so Redis has sent it to all that it is for
+	for _, e := range []*ear{there, before} {
+		e.Ring(Registry)
+		e.next(t, Registry) // so this one has heard what Redis sent before
+		var m dto.Metric
+		if err := e.rings.WithLabelValues("redis", string(Revocations)).Write(&m); err != nil || m.Counter.GetValue() != 0 {
+			t.Errorf("%q has heard %v rings of another installation, %v", e.cfg.Installation, m.Counter.GetValue(), err)
+		}
+	}
 }
 
 // A flood of rings does not keep a replica busy, and unknown news is ignored.

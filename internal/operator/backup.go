@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/backup"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/newfile"
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
@@ -83,10 +84,14 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 	if done, err = backup.Restore(ctx, file, secret, to); err != nil {
 		return done, err
 	}
-	trail, err := audit.New(audit.Config{Store: sqlstore.New(to.DB), Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: prometheus.NewRegistry()})
-	if err != nil {
-		return done, err
+	return done, record(ctx, to.DB, logger, store.AuditEvent{Action: "storage.restore", Outcome: audit.OK, Detail: "backup of " + done.Created.Format(time.RFC3339)})
+}
+
+// record writes an event into the audit trail of a database.
+func record(ctx context.Context, db *sqldb.DB, logger *slog.Logger, e store.AuditEvent) error {
+	trail, err := audit.New(audit.Config{Store: sqlstore.New(db), Now: time.Now, Rand: rand.Reader, Logger: logger, Registerer: prometheus.NewRegistry()})
+	if err == nil {
+		trail.Record(ctx, e)
 	}
-	trail.Record(ctx, store.AuditEvent{Action: "storage.restore", Outcome: audit.OK, Detail: "backup of " + done.Created.Format(time.RFC3339)})
-	return done, nil
+	return err
 }

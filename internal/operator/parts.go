@@ -50,8 +50,14 @@ func Open(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ *Part
 	if err := UpdateSchema(ctx, db, logger); err != nil {
 		return nil, err
 	}
+	records := sqlstore.New(db)
+	// Before there is a user, because an installation that has one and no id is of a version
+	// that made none.
+	if _, err := Installation(ctx, records); err != nil {
+		return nil, err
+	}
 	return Assemble(Assembly{
-		Config: cfg, DB: db, Store: sqlstore.New(db),
+		Config: cfg, DB: db, Store: records,
 		Now: time.Now, Logger: logger, Registerer: prometheus.NewRegistry(),
 	})
 }

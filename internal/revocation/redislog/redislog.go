@@ -15,14 +15,15 @@ import (
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
-// A key's name is one of these and the id of the token, session, user or signing key.
+// A key's name is one of these, the installation, and the id of the session, user or signing
+// key; or of the token, then without the installation: under that name others look tokens up,
+// and no two installations have tokens of one id.
 const (
-	tokens   = "revoked_token:"
-	sessions = "revoked_session:"
-	users    = "revoked_user:"
-	keys     = "revoked_key:"
-	// span is the key that holds the part of the log that is here.
-	span = "revocation_span"
+	tokens   = "revoked_token"
+	sessions = "revoked_session"
+	users    = "revoked_user"
+	keys     = "revoked_key"
+	span     = "revocation_span" // without an id
 )
 
 var prefixes = map[revoked.Kind]string{
@@ -31,7 +32,8 @@ var prefixes = map[revoked.Kind]string{
 
 // A Log implements revocation.Shared.
 type Log struct {
-	server Server
+	server       Server
+	installation string
 }
 
 // A Server is what a Log needs of redisstate.Store, to which closing the client is left.
@@ -41,8 +43,26 @@ type Server interface {
 	Heard(rueidis.Client, error)
 }
 
-// New returns a Log on a server.
-func New(server Server) *Log { return &Log{server} }
+// New returns a Log on a server. The installation is in the names of keys; "": in none.
+func New(server Server, installation string) *Log { return &Log{server, installation} }
+
+// named is the name of the key of a token, session, user or signing key.
+func (l *Log) named(kind, id string) string {
+	if kind != tokens {
+		kind = l.within(kind)
+	}
+	return kind + ":" + id
+}
+
+// spanName is the name of the key that holds the part of the log that is here.
+func (l *Log) spanName() string { return l.within(span) }
+
+func (l *Log) within(kind string) string {
+	if l.installation == "" {
+		return kind
+	}
+	return kind + ":" + l.installation
+}
 
 // addScript adds an entry. KEYS: its key. ARGV: the epoch, the Unix time in seconds before
 // which tokens were issued, and the entry's end in milliseconds. An entry may come twice,
@@ -102,7 +122,7 @@ func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []sto
 			before = r.IssuedBefore.Add(time.Second - 1).Unix() // rounded up, as everywhere
 		}
 		end := r.ExpiresAt.Add(timing.ClockSkew).UnixMilli()
-		add = append(add, rueidis.LuaExec{Keys: []string{prefix + r.Subject}, Args: []string{format(r.Epoch), format(before), format(end)}})
+		add = append(add, rueidis.LuaExec{Keys: []string{l.named(prefix, r.Subject)}, Args: []string{format(r.Epoch), format(before), format(end)}})
 	}
 	for _, answer := range addScript.ExecMulti(ctx, c, add...) {
 		if err := answer.Error(); err != nil {
@@ -110,7 +130,7 @@ func (l *Log) Tell(ctx context.Context, log string, after, to int64, lines []sto
 			return fmt.Errorf("redislog: %w", err)
 		}
 	}
-	if err := spanScript.Exec(ctx, c, []string{span}, []string{log, format(after), format(to)}).Error(); err != nil {
+	if err := spanScript.Exec(ctx, c, []string{l.spanName()}, []string{log, format(after), format(to)}).Error(); err != nil {
 		l.server.Heard(c, err)
 		return fmt.Errorf("redislog: %w", err)
 	}
@@ -125,7 +145,7 @@ func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, 
 	if err != nil {
 		return revocation.Known{}, err
 	}
-	names := []string{tokens + t.ID, sessions + t.SessionID, users + t.Subject, keys + t.KeyID}
+	names := []string{l.named(tokens, t.ID), l.named(sessions, t.SessionID), l.named(users, t.Subject), l.named(keys, t.KeyID)}
 	if c.Mode() == rueidis.ClientModeCluster {
 		commands := make(rueidis.Commands, 0, len(names))
 		for _, name := range names {
@@ -141,7 +161,7 @@ func (l *Log) Ask(ctx context.Context, t *accesstoken.Token) (revocation.Known, 
 	}
 	// One command, so that nothing is lost between reading the keys and the span. Right before
 	// it stands one that changes nothing and that only a primary runs.
-	answers := c.DoMulti(ctx, c.B().Getex().Key(span).Build().ToRetryable(), c.B().Mget().Key(append(names, span)...).Build())
+	answers := c.DoMulti(ctx, c.B().Getex().Key(l.spanName()).Build().ToRetryable(), c.B().Mget().Key(append(names, l.spanName())...).Build())
 	if err := answers[0].Error(); err != nil && !rueidis.IsRedisNil(err) {
 		l.server.Heard(c, err)
 		return revocation.Known{}, fmt.Errorf("redislog: %w", err)

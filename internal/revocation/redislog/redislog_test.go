@@ -29,7 +29,7 @@ func open(t *testing.T, url string) (*Log, rueidis.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(s), c
+	return New(s, ""), c
 }
 
 func (l *Log) tell(t *testing.T, log string, after, to int64, lines ...store.Revocation) {
@@ -180,7 +180,7 @@ func TestNoSpanWhileRedisEvicts(t *testing.T) {
 
 func TestWhatIsNoneOfOurs(t *testing.T) {
 	l, c := open(t, testenv.Redis(t))
-	for _, key := range []string{users + "u", span} {
+	for _, key := range []string{l.named(users, "u"), l.spanName()} {
 		c.Do(t.Context(), c.B().Flushall().Build())
 		c.Do(t.Context(), c.B().Set().Key(key).Value("x").Build())
 		if k, err := l.Ask(t.Context(), &whole); err == nil {

@@ -161,7 +161,7 @@ func benchKey(of string, caller int) state.Key {
 func benchKeys(of string) (keys []state.Key, names [][]string) {
 	for caller := range benchCallers {
 		key := benchKey(of, caller)
-		keys, names = append(keys, key), append(names, keysOf(key))
+		keys, names = append(keys, key), append(names, new(Store).keysOf(key))
 	}
 	return keys, names
 }
@@ -252,7 +252,7 @@ func duelTake(s *Store, c rueidis.Client) duel {
 		for i := range benchCalls {
 			key := benchKey("take", caller)
 			key.ID = fmt.Sprintf("%032d", i)
-			keys[caller], names[caller] = append(keys[caller], key), append(names[caller], keysOf(key))
+			keys[caller], names[caller] = append(keys[caller], key), append(names[caller], new(Store).keysOf(key))
 		}
 	}
 	var at [benchCallers]int

@@ -31,7 +31,7 @@ func (c *Copies) Get(key state.Key) (state.Record, error) {
 	if err != nil {
 		return state.Record{}, err
 	}
-	return record(key, client.Do(ctx, client.B().Get().Key("copy:"+recordKey(key)).Build()))
+	return record(key, client.Do(ctx, client.B().Get().Key("copy:"+c.store.recordKey(key)).Build()))
 }
 
 // A Copy takes the place of none, of one with the version From, or of one with its
@@ -63,7 +63,7 @@ func (c *Copies) Write(copies []Copy) error {
 	calls := make([]rueidis.LuaExec, len(copies))
 	for i, n := range copies {
 		stored := formatVersion(n.Version) + fmt.Sprintf("%016d", n.Expires.UnixMilli()) + string(n.Value)
-		calls[i] = rueidis.LuaExec{Keys: []string{"copy:" + recordKey(n.Key)}, Args: []string{formatVersion(n.From), stored, format(n.Life.Milliseconds())}}
+		calls[i] = rueidis.LuaExec{Keys: []string{"copy:" + c.store.recordKey(n.Key)}, Args: []string{formatVersion(n.From), stored, format(n.Life.Milliseconds())}}
 	}
 	for _, answer := range copyScript.ExecMulti(ctx, client, calls...) {
 		c.store.Heard(client, answer.Error())

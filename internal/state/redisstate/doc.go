@@ -10,6 +10,8 @@
 //	rate:{<owner>}:<kind>:<id>  a bucket of Limit
 //	copy:<kind>:{<owner>}:<id>  a copy of package tiered's
 //
+// With Store.Installation, that stands before the owner: <kind>:<installation>:{<owner>}:<id>.
+//
 // The scripts replicate by their effects and need no module. They need Redis 6.2.
 //
 // What Redis forgets is gone: use persistence (appendonly yes), and

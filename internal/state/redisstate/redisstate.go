@@ -34,6 +34,10 @@ const retryConnect = 500 * time.Millisecond
 
 // Store implements state.Store.
 type Store struct {
+	// Installation is in the names of all keys, so that several installations may use one
+	// server; "": in none. To be set before the first use.
+	Installation string
+
 	options rueidis.ClientOption
 
 	connected atomic.Pointer[rueidis.Client]
@@ -163,7 +167,7 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if err != nil {
 		return state.Record{}, err
 	}
-	answer := c.Do(ctx, getFromPrimary(c, recordKey(key)))
+	answer := c.Do(ctx, getFromPrimary(c, s.recordKey(key)))
 	s.Heard(c, answer.Error())
 	return record(key, answer)
 }
@@ -188,7 +192,7 @@ func (s *Store) Take(ctx context.Context, key state.Key) (state.Record, error) {
 	if err := key.Check(); err != nil {
 		return state.Record{}, err
 	}
-	return record(key, s.run(ctx, takeScript, keysOf(key), key.ID))
+	return record(key, s.run(ctx, takeScript, s.keysOf(key), key.ID))
 }
 
 // Delete implements state.Store.
@@ -196,7 +200,7 @@ func (s *Store) Delete(ctx context.Context, key state.Key) error {
 	if err := key.Check(); err != nil {
 		return err
 	}
-	return unavailable(s.run(ctx, deleteScript, keysOf(key), key.ID).Error())
+	return unavailable(s.run(ctx, deleteScript, s.keysOf(key), key.ID).Error())
 }
 
 // List implements state.Store. The owner's index is in the order of expiry, so that all
@@ -211,7 +215,7 @@ func (s *Store) List(ctx context.Context, kind, owner, after string, limit int) 
 	if err != nil {
 		return nil, err
 	}
-	keys := ownedKeys(kind, owner)
+	keys := s.ownedKeys(kind, owner)
 	// The first command removes nothing, and only a primary runs it.
 	answers := c.DoMulti(ctx, c.B().Zremrangebyscore().Key(keys[0]).Min("1").Max("0").Build().ToRetryable(),
 		c.B().Zrange().Key(keys[0]).Min("0").Max("-1").Build())
@@ -266,7 +270,7 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 		return 0, err
 	}
 	for total := 0; ; {
-		answer, err := s.run(ctx, deleteOwnedScript, ownedKeys(kind, owner), format(deleteBatch)).AsIntSlice()
+		answer, err := s.run(ctx, deleteOwnedScript, s.ownedKeys(kind, owner), format(deleteBatch)).AsIntSlice()
 		if err != nil {
 			return total, unavailable(err)
 		}
@@ -285,7 +289,7 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	if err := rate.Check(); err != nil {
 		return state.Decision{}, err
 	}
-	name := "rate:{" + key.Owner + "}:" + key.Kind + ":" + key.ID
+	name := s.named("rate", key.Owner) + ":" + key.Kind + ":" + key.ID
 	answer, err := s.run(ctx, limitScript, []string{name}, format(rate.Interval()), format(rate.Full())).AsIntSlice()
 	if err != nil {
 		return state.Decision{}, unavailable(err)
@@ -348,7 +352,7 @@ func (s *Store) write(ctx context.Context, script *rueidis.Lua, lost error, key 
 	// A copy of the value: what has timed out may be sent still.
 	args := append(make([]string, 0, 5), key.ID, formatVersion(version), format(ttl.Milliseconds()), string(value))
 	args = append(args, more...)
-	wrote, err := s.run(ctx, script, keysOf(key), args...).AsBool()
+	wrote, err := s.run(ctx, script, s.keysOf(key), args...).AsBool()
 	switch {
 	case err != nil:
 		return 0, unavailable(err)
@@ -423,17 +427,26 @@ func number(digits []byte, base int64) (n int64, ok bool) {
 	return n, true
 }
 
-func recordKey(k state.Key) string { return k.Kind + ":{" + k.Owner + "}:" + k.ID }
+// named is the beginning of a key's name: of what kind it is, the installation, and the owner
+// as the hash tag.
+func (s *Store) named(kind, owner string) string {
+	if s.Installation != "" {
+		kind += ":" + s.Installation
+	}
+	return kind + ":{" + owner + "}"
+}
+
+func (s *Store) recordKey(k state.Key) string { return s.named(k.Kind, k.Owner) + ":" + k.ID }
 
 // keysOf are the keys of a script on one record.
-func keysOf(k state.Key) []string {
-	return []string{recordKey(k), k.Kind + "_index:{" + k.Owner + "}"}
+func (s *Store) keysOf(k state.Key) []string {
+	return []string{s.recordKey(k), s.named(k.Kind+"_index", k.Owner)}
 }
 
 // ownedKeys are the keys of a script on an owner's records: the index, and what
 // their names begin with.
-func ownedKeys(kind, owner string) []string {
-	return []string{kind + "_index:{" + owner + "}", kind + ":{" + owner + "}:"}
+func (s *Store) ownedKeys(kind, owner string) []string {
+	return []string{s.named(kind+"_index", owner), s.named(kind, owner) + ":"}
 }
 
 func format(n int64) string { return strconv.FormatInt(n, 10) }

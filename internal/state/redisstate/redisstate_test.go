@@ -49,6 +49,49 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// What one installation keeps, counts and deletes is not another one's, though both have the
+// same users, as after a copy.
+func TestInstallationsApart(t *testing.T) {
+	url := testenv.Redis(t)
+	here, there, before := open(t, url), open(t, url), open(t, url)
+	here.Installation, there.Installation = "here", "there"
+	ctx, rate := t.Context(), state.Rate{Burst: 1, Period: time.Hour}
+	for _, s := range []*redisstate.Store{here, there, before} {
+		must(t)(s.Create(ctx, key, []byte(s.Installation), time.Hour))
+		if d, err := s.Limit(ctx, key, rate); err != nil || !d.Allowed {
+			t.Errorf("%q has no attempt of its own: %+v, %v", s.Installation, d, err)
+		}
+		if err := s.Copies(redisstate.Timeout).Write([]redisstate.Copy{{Record: state.Record{Key: key, Value: []byte(s.Installation), Expires: time.Now().Add(time.Hour), Version: 1}, Life: time.Hour}}); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, err := here.DeleteOwned(ctx, key.Kind, key.Owner); n != 1 || err != nil {
+		t.Errorf("%d deleted, %v", n, err)
+	}
+	for _, s := range []*redisstate.Store{there, before} {
+		r, err := s.Get(ctx, key)
+		list, err2 := s.List(ctx, key.Kind, key.Owner, "", 10)
+		copied, err3 := s.Copies(redisstate.Timeout).Get(key)
+		if err := errors.Join(err, err2, err3); err != nil || string(r.Value) != s.Installation || len(list) != 1 || string(copied.Value) != s.Installation {
+			t.Errorf("%q has %q, %d, the copy %q, %v", s.Installation, r.Value, len(list), copied.Value, err)
+		}
+	}
+	c := client(t, here)
+	names, err := c.Do(ctx, c.B().Keys().Pattern("*").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	want := []string{
+		"copy:session:here:{user}:id", "copy:session:there:{user}:id", "copy:session:{user}:id",
+		"rate:here:{user}:session:id", "rate:there:{user}:session:id", "rate:{user}:session:id",
+		"session:there:{user}:id", "session:{user}:id", "session_index:there:{user}", "session_index:{user}",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("the names %q, want %q", names, want)
+	}
+}
+
 // The index lets go of what has expired, and lives as long as its last record.
 func TestIndex(t *testing.T) {
 	ctx, s := t.Context(), open(t, testenv.Redis(t))
