@@ -140,7 +140,7 @@ func (s *Service) renew(ctx context.Context, refreshToken, audience string, clie
 		return Grant{}, err
 	}
 	var grant Grant
-	sess, refresh, err := s.Sessions.Renew(ctx, refreshToken, func(ctx context.Context, sess session.Session) error {
+	sess, refresh, err := s.Sessions.Renew(store.WithWantedSubject(ctx), refreshToken, func(ctx context.Context, sess session.Session) error {
 		user, claims, err := s.entitled(ctx, sess)
 		if err != nil {
 			return err

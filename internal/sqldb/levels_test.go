@@ -325,7 +325,7 @@ func writeLevel(t *testing.T, database string, fresh func(t *testing.T) string) 
 	}}, nil)
 	other := sqlstate.New(openLevel(t, sqldb.Config{URL: url}, nil), time.Now)
 	onTour = true
-	storeTour(t, sqlstore.New(db))
+	storeTour(t, sqlstore.New(db), sqlstate.New(db, time.Now))
 	stateTour(t, sqlstate.New(db, time.Now), func(between func(state.Store)) {
 		meet = func() {
 			meet = func() {}
@@ -352,8 +352,8 @@ func writeLevel(t *testing.T, database string, fresh func(t *testing.T) string) 
 	}
 }
 
-// storeTour calls every method of a store.
-func storeTour(t *testing.T, s *sqlstore.Store) {
+// storeTour calls every method of a store, and reads a session with its user.
+func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 	ctx, at := t.Context(), time.Unix(1_700_000_000, 0).UTC()
 	ok := func(errs ...error) {
 		t.Helper()
@@ -377,6 +377,8 @@ func storeTour(t *testing.T, s *sqlstore.Store) {
 	ok(s.DeleteMark(ctx, "email", "d", "u1"), second(s.DeleteExpiredMarks(ctx, at, 2)))
 	_, _, err := s.UserWithClaims(ctx, "u1")
 	ok(err)
+	session := state.Key{Kind: "session", Owner: "u1", ID: "with-owner"}
+	ok(second(sessions.Create(ctx, session, []byte("{}"), time.Hour)), second(sessions.Get(store.WithWantedSubject(ctx), session)))
 	for _, p := range pages {
 		ok(second(s.Users(ctx, p)), second(s.Groups(ctx, p)), second(s.Claims(ctx, p)), second(s.MembersOfGroup(ctx, "g1", p)))
 	}

@@ -58,20 +58,23 @@ var roles = map[Dialect]string{
 }
 
 // asksRole reports whether a query asks for the server's role, too: every SELECT does, but on
-// SQLite, which has no server. A UNION that stands in no parentheses would have to ask twice;
-// those that there are stand before a write (TestEverySelectAsksForTheRole).
+// SQLite, which has no server (TestEverySelectAsksForTheRole).
 func (d Dialect) asksRole(query string) bool {
-	if d == SQLite || !strings.HasPrefix(query, "SELECT ") {
-		return false
-	}
-	before, _, union := strings.Cut(query, "UNION")
-	return !union || strings.Count(before, "(") > strings.Count(before, ")")
+	return d != SQLite && strings.HasPrefix(query, "SELECT ")
 }
 
-// guarded returns a query with the server's role as its first column if it asks for that.
+// guarded returns a query with the server's role as its first column if it asks for that. Each
+// SELECT of a UNION ALL has the column.
 func (d Dialect) guarded(query string) string {
 	if !d.asksRole(query) {
 		return query
+	}
+	const union = "UNION ALL "
+	for i := 0; i < len(query); i++ {
+		if strings.HasPrefix(query[i:], union) && strings.Count(query[:i], "(") == strings.Count(query[:i], ")") {
+			rest := query[i+len(union):]
+			return d.guarded(query[:i]) + union + d.guarded(strings.TrimLeft(rest, " \t\n"))
+		}
 	}
 	begin := "SELECT "
 	if strings.HasPrefix(query, "SELECT DISTINCT ") {

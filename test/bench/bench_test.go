@@ -2,11 +2,13 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,13 +19,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sys/unix"
+
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 const (
@@ -136,9 +143,10 @@ func replay(b *testing.B, watchword, bare *server, r *http.Request) {
 
 // A server is a process whose CPU time is measured.
 type server struct {
-	url    string
-	pid    int
-	client *http.Client
+	url      string
+	pid      int
+	client   *http.Client
+	database func() time.Duration // the CPU time of its database server; nil: it has none
 }
 
 func startServer(b *testing.B, dir string, env []string, name string, args ...string) *server {
@@ -177,14 +185,17 @@ func startServer(b *testing.B, dir string, env []string, name string, args ...st
 	}
 }
 
-// cpu is the CPU time that the process has taken, all its threads together, to the
-// nanosecond: /proc counts in hundredths of a second, of which a round of the bare
+// cpu is the CPU time that the process has taken, all its threads together, and that of its
+// database server, to the nanosecond: /proc counts in hundredths of a second, of which a round of the bare
 // server has five.
 func (s *server) cpu(b *testing.B) time.Duration {
 	var t unix.Timespec
 	clock := int32(^s.pid<<3 | 2) // as clock_getcpuclockid(3) makes it
 	if err := unix.ClockGettime(clock, &t); err != nil {
 		b.Fatal(err)
+	}
+	if s.database != nil {
+		return time.Duration(t.Nano()) + s.database()
 	}
 	return time.Duration(t.Nano())
 }
@@ -274,15 +285,16 @@ type grant struct {
 }
 
 // servers starts a Watchword with an administrator, and a bare server.
-func servers(b *testing.B) (watchword, bare *server, grants [callers]grant) {
+func servers(b *testing.B, env ...string) (watchword, bare *server, grants [callers]grant) {
 	b.Helper()
 	dir := b.TempDir()
 	binary := filepath.Join(dir, "watchword")
 	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/watchword").CombinedOutput(); err != nil {
 		b.Fatalf("%s %v", out, err)
 	}
-	watchword = startServer(b, dir, []string{"ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD=" + password, "WATCHWORD_TOKENS_RENEW_GRACE=10ms",
-		"WATCHWORD_SESSIONS_MAX_PER_USER=0", "WATCHWORD_SERVER_MAX_REQUESTS_PER_USER=1000"}, binary, "serve")
+	env = append(env, "ADMIN_GUI_USERNAME=admin", "ADMIN_GUI_PASSWORD="+password, "WATCHWORD_TOKENS_RENEW_GRACE=10ms",
+		"WATCHWORD_SESSIONS_MAX_PER_USER=0", "WATCHWORD_SERVER_MAX_REQUESTS_PER_USER=1000")
+	watchword = startServer(b, dir, env, binary, "serve")
 	bare = startServer(b, dir, nil, os.Args[0])
 	for i := range grants {
 		grants[i] = logIn(b, watchword)
@@ -349,7 +361,61 @@ func BenchmarkHTTPVerifyAgain(b *testing.B) {
 // Each caller renews its sessions in turn: one that renews all the time carries its
 // last spent tokens with it, which no client does.
 func BenchmarkHTTPRenew(b *testing.B) {
-	watchword, bare, _ := servers(b)
+	b.Run("sqlite", func(b *testing.B) {
+		watchword, bare, _ := servers(b)
+		renewals(b, watchword, bare)
+	})
+	b.Run("postgres", func(b *testing.B) {
+		url := testenv.Postgres(b)
+		watchword, bare, _ := servers(b, "DATABASE_URL="+url, "WATCHWORD_STORAGE_KEY="+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+		watchword.database = postgresCPU(b, url)
+		renewals(b, watchword, bare)
+	})
+}
+
+// postgresCPU returns the CPU time that all processes of a PostgreSQL server have taken. Each
+// connection has a process of its own.
+func postgresCPU(b *testing.B, url string) func() time.Duration {
+	b.Helper()
+	conn, err := pgx.Connect(b.Context(), url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close(context.Background()) })
+	var backend int
+	if err := conn.QueryRow(b.Context(), "SELECT pg_backend_pid()").Scan(&backend); err != nil {
+		b.Fatal(err)
+	}
+	server := parentOf(backend)
+	return func() (sum time.Duration) {
+		stats, err := filepath.Glob("/proc/[0-9]*/schedstat")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, path := range stats {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if pid != server && parentOf(pid) != server {
+				continue
+			}
+			text, _ := os.ReadFile(path) // nanoseconds on a processor come first
+			var took int64
+			_, _ = fmt.Sscan(string(text), &took) // it may have ended meanwhile
+			sum += time.Duration(took)
+		}
+		return sum
+	}
+}
+
+// parentOf is the parent of a process, or 0 if that has ended.
+func parentOf(pid int) (parent int) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ")
+	var state string
+	_, _ = fmt.Sscan(rest, &state, &parent)
+	return parent
+}
+
+func renewals(b *testing.B, watchword, bare *server) {
 	var grants [callers][sessions]grant
 	for caller := range callers {
 		for i := range sessions {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
 
 // queries are the statements in one dialect. {ms} and {µs} stand for the clock: the time
@@ -15,10 +16,10 @@ import (
 // nowMillis or nowMicros in its place. {bound} ends the condition of statements that
 // write records; see bound.
 type queries struct {
-	get, put, create, replace, swap, take, delete string
-	list, deleteOwned                             string
-	rate, newRate, moveRate, lockRate             string
-	sweepRecords, sweepRates                      string
+	get, getWithOwner, put, create, replace, swap, take, delete string
+	list, deleteOwned                                           string
+	rate, newRate, moveRate, lockRate                           string
+	sweepRecords, sweepRates                                    string
 }
 
 const oneRecord = " WHERE kind = ? AND owner = ? AND id = ?"
@@ -26,7 +27,9 @@ const oneRecord = " WHERE kind = ? AND owner = ? AND id = ?"
 func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 	insert := insertRecord(d)
 	q := queries{
-		get:         "SELECT kind, owner, id, value, version, expires_at FROM state_records" + oneRecord + " AND expires_at > {ms}",
+		get: "SELECT kind, owner, id, value, version, expires_at FROM state_records" + oneRecord + " AND expires_at > {ms}",
+		getWithOwner: sqlstore.SelectWithOwner("r.kind, r.owner, r.id, r.value, r.version, r.expires_at", "'', '', '', '', 0, 0",
+			"state_records r", "r.owner", "r.kind = ? AND r.owner = ? AND r.id = ? AND r.expires_at > {ms}"),
 		put:         insert,
 		create:      insert,
 		replace:     "UPDATE state_records SET value = ?, version = ?, expires_at = {ms} + ?" + oneRecord + " AND expires_at <= {ms}{bound}",
@@ -56,7 +59,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 	begin := strings.Replace(millis, "clock_timestamp", "statement_timestamp", 1) // PostgreSQL's; the others' stands still
 	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin, "{bound}", bound(d, lockTimeout))
 	for _, query := range []*string{
-		&q.get, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
+		&q.get, &q.getWithOwner, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
 		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates,
 	} {
 		*query = replace.Replace(*query)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 )
 
 // batch is how many rows one statement of Sweep and DeleteOwned deletes: so few that no
@@ -28,16 +30,38 @@ func New(db *sqldb.DB, now func() time.Time) *Store {
 	return &Store{db: db, now: now, sql: newQueries(db.Dialect(), db.LockTimeout())}
 }
 
-// Get implements state.Store.
+// Get implements state.Store. If the context wants the owner of the record, who is a user in
+// this database (store.WithWantedSubject), one statement reads both.
 func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if err := key.Check(); err != nil {
 		return state.Record{}, err
+	}
+	if wanted := store.SubjectWanted(ctx); wanted != nil {
+		r, owner, err := s.getWithOwner(ctx, key)
+		wanted.Put(owner)
+		if err != nil || owner != nil {
+			return r, unavailable(err)
+		} // there is no such record, or no such user
 	}
 	r, err := readRecord(s.db.QueryRow(ctx, s.sql.get, s.args(key.Kind, key.Owner, key.ID, nowMillis)...).Scan)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return state.Record{}, state.ErrNotFound
 	}
 	return r, unavailable(err)
+}
+
+// getWithOwner returns a record and its owner. If one of them does not exist, the owner is
+// nil.
+func (s *Store) getWithOwner(ctx context.Context, key state.Key) (r state.Record, owner *store.Subject, err error) {
+	owner, err = sqlstore.ReadWithOwner(ctx, s.db, func(scan sqldb.Scan) (bool, error) {
+		one, err := readRecord(scan)
+		isRecord := one.Key.Kind != "" // and no claim
+		if isRecord {
+			r = one
+		}
+		return isRecord, err
+	}, s.sql.getWithOwner, s.args(key.Kind, key.Owner, key.ID, nowMillis, key.Owner)...)
+	return r, owner, err
 }
 
 // Put implements state.Store.

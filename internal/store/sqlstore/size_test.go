@@ -191,6 +191,15 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 			_, claims, err := r.UserWithClaims(ctx, id)
 			return want(t, 3)(claims, err)
 		},
+		"user with claims, beside a row": func(t *testing.T, ctx context.Context, r records) error {
+			read := func(scan sqldb.Scan) (bool, error) {
+				var kind, value string
+				err := scan(&kind, &value)
+				return kind != "", err
+			}
+			query := SelectWithOwner("r.kind, r.value", "'', ''", "state_records r", "r.owner", "r.kind = ? AND r.owner = ? AND r.id = ?")
+			return second(ReadWithOwner(ctx, r.q, read, query, "session", id, "s", id))
+		},
 		"members": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 20)(r.MembersOfGroup(ctx, "all", page))
 		},
