@@ -82,7 +82,10 @@ func TestRedisBringsNoSessionBack(t *testing.T) {
 	redis.Installation = w.node.state.redis.Installation
 	for name, take := range map[string]func(httpapi.Grant) answer{
 		"logout": func(g httpapi.Grant) answer { return w.do("POST", "/api/logout", g.AccessToken, nil) },
-		"by id":  func(g httpapi.Grant) answer { return w.do("DELETE", "/api/sessions/"+g.SessionID, g.AccessToken, nil) },
+		"logout by the refresh token": func(g httpapi.Grant) answer {
+			return w.do("POST", "/api/logout", "", httpapi.LogoutRequest{RefreshToken: g.RefreshToken})
+		},
+		"by id": func(g httpapi.Grant) answer { return w.do("DELETE", "/api/sessions/"+g.SessionID, g.AccessToken, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, before := w.login("admin"), w.head()

@@ -41,12 +41,13 @@ func (a *Auth) Mount(api *httpkit.API) {
 		Body:   RenewRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: httpkit.JSON,
 	}, a.renew)
 	api.Handle(httpkit.Route{
-		Method: http.MethodPost, Path: "/api/logout", ID: "logout", Tag: "tokens", Summary: "End the session and revoke its tokens",
-		Bearer: true, Status: http.StatusNoContent,
+		Method: http.MethodPost, Path: "/api/logout", ID: "logout", Tag: "tokens",
+		Summary: "End the session of an access token, which may have expired, or of a refresh token in the body, and revoke its tokens",
+		Bearer:  true, Body: LogoutRequest{}, Optional: true, Status: http.StatusNoContent,
 	}, a.logout)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/auth/logout", ID: "auth-logout", Tag: "tokens", Summary: "The same as /api/logout",
-		Bearer: true, Status: http.StatusNoContent,
+		Bearer: true, Body: LogoutRequest{}, Optional: true, Status: http.StatusNoContent,
 	}, a.logout)
 	api.Handle(httpkit.Route{
 		Path: "/api/verify", ID: "verify", Tag: "tokens",
@@ -73,6 +74,11 @@ type LoginRequest struct {
 type RenewRequest struct {
 	RefreshToken string `json:"refresh_token"`
 	Audience     string `json:"audience,omitempty" doc:"whom this access token is for, as in POST /api/login; left out: the same as at login" example:"https://auth.example.com"`
+}
+
+// LogoutRequest is the body of POST /api/logout, which may be left out.
+type LogoutRequest struct {
+	RefreshToken string `json:"refresh_token,omitempty" doc:"of the session; without one, the access token says which"`
 }
 
 // Grant is what a login and a renewal answer (RFC 6749 §5.1, and the session).
@@ -135,9 +141,19 @@ func grantView(g login.Grant) Grant {
 }
 
 func (a *Auth) logout(w http.ResponseWriter, r *http.Request) {
-	token, err := httpkit.Authenticate(a.Login, r)
+	var in LogoutRequest
+	if err := httpkit.ReadOptionalJSON(w, r, &in); err != nil {
+		httpkit.WriteProblem(w, err)
+		return
+	}
+	proof := login.Proof{RefreshToken: in.RefreshToken}
+	var err error
+	proof.AccessToken, err = httpkit.AccessToken(r)
+	if proof.RefreshToken != "" && problem.From(err).Kind == problem.Unauthenticated {
+		err = nil // the refresh token is enough
+	}
 	if err == nil {
-		err = a.Login.Logout(r.Context(), token, a.Proxies.Client(r))
+		err = a.Login.Logout(r.Context(), proof, a.Proxies.Client(r))
 	}
 	if err != nil {
 		httpkit.WriteProblem(w, err)

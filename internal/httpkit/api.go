@@ -197,6 +197,7 @@ type Route struct {
 	Method, Path       string
 	ID, Tag, Summary   string
 	Bearer             bool  // it needs an access token
+	Optional           bool  // neither the token nor the body has to be there
 	OwnBounds          bool  // it reads a token or a body, and the Budget is not for it
 	AnswersDuringStart bool  // it never answers 503 starting
 	Errors             []int // besides those that all such routes have
@@ -252,10 +253,13 @@ func (a *API) describe(r Route) {
 	}
 	if r.Bearer {
 		op.Security = []map[string][]string{{"bearer": {}}}
+		if r.Optional {
+			op.Security = append(op.Security, map[string][]string{}) // OpenAPI 3.1 §4.8.30
+		}
 		op.Errors = append(op.Errors, bearerErrors...)
 	}
 	if r.Body != nil {
-		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		op.RequestBody = &huma.RequestBody{Required: !r.Optional, Content: map[string]*huma.MediaType{
 			"application/json": {Schema: a.schema(r.Body)},
 		}}
 		op.Errors = append(op.Errors, bodyErrors...)

@@ -27,6 +27,9 @@ func bearer(r *http.Request) (string, error) {
 	return token, nil
 }
 
+// AccessToken returns the access token of a request, which may be anything.
+func AccessToken(r *http.Request) (string, error) { return bearer(r) }
+
 // Authenticate verifies the access token of a request.
 func Authenticate(s *login.Service, r *http.Request) (*accesstoken.Token, error) {
 	if c, ok := r.Context().Value(checkedKey{}).(checked); ok {

@@ -33,20 +33,37 @@ var (
 // can have its visitors post a login as text/plain, but no cookie is set by it and,
 // without CORS, the page cannot read the answer.
 func ReadJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	return decodeStrict(body, v)
+}
+
+// ReadOptionalJSON is ReadJSON for a body that may be empty, which leaves v as it is.
+func ReadOptionalJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := readBody(w, r)
+	if err != nil || len(bytes.TrimSpace(body)) == 0 {
+		return err
+	}
+	return decodeStrict(body, v)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > MaxBody { // who waits for 100 Continue need not send it
-		return errTooLarge
+		return nil, errTooLarge
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return errTooLarge
+			return nil, errTooLarge
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return errTooSlow.Because(err)
+			return nil, errTooSlow.Because(err)
 		}
-		return errMalformed.Because(err)
+		return nil, errMalformed.Because(err)
 	}
-	return decodeStrict(body, v)
+	return body, nil
 }
 
 // decodeStrict is encoding/json without what it forgives.

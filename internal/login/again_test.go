@@ -22,7 +22,7 @@ func TestEndingASessionAgainWritesNothing(t *testing.T) {
 	loggedOut := func() *accesstoken.Token {
 		t.Helper()
 		ended := signedIn(t, s, "ada")
-		if err := s.Logout(t.Context(), ended, Client{}); err != nil {
+		if err := s.logout(t.Context(), sessionOf(ended), Client{}); err != nil {
 			t.Fatal(err)
 		}
 		return ended
@@ -47,7 +47,7 @@ func TestEndingASessionAgainWritesNothing(t *testing.T) {
 		}
 		return len(list), at.Seq
 	}
-	logout := func(ended *accesstoken.Token) error { return s.Logout(t.Context(), ended, Client{}) }
+	logout := func(ended *accesstoken.Token) error { return s.logout(t.Context(), sessionOf(ended), Client{}) }
 	revoke := func(by *accesstoken.Token) func(*accesstoken.Token) error {
 		return func(ended *accesstoken.Token) error {
 			if by == nil {
@@ -112,7 +112,7 @@ func TestManyThatFoundATokenGoodWriteOneEntry(t *testing.T) {
 			name string
 			end  func(by *accesstoken.Token) error
 		}{
-			{"logout", func(by *accesstoken.Token) error { return s.Logout(t.Context(), by, Client{}) }},
+			{"logout", func(by *accesstoken.Token) error { return s.logout(t.Context(), sessionOf(by), Client{}) }},
 			{"session", func(by *accesstoken.Token) error {
 				_, err := s.Revoke(t.Context(), by, Target{SessionID: by.SessionID}, Client{})
 				return err

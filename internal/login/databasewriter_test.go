@@ -86,7 +86,7 @@ func (g *stateStage) set() {
 	g.before = sqldbtest.Dump(g.t, g.db, g.columns)
 	token, err := g.s.Verify(g.t.Context(), g.ended.AccessToken)
 	if err == nil {
-		err = g.s.Logout(g.t.Context(), token, Client{})
+		err = g.s.logout(g.t.Context(), sessionOf(token), Client{})
 	}
 	if err != nil {
 		g.t.Fatal(err)

@@ -160,6 +160,11 @@ func sessionsOf(t *testing.T, s *Service, user string) int {
 	return len(sessions)
 }
 
+// sessionOf returns the session of a token.
+func sessionOf(t *accesstoken.Token) session.Session {
+	return session.Session{ID: t.SessionID, UserID: t.Subject}
+}
+
 // signedIn logs a user in and returns the verified token.
 func signedIn(t *testing.T, s *Service, name string) *accesstoken.Token {
 	t.Helper()

@@ -40,20 +40,6 @@ type Target struct {
 	KeyID        string
 }
 
-// Logout ends the session of a verified token and revokes its tokens. When it returns nil,
-// this replica rejects them already.
-func (s *Service) Logout(ctx context.Context, t *accesstoken.Token, client Client) error {
-	ended := s.View.SessionRevoked(t.SessionID) // by another request at the same moment
-	if _, err := s.endSessions(ctx, "logout", session.Session{ID: t.SessionID, UserID: t.Subject}); err != nil {
-		return err
-	}
-	if ended {
-		return nil
-	}
-	s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: t.Subject, Action: "logout", Target: t.SessionID, Outcome: audit.OK, Address: client.Address})
-	return nil
-}
-
 // Revoke revokes a target if the holder of the token may: users may revoke what is their
 // own, and more with a claim for it. It returns the sequence number of the log's entry, or
 // of the log's last one if the target had been revoked before. A user may revoke their own

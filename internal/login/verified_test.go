@@ -27,7 +27,7 @@ func TestATokenThatComesAgainIsAskedAgain(t *testing.T) {
 	}{
 		"nothing": {func(*testing.T, *Service, *accesstoken.Token) {}, "internal"}, // as From says of nil
 		"logout": {func(t *testing.T, s *Service, tok *accesstoken.Token) {
-			if err := s.Logout(t.Context(), tok, Client{}); err != nil {
+			if err := s.logout(t.Context(), sessionOf(tok), Client{}); err != nil {
 				t.Fatal(err)
 			}
 		}, "token_revoked"},

@@ -336,6 +336,34 @@ func (s *Store) inGrace(spent, asked, now time.Time) bool {
 	return age-s.outages.between(spent, asked) < s.RenewGrace
 }
 
+// OfFamily returns the session of whose family a refresh token is, spent or not, ended or
+// not. It returns ErrInvalid for what is no refresh token, and where the record cannot be read.
+// If there is no such session, or the token is not of its family, it returns
+// state.ErrNotFound with the ids that the token claims.
+func (s *Store) OfFamily(ctx context.Context, refreshToken string) (Session, error) {
+	token, err := parseRefreshToken(refreshToken)
+	if err != nil {
+		return Session{}, ErrInvalid
+	}
+	k := key(token.userID(), token.sessionID())
+	claimed := Session{ID: k.ID, UserID: k.Owner}
+	stored, err := s.State.Get(ctx, k)
+	if errors.Is(err, state.ErrNotFound) {
+		return claimed, err
+	}
+	if err != nil && !errors.Is(err, state.ErrUnreadable) {
+		return Session{}, fmt.Errorf("session: of a refresh token: %w", err)
+	}
+	rec, ok := s.read(ctx, k, stored, err)
+	if !ok {
+		return Session{}, ErrInvalid
+	}
+	if !equal(rec.Family, hash(token.family[:])) {
+		return claimed, state.ErrNotFound
+	}
+	return rec.Session, nil
+}
+
 // Get returns one session of a user, ended or not, unreadable or not, or
 // state.ErrNotFound.
 func (s *Store) Get(ctx context.Context, userID, id string) (Session, error) {

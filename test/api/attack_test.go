@@ -205,6 +205,10 @@ func TestNoEndpointTakesWhatWasRevoked(t *testing.T) {
 			}
 			path := strings.NewReplacer("{id}", "admin", "{group}", "Administrators", "{claim}", "Superuser").Replace(path)
 			a := w.Do(strings.ToUpper(method), path, grant.AccessToken, nil)
+			if strings.HasSuffix(path, "/logout") { // whose session is over already
+				w.Want(a, 204, "")
+				continue
+			}
 			if method == "head" { // without a body, but the challenge has the code
 				w.Want(a, 401, "")
 			} else {
