@@ -37,6 +37,9 @@ var (
 	// ErrFull: the backend has no space for the write. It is the cause of an
 	// ErrUnavailable. A replica answers that the database has no space.
 	ErrFull = state.ErrFull
+	// ErrReadOnly: the backend takes no writes. It is the cause of an ErrUnavailable. A replica
+	// says so where it is asked whether it is ready.
+	ErrReadOnly = state.ErrReadOnly
 	// ErrUnavailable: the backend gave no answer. A replica answers 503. Its method
 	// Because adds the cause.
 	ErrUnavailable = state.ErrUnavailable

@@ -63,4 +63,6 @@ var (
 	ErrBusy     = store.ErrBusy
 	// ErrFull is an ErrBusy, too. A replica answers that the database has no space.
 	ErrFull = store.ErrFull
+	// ErrReadOnly is an ErrBusy, too. A replica says that the database takes no writes.
+	ErrReadOnly = store.ErrReadOnly
 )

@@ -196,8 +196,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	backends := map[string]func(context.Context) error{"database": n.store.Ping}
 	maps.Copy(backends, n.state.servers)
 	n.health = &httpapi.Health{
-		Backends: backends,
-		Ready:    n.Ready, Timeout: cfg.Health.Timeout,
+		Backends: backends, Ready: n.Ready, Timeout: cfg.Health.Timeout, ReadyWithoutWrites: cfg.Revocation.OnOutage.Allow,
+	}
+	if cfg.StateBackend() == config.StateTiered {
+		n.health.Dispensable = []string{"redis"}
 	}
 	if cfg.Telemetry.Canary > 0 {
 		if err := n.keepCanary(background, o, service, registry); err != nil {

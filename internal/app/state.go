@@ -28,7 +28,7 @@ import (
 // the database.
 type shared struct {
 	state.Store
-	servers map[string]func(context.Context) error // each returns nil if the server answers
+	servers map[string]func(context.Context) error // each returns nil if the server answers and takes writes
 	close   func() error
 	forgets bool              // what was answered may be undone, by a failover for instance
 	redis   *redisstate.Store // nil: there is none

@@ -342,9 +342,10 @@ type Users struct {
 	InitFile string `yaml:"init_file"`
 }
 
-// Health is how GET /health checks the backends.
+// Health is how GET /health and GET /readyz check the backends.
 type Health struct {
-	// How long a storage backend may take to answer before it counts as down.
+	// How long a storage backend may take to answer, and to take a small write, before it
+	// counts as down.
 	Timeout time.Duration `yaml:"timeout"`
 }
 

@@ -2,7 +2,9 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,27 +13,54 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // Health answers the probes. The process being alive, its being able to take
 // traffic, and the storage behind it being well are three questions: one that is
 // asked to decide about a restart must not depend on a database that is away.
 type Health struct {
-	// Backends are the configured storage backends by name.
+	// Backends are the configured storage backends by name: each returns nil if the backend
+	// answers and takes writes.
 	Backends map[string]func(context.Context) error
+	// Dispensable are the names of those without which logins go on.
+	Dispensable []string
 	// Ready returns why no traffic should come; nil: it may.
 	Ready func() error
+	// ReadyWithoutWrites: also a replica that can write nothing takes traffic, because it goes
+	// on verifying tokens (revocation.on_outage is allow).
+	ReadyWithoutWrites bool
 	// Timeout bounds the question to a backend.
 	Timeout time.Duration
 
 	draining atomic.Bool
 	asking   singleflight.Group
+	last     atomic.Pointer[checkup]
+}
+
+// maxCheckups is how often the backends are asked in a second at most, however many probes
+// there are; the rest share the last answer.
+const maxCheckups = 10
+
+// A checkup is what all backends answered.
+type checkup struct {
+	report HealthReport
+	causes map[string]error // by the name of the backend; of those that failed
+	second time.Time        // when the second began in which this is the nth checkup
+	nth    int
+}
+
+// holds reports whether no other checkup is due.
+func (c *checkup) holds() bool {
+	return c != nil && c.nth >= maxCheckups && time.Since(c.second) < time.Second
 }
 
 // BackendHealth is the state of one storage backend.
 type BackendHealth struct {
 	Status    string  `json:"status" enum:"ok,failed"`
 	LatencyMS float64 `json:"latency_ms" doc:"how long the answer took"`
+	Reason    string  `json:"reason,omitempty" doc:"why it failed"`
 }
 
 // HealthReport answers GET /health.
@@ -54,7 +83,7 @@ type Readiness struct {
 // Mount adds the routes.
 func (h *Health) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
-		Method: http.MethodGet, Path: "/health", ID: "health", Tag: "probes", Summary: "Whether every storage backend answers",
+		Method: http.MethodGet, Path: "/health", ID: "health", Tag: "probes", Summary: "Whether every storage backend answers and takes writes",
 		Status: http.StatusOK, Answer: HealthReport{}, Type: httpkit.JSON,
 		OtherAnswers: []httpkit.Other{{Status: http.StatusServiceUnavailable, Answer: HealthReport{}, Type: httpkit.JSON}},
 	}, h.health)
@@ -83,23 +112,44 @@ func (h *Health) Drain() { h.draining.Store(true) }
 // health says how the backends are. What exactly failed is in the log; the endpoint
 // is open and says only that.
 func (h *Health) health(w http.ResponseWriter, r *http.Request) {
-	// Anybody may ask, so all who ask at the same time share one question.
-	shared, cause, _ := h.asking.Do("", func() (any, error) { return h.ask(context.WithoutCancel(r.Context())) })
+	c := h.checkup(r.Context())
 	status := http.StatusOK
-	if cause != nil {
+	for _, cause := range c.causes {
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "1")
 		httpkit.NoteCause(w, cause)
 	}
-	httpkit.WriteJSON(w, status, shared)
+	httpkit.WriteJSON(w, status, c.report)
 }
 
-// ask asks all backends side by side, and returns what went wrong with one of them
-// beside the report.
-func (h *Health) ask(ctx context.Context) (report HealthReport, cause error) {
+// checkup returns what the backends answer, or what they answered less than a second ago.
+// Anybody may ask, so all who ask at the same time share one question.
+func (h *Health) checkup(ctx context.Context) *checkup {
+	if c := h.last.Load(); c.holds() {
+		return c
+	}
+	shared, _, _ := h.asking.Do("", func() (any, error) {
+		last := h.last.Load()
+		if last.holds() { // another call has just ended
+			return last, nil
+		}
+		c := h.ask(context.WithoutCancel(ctx))
+		c.second, c.nth = time.Now(), 1
+		if last != nil && time.Since(last.second) < time.Second {
+			c.second, c.nth = last.second, last.nth+1
+		}
+		h.last.Store(c)
+		return c, nil
+	})
+	return shared.(*checkup)
+}
+
+// ask asks all backends side by side.
+func (h *Health) ask(ctx context.Context) *checkup {
 	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
-	report = HealthReport{Status: "ok", Backends: make(map[string]BackendHealth, len(h.Backends))}
+	report := HealthReport{Status: "ok", Backends: make(map[string]BackendHealth, len(h.Backends))}
+	causes := make(map[string]error)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for name, ping := range h.Backends {
@@ -110,26 +160,50 @@ func (h *Health) ask(ctx context.Context) (report HealthReport, cause error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				one.Status, report.Status, cause = "failed", "failed", err
+				one.Status, report.Status, causes[name] = "failed", "failed", err
+				one.Reason = reasonOf(name, err)
 			}
 			report.Backends[name] = one
 		})
 	}
 	wg.Wait()
-	return report, cause
+	return &checkup{report: report, causes: causes}
+}
+
+// reasonOf says in words what a backend's error means. The endpoints are open, and the error
+// itself is in the log.
+func reasonOf(name string, err error) string {
+	if known := map[string]string{"database": "the database", "redis": "Redis", "state": "the shared state"}[name]; known != "" {
+		name = known
+	}
+	switch {
+	case errors.Is(err, store.ErrFull), errors.Is(err, state.ErrFull):
+		return name + " has no space left"
+	case errors.Is(err, store.ErrReadOnly), errors.Is(err, state.ErrReadOnly):
+		return name + " takes no writes"
+	}
+	return name + " does not answer, or fails"
 }
 
 func (h *Health) alive(w http.ResponseWriter, _ *http.Request) {
 	httpkit.WriteJSON(w, http.StatusOK, Liveness{Status: "alive"})
 }
 
-func (h *Health) ready(w http.ResponseWriter, _ *http.Request) {
+func (h *Health) ready(w http.ResponseWriter, r *http.Request) {
 	reason := ""
 	if h.draining.Load() {
 		reason = "this replica is shutting down"
 	} else if err := h.Ready(); err != nil {
 		reason = problem.From(err).Detail
 		httpkit.NoteCause(w, err)
+	} else if !h.ReadyWithoutWrites && len(h.Backends) > 0 {
+		c := h.checkup(r.Context())
+		for name, cause := range c.causes {
+			if !slices.Contains(h.Dispensable, name) {
+				reason = c.report.Backends[name].Reason + ", so that no login, renewal or logout is possible"
+				httpkit.NoteCause(w, cause)
+			}
+		}
 	}
 	if reason != "" {
 		w.Header().Set("Retry-After", "1")

@@ -18,6 +18,9 @@ var (
 	ErrBusy = errors.New("the database is busy or away")
 	// ErrFull: there is no space for the write. It is an ErrBusy, too.
 	ErrFull = fmt.Errorf("%w: no space is left", ErrBusy)
+	// ErrReadOnly: the server that was reached, or the file, takes no writes. It is an ErrBusy,
+	// too.
+	ErrReadOnly = fmt.Errorf("%w: it takes no writes", ErrBusy)
 	// ErrUnique: the row's key is taken.
 	ErrUnique = errors.New("the key is taken")
 	// ErrRetry: the transaction must run again from its beginning. InTx does so by
@@ -84,10 +87,14 @@ func (p *pool) explain(ctx context.Context, err error, harmless bool) error {
 		return fmt.Errorf("sqldb: %w: %w", ErrRetry, err)
 	case errors.Is(err, ErrReadOnly): // from connector or believe, which have seen to it
 		return fmt.Errorf("sqldb: %w", err)
+	case k == noWrites && p.dialect == SQLite:
+		p.noteRefusal()
+		return fmt.Errorf("sqldb: %w: %w", ErrReadOnly, err)
 	case k == noWrites:
 		return fmt.Errorf("sqldb: %w", p.distrust(fmt.Errorf("%w: %w", ErrReadOnly, err)))
 	case k == full:
 		p.full.Store(time.Now().UnixNano())
+		p.noteRefusal()
 		return fmt.Errorf("sqldb: %w: %w", ErrFull, err)
 	case k == refused, harmless && (k == lost || ctx.Err() != nil):
 		return fmt.Errorf("sqldb: %w: %w", ErrBusy, err)

@@ -130,10 +130,6 @@ func (db *DB) Prompt() *DB {
 	return &prompt
 }
 
-// fullFor is how long Ping reports a server as full that had no space for a write, unless
-// a later write finds some. In a cluster there is a write every second.
-const fullFor = time.Minute
-
 // abandonedAfter is how long a server keeps a transaction open for a silent client, whose
 // machine or network may be gone: its locked rows are locked for every other client. By
 // default it is 10 s of the 15 s that a transaction may take; a live client spends next
@@ -153,29 +149,10 @@ func (db *DB) LockTimeout() time.Duration {
 	return max((db.cfg.Timeout - time.Second).Truncate(time.Second), time.Second)
 }
 
-// Ping returns nil if the database answers and, as far as is known, takes writes. It
-// writes only on SQLite, after a write has failed for want of space. Reads work without
-// space.
+// Ping returns nil if the database answers.
 func (db *DB) Ping(ctx context.Context) error {
-	if since := db.writer.full.Load(); since != 0 {
-		if db.dialect == SQLite {
-			return db.probe(ctx)
-		}
-		if time.Since(time.Unix(0, since)) < fullFor {
-			return fmt.Errorf("sqldb: %w", ErrFull)
-		}
-	}
 	var one int
 	return db.QueryRow(ctx, "SELECT 1").Scan(&one)
-}
-
-// probe writes to the file to find out whether there is space again.
-func (db *DB) probe(ctx context.Context) error {
-	_, err := db.Exec(ctx, "PRAGMA user_version = 0")
-	if err == nil {
-		db.writer.full.Store(0)
-	}
-	return err
 }
 
 // Close ends all connections.

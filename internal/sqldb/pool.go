@@ -43,7 +43,8 @@ type pool struct {
 	readOnly   atomic.Int64 // how often a server said that it takes no writes
 	readOnlyAt atomic.Int64 // when one last did, in Unix nanoseconds
 
-	full atomic.Int64 // when a write last found no space, in Unix nanoseconds; 0: a later one found some
+	full  atomic.Int64 // when a write last found no space, in Unix nanoseconds; 0: a later one found some
+	wrote atomic.Int64 // when a write last succeeded, in Unix nanoseconds; 0: a later one was refused
 
 	waiting atomic.Int64 // callers that wait for a slot now
 	waits   atomic.Int64 // callers that ever waited

@@ -24,9 +24,6 @@ import (
 // no round trip. A write that is refused says the same. Then every connection that was made
 // before is closed.
 
-// ErrReadOnly: the server that was reached takes no writes. It is an ErrBusy, too.
-var ErrReadOnly = fmt.Errorf("%w: the server takes no writes", ErrBusy)
-
 // A role is what a server says of itself.
 type role int
 
@@ -123,6 +120,7 @@ const episode = time.Minute
 func (p *pool) distrust(err error) error {
 	p.generation.Add(1)
 	p.believed.Store(0)
+	p.noteRefusal()
 	p.noteReadOnly(err)
 	go p.forget() // a server that hangs may take seconds
 	return err

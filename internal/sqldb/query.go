@@ -156,7 +156,7 @@ func (p *pool) exec(ctx context.Context, query string, args []any) (int64, error
 	n, err := affected(run.ExecContext(down, args...))
 	p.watch(query, args, err)
 	if err == nil && n > 0 {
-		p.full.Store(0)
+		p.noteWrite()
 	}
 	return n, p.explain(ctx, err, false)
 }

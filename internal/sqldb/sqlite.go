@@ -172,8 +172,10 @@ func sqliteKind(err error) kind {
 	}
 	switch code & 0xff {
 	// SQLITE_BUSY comes after busy_timeout has passed, so an immediate retry is no use.
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN:
 		return refused
+	case sqlite3.SQLITE_READONLY:
+		return noWrites
 	case sqlite3.SQLITE_FULL:
 		return full
 	}

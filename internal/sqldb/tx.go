@@ -116,7 +116,7 @@ func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 func (t *tx) commit() error {
 	err := t.tx.Commit()
 	if err == nil && t.wrote {
-		t.pool.full.Store(0)
+		t.pool.noteWrite()
 	}
 	return err
 }

@@ -20,6 +20,8 @@ var (
 	// ErrFull: the backend has no space for the write. It comes inside an
 	// ErrUnavailable.
 	ErrFull = errors.New("state: no space is left")
+	// ErrReadOnly: the backend takes no writes. It comes inside an ErrUnavailable.
+	ErrReadOnly = errors.New("state: it takes no writes")
 )
 
 // A Key names a record. The records of one owner can be listed and deleted together; a
@@ -123,7 +125,7 @@ type Store interface {
 	// deleted. It only frees space.
 	Sweep(ctx context.Context, limit int) (int, error)
 
-	// Ping returns nil if the backend answers.
+	// Ping returns nil if the backend answers and takes writes.
 	Ping(ctx context.Context) error
 
 	// Close releases what the store opened. What its maker passed to it stays open.

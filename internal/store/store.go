@@ -19,6 +19,9 @@ var (
 	ErrBusy = errors.New("store: busy")
 	// ErrFull: the database has no space for the write. It is an ErrBusy, too.
 	ErrFull = fmt.Errorf("%w: no space is left", ErrBusy)
+	// ErrReadOnly: the server takes no writes, so that what it answers may be old. It is an
+	// ErrBusy, too.
+	ErrReadOnly = fmt.Errorf("%w: the server takes no writes", ErrBusy)
 )
 
 // A Store is the durable memory of a deployment, shared by all its replicas.
@@ -38,7 +41,8 @@ type Store interface {
 	// effect than on r.
 	Update(ctx context.Context, f func(r Records) error) error
 
-	// Ping returns nil if the database answers.
+	// Ping returns nil if the database answers and takes writes: the latter is known of a
+	// write that has succeeded a moment ago, or of one that Ping makes.
 	Ping(ctx context.Context) error
 
 	// Close releases what the store opened. What its maker passed to it stays open.

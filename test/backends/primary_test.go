@@ -99,6 +99,11 @@ func runOn(t *testing.T, db *sql.DB, statements ...string) {
 	}
 }
 
+// statements returns a function that runs statements.
+func statements(db *sql.DB, list ...string) func(t *testing.T) {
+	return func(t *testing.T) { run(t, db, list...) }
+}
+
 // A replica whose connections come to lead to a server that is behind accepts no revoked token
 // for longer than the bound, says nowhere that it knows the log, and says why. When its
 // connections lead to the primary again, everything works within two seconds.

@@ -3,7 +3,10 @@ package redisstate
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -51,13 +54,78 @@ func mustBePrimary(c rueidis.Client) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
-	answer, err := c.Do(ctx, c.B().Role().Build()).ToArray()
-	if err != nil || len(answer) == 0 {
-		return nil
-	}
-	if role, err := answer[0].ToString(); err == nil && role == "slave" {
+	if isReplicas(c.Do(ctx, c.B().Role().Build())) {
 		c.Close()
 		return errReplica
 	}
 	return nil
+}
+
+// isReplicas reports whether an answer to ROLE is a replica's.
+func isReplicas(answer rueidis.RedisResult) bool {
+	list, err := answer.ToArray()
+	if err != nil || len(list) == 0 {
+		return false
+	}
+	role, err := list[0].ToString()
+	return err == nil && role == "slave"
+}
+
+const (
+	// probeLife is how long a key of Ping lives.
+	probeLife = time.Minute
+	// probeKeys is how many keys Ping writes to a Redis Cluster: so many that with up to ten
+	// primaries each has one of them, but for one case in a hundred.
+	probeKeys = 64
+)
+
+// Ping implements state.Store. It writes a small key: a server may answer PING and take no
+// writes, for want of memory, of a disk or of its replicas, or because it is a replica.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx = s.deadlines.bound(ctx)
+	c, err := s.Client(ctx)
+	if err != nil {
+		return err
+	}
+	write := func(key string) rueidis.Completed {
+		return c.B().Set().Key(key).Value("").Ex(probeLife).Build()
+	}
+	var commands rueidis.Commands
+	if c.Mode() == rueidis.ClientModeCluster {
+		for i := range probeKeys {
+			commands = append(commands, write("write_probe:{"+strconv.Itoa(i)+"}"))
+		}
+	} else {
+		commands = rueidis.Commands{write("write_probe:{0}"), c.B().Role().Build()}
+	}
+	answers := c.DoMulti(ctx, commands...)
+	if c.Mode() != rueidis.ClientModeCluster {
+		if isReplicas(answers[1]) {
+			s.Heard(c, errReplica)
+			return unavailable(errReplica)
+		}
+		answers = answers[:1] // the user may have no right to ask for the role
+	}
+	for _, answer := range answers {
+		if err := answer.Error(); err != nil {
+			s.Heard(c, err)
+			return unavailable(err)
+		}
+	}
+	return nil
+}
+
+// takesNoWrites reports whether an error is of a server that answers and takes no writes: a
+// replica, or one that has no memory left (maxmemory), cannot save (stop-writes-on-bgsave-error),
+// or has too few replicas (min-replicas-to-write).
+func takesNoWrites(err error) bool {
+	if isReplica(err) {
+		return true
+	}
+	e, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return false
+	}
+	code, _, _ := strings.Cut(e.Error(), " ")
+	return slices.Contains([]string{"OOM", "MISCONF", "NOREPLICAS"}, code)
 }

@@ -152,3 +152,40 @@ func TestPrimaryWithoutItsReplicas(t *testing.T) {
 		t.Errorf("%s, %v", r.Value, err)
 	}
 }
+
+// Without memory nothing is written, and what is there is read and deleted.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	ctx, s := t.Context(), open(t, testenv.StartRedis(t).URL)
+	key, other := state.Key{Kind: "session", Owner: "u", ID: "id"}, state.Key{Kind: "session", Owner: "u", ID: "other"}
+	version, err := s.Put(ctx, key, []byte("x"), time.Hour)
+	must(t)(nil, err)
+	do(t, client(t, s), "CONFIG", "SET", "maxmemory", "1")
+	_, created := s.Create(ctx, other, nil, time.Hour)
+	_, put := s.Put(ctx, other, nil, time.Hour)
+	_, swapped := s.Swap(ctx, key, version, nil, time.Hour)
+	_, counted := s.Limit(ctx, key, state.Rate{Burst: 1, Period: time.Hour})
+	for name, err := range map[string]error{"create": created, "put": put, "swap": swapped, "limit": counted, "ping": s.Ping(ctx)} {
+		if !errors.Is(err, state.ErrUnavailable) || !errors.Is(err, state.ErrReadOnly) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(t)(s.Get(ctx, key))
+	must(t)(s.Take(ctx, key))
+}
+
+// Ping finds each primary of a Redis Cluster that has no memory.
+func TestPingOfACluster(t *testing.T) {
+	t.Parallel()
+	nodes := testenv.RedisCluster(t)
+	s := open(t, nodes[0].URL)
+	must(t)(nil, s.Ping(t.Context()))
+	for address, node := range client(t, s).Nodes() {
+		do(t, node, "CONFIG", "SET", "maxmemory", "1")
+		if err := s.Ping(t.Context()); !errors.Is(err, state.ErrReadOnly) {
+			t.Errorf("%s: %v", address, err)
+		}
+		do(t, node, "CONFIG", "SET", "maxmemory", "0")
+		must(t)(nil, s.Ping(t.Context()))
+	}
+}

@@ -300,16 +300,6 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 // Sweep implements state.Store: Redis deletes expired records by itself.
 func (s *Store) Sweep(context.Context, int) (int, error) { return 0, nil }
 
-// Ping implements state.Store.
-func (s *Store) Ping(ctx context.Context) error {
-	ctx = s.deadlines.bound(ctx)
-	c, err := s.Client(ctx)
-	if err != nil {
-		return err
-	}
-	return unavailable(c.Do(ctx, c.B().Ping().Build()).Error())
-}
-
 // Check returns an error if a server may delete records before they expire.
 func (s *Store) Check(ctx context.Context) error {
 	ctx = s.deadlines.bound(ctx)
@@ -462,6 +452,9 @@ func formatVersion(v int64) string {
 func unavailable(err error) error {
 	if err == nil || errors.Is(err, state.ErrUnavailable) {
 		return err
+	}
+	if takesNoWrites(err) {
+		err = fmt.Errorf("%w: %w", state.ErrReadOnly, err)
 	}
 	return state.ErrUnavailable.Because(fmt.Errorf("redis: %w", err))
 }

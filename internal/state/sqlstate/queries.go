@@ -176,8 +176,11 @@ func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, sqldb.ErrFull) {
+	switch {
+	case errors.Is(err, sqldb.ErrFull):
 		err = fmt.Errorf("%w: %w", state.ErrFull, err)
+	case errors.Is(err, sqldb.ErrReadOnly):
+		err = fmt.Errorf("%w: %w", state.ErrReadOnly, err)
 	}
 	return state.ErrUnavailable.Because(err)
 }

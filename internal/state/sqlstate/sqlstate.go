@@ -251,7 +251,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 
 // Ping implements state.Store. It does not wait behind other callers: that they are many
 // is no reason to call the database away.
-func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Prompt().Ping(ctx)) }
+func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Prompt().TakesWrites(ctx)) }
 
 // Close implements state.Store. The database stays open.
 func (s *Store) Close() error { return nil }

@@ -30,8 +30,9 @@ func (s *Store) Update(ctx context.Context, f func(r store.Records) error) error
 	}))
 }
 
-// Ping implements store.Store.
-func (s *Store) Ping(ctx context.Context) error { return translate(s.db.Ping(ctx)) }
+// Ping implements store.Store. It does not wait for a connection behind other work: a
+// database with many callers is well.
+func (s *Store) Ping(ctx context.Context) error { return translate(s.db.Prompt().TakesWrites(ctx)) }
 
 // Close implements store.Store.
 func (s *Store) Close() error { return nil }
@@ -171,6 +172,8 @@ func translate(err error) error {
 		return store.ErrNotFound
 	case errors.Is(err, sqldb.ErrFull):
 		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	case errors.Is(err, sqldb.ErrReadOnly):
+		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
 	case errors.Is(err, sqldb.ErrBusy), errors.Is(err, sqldb.ErrRetry):
 		return fmt.Errorf("%w: %w", store.ErrBusy, err)
 	}
