@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,6 +38,7 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 			return errors.New("the database's URL cannot be read")
 		}
 		cfg.ConnectTimeout = dialTimeout
+		maps.Copy(cfg.RuntimeParams, postgresForm)
 		cfg.RuntimeParams["application_name"] = "watchword bell"
 		cfg.ValidateConnect = postgresIsPrimary // a standby has no notifications
 		conn, err = pgx.ConnectConfig(ctx, cfg)
@@ -54,6 +56,11 @@ func (db *DB) Listen(ctx context.Context, channel string, ready func(), heard fu
 		return fmt.Errorf("sqldb: listen: %w", err)
 	} else if !direct {
 		return ErrNoNotifications
+	}
+	// It is idle for long, and PostgreSQL before 14 does not know the setting.
+	const patient = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+	if _, err := conn.Exec(ctx, patient); err != nil {
+		return fmt.Errorf("sqldb: listen: %w", err)
 	}
 	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
 		return fmt.Errorf("sqldb: listen: %w", err)

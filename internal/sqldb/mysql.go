@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -34,9 +35,14 @@ func (db *DB) openMySQL(ctx context.Context) error {
 	db.writer, db.reader = p, p
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout) // a server may accept and then be silent
 	defer cancel()
-	if err := db.meetMySQL(ctx, p.db); err != nil {
+	err = db.meetMySQL(ctx, p.db)
+	if err == nil {
+		err = db.learnMySQL(ctx, p.db)
+	}
+	if err != nil {
 		return errors.Join(err, p.close())
 	}
+	p.forget() // the first connection, which has not set the variables
 	return nil
 }
 
@@ -74,8 +80,11 @@ func (db *DB) mysqlConfig(text string) (*mysql.Config, error) {
 	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
 	// A server that waits for a lock does not notice that its client has gone. Only
 	// MariaDB reads the text in the comment; MySQL has no such limit.
-	cfg.Params["innodb_lock_wait_timeout"] = fmt.Sprintf("%d/*M!100300 ,idle_transaction_timeout=%d*/",
+	cfg.Params["innodb_lock_wait_timeout"] = fmt.Sprintf("%d/*M!100300 ,idle_transaction_timeout=%d ,max_statement_time=0*/",
 		int(db.LockTimeout().Seconds()), int(db.abandonedAfter().Seconds()))
+	// Else rows may be missing, or a statement refused: also SHOW VARIABLES.
+	cfg.Params["sql_select_limit"], cfg.Params["sql_big_selects"] = "18446744073709551615", "1"
+	maps.Copy(cfg.Params, db.variables)
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {
 		return nil, err
 	}

@@ -69,7 +69,9 @@ type DB struct {
 	metrics *metrics
 	prompt  bool
 
-	credentials *credentials // nil: SQLite
+	credentials *credentials      // nil: SQLite
+	variables   map[string]string // MySQL: what each connection sets
+	statements  bool              // MySQL: the binary log holds statements, not rows
 }
 
 // Open connects to the database and makes sure that it answers. It leaves the schema to

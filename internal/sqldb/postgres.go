@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -68,17 +69,22 @@ func (db *DB) postgresConfig(url string) (*pgx.ConnConfig, error) {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "watchword"
 	}
-	cfg.RuntimeParams["client_encoding"] = "UTF8" // which the role may have set to another one
+	maps.Copy(cfg.RuntimeParams, postgresForm)
 	if cfg.RuntimeParams[idleLimit] == "" {
 		cfg.RuntimeParams[idleLimit] = strconv.FormatInt(db.abandonedAfter().Milliseconds(), 10)
 	}
 	return cfg, nil
 }
 
+// postgresForm is the form in which the driver reads and writes texts. The role may have
+// another one. PgBouncer takes these parameters.
+var postgresForm = map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on", "DateStyle": "ISO, MDY"}
+
 // A postgresSession is what the first connection has shown that all others have to do.
 type postgresSession struct {
 	unlimited bool // a pooler refuses our limit for idle transactions
 	pooler    bool // a pooler changes connections between transactions
+	params    map[string]string
 }
 
 // prepare adapts the configuration of a connection. Through a pooler, a statement that was
@@ -87,6 +93,7 @@ func (s *postgresSession) prepare(cfg *pgx.ConnConfig, url string) {
 	if s.unlimited {
 		delete(cfg.RuntimeParams, idleLimit)
 	}
+	maps.Copy(cfg.RuntimeParams, s.params)
 	if s.pooler && !strings.Contains(url, "default_query_exec_mode") {
 		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
@@ -114,7 +121,7 @@ func (db *DB) meet(ctx context.Context, cfg *pgx.ConnConfig) (s postgresSession,
 		return s, postgresCause(err)
 	}
 	s.pooler = !direct
-	return s, nil
+	return s, s.learn(ctx, db, conn)
 }
 
 // idleLimit is PostgreSQL's setting for the time after which it rolls back an abandoned
@@ -167,7 +174,8 @@ func postgresKind(err error) kind {
 		if e.Routine == "call_enum_check_hook" {
 			return noWrites
 		}
-	case "55P03": // lock_not_available
+	case "55P03", // lock_not_available
+		"57014": // query_canceled: by a timeout of the server
 		return refused
 	}
 	if strings.HasPrefix(e.Code, "53") { // insufficient resources: connections, memory

@@ -62,14 +62,11 @@ func (db *DB) runTx(ctx context.Context, level sql.IsolationLevel, f func(ctx co
 		return err
 	}
 	defer slot.release()
-	if db.dialect == SQLite {
-		level = sql.LevelDefault // BEGIN IMMEDIATE: one writer at a time
-	}
 	down, err := p.handDown(ctx)
 	if err != nil {
 		return p.explain(ctx, err, true)
 	}
-	sqlTx, err := p.db.BeginTx(down, &sql.TxOptions{Isolation: level})
+	sqlTx, err := p.db.BeginTx(down, &sql.TxOptions{Isolation: db.level(level)})
 	if err != nil {
 		return p.explain(ctx, err, true)
 	}
