@@ -331,7 +331,7 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	if err != nil {
 		return err
 	}
-	source, err := keySource(cfg)
+	source, err := keySource(ctx, cfg, n.store)
 	if err != nil {
 		return err
 	}
@@ -366,11 +366,11 @@ func keySetAge(cfg *config.Config) time.Duration {
 }
 
 // keySource returns the source of the signing keys that tokens.keys names.
-func keySource(cfg *config.Config) (keysource.Source, error) {
+func keySource(ctx context.Context, cfg *config.Config, keys store.Keys) (keysource.Source, error) {
 	if cfg.KeysIn() != config.KeysDatabase {
 		return keysource.Memory{Rand: rand.Reader}, nil
 	}
-	box, err := operator.StorageBox(cfg)
+	box, err := operator.StorageBox(ctx, cfg, keys)
 	return keysource.Sealed{Box: box, Rand: rand.Reader}, err
 }
 

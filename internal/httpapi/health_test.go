@@ -58,7 +58,7 @@ func TestProbesShareAnAnswer(t *testing.T) {
 			"database": func(context.Context) error { asked.Add(1); return nil },
 		}}
 		mux := http.NewServeMux()
-		h.Mount(httpkit.NewAPI(mux, "test", httpkit.Proxies{}, nil, nil))
+		h.Mount(httpkit.NewAPI(mux, "test", nil, httpkit.Proxies{}, nil))
 		for range 3000 { // a thousand a second
 			for _, path := range []string{"/health", "/readyz"} {
 				w := httptest.NewRecorder()

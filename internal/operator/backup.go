@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/backup"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/newfile"
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
@@ -29,12 +30,6 @@ func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, 
 	if err := databaseThere(cfg); err != nil {
 		return done, err
 	}
-	secret := backup.Secret{Passphrase: passphrase}
-	if passphrase == "" {
-		if secret.Box, err = StorageBox(cfg); err != nil {
-			return done, fmt.Errorf("%w; or encrypt the backup with a passphrase (--passphrase)", err)
-		}
-	}
 	db, err := OpenDatabase(ctx, cfg, logger)
 	if err != nil {
 		return done, err
@@ -42,6 +37,12 @@ func Backup(ctx context.Context, cfg *config.Config, logger *slog.Logger, path, 
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := db.CheckSchema(ctx); err != nil {
 		return done, err
+	}
+	secret := backup.Secret{Passphrase: passphrase}
+	if passphrase == "" {
+		if secret.Box, err = StorageBox(ctx, cfg, sqlstore.New(db)); err != nil {
+			return done, fmt.Errorf("%w; or encrypt the backup with a passphrase (--passphrase)", err)
+		}
 	}
 	err = newfile.WriteAnywhere(path, func(w io.Writer) error {
 		done, err = backup.Dump(ctx, db, w, secret, time.Now())
@@ -66,12 +67,16 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 	defer file.Close()
 	to := backup.Target{SignOut: signOut}
 	secret := backup.Secret{Passphrase: passphrase}
-	if passphrase == "" || cfg.Storage.Key != "" || cfg.Database.IsSQLite() {
-		if to.Keys, err = StorageBox(cfg); err != nil {
+	if passphrase == "" { // the backup is encrypted under a storage key, which no new one can be
+		to.Keys, err = StorageBox(ctx, cfg, nil)
+		if errors.Is(err, errNoKeyFile) && len(cfg.Storage.PreviousKeys) == 0 {
+			key := make([]byte, seal.KeySize)
+			_, _ = rand.Read(key)        // never fails
+			to.Keys, err = seal.New(key) // which opens nothing: package backup says what is needed
+		}
+		if err != nil {
 			return done, err
 		}
-	}
-	if passphrase == "" {
 		secret.Box = to.Keys
 	}
 	if to.DB, err = openDatabase(ctx, cfg, nil, logger, nil, restoreTimeout); err != nil {
@@ -80,6 +85,11 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 	defer func() { err = errors.Join(err, to.DB.Close()) }()
 	if err := UpdateSchema(ctx, to.DB, logger); err != nil {
 		return done, err
+	}
+	if to.Keys == nil && (cfg.Storage.Key != "" || cfg.Database.IsSQLite()) {
+		if to.Keys, err = StorageBox(ctx, cfg, sqlstore.New(to.DB)); err != nil {
+			return done, err
+		}
 	}
 	if done, err = backup.Restore(ctx, file, secret, to); err != nil {
 		return done, err

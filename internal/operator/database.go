@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // OpenDatabase opens the database that cfg names and leaves its schema as it is.
@@ -95,21 +97,29 @@ func makeDataDirectory(url string) error {
 // StorageBox returns the box that seals values at rest, under the configured storage key
 // or, for SQLite without one, under a key file in the directory of the database. It also
 // opens what is sealed under one of the previous keys.
-func StorageBox(cfg *config.Config) (*seal.Box, error) {
-	primary, err := storageKey(cfg)
-	if err != nil {
-		return nil, err
-	}
+//
+// The key file is made if it is missing and no signing key in the database needs another
+// storage key than those that are given: a database with such keys has lost its storage key,
+// and a new one in its place would only hide that. Nil keys: no file is made.
+func StorageBox(ctx context.Context, cfg *config.Config, keys store.Keys) (*seal.Box, error) {
 	previous := make([][]byte, len(cfg.Storage.PreviousKeys))
 	for i, text := range cfg.Storage.PreviousKeys {
+		var err error
 		if previous[i], err = seal.ParseKey(text); err != nil {
 			return nil, fmt.Errorf("storage.previous_keys: %w", err)
 		}
 	}
+	primary, err := storageKey(ctx, cfg, keys, previous)
+	if err != nil {
+		return nil, err
+	}
 	return seal.New(primary, previous...)
 }
 
-func storageKey(cfg *config.Config) ([]byte, error) {
+// errNoKeyFile is followed by the file's name.
+var errNoKeyFile = errors.New("storage.key: neither it nor the key file is there: set AUTH_STORAGE_KEY, or bring the file")
+
+func storageKey(ctx context.Context, cfg *config.Config, keys store.Keys, previous [][]byte) ([]byte, error) {
 	if cfg.Storage.Key != "" {
 		key, err := seal.ParseKey(cfg.Storage.Key)
 		if err != nil {
@@ -117,9 +127,45 @@ func storageKey(cfg *config.Config) ([]byte, error) {
 		}
 		return key, nil
 	}
-	path, ok := sqldb.SQLiteFile(cfg.Database.URL)
+	file, ok := sqldb.SQLiteFile(cfg.Database.URL)
 	if !ok {
 		return nil, errors.New("storage.key: what is sealed in this database needs a storage key; set AUTH_STORAGE_KEY (openssl rand -base64 32)")
 	}
-	return seal.FromFile(path + ".key")
+	file += ".key"
+	key, err := seal.ReadFile(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if keys == nil {
+		return nil, fmt.Errorf("%w %s back", errNoKeyFile, file)
+	}
+	lost, err := needsAnotherKey(ctx, keys, previous)
+	switch {
+	case err != nil:
+		return nil, err
+	case !lost:
+		return seal.FromFile(file)
+	}
+	if key, err := seal.ReadFile(file); err == nil {
+		return key, nil // another process has made it meanwhile, and a signing key
+	}
+	return nil, fmt.Errorf("storage.key: the signing keys in the database are sealed under a storage key that is not given: set AUTH_STORAGE_KEY to it, or bring the key file %s back", file)
+}
+
+// needsAnotherKey reports whether a signing key in the database is sealed under another key
+// than those that are given.
+func needsAnotherKey(ctx context.Context, keys store.Keys, given [][]byte) (bool, error) {
+	all, err := keys.Keys(ctx)
+	if err != nil {
+		return false, err
+	}
+	var box *seal.Box
+	if len(given) > 0 {
+		if box, err = seal.New(given[0], given[1:]...); err != nil {
+			return false, err
+		}
+	}
+	return slices.ContainsFunc(all, func(k store.Key) bool {
+		return k.Sealed != nil && (box == nil || !box.Knows(k.Sealed))
+	}), nil
 }

@@ -46,7 +46,7 @@ func (p *Parts) AdoptKeys(ctx context.Context, cfg *config.Config) (kids []strin
 	if cfg.KeysIn() != config.KeysDatabase {
 		return nil, errors.New("tokens.keys: no key is kept in the database")
 	}
-	box, err := StorageBox(cfg)
+	box, err := StorageBox(ctx, cfg, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (p *Parts) publicKeys(ctx context.Context, cfg *config.Config) (*accesstoke
 	if err != nil {
 		return nil, err
 	}
-	believed, err := rowsBelieved(cfg)
+	believed, err := rowsBelieved(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (p *Parts) publicKeys(ctx context.Context, cfg *config.Config) (*accesstoke
 // rowsBelieved returns what reports whether a replica of cfg believes the row of a key. A replica
 // alone that keeps its keys in memory believes its own, and no other process can tell which
 // those are.
-func rowsBelieved(cfg *config.Config) (func(store.Key) bool, error) {
+func rowsBelieved(ctx context.Context, cfg *config.Config) (func(store.Key) bool, error) {
 	switch {
 	case cfg.Cluster.Enabled:
 		by, err := voucher(cfg)
@@ -144,7 +144,7 @@ func rowsBelieved(cfg *config.Config) (func(store.Key) bool, error) {
 		}
 		return by.Vouched, nil
 	case cfg.KeysIn() == config.KeysDatabase:
-		box, err := StorageBox(cfg)
+		box, err := StorageBox(ctx, cfg, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -23,7 +23,7 @@ type Rekeyed struct {
 // replicas may run meanwhile if they were given both keys. What was done before an
 // error is reported with it.
 func (p *Parts) Rekey(ctx context.Context, cfg *config.Config) ([]Rekeyed, error) {
-	box, err := StorageBox(cfg)
+	box, err := StorageBox(ctx, cfg, p.Store)
 	if err != nil {
 		return nil, err
 	}

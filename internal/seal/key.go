@@ -42,7 +42,7 @@ const maxKeyFile = 4096
 // secretfile). Its group may: Kubernetes gives the files of a volume to the pod's group
 // (fsGroup).
 func FromFile(path string) ([]byte, error) {
-	key, err := readKeyFile(path)
+	key, err := ReadFile(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
@@ -50,15 +50,21 @@ func FromFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("the storage key file %s cannot be made (create its directory, or set AUTH_STORAGE_KEY): %w", path, err)
 	}
 	// Read it back: the process that came first decides which key it is.
-	return readKeyFile(path)
+	return ReadFile(path)
 }
 
-func readKeyFile(path string) ([]byte, error) {
+// ReadFile is FromFile for a file that has to be there: the error is an fs.ErrNotExist if it
+// is not. A byte order mark at its beginning is no part of the key.
+func ReadFile(path string) ([]byte, error) {
 	text, _, err := secretfile.Rules{Max: maxKeyFile, Denied: 0o007}.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("the storage key file cannot be read: %w", err)
 	}
-	key, err := ParseKey(string(text))
+	plain, err := secretfile.Text(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	key, err := ParseKey(plain)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

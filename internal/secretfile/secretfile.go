@@ -1,6 +1,7 @@
 package secretfile
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -66,7 +67,8 @@ func KeyPair(certFile, keyFile string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.X509KeyPair(cert, key)
+	// What comes before the first line of a PEM file would hide it.
+	return tls.X509KeyPair(bytes.TrimPrefix(cert, utf8Mark), bytes.TrimPrefix(key, utf8Mark))
 }
 
 // CheckDirectory returns an error if another user may replace a file that this process
