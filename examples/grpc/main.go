@@ -1,6 +1,8 @@
 // Grpc is a gRPC service that takes Watchword's access tokens: a ship's log, with a right to
 // read and a right to write.
 //
+// Users with claims, and how to try it: examples/README.md.
+//
 //	go run ./examples/grpc -issuer http://127.0.0.1:8080
 package main
 

@@ -1,6 +1,8 @@
 // Http is a web service that takes Watchword's access tokens. It checks a token without a
 // request to Watchword, since it keeps the key set and follows the feed of revocations.
 //
+// Users with claims, and a token to try it with: examples/README.md.
+//
 //	go run ./examples/http -issuer http://127.0.0.1:8080
 //	curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:9000/hello
 package main

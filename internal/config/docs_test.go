@@ -36,8 +36,8 @@ func TestExamplesInTheGuides(t *testing.T) {
 	for file, text := range guides(t) {
 		for _, m := range fence.FindAllStringSubmatch(text, -1) {
 			example := strings.TrimPrefix(strings.ReplaceAll("\n"+m[2], "\n"+m[1], "\n"), "\n")
-			if strings.Contains(example, "apiVersion:") {
-				continue // Kubernetes reads it
+			if strings.Contains(example, "apiVersion:") || strings.Contains(example, "envoy.") || strings.HasPrefix(example, "claims:") {
+				continue // Kubernetes reads it, or Envoy, or it is an init file
 			}
 			if strings.HasPrefix(example, " ") { // a line of the example before it
 				example = "cluster:\n  enabled: true\n  discovery: dns\n  secret: ${AUTH_CLUSTER_SECRET}\n" + example

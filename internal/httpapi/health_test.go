@@ -100,7 +100,7 @@ func TestNotReadyWithoutWrites(t *testing.T) {
 					"another":  func(context.Context) error { return nil },
 				}}
 			mux := http.NewServeMux()
-			h.Mount(httpkit.NewAPI(mux, "test", nil, nil, nil))
+			h.Mount(httpkit.NewAPI(mux, "test", nil, httpkit.Proxies{}, nil))
 			get := func(path string) *httptest.ResponseRecorder {
 				w := httptest.NewRecorder()
 				mux.ServeHTTP(w, httptest.NewRequest("GET", path, nil))

@@ -101,7 +101,7 @@ func runOn(t *testing.T, db *sql.DB, statements ...string) {
 
 // statements returns a function that runs statements.
 func statements(db *sql.DB, list ...string) func(t *testing.T) {
-	return func(t *testing.T) { run(t, db, list...) }
+	return func(t *testing.T) { runOn(t, db, list...) }
 }
 
 // A replica whose connections come to lead to a server that is behind accepts no revoked token
