@@ -231,9 +231,17 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 
 		expiring := w.issuer.Sign("u", map[string]any{"exp": float64(time.Now().Add(300*time.Millisecond).UnixMilli()) / 1000})
 		s = w.stream(method, "Bearer "+expiring)
+		sending := make(chan struct{})
+		go func() { // also when no answer comes: the token may expire before it is sent
+			defer close(sending)
+			for s.SendMsg(wrapperspb.String("")) == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}()
 		for err = nil; err == nil; {
-			_, err = exchange(s)
+			err = s.RecvMsg(new(wrapperspb.StringValue))
 		}
+		<-sending
 		w.want(err, codes.Unauthenticated, "token_expired")
 	}
 }
