@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -26,24 +25,6 @@ import (
 type demotion struct {
 	url            string
 	demote, settle func(t *testing.T)
-}
-
-func admin(t *testing.T, target string) *sql.DB {
-	t.Helper()
-	driver, dsn := "pgx", target
-	if u, err := url.Parse(target); err == nil && u.Scheme == "mysql" {
-		cfg := mysql.NewConfig()
-		cfg.User = u.User.Username()
-		cfg.Passwd, _ = u.User.Password()
-		cfg.Net, cfg.Addr, cfg.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
-		driver, dsn = "mysql", cfg.FormatDSN()
-	}
-	db, err := sql.Open(driver, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
 }
 
 // statements returns a function that runs statements.
@@ -62,14 +43,14 @@ func demotions(t *testing.T) map[string]func(t *testing.T) demotion {
 	return map[string]func(t *testing.T) demotion{
 		"postgres, the whole server": func(t *testing.T) demotion {
 			s := testenv.StartPostgres(t)
-			db := admin(t, s.URL)
+			db := testenv.SQL(t, s.URL)
 			return demotion{s.URL,
 				statements(db, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"),
 				statements(db, "SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")}
 		},
 		"mariadb": func(t *testing.T) demotion {
 			s := testenv.StartMariaDB(t)
-			db := admin(t, s.URL)
+			db := testenv.SQL(t, s.URL)
 			// The user of the tests may write whatever read_only says; one of a service may not.
 			statements(db, "CREATE USER 'service'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON watchword.* TO 'service'@'127.0.0.1'")(t)
 			u, err := url.Parse(s.URL)
@@ -291,7 +272,7 @@ func TestWritableReplica(t *testing.T) {
 	t.Parallel()
 	first := testenv.StartMariaDB(t, "--log-bin=binlog", "--server-id=1")
 	second := testenv.StartMariaDB(t, "--server-id=2")
-	from, at := admin(t, first.URL), admin(t, second.URL)
+	from, at := testenv.SQL(t, first.URL), testenv.SQL(t, second.URL)
 	statements(from, "CREATE USER 'copy'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT REPLICATION SLAVE ON *.* TO 'copy'@'127.0.0.1'")(t)
 	_, port, _ := strings.Cut(first.Addr, ":")
 	open(t, Config{URL: second.URL})

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver
 
 	"github.com/watchword-auth/watchword/internal/config"
@@ -35,7 +34,7 @@ func pairs() map[string]func(t *testing.T) pair {
 func postgresPair(t *testing.T) pair {
 	p := testenv.StartPostgresPair(t)
 	url := strings.Replace(strings.TrimSuffix(p.URL, "&target_session_attrs=read-write"), ","+p.Standby.Addr, "", 1)
-	standby := database(t, p.Standby.URL)
+	standby := testenv.SQL(t, p.Standby.URL)
 	return pair{url, p.Primary, p.Standby,
 		func(t *testing.T) { runOn(t, standby, "SELECT pg_wal_replay_pause()") },
 		func(t *testing.T) { runOn(t, standby, "SELECT pg_promote()") }}
@@ -44,7 +43,7 @@ func postgresPair(t *testing.T) pair {
 func mariadbPair(t *testing.T) pair {
 	first := testenv.StartMariaDB(t, "--log-bin=binlog", "--server-id=1")
 	second := testenv.StartMariaDB(t, "--server-id=2")
-	from, to := database(t, first.URL), database(t, second.URL)
+	from, to := testenv.SQL(t, first.URL), testenv.SQL(t, second.URL)
 	_, port, _ := strings.Cut(first.Addr, ":")
 	runOn(t, from, "CREATE USER 'service'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON watchword.* TO 'service'@'127.0.0.1'",
 		"CREATE USER 'copy'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT REPLICATION SLAVE ON *.* TO 'copy'@'127.0.0.1'")
@@ -69,25 +68,6 @@ func mariadbPair(t *testing.T) pair {
 			runOn(t, to, "STOP SLAVE")
 		},
 		func(t *testing.T) { runOn(t, to, "SET GLOBAL read_only = 0") }}
-}
-
-// database opens connections that no replica has.
-func database(t *testing.T, target string) *sql.DB {
-	t.Helper()
-	driver, dsn := "pgx", target
-	if u, err := url.Parse(target); err == nil && u.Scheme == "mysql" {
-		cfg := mysql.NewConfig()
-		cfg.User = u.User.Username()
-		cfg.Passwd, _ = u.User.Password()
-		cfg.Net, cfg.Addr, cfg.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
-		driver, dsn = "mysql", cfg.FormatDSN()
-	}
-	db, err := sql.Open(driver, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
 }
 
 func runOn(t *testing.T, db *sql.DB, statements ...string) {

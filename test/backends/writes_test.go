@@ -31,14 +31,14 @@ func TestBackendTakesNoWrites(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) ailment{
 		"postgres, the server is read-only": func(t *testing.T) ailment {
 			server := testenv.StartPostgres(t)
-			db := database(t, server.URL)
+			db := testenv.SQL(t, server.URL)
 			return ailment{onDatabase(server.URL), "database", "the database takes no writes", false, false,
 				statements(db, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"),
 				statements(db, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")}
 		},
 		"postgres, new connections are read-only": func(t *testing.T) ailment {
 			server := testenv.StartPostgres(t)
-			db := database(t, server.URL)
+			db := testenv.SQL(t, server.URL)
 			return ailment{onDatabase(server.URL), "database", "the database takes no writes", false, false,
 				statements(db, "ALTER DATABASE postgres SET default_transaction_read_only = on",
 					"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'watchword%'"),
@@ -46,7 +46,7 @@ func TestBackendTakesNoWrites(t *testing.T) {
 		},
 		"mariadb": func(t *testing.T) ailment {
 			server := testenv.StartMariaDB(t)
-			db := database(t, server.URL)
+			db := testenv.SQL(t, server.URL)
 			runOn(t, db, "CREATE USER 'service'@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT ALL ON watchword.* TO 'service'@'127.0.0.1'")
 			u, err := url.Parse(server.URL)
 			if err != nil {
