@@ -40,7 +40,7 @@ type owned struct{ kind, owner string }
 type change struct {
 	Record *state.Record `json:"record,omitempty"` // written
 	Gone   []state.Key   `json:"gone,omitempty"`   // deleted
-	Rate   *state.Key    `json:"rate,omitempty"`   // counted
+	Rate   *state.Key    `json:"rate,omitempty"`   // counted, or reset
 	Empty  int64         `json:"empty,omitempty"`
 }
 
@@ -331,6 +331,18 @@ func (s *FileState) Limit(ctx context.Context, key state.Key, rate state.Rate) (
 		}
 	}
 	return d, nil
+}
+
+// Reset implements state.Store.
+func (s *FileState) Reset(ctx context.Context, key state.Key) error {
+	if err := s.begin(ctx, key.Check()); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if _, counted := s.rates[key]; !counted {
+		return nil
+	}
+	return s.do(change{Rate: &key}) // empty since 1970
 }
 
 // Sweep implements state.Store. Expired records stay in the file until it is opened again.

@@ -50,6 +50,12 @@ func TestRestart(t *testing.T) {
 	if d, err := first.Limit(ctx, key("limit"), rate); err != nil || !d.Allowed {
 		t.Fatal(d, err)
 	}
+	if d, err := first.Limit(ctx, key("reset"), rate); err != nil || !d.Allowed {
+		t.Fatal(d, err)
+	}
+	if err := first.Reset(ctx, key("reset")); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := OpenFileState(path, time.Now); err == nil {
 		t.Error("a file that is open was opened again")
 	}
@@ -67,7 +73,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for range 2 { // the second time, from the file that was replaced
+	for round := range 2 { // the second time, from the file that was replaced
 		again := openFile(t, path)
 		if r, err := again.Get(ctx, key("kept")); err != nil || string(r.Value) != "value" || r.Version != version {
 			t.Errorf("got %+v, %v", r, err)
@@ -77,6 +83,9 @@ func TestRestart(t *testing.T) {
 		}
 		if d, err := again.Limit(ctx, key("limit"), rate); err != nil || d.Allowed {
 			t.Errorf("counted from zero: %+v, %v", d, err)
+		}
+		if d, err := again.Limit(ctx, key("reset"), rate); err != nil || d.Allowed != (round == 0) {
+			t.Errorf("after a reset, and the restart %d: %+v, %v", round+1, d, err)
 		}
 		if err := again.Close(); err != nil {
 			t.Fatal(err)

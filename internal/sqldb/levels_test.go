@@ -458,7 +458,7 @@ func stateTour(t *testing.T, s *sqlstate.Store, inBetween func(func(state.Store)
 		}
 	})
 	_, again := s.Limit(ctx, key("r"), rate)
-	if err := errors.Join(err, again); err != nil {
+	if err := errors.Join(err, again, s.Reset(ctx, key("r"))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -121,6 +121,11 @@ type Store interface {
 	// says.
 	Limit(ctx context.Context, key Key, rate Rate) (Decision, error)
 
+	// Reset empties the bucket under key, as if nothing had been counted, and returns nil if
+	// there is none. A Limit that was answered before counts no more; one that begins
+	// after the answer to Reset finds only what was counted since.
+	Reset(ctx context.Context, key Key) error
+
 	// Sweep deletes expired records, at most limit of them, and returns how many it
 	// deleted. It only frees space.
 	Sweep(ctx context.Context, limit int) (int, error)

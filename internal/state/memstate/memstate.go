@@ -173,6 +173,17 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	return d, nil
 }
 
+// Reset implements state.Store.
+func (s *Store) Reset(ctx context.Context, key state.Key) error {
+	if err := check(ctx, key.Check()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.rates, key)
+	return nil
+}
+
 // Sweep implements state.Store.
 func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	if err := ctx.Err(); err != nil {

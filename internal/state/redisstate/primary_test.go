@@ -109,7 +109,8 @@ func TestReplicaIsNotBelieved(t *testing.T) {
 			_, err := s.DeleteOwned(ctx, key.Kind, none.Owner)
 			return err
 		},
-		"refuse": func(ctx context.Context, s *redisstate.Store) error { _, err := s.Limit(ctx, key, rate); return err },
+		"reset none": func(ctx context.Context, s *redisstate.Store) error { return s.Reset(ctx, none) },
+		"refuse":     func(ctx context.Context, s *redisstate.Store) error { _, err := s.Limit(ctx, key, rate); return err },
 	}
 	stores := make(map[string]*redisstate.Store)
 	for name := range operations {

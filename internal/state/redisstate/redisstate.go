@@ -289,12 +289,26 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	if err := rate.Check(); err != nil {
 		return state.Decision{}, err
 	}
-	name := s.named("rate", key.Owner) + ":" + key.Kind + ":" + key.ID
-	answer, err := s.run(ctx, limitScript, []string{name}, format(rate.Interval()), format(rate.Full())).AsIntSlice()
+	answer, err := s.run(ctx, limitScript, []string{s.bucketKey(key)}, format(rate.Interval()), format(rate.Full())).AsIntSlice()
 	if err != nil {
 		return state.Decision{}, unavailable(err)
 	}
 	return rate.Decision(answer[0] == 1, answer[1]), nil
+}
+
+// Reset implements state.Store.
+func (s *Store) Reset(ctx context.Context, key state.Key) error {
+	if err := key.Check(); err != nil {
+		return err
+	}
+	ctx = s.deadlines.bound(ctx)
+	c, err := s.Client(ctx)
+	if err != nil {
+		return err
+	}
+	err = c.Do(ctx, c.B().Del().Key(s.bucketKey(key)).Build().ToRetryable()).Error() // only a primary runs it
+	s.Heard(c, err)
+	return unavailable(err)
 }
 
 // Sweep implements state.Store: Redis deletes expired records by itself.
@@ -427,6 +441,10 @@ func (s *Store) named(kind, owner string) string {
 }
 
 func (s *Store) recordKey(k state.Key) string { return s.named(k.Kind, k.Owner) + ":" + k.ID }
+
+func (s *Store) bucketKey(k state.Key) string {
+	return s.named("rate", k.Owner) + ":" + k.Kind + ":" + k.ID
+}
 
 // keysOf are the keys of a script on one record.
 func (s *Store) keysOf(k state.Key) []string {

@@ -206,6 +206,7 @@ func TestAway(t *testing.T) {
 			"Get":   func() error { _, err := s.Get(ctx, key); return err },
 			"Swap":  func() error { _, err := s.Swap(ctx, key, 1, nil, time.Hour); return err },
 			"Ping":  func() error { return s.Ping(ctx) },
+			"Reset": func() error { return s.Reset(ctx, key) },
 			"Limit": func() error { _, err := s.Limit(ctx, key, state.Rate{Burst: 1, Period: time.Hour}); return err },
 		} {
 			group.Go(func() {

@@ -18,7 +18,7 @@ import (
 type queries struct {
 	get, getWithOwner, put, create, replace, swap, take, delete string
 	list, deleteOwned                                           string
-	rate, newRate, moveRate, lockRate                           string
+	rate, newRate, moveRate, lockRate, reset                    string
 	sweepRecords, sweepRates                                    string
 }
 
@@ -44,6 +44,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		newRate:      "INSERT INTO state_rates (kind, owner, id, tat, expires_at) VALUES (?, ?, ?, ?, ?)",
 		lockRate:     "UPDATE state_rates SET expires_at = tat" + oneRecord,
 		moveRate:     "UPDATE state_rates SET tat = ?, expires_at = ?" + oneRecord + " AND tat = ?",
+		reset:        "DELETE FROM state_rates" + oneRecord + "{bound}",
 		sweepRecords: sweep(d, "state_records"),
 		sweepRates:   sweep(d, "state_rates"),
 	}
@@ -60,7 +61,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin, "{bound}", bound(d, lockTimeout))
 	for _, query := range []*string{
 		&q.get, &q.getWithOwner, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
-		&q.rate, &q.newRate, &q.moveRate, &q.sweepRecords, &q.sweepRates,
+		&q.rate, &q.newRate, &q.moveRate, &q.reset, &q.sweepRecords, &q.sweepRates,
 	} {
 		*query = replace.Replace(*query)
 	}

@@ -230,6 +230,15 @@ func (s *Store) count(ctx context.Context, q sqldb.Q, key state.Key, rate state.
 	return d, err
 }
 
+// Reset implements state.Store.
+func (s *Store) Reset(ctx context.Context, key state.Key) error {
+	if err := key.Check(); err != nil {
+		return err
+	}
+	_, err := s.exec(ctx, s.sql.reset, key.Kind, key.Owner, key.ID)
+	return err
+}
+
 // Sweep implements state.Store.
 func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	total := 0

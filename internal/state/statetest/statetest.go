@@ -71,8 +71,10 @@ func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 			{"limit counts fractions of a second", limitFractions},
 			{"limit: a bucket each", limitApart},
 			{"limit: another rate for the same bucket", limitChanged},
+			{"reset", reset},
 			{"concurrent limit allows no more than the rate", limitConcurrent},
 			{"concurrent limit of a fast rate", limitConcurrentFast},
+			{"a reset is never undone by a limit", resetStays},
 			{"concurrent create succeeds once", createOnce},
 			{"concurrent swap succeeds once for each version", swapOnce},
 			{"concurrent take succeeds once", takeOnce},
@@ -444,6 +446,7 @@ func refused(t *testing.T, a, _ state.Store) {
 			want("Delete "+what, a.Delete(ctx, key))
 			_, err = a.Limit(ctx, key, state.Rate{Burst: 1, Period: time.Second})
 			want("Limit "+what, err)
+			want("Reset "+what, a.Reset(ctx, key))
 			if key.ID == bad {
 				continue
 			}
@@ -607,6 +610,7 @@ func cancelled(t *testing.T, a, _ state.Store) {
 		"Take":   second(a.Take(ctx, key)),
 		"Delete": a.Delete(ctx, key),
 		"Limit":  second(a.Limit(ctx, key, state.Rate{Burst: 1, Period: time.Second})),
+		"Reset":  a.Reset(ctx, key),
 	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s with a context that is over: %v", what, err)
@@ -721,6 +725,43 @@ func limitChanged(t *testing.T, a, b state.Store) {
 	}
 }
 
+func reset(t *testing.T, a, b state.Store) {
+	ctx, key, rate := t.Context(), newKey(), state.Rate{Burst: 2, Period: time.Hour}
+	others := []state.Key{
+		{Kind: key.Kind + "_other", Owner: key.Owner, ID: key.ID},
+		{Kind: key.Kind, Owner: newKey().Owner, ID: key.ID},
+		{Kind: key.Kind, Owner: key.Owner, ID: key.ID + "-other"},
+	}
+	check(t, a.Reset(ctx, key)) // nothing there: no error
+	must(a.Put(ctx, key, []byte("a record is no bucket"), time.Hour))(t)
+	for _, k := range append(others, key) {
+		for range rate.Burst {
+			must(a.Limit(ctx, k, rate))(t)
+		}
+	}
+	for events := range rate.Burst + 1 { // of a full bucket, then of those with fewer
+		check(t, b.Reset(ctx, key))
+		for i := range events {
+			if d := must(a.Limit(ctx, key, rate))(t); !d.Allowed || d.Remaining != rate.Burst-1-i {
+				t.Errorf("event %d after a reset: %+v", i+1, d)
+			}
+		}
+	}
+	if d := must(b.Limit(ctx, key, rate))(t); d.Allowed {
+		t.Error("after a reset more is allowed than the rate says")
+	}
+	for _, k := range others {
+		if d := must(b.Limit(ctx, k, rate))(t); d.Allowed {
+			t.Errorf("a reset emptied another bucket, of %v", k)
+		}
+	}
+	if _, err := b.Get(ctx, key); err != nil {
+		t.Errorf("a reset took the record: %v", err)
+	}
+	check(t, b.Reset(ctx, key))
+	check(t, b.Reset(ctx, key))
+}
+
 func limitConcurrent(t *testing.T, a, b state.Store) {
 	ctx, key := t.Context(), newKey()
 	// Calls after the last allowed event only read. None is added meanwhile.
@@ -764,6 +805,55 @@ func limitConcurrentFast(t *testing.T, a, b state.Store) {
 	most := int64(rate.Burst) + int64(took/(rate.Period/time.Duration(rate.Burst)))
 	if n := allowed.Load(); n < int64(rate.Burst) || n > most {
 		t.Errorf("%d events allowed in %v, want %d to %d", n, took, rate.Burst, most)
+	}
+}
+
+// resetStays resets a bucket among callers that count. What was counted before is
+// forgotten for good, and what comes after is counted in full.
+func resetStays(t *testing.T, a, b state.Store) {
+	ctx := t.Context()
+	for range times(2, 10) {
+		key, rate := newKey(), state.Rate{Burst: 2 * callers, Period: 24 * time.Hour}
+		var (
+			began, answered       atomic.Bool // of Reset
+			before, amidst, after atomic.Int64
+		)
+		together(t, callers, func(i int) {
+			s := pick(i, a, b)
+			for i > 0 || before.Load() < callers {
+				afterwards := answered.Load()
+				d, err := s.Limit(ctx, key, rate)
+				if err != nil {
+					t.Error(err)
+					began.Store(true)
+					answered.Store(true)
+					return
+				}
+				switch {
+				case !d.Allowed && afterwards:
+					return
+				case !d.Allowed:
+				case afterwards:
+					after.Add(1)
+				case began.Load():
+					amidst.Add(1)
+				default:
+					before.Add(1)
+				}
+			}
+			began.Store(true)
+			if err := s.Reset(ctx, key); err != nil {
+				t.Error(err)
+			}
+			answered.Store(true)
+		})
+		most := int64(rate.Burst)
+		if n := before.Load() + amidst.Load(); n > 2*most {
+			t.Errorf("%d events were allowed until a reset was answered, want %d at most", n, 2*most)
+		}
+		if n := after.Load(); n > most || n+amidst.Load() < most {
+			t.Errorf("after a reset %d events were allowed, and %d beside it, want %d", n, amidst.Load(), most)
+		}
 	}
 }
 
