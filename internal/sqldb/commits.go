@@ -29,25 +29,26 @@ var errUnfinished = errors.New("sqldb: the statement was not run to its end")
 
 // A write is a statement that waits.
 type write struct {
-	ctx   context.Context
-	query string
-	args  []any
+	ctx       context.Context
+	query     string
+	returning bool
+	args      []any
 
-	first chan struct{} // closed when it becomes the first of the queue
-	done  chan struct{} // closed when n and err are set
-	n     int64
-	err   error
+	first  chan struct{} // closed when it becomes the first of the queue
+	done   chan struct{} // closed when result and err are set
+	result result
+	err    error
 }
 
 // exec runs a statement, alone when no other caller writes.
-func (c *commits) exec(ctx context.Context, query string, args []any) (int64, error) {
+func (c *commits) exec(ctx context.Context, query string, returning bool, args []any) (result, error) {
 	if c.pool.tryAcquire() {
 		defer c.pool.slots.release()
-		return c.pool.exec(ctx, query, args)
+		return c.pool.exec(ctx, query, returning, args)
 	}
 	patience, gaveUp, done := c.pool.wait(ctx)
 	defer done()
-	w := &write{ctx: ctx, query: query, args: args, first: make(chan struct{}), done: make(chan struct{})}
+	w := &write{ctx: ctx, query: query, returning: returning, args: args, first: make(chan struct{}), done: make(chan struct{})}
 	c.join(w)
 	first := w.first
 	var slots chan<- struct{} // nil, so that nothing can be sent, unless w is the first
@@ -57,15 +58,15 @@ func (c *commits) exec(ctx context.Context, query string, args []any) (int64, er
 			first, slots = nil, c.pool.slots
 		case slots <- struct{}{}:
 			c.run(c.take())
-			return w.n, w.err
+			return w.result, w.err
 		case <-w.done:
-			return w.n, w.err
+			return w.result, w.err
 		case <-patience.Done():
 			if c.leave(w) {
-				return 0, gaveUp()
+				return result{}, gaveUp()
 			}
 			<-w.done // it is being written
-			return w.n, w.err
+			return w.result, w.err
 		}
 	}
 }
@@ -115,14 +116,14 @@ func (c *commits) run(batch []*write) {
 		c.pool.slots.release()
 		for _, w := range batch {
 			if !finished { // a panic
-				w.n, w.err = 0, errUnfinished
+				w.result, w.err = result{}, errUnfinished
 			}
 			close(w.done)
 		}
 	}()
 	if len(batch) == 1 || !c.together(batch) {
 		for _, w := range batch {
-			w.n, w.err = c.pool.exec(w.ctx, w.query, w.args)
+			w.result, w.err = c.pool.exec(w.ctx, w.query, w.returning, w.args)
 		}
 	}
 	finished = true
@@ -136,7 +137,7 @@ func (c *commits) together(batch []*write) bool {
 	all := func(err error, harmless bool) {
 		for _, w := range batch {
 			if w.err == nil {
-				w.n, w.err = 0, p.explain(ctx, err, harmless)
+				w.result, w.err = result{}, p.explain(ctx, err, harmless)
 			}
 		}
 	}
@@ -153,7 +154,7 @@ func (c *commits) together(batch []*write) bool {
 			w.err = p.explain(w.ctx, err, true)
 			continue
 		}
-		w.n, w.err = t.Exec(ctx, w.query, w.args...)
+		w.result, w.err = t.exec(ctx, w.query, w.returning, w.args)
 		if w.err != nil && sqliteCode(w.err)&0xff != sqlite3.SQLITE_CONSTRAINT {
 			return false
 		}

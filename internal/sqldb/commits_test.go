@@ -155,7 +155,7 @@ func TestCommitsGone(t *testing.T) {
 		{ctx: gone, query: insertSetting, args: []any{"gone", "x"}},
 		{ctx: ctx, query: insertSetting, args: []any{"here", "x"}},
 	}
-	if !db.commits.together(batch) || !errors.Is(batch[0].err, context.Canceled) || batch[1].err != nil || batch[1].n != 1 {
+	if !db.commits.together(batch) || !errors.Is(batch[0].err, context.Canceled) || batch[1].err != nil || batch[1].result.matched != 1 {
 		t.Errorf("%v, %v", batch[0].err, batch[1].err)
 	}
 	if n := count(t, db); n != 1 {

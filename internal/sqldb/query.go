@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"sync"
 )
 
@@ -126,10 +127,23 @@ func (r Row) Scan(dest ...any) error {
 // Exec runs a statement as a transaction of its own. It runs it again if the database
 // asks for that.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	done, err := db.exec(ctx, query, false, args)
+	return done.matched, err
+}
+
+// ExecReturning is Exec for a statement that writes one row at most and makes a number: in
+// its RETURNING clause, or on MySQL, which has none, as the argument of LAST_INSERT_ID. It
+// returns the number, or zero if none was made, and reports whether a row was matched.
+func (db *DB) ExecReturning(ctx context.Context, query string, args ...any) (number int64, matched bool, err error) {
+	done, err := db.exec(ctx, query, true, args)
+	return done.returned, done.matched > 0, err
+}
+
+func (db *DB) exec(ctx context.Context, query string, returning bool, args []any) (done result, err error) {
 	p := db.writer
 	err = db.again(ctx, func(ctx context.Context) error {
 		if db.commits != nil {
-			n, err = db.commits.exec(ctx, query, args)
+			done, err = db.commits.exec(ctx, query, returning, args)
 			return err
 		}
 		slot, err := p.acquire(ctx, db.prompt)
@@ -137,28 +151,67 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 			return err
 		}
 		defer slot.release()
-		n, err = p.exec(ctx, query, args)
+		done, err = p.exec(ctx, query, returning, args)
 		return err
 	})
-	return n, err
+	return done, err
 }
 
 // exec runs a statement once. The caller holds a slot.
-func (p *pool) exec(ctx context.Context, query string, args []any) (int64, error) {
+func (p *pool) exec(ctx context.Context, query string, returning bool, args []any) (result, error) {
 	down, err := p.handDown(ctx)
 	if err != nil {
-		return 0, p.explain(ctx, err, true)
+		return result{}, p.explain(ctx, err, true)
 	}
 	run, err := p.runner(down, query)
 	if err != nil {
-		return 0, p.explain(ctx, err, true)
+		return result{}, p.explain(ctx, err, true)
 	}
-	n, err := affected(run.ExecContext(down, args...))
+	done, err := p.dialect.run(down, run, returning, args)
 	p.watch(query, args, err)
-	if err == nil && n > 0 {
+	if err == nil && done.matched > 0 {
 		p.noteWrite()
 	}
-	return n, p.explain(ctx, err, false)
+	return done, p.explain(ctx, err, false)
+}
+
+// A result is what a statement has done.
+type result struct {
+	matched  int64 // rows
+	returned int64 // the number of ExecReturning
+}
+
+func (d Dialect) run(ctx context.Context, on runner, returning bool, args []any) (result, error) {
+	if returning && d != MySQL {
+		return readReturned(on.QueryContext(ctx, args...))
+	}
+	r, err := on.ExecContext(ctx, args...)
+	if err != nil {
+		return result{}, err
+	}
+	var done result
+	if returning {
+		if done.returned, err = r.LastInsertId(); err != nil {
+			return result{}, err
+		}
+	}
+	done.matched, err = r.RowsAffected()
+	return done, err
+}
+
+// readReturned reads to the end, because the statement is not done before.
+func readReturned(rows *sql.Rows, err error) (done result, _ error) {
+	if err != nil {
+		return result{}, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(&done.returned); err != nil {
+			return result{}, err
+		}
+		done.matched++
+	}
+	return done, errors.Join(rows.Err(), rows.Close())
 }
 
 // Query runs a SELECT on a snapshot of its own.
@@ -202,11 +255,4 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 // QueryRow is Query for at most one row.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) Row {
 	return newRow(db.Query(ctx, query, args...))
-}
-
-func affected(r sql.Result, err error) (int64, error) {
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
 }

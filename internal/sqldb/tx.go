@@ -99,14 +99,19 @@ type tx struct {
 func (t *tx) Dialect() Dialect { return t.pool.dialect }
 
 func (t *tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	done, err := t.exec(ctx, query, false, args)
+	return done.matched, err
+}
+
+func (t *tx) exec(ctx context.Context, query string, returning bool, args []any) (result, error) {
 	down, err := t.pool.handDown(ctx)
 	if err != nil {
-		return 0, t.explain(ctx, err)
+		return result{}, t.explain(ctx, err)
 	}
-	n, err := affected(t.runner(down, query).ExecContext(down, args...))
+	done, err := t.pool.dialect.run(down, t.runner(down, query), returning, args)
 	t.pool.watch(query, args, err)
-	t.wrote = t.wrote || n > 0
-	return n, t.explain(ctx, err)
+	t.wrote = t.wrote || done.matched > 0
+	return done, t.explain(ctx, err)
 }
 
 // commit ends the transaction. When it succeeds, the database has space for writes.

@@ -18,7 +18,7 @@ import (
 type queries struct {
 	get, getWithOwner, put, create, replace, swap, take, delete string
 	list, deleteOwned                                           string
-	rate, newRate, moveRate, lockRate, reset                    string
+	count, rate, reset                                          string
 	sweepRecords, sweepRates                                    string
 }
 
@@ -38,12 +38,9 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		delete:      "DELETE FROM state_records" + oneRecord + "{bound}",
 		list:        "SELECT kind, owner, id, value, version, expires_at FROM state_records WHERE kind = ? AND owner = ? AND id > ? AND expires_at > {ms} ORDER BY id LIMIT ?",
 		deleteOwned: deleteOwned(d),
-		// There is one row also for a bucket that does not exist.
 		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
 			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
-		newRate:      "INSERT INTO state_rates (kind, owner, id, tat, expires_at) VALUES (?, ?, ?, ?, ?)",
-		lockRate:     "UPDATE state_rates SET expires_at = tat" + oneRecord,
-		moveRate:     "UPDATE state_rates SET tat = ?, expires_at = ?" + oneRecord + " AND tat = ?",
+		count:        count(d),
 		reset:        "DELETE FROM state_rates" + oneRecord + "{bound}",
 		sweepRecords: sweep(d, "state_records"),
 		sweepRates:   sweep(d, "state_rates"),
@@ -61,7 +58,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 	replace := strings.NewReplacer("{ms}", millis, "{µs}", micros, "{begin}", begin, "{bound}", bound(d, lockTimeout))
 	for _, query := range []*string{
 		&q.get, &q.getWithOwner, &q.put, &q.create, &q.replace, &q.swap, &q.take, &q.delete, &q.list, &q.deleteOwned,
-		&q.rate, &q.newRate, &q.moveRate, &q.reset, &q.sweepRecords, &q.sweepRates,
+		&q.count, &q.rate, &q.reset, &q.sweepRecords, &q.sweepRates,
 	} {
 		*query = replace.Replace(*query)
 	}
@@ -85,6 +82,42 @@ func bound(d sqldb.Dialect, lockTimeout time.Duration) string {
 		return "" // on MySQL each connection sets it; on SQLite callers wait in this process
 	}
 	return fmt.Sprintf(" AND set_config('lock_timeout', '%d', true) IS NOT NULL", lockTimeout.Milliseconds())
+}
+
+// count is the twin of state.Rate.Decide: one statement, in which the row is locked, counts an
+// event if it is allowed. Its arguments are those of countArgs. Its number (sqldb's
+// ExecReturning) is how full the bucket is then. An event that is not allowed matches no row;
+// on MySQL, the number is twice how full the bucket is, and 1 more if the event was
+// allowed, or zero if it was the first one.
+//
+// A caller may have waited for the lock. On PostgreSQL the clock is read after that. Elsewhere
+// it is that of the beginning: the event is counted for the moment at which it came, and so
+// no more events are allowed than the rate says.
+func count(d sqldb.Dialect) string {
+	const into = "INSERT INTO state_rates (kind, owner, id, tat, expires_at) "
+	switch d {
+	case sqldb.MySQL: // sets one column after the other
+		return into + "VALUES (?, ?, ?, {µs} + ?, {µs} + ?) ON DUPLICATE KEY UPDATE" +
+			" expires_at = IF(tat <= {µs} + ?, GREATEST(tat, {µs}) + ?, tat)," +
+			" tat = expires_at + 0 * LAST_INSERT_ID(2 * LEAST(expires_at - {µs}, ?) + (expires_at > tat))"
+	case sqldb.Postgres:
+		return into + "SELECT ?, ?, ?, {µs} + ?, {µs} + ? WHERE true{bound}" +
+			" ON CONFLICT (kind, owner, id) DO UPDATE SET tat = GREATEST(state_rates.tat, {µs}) + ?," +
+			" expires_at = GREATEST(state_rates.tat, {µs}) + ? WHERE state_rates.tat <= {µs} + ? RETURNING tat - {µs}"
+	default:
+		return into + "VALUES (?, ?, ?, {µs} + ?, {µs} + ?)" +
+			" ON CONFLICT (kind, owner, id) DO UPDATE SET tat = MAX(state_rates.tat, {µs}) + ?," +
+			" expires_at = MAX(state_rates.tat, {µs}) + ? WHERE state_rates.tat <= {µs} + ? RETURNING tat - {µs}"
+	}
+}
+
+func countArgs(d sqldb.Dialect, key state.Key, rate state.Rate) []any {
+	one, room := rate.Interval(), rate.Full()-rate.Interval()
+	args := []any{key.Kind, key.Owner, key.ID, nowMicros, one, nowMicros, one}
+	if d == sqldb.MySQL {
+		return append(args, nowMicros, room, nowMicros, one, nowMicros, rate.Full())
+	}
+	return append(args, nowMicros, one, nowMicros, one, nowMicros, room, nowMicros)
 }
 
 // sweep deletes the rows that expired first. The condition is repeated outside the

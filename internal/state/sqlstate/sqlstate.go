@@ -2,6 +2,7 @@ package sqlstate
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"time"
 
@@ -177,8 +178,8 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 	}
 }
 
-// Limit implements state.Store. An event that is not allowed costs one read. Concurrent
-// callers of one bucket queue up at its row.
+// Limit implements state.Store. An event that is allowed costs one statement, and one that is
+// not costs one more, except on MySQL. Concurrent callers of one bucket queue up at its row.
 func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	if err := key.Check(); err != nil {
 		return state.Decision{}, err
@@ -186,47 +187,47 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	if err := rate.Check(); err != nil {
 		return state.Decision{}, err
 	}
-	d, err := s.count(ctx, s.db, key, rate)
-	if errors.Is(err, sqldb.ErrRetry) {
-		err = s.db.InTxReadCommitted(ctx, func(ctx context.Context, q sqldb.Q) error {
-			if _, err := q.Exec(ctx, s.sql.lockRate, key.Kind, key.Owner, key.ID); err != nil {
-				return err
-			}
-			d, err = s.count(ctx, q, key, rate)
-			return err
-		})
+	for {
+		d, known, err := s.count(ctx, key, rate)
+		if err == nil && !known {
+			d, err = s.refusal(ctx, key, rate)
+		}
+		if err != nil {
+			return state.Decision{}, unavailable(err)
+		}
+		if known || !d.Allowed {
+			return d, nil
+		}
+		// The bucket has drained, or was reset, since the event was refused.
 	}
-	return d, unavailable(err)
 }
 
-// count reads the bucket and, if the event is allowed, moves it ahead from exactly the
-// state that was read. A state never comes back, because every event moves it ahead.
-// count returns ErrRetry if another caller was faster.
-func (s *Store) count(ctx context.Context, q sqldb.Q, key state.Key, rate state.Rate) (state.Decision, error) {
+// count counts an event if it is allowed. Without known, it was refused, and the decision is
+// not known yet.
+func (s *Store) count(ctx context.Context, key state.Key, rate state.Rate) (d state.Decision, known bool, err error) {
+	dialect := s.db.Dialect()
+	n, matched, err := s.db.ExecReturning(ctx, s.sql.count, s.args(countArgs(dialect, key, rate)...)...)
+	switch {
+	case err != nil:
+		return state.Decision{}, false, err
+	case dialect != sqldb.MySQL:
+		return rate.Decision(true, max(n, 0)), matched, nil
+	case n == 0:
+		return rate.Decision(true, rate.Interval()), true, nil
+	default:
+		return rate.Decision(n%2 == 1, n/2), true, nil
+	}
+}
+
+// refusal reads the bucket, and returns what would be decided now. There is one row also for a
+// bucket that does not exist.
+func (s *Store) refusal(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	var (
-		arrival *int64 // nil: there is no bucket yet
+		arrival sql.NullInt64
 		now     int64
 	)
-	err := q.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
-	if err != nil {
-		return state.Decision{}, err
-	}
-	if arrival == nil {
-		next, d := rate.Decide(0, now)
-		_, err := q.Exec(ctx, s.sql.newRate, key.Kind, key.Owner, key.ID, next, next)
-		if errors.Is(err, sqldb.ErrUnique) {
-			err = sqldb.ErrRetry
-		}
-		return d, err
-	}
-	next, d := rate.Decide(*arrival, now)
-	if !d.Allowed {
-		return d, nil
-	}
-	n, err := q.Exec(ctx, s.sql.moveRate, next, next, key.Kind, key.Owner, key.ID, *arrival)
-	if err == nil && n == 0 {
-		err = sqldb.ErrRetry
-	}
+	err := s.db.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
+	_, d := rate.Decide(arrival.Int64, now)
 	return d, err
 }
 
