@@ -120,16 +120,22 @@ func countArgs(d sqldb.Dialect, key state.Key, rate state.Rate) []any {
 	return append(args, nowMicros, one, nowMicros, one, nowMicros, room, nowMicros)
 }
 
-// sweep deletes the rows that expired first. The condition is repeated outside the
-// subquery: PostgreSQL evaluates it again for a row that was just written anew, and so
-// leaves that row alone. {begin} is the clock when the statement began: it does not
-// change meanwhile, so that the index can be searched for it.
+// sweep deletes the rows that expired first. It finds each by its place in the table: by its
+// key, PostgreSQL without statistics, as in a flood of new addresses, would read the whole table
+// for each batch. The condition is repeated outside the subquery: PostgreSQL evaluates it
+// again for a row that was just written anew, and so leaves that row alone. {begin} is the
+// clock when the statement began: it does not change meanwhile, so that the index can be
+// searched for it.
 func sweep(d sqldb.Dialect, table string) string {
-	if d == sqldb.MySQL {
-		return "DELETE FROM " + table + " WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?"
+	first := " FROM " + table + " WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?"
+	switch d {
+	case sqldb.MySQL:
+		return "DELETE" + first
+	case sqldb.Postgres:
+		return "DELETE FROM " + table + " WHERE expires_at <= {begin} AND ctid = ANY (ARRAY(SELECT ctid" + first + "))"
+	default:
+		return "DELETE FROM " + table + " WHERE expires_at <= {begin} AND rowid IN (SELECT rowid" + first + ")"
 	}
-	return fmt.Sprintf("DELETE FROM %s WHERE expires_at <= {begin} AND (kind, owner, id) IN"+
-		" (SELECT kind, owner, id FROM %s WHERE expires_at <= {begin} ORDER BY expires_at LIMIT ?)", table, table)
 }
 
 // deleteOwned deletes some of an owner's records of one kind. Which ones does not matter;
