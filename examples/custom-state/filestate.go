@@ -318,14 +318,15 @@ func (s *FileState) DeleteOwned(ctx context.Context, kind, owner string) (int, e
 	return len(gone), s.do(change{Gone: gone})
 }
 
-// Limit implements state.Store. An event that is refused changes nothing.
+// Limit implements state.Store. An event that is refused changes nothing, unless the bucket was
+// more than full.
 func (s *FileState) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	if err := s.begin(ctx, errors.Join(key.Check(), rate.Check())); err != nil {
 		return state.Decision{}, err
 	}
 	defer s.mu.Unlock()
 	empty, d := rate.Decide(s.rates[key], s.now().UnixMicro())
-	if d.Allowed {
+	if empty != s.rates[key] {
 		if err := s.do(change{Rate: &key, Empty: empty}); err != nil {
 			return state.Decision{}, err
 		}

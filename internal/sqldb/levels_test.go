@@ -444,6 +444,9 @@ func stateTour(t *testing.T, s *sqlstate.Store) {
 			t.Fatal(d, err)
 		}
 	}
+	if _, err := s.Limit(ctx, key("r"), state.Rate{Burst: 1, Period: time.Second}); err != nil { // it is more than full
+		t.Fatal(err)
+	}
 	if err := s.Reset(ctx, key("r")); err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,9 @@ const (
 	MaxBurst  = 1_000_000                 // Rate.Burst
 )
 
+// Skew is by how much a backend may read its clock earlier than it reads a bucket.
+const Skew = time.Minute
+
 // Check returns ErrInvalid, with the wrong field, unless k may name a record.
 func (k Key) Check() error {
 	if err := CheckOwned(k.Kind, k.Owner); err != nil {
@@ -118,10 +121,14 @@ func (r Rate) Full() int64 { return r.Interval() * int64(r.Burst) }
 // state as it was if the event is not allowed.
 //
 // A bucket cannot be more than full: a state that is further ahead (the clock was set
-// back, or the rate was changed) counts as full.
+// back, or the rate was changed) counts as full. If it is ahead by more than Skew, it becomes
+// full, so that it drains from now on.
 func (r Rate) Decide(arrival, now int64) (int64, Decision) {
 	used := min(max(arrival-now, 0), r.Full())
 	if used+r.Interval() > r.Full() {
+		if arrival-now > r.Full()+Skew.Microseconds() {
+			arrival = now + r.Full()
+		}
 		return arrival, r.Decision(false, used)
 	}
 	used += r.Interval()

@@ -25,7 +25,7 @@ func TestDecide(t *testing.T) {
 			if d.Allowed {
 				allowed = append(allowed, now)
 			} else {
-				if next != arrival {
+				if next != arrival { // it was never more than full
 					t.Fatal("an event that was not allowed was counted")
 				}
 				wait := d.RetryAfter.Microseconds()
@@ -60,8 +60,12 @@ func TestDecide(t *testing.T) {
 				}
 			}
 		}
-		if _, back := rate.Decide(arrival, now-3600e6); back.RetryAfter.Microseconds() > rate.Interval() {
+		next, back := rate.Decide(arrival, now-3600e6)
+		if back.RetryAfter.Microseconds() > rate.Interval() {
 			t.Fatalf("the clock went back an hour: retry after %v", back.RetryAfter)
+		}
+		if _, later := rate.Decide(next, now-3600e6+back.RetryAfter.Microseconds()); !back.Allowed && !later.Allowed {
+			t.Fatalf("the clock went back an hour: retry after %v, but then: %+v", back.RetryAfter, later)
 		}
 	})
 }

@@ -301,7 +301,7 @@ func duelLimit(s *Store, c rueidis.Client) duel {
 		names = append(names, "rate:{"+key.Owner+"}:session:"+key.ID)
 	}
 	rate := state.Rate{Burst: state.MaxBurst, Period: time.Hour} // allowed, as nearly all are
-	args := []string{format(rate.Interval()), format(rate.Full())}
+	args := []string{format(rate.Interval()), format(rate.Full()), format(state.Skew.Microseconds())}
 	return duel{
 		store: func(ctx context.Context, caller int) error {
 			_, err := s.Limit(ctx, keys[caller], rate)

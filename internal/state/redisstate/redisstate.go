@@ -289,7 +289,7 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 	if err := rate.Check(); err != nil {
 		return state.Decision{}, err
 	}
-	answer, err := s.run(ctx, limitScript, []string{s.bucketKey(key)}, format(rate.Interval()), format(rate.Full())).AsIntSlice()
+	answer, err := s.run(ctx, limitScript, []string{s.bucketKey(key)}, format(rate.Interval()), format(rate.Full()), format(state.Skew.Microseconds())).AsIntSlice()
 	if err != nil {
 		return state.Decision{}, unavailable(err)
 	}

@@ -76,7 +76,7 @@ return {count, #ids}
 `)
 
 // limitScript is the twin of state.Rate.Decide. KEYS: the bucket. ARGV: the
-// interval and the full bucket in microseconds. It returns whether the event is
+// interval, the full bucket and state.Skew in microseconds. It returns whether the event is
 // allowed and how full the bucket is now. redis.call writes whole numbers of this size
 // exactly; format, tonumber and math would cost half as much again.
 var limitScript = rueidis.NewLuaScript(`
@@ -90,6 +90,9 @@ if used < 0 then
 end
 if used + interval > full then
 	call('GETEX', key)
+	if used > full + ARGV[3] then
+		call('SET', key, now + full, 'PX', math.ceil(full / 1000))
+	end
 	return {0, used < full and used or full}
 end
 used = used + interval

@@ -18,7 +18,7 @@ import (
 type queries struct {
 	get, getWithOwner, put, create, replace, swap, take, delete string
 	list, deleteOwned                                           string
-	count, rate, reset                                          string
+	count, rate, shorten, reset                                 string
 	sweepRecords, sweepRates                                    string
 }
 
@@ -41,6 +41,7 @@ func newQueries(d sqldb.Dialect, lockTimeout time.Duration) queries {
 		rate: "SELECT {µs}, r.tat FROM (SELECT 1 AS one) AS d LEFT JOIN state_rates AS r" +
 			" ON r.kind = ? AND r.owner = ? AND r.id = ?",
 		count:        count(d),
+		shorten:      "UPDATE state_rates SET tat = ?, expires_at = ?" + oneRecord + " AND tat = ?",
 		reset:        "DELETE FROM state_rates" + oneRecord + "{bound}",
 		sweepRecords: sweep(d, "state_records"),
 		sweepRates:   sweep(d, "state_rates"),

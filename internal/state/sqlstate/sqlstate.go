@@ -179,7 +179,7 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 }
 
 // Limit implements state.Store. An event that is allowed costs one statement, and one that is
-// not costs one more, except on MySQL. Concurrent callers of one bucket queue up at its row.
+// not costs one more, except on MySQL. One more is run for a bucket that is more than full. Concurrent callers of one bucket queue up at its row.
 func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	if err := key.Check(); err != nil {
 		return state.Decision{}, err
@@ -215,19 +215,27 @@ func (s *Store) count(ctx context.Context, key state.Key, rate state.Rate) (d st
 	case n == 0:
 		return rate.Decision(true, rate.Interval()), true, nil
 	default:
-		return rate.Decision(n%2 == 1, n/2), true, nil
+		moreThanFull := n == 2*rate.Full()
+		return rate.Decision(n%2 == 1, n/2), !moreThanFull, nil
 	}
 }
 
-// refusal reads the bucket, and returns what would be decided now. There is one row also for a
-// bucket that does not exist.
+// refusal reads the bucket, and returns what would be decided now. If the bucket is more than
+// full, refusal makes it full, unless it has changed. There is one row also for a bucket that
+// does not exist.
 func (s *Store) refusal(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	var (
 		arrival sql.NullInt64
 		now     int64
 	)
 	err := s.db.QueryRow(ctx, s.sql.rate, s.args(nowMicros, key.Kind, key.Owner, key.ID)...).Scan(&now, &arrival)
-	_, d := rate.Decide(arrival.Int64, now)
+	if err != nil {
+		return state.Decision{}, err
+	}
+	next, d := rate.Decide(arrival.Int64, now)
+	if !d.Allowed && next != arrival.Int64 {
+		_, err = s.db.Exec(ctx, s.sql.shorten, next, next, key.Kind, key.Owner, key.ID, arrival.Int64)
+	}
 	return d, err
 }
 

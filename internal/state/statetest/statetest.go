@@ -723,6 +723,11 @@ func limitChanged(t *testing.T, a, b state.Store) {
 	if d.Allowed || d.RetryAfter > time.Hour {
 		t.Errorf("a full bucket under a smaller rate: %+v, want one event within the hour", d)
 	}
+	fast := state.Rate{Burst: 2, Period: 100 * time.Millisecond}
+	if d := must(a.Limit(ctx, key, fast))(t); d.Allowed || d.RetryAfter > 50*time.Millisecond {
+		t.Errorf("a full bucket under a faster rate: %+v, want one event within 50 ms", d)
+	}
+	until(t, "the event that was promised", func() bool { return must(b.Limit(ctx, key, fast))(t).Allowed })
 }
 
 func reset(t *testing.T, a, b state.Store) {
