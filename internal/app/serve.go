@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/graceful"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/operator"
+	pw "github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
@@ -67,6 +69,12 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	}
 	if metrics != nil { // first, so that a replica that is ready has its metrics
 		metrics.Open(node.Metrics())
+	}
+	// A hash keeps one of the Go scheduler's processors for milliseconds, and while none is
+	// free nobody looks for new requests. If there may be as many hashes at once as processors,
+	// one more lets the kernel divide the CPUs, and a request interrupts a hash.
+	if workers := pw.Workers(cfg.Password.Workers); workers >= runtime.GOMAXPROCS(0) {
+		runtime.GOMAXPROCS(workers + 1)
 	}
 	server.Open(node.Handler())
 	watching, stopWatching := context.WithCancel(ctx)

@@ -303,7 +303,8 @@ type Password struct {
 	// Lanes of one hash, 1 to 16.
 	Parallelism int `yaml:"parallelism"`
 	// How many hashes are computed at once. Together they take workers × memory.
-	// 0: one for each CPU.
+	// 0: one fewer than there are CPUs, so that requests that need no hash find one free, but
+	// at least one.
 	Workers int `yaml:"workers"`
 	// How many logins may wait for a worker. When one more comes, the client that has asked
 	// for the most of late is refused: with 429 if that is its own fault, otherwise with 503.

@@ -24,8 +24,7 @@ type Config struct {
 	Memory      int // KiB of one hash
 	Iterations  int
 	Parallelism int
-	// Workers is how many hashes are computed at once; 0: one for each CPU.
-	Workers int
+	Workers     int // see the function Workers
 	// Queue is how many more may wait for a worker.
 	Queue int
 	Rand  io.Reader
@@ -34,8 +33,8 @@ type Config struct {
 
 // A Hasher computes and verifies hashes. The hashes in work together take no more memory
 // than Workers × Memory. Package argon2 allocates fresh memory for every hash; what the
-// finished hashes leave behind is less than the same amount again (see collect). A Hasher
-// may be used by any number of goroutines.
+// finished hashes leave behind is less than the same amount again, or than that of two hashes
+// (see collect). A Hasher may be used by any number of goroutines.
 type Hasher struct {
 	cost  cost
 	rand  io.Reader
@@ -52,11 +51,19 @@ type Hasher struct {
 // returning memory that it needs again.
 const idleAfter = 10 * time.Second
 
+// Workers returns how many hashes are computed at once with the setting n. 0 stands for one
+// fewer than runtime.GOMAXPROCS, so that what needs no hash finds a CPU free, but at least
+// one.
+func Workers(n int) int {
+	if n != 0 {
+		return n
+	}
+	return max(1, runtime.GOMAXPROCS(0)-1)
+}
+
 // New makes a Hasher.
 func New(c Config) (*Hasher, error) {
-	if c.Workers == 0 {
-		c.Workers = runtime.GOMAXPROCS(0)
-	}
+	c.Workers = Workers(c.Workers)
 	if c.Workers < 0 || c.Queue < 0 {
 		return nil, errors.New("password: workers and queue cannot be negative")
 	}
@@ -144,16 +151,16 @@ func (h *Hasher) compute(ctx context.Context, prepared string, e encoded, size i
 }
 
 // collect runs the garbage collector when finished hashes have left behind as much as all
-// workers may take. The runtime alone would wait until the heap has doubled, and it
-// counts the hashes in work as heap. Hashes that finish during a collection wait for it,
-// so that they do not add to the garbage.
+// workers may take, and as much as two hashes. The runtime alone would wait until the heap
+// has doubled, and it counts the hashes in work as heap. Hashes that finish during a
+// collection wait for it, so that they do not add to the garbage.
 //
 // A collection takes a millisecond or two, and happens after several hashes of 24 ms each.
 // It takes longer when the process holds much other memory. But then the runtime lets
 // garbage grow to the size of the live heap, and collect lets it grow nearly as far.
 func (h *Hasher) collect(kib int64) {
 	h.idle.Reset(idleAfter)
-	allowed := max(h.limit, liveHeap()-h.limit)
+	allowed := max(h.limit, 2*int64(h.cost.memory), liveHeap()-h.limit)
 	if h.garbage.Add(kib) < allowed {
 		return
 	}

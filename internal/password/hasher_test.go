@@ -134,6 +134,18 @@ func waits(h *Hasher) int {
 	return len(h.queue.waiting)
 }
 
+// Where nothing is set, hashes leave one processor to what needs none, if there are two.
+func TestHashesLeaveAProcessorFree(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for processors, workers := range map[int]int64{1: 1, 2: 1, 3: 2, 8: 7} {
+		runtime.GOMAXPROCS(processors)
+		h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1})
+		if got := h.limit / 64; got != workers {
+			t.Errorf("%d processors: %d workers, want %d", processors, got, workers)
+		}
+	}
+}
+
 func TestBeyondTheQueueIsBusy(t *testing.T) {
 	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3})
 	release := occupy(t, h)

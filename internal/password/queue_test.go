@@ -250,3 +250,39 @@ func TestBlocksOfAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Two hundred logins at once from one address leave every place to clients from elsewhere:
+// as many as there are places come after them, and each finds a worker.
+func TestOneAddressCannotFillTheQueue(t *testing.T) {
+	inCrowd(t, func(t *testing.T, c *crowd) {
+		flood := make(chan error, 200)
+		for i := range cap(flood) {
+			go func() { flood <- c.once("198.51.100.7", fmt.Sprint("user", i)) }()
+		}
+		synctest.Wait()
+		others, began := make(chan error, 64), time.Now()
+		for i := range cap(others) {
+			go func() { others <- c.once(fmt.Sprintf("10.%d.0.1", i), fmt.Sprint("user", i)) }()
+		}
+		for range cap(others) {
+			if err := <-others; err != nil {
+				t.Errorf("another client: %v", err)
+			}
+		}
+		if took := time.Since(began); took > (64/2+1)*hashTime {
+			t.Errorf("the other clients waited for the flood: %v", took)
+		}
+		var served int
+		for range cap(flood) {
+			switch err := <-flood; {
+			case err == nil:
+				served++
+			case !errors.Is(err, ErrFlood) && !errors.Is(err, ErrBusy): // the last few of it are no flood
+				t.Errorf("the flood is answered %v", err)
+			}
+		}
+		if served != 2 { // those that were with the workers
+			t.Errorf("%d of the flood are served", served)
+		}
+	})
+}

@@ -52,6 +52,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, server.ListenAndServe())
 		os.Exit(1)
 	}
+	if url := os.Getenv(stormEnv); url != "" {
+		storm(url)
+		return
+	}
 	os.Exit(m.Run())
 }
 
