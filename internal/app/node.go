@@ -207,7 +207,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		}
 	}
 	n.metrics = &httpapi.Metrics{Registry: registry}
-	n.handler, err = httpapi.New(httpapi.Config{
+	n.handler = httpapi.New(httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
 			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: n.cluster.AnswerKeys, MutualTLS: cfg.Cluster.CertFile != "",
@@ -223,7 +223,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version,
 		MaxPerUser: cfg.Server.MaxRequestsPerUser, MaxPerAddress: cfg.Server.MaxRequestsPerAddress,
 	})
-	return n, err
+	return n, nil
 }
 
 // Handler serves everything that the replica answers over HTTP.

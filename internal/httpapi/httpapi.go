@@ -42,7 +42,7 @@ type Config struct {
 }
 
 // New returns the handler of everything that is served.
-func New(c Config) (http.Handler, error) {
+func New(c Config) http.Handler {
 	mux := http.NewServeMux()
 	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies,
 		httpkit.NewBudget(c.MaxPerUser, c.MaxPerAddress, c.Metrics, c.Logger))
@@ -61,28 +61,27 @@ func New(c Config) (http.Handler, error) {
 	for _, f := range faces {
 		f.Mount(api)
 	}
-	if err := mountDocument(api); err != nil {
-		return nil, err
-	}
+	mountDocument(api)
 	mux.HandleFunc("/", unrouted(mux))
-	return httpkit.NewObserver(c.Metrics, c.Logger).Wrap(secured(CORS(c.Origins).Wrap(cleanPaths(mux)))), nil
+	return httpkit.NewObserver(c.Metrics, c.Logger).Wrap(secured(CORS(c.Origins).Wrap(cleanPaths(mux))))
 }
 
 // mountDocument serves the description of all routes, also its own.
-func mountDocument(api *httpkit.API) error {
-	var document []byte
+func mountDocument(api *httpkit.API) {
+	var document func() ([]byte, error)
 	api.Handle(httpkit.Route{
 		Method: http.MethodGet, Path: "/openapi.json", ID: "openapi", Tag: "probes", Summary: "This document",
 		Status: http.StatusOK, Answer: map[string]any{}, Type: httpkit.JSON,
 	}, func(w http.ResponseWriter, _ *http.Request) {
+		text, err := document()
+		if err != nil {
+			httpkit.WriteProblem(w, fmt.Errorf("httpapi: openapi: %w", err))
+			return
+		}
 		w.Header().Set("Content-Type", httpkit.JSON)
-		_, _ = w.Write(document) // an error means that the client is gone
+		_, _ = w.Write(text) // an error means that the client is gone
 	})
-	var err error
-	if document, err = api.Document(); err != nil {
-		return fmt.Errorf("httpapi: openapi: %w", err)
-	}
-	return nil
+	document = api.Document()
 }
 
 var (

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -318,8 +319,10 @@ func describeErrors(op *huma.Operation) {
 // errorHeaders come with every error of the status.
 var errorHeaders = map[string]string{"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 
-// Document renders the description of all routes.
-func (a *API) Document() ([]byte, error) {
+// Document completes the description of all routes. The function that it returns renders
+// it when it is first called: most replicas are never asked for it, and their start need
+// not wait for it.
+func (a *API) Document() func() ([]byte, error) {
 	doc := a.huma.OpenAPI()
 	schemas := doc.Components.Schemas
 	schemas.Schema(reflect.TypeFor[Problem](), true, "")
@@ -332,5 +335,5 @@ func (a *API) Document() ([]byte, error) {
 	}
 	delete(schemas.Map(), "ErrorModel")
 	delete(schemas.Map(), "ErrorDetail")
-	return json.MarshalIndent(doc, "", "  ")
+	return sync.OnceValues(func() ([]byte, error) { return json.MarshalIndent(doc, "", "  ") })
 }
