@@ -33,6 +33,7 @@ type replicas interface {
 	Keys() *accesstoken.KeySet
 	Find(kid string) (accesstoken.Key, error)
 	Others() []discovery.Peer
+	Live() int
 	Accepts(ctx context.Context, at discovery.Peer, token string) (bool, error)
 	AnswerKeys(nonce string) (body []byte, instance, mac string, err error)
 	AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, err error)

@@ -161,6 +161,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	sessions := openSessions(cfg, n.state, n.view, o.Now, o.Logger, registry)
 	n.parts, err = operator.Assemble(operator.Assembly{
 		Config: cfg, DB: n.db, Store: n.store, View: n.view, OnEnded: sessions.EndAll,
+		State: n.state, Replicas: func() int { return n.cluster.Live() },
 		Now: o.Now, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
@@ -189,7 +190,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
 		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: n.cluster.Find,
-		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit,
+		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit, Limits: n.parts.Limits,
 		Rules: operator.Rules(cfg), ClockSkew: operator.Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})

@@ -27,6 +27,9 @@ func (a *Alone) Find(kid string) (accesstoken.Key, error) { return a.Keys().Find
 // Others returns no replicas.
 func (*Alone) Others() []discovery.Peer { return nil }
 
+// Live returns 1.
+func (*Alone) Live() int { return 1 }
+
 // Ready returns nil.
 func (*Alone) Ready() error { return nil }
 

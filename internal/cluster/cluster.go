@@ -170,6 +170,10 @@ func (c *Cluster) AskPeers() { c.peers.askNow() }
 // here, too, whatever the database says by now.
 func (c *Cluster) AskAll(ctx context.Context) { c.peers.askAll(ctx) }
 
+// Live returns how many replicas are live, this one included, as of the last time that the
+// registry was read.
+func (c *Cluster) Live() int { return max(1, int(c.registry.live.Load())) }
+
 // Others returns where the other replicas are reached. This replica is among them
 // as long as it knows none of its own URLs and has not met itself at one.
 func (c *Cluster) Others() []discovery.Peer { return c.peers.others() }

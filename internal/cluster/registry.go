@@ -22,6 +22,7 @@ type registry struct {
 	*common
 	local  Local // replaced once, by serve
 	merged atomic.Pointer[merged]
+	live   atomic.Int64 // how many replicas are live
 
 	// mu guards everything below. It is not held while anything is waited for.
 	mu sync.Mutex
@@ -262,7 +263,7 @@ func (r *registry) takeInReplicasLocked(ctx context.Context, replicas []store.Re
 		silent := r.silentLocked(other)
 		if other.Config != r.cfg.Digest && r.digests[other.Instance] != other.Config && silent < timing.LiveFor {
 			r.digests[other.Instance] = other.Config
-			r.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state or cluster.algorithms)", "replica", other.Instance, "config", other.Config, "own", r.cfg.Digest)
+			r.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state, limits, admin.fresh_for or cluster.algorithms)", "replica", other.Instance, "config", other.Config, "own", r.cfg.Digest)
 		}
 		if silent < timing.Forget {
 			r.maxAge = max(r.maxAge, other.MaxAge)
@@ -271,6 +272,7 @@ func (r *registry) takeInReplicasLocked(ctx context.Context, replicas []store.Re
 			live++
 		}
 	}
+	r.live.Store(int64(live))
 	r.metrics.replicas.WithLabelValues("live").Set(float64(live))
 	r.metrics.replicas.WithLabelValues("silent").Set(float64(len(r.replicas) - live))
 	maps.DeleteFunc(r.beats, func(instance string, _ beatSeen) bool {

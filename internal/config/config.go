@@ -26,6 +26,7 @@ type Config struct {
 	Sessions   Sessions   `yaml:"sessions"`
 	Revocation Revocation `yaml:"revocation"`
 	Password   Password   `yaml:"password"`
+	Limits     Limits     `yaml:"limits"`
 	Audit      Audit      `yaml:"audit"`
 	Admin      Admin      `yaml:"admin"`
 	Users      Users      `yaml:"users"`
@@ -303,12 +304,70 @@ type Password struct {
 	// Lanes of one hash, 1 to 16.
 	Parallelism int `yaml:"parallelism"`
 	// How many hashes are computed at once. Together they take workers × memory.
-	// 0: one fewer than there are CPUs, so that requests that need no hash find one free, but
-	// at least one.
+	// 0: one fewer than there are CPUs at the start, so that requests that need no hash find
+	// one free, but at least one.
 	Workers int `yaml:"workers"`
 	// How many logins may wait for a worker. When one more comes, the client that has asked
 	// for the most of late is refused: with 429 if that is its own fault, otherwise with 503.
 	Queue int `yaml:"queue"`
+}
+
+// Limits bounds how often something may be attempted, counted over all replicas.
+// docs/limits.md says what is counted where, and how a user who is locked out is helped.
+//
+// A rate such as 20/1m allows 20 attempts at once, and one more every three seconds; off
+// counts nothing. It is counted from each address (or /64 of IPv6), and for each account,
+// whether or not there is such a user. What is beyond is answered 429.
+type Limits struct {
+	// What happens while the store of the counters does not answer. deny: what would be
+	// counted is answered 503. local: each replica counts by itself, with its part of each
+	// rate and threshold, so that restarts and the number of replicas make a difference.
+	OnOutage LimitsOutage `yaml:"on_outage" oneof:"deny local"`
+	// Passwords that are presented, at a login and to change one's own.
+	Login Limit `yaml:"login"`
+	// Second factors that are presented.
+	MFA Limit `yaml:"mfa"`
+	// Refresh tokens that are presented. The account is that of a good one.
+	Renew Limit `yaml:"renew"`
+	// Requests with an access token, GET /api/verify among them.
+	API Limit `yaml:"api"`
+	// Requests with an access token to administer users, groups, claims, keys and so on.
+	Admin   Limit   `yaml:"admin"`
+	Lockout Lockout `yaml:"lockout"`
+	Spray   Spray   `yaml:"spray"`
+}
+
+// Limit is the rates of one class of requests.
+type Limit struct {
+	// How many from one address, or from one /64 of IPv6.
+	PerAddress Rate `yaml:"per_address"`
+	// How many for one account.
+	PerAccount Rate `yaml:"per_account"`
+}
+
+// Lockout slows down who guesses at one account. A locked account is answered as a wrong
+// password is, also if the password is right.
+type Lockout struct {
+	// After how many failures from one address attempts from there wait. A success, or a
+	// day without a failure, resets them. 0: attempts never wait.
+	After int `yaml:"after"`
+	// The same for all addresses together from which the user has not signed in during the
+	// last 30 days. 0: only the address counts.
+	AfterAll int `yaml:"after_all"`
+	// The first wait. Each further failure doubles it.
+	Delay time.Duration `yaml:"delay"`
+	// The longest wait.
+	Max time.Duration `yaml:"max"`
+}
+
+// Spray slows down addresses that fail and from which nobody has signed in during the last
+// 30 days, whatever accounts they name. They wait as lockout.delay and lockout.max say.
+type Spray struct {
+	// After how many failures such an address waits. 0: it never does.
+	After int `yaml:"after"`
+	// How many failures all such addresses may have together. When there are more, each
+	// of them waits from its first failure on, for as long as this rate's time.
+	Total Rate `yaml:"total"`
 }
 
 // Audit is the trail of who did what.
@@ -418,6 +477,13 @@ func Default() *Config {
 			Iterations:  2,
 			Parallelism: 1,
 			Queue:       64,
+		},
+		Limits: Limits{
+			Login:    Limit{PerAddress: Rate{60, time.Minute}, PerAccount: Rate{30, 5 * time.Minute}},
+			MFA:      Limit{PerAddress: Rate{60, time.Minute}, PerAccount: Rate{10, 5 * time.Minute}},
+			Lockout:  Lockout{After: 5, AfterAll: 50, Delay: 30 * time.Second, Max: 15 * time.Minute},
+			Spray:    Spray{After: 50, Total: Rate{300, 10 * time.Minute}},
+			OnOutage: LimitsDeny,
 		},
 		Admin: Admin{
 			FreshFor: 10 * time.Minute,

@@ -89,6 +89,23 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"password.parallelism":            "2",
 		"password.workers":                "4",
 		"password.queue":                  "8",
+		"limits.on_outage":                "local",
+		"limits.login.per_address":        "20/1m",
+		"limits.login.per_account":        "10/5m",
+		"limits.mfa.per_address":          "off",
+		"limits.mfa.per_account":          "5/1m",
+		"limits.renew.per_address":        "600/1m",
+		"limits.renew.per_account":        "100/1h30m",
+		"limits.api.per_address":          "1000000/1s",
+		"limits.api.per_account":          "1/8784h",
+		"limits.admin.per_address":        "60/1m",
+		"limits.admin.per_account":        "30/1m",
+		"limits.lockout.after":            "10",
+		"limits.lockout.after_all":        "0",
+		"limits.lockout.delay":            "1s",
+		"limits.lockout.max":              "12h",
+		"limits.spray.after":              "20",
+		"limits.spray.total":              "500/1h",
 		"audit.retention":                 "720h",
 		"admin.username":                  "root",
 		"admin.password":                  "correct horse: battery #1",
@@ -235,8 +252,8 @@ func TestStrict(t *testing.T) {
 			want: "watchword.yaml:1: xyzzy: there is no such setting"},
 		{name: "path as a key", yaml: "server.address: ':80'",
 			want: "watchword.yaml:1: server.address: there is no such setting"},
-		{name: "setting of a later version", yaml: "limits: {login: {per_address: 20/1m}}",
-			want: "watchword.yaml:1: limits: there is no such setting"},
+		{name: "setting of a later version", yaml: "mfa: {required: always}",
+			want: "watchword.yaml:1: mfa: there is no such setting"},
 		{name: "other case", yaml: "Server: {}",
 			want: "watchword.yaml:1: Server: there is no such setting; did you mean server?"},
 		{name: "merge key", yaml: "server:\n  <<: {address: ':80'}",
@@ -257,6 +274,12 @@ func TestStrict(t *testing.T) {
 			want: `watchword.yaml:1: sessions.ttl: "-3h" is not a duration such as 30s, 5m or 3h`},
 		{name: "no word of the list", yaml: "tokens: {algorithm: HS256}",
 			want: `watchword.yaml:1: tokens.algorithm: "HS256" is not one of ES256, ES384, ES512, EdDSA, RS256, PS256`},
+		{name: "no rate", yaml: "limits: {login: {per_address: 20}}",
+			want: `watchword.yaml:1: limits.login.per_address: "20" is not a rate such as 20/1m, and not off`},
+		{name: "a rate of nothing", yaml: "limits: {login: {per_address: 0/1m}}",
+			want: `watchword.yaml:1: limits.login.per_address: "0/1m": a rate allows 1 to 1000000; write off to count nothing`},
+		{name: "a rate in no time", yaml: "limits: {login: {per_address: 5/100ms}}",
+			want: `watchword.yaml:1: limits.login.per_address: "5/100ms": the time of a rate is 1s to 8784h`},
 		{name: "no memory", yaml: "password: {memory: 19MB}",
 			want: `watchword.yaml:1: password.memory: "19MB" is not an amount of memory such as 19MiB or 65536KiB`},
 		{name: "more memory than a hash can have", yaml: "password: {memory: 4194304MiB}",
@@ -477,6 +500,23 @@ func TestOnOutage(t *testing.T) {
 			if got, err := c.Revocation.OnOutage.MarshalText(); string(got) != text || err != nil {
 				t.Errorf("%q was read as %q, %v", text, got, err)
 			}
+		}
+	}
+}
+
+func TestRate(t *testing.T) {
+	for text, want := range map[string]string{"20/1m": "20/1m", "5/m": "5/1m", "1/90s": "1/1m30s", "off": "off"} {
+		c, err := loadText("limits: {renew: {per_account: " + text + "}}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Limits.Renew.PerAccount.MarshalText(); string(got) != want || err != nil {
+			t.Errorf("%q was read as %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "/", "/1m", "5/", "5/x", "-5/1m", "5/-1m", "5/1m/1m", "OFF", "1000001/1m", "5/8785h", "99999999999999999999/1m"} {
+		if _, err := loadText("", "WATCHWORD_LIMITS_RENEW_PER_ACCOUNT="+text); err == nil {
+			t.Errorf("%q was read", text)
 		}
 	}
 }

@@ -29,6 +29,7 @@ func (c *Config) Validate() error {
 	c.validateState(v)
 	c.Tokens.validate(v)
 	c.Password.validate(v)
+	c.Limits.validate(v)
 
 	if c.Storage.Key != "" {
 		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
@@ -312,7 +313,7 @@ func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, s := range settings {
 		section, _, _ := strings.Cut(s.Key, ".")
-		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
+		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state", "limits"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
 		if same && s.Secret == "" {
 			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
 		}
@@ -523,6 +524,21 @@ func (p *Password) validate(v *validator) {
 		v.problem("password.memory", "memory × iterations must be at most %dGiB", MaxHashWork>>20)
 	}
 }
+
+func (l *Limits) validate(v *validator) {
+	v.atLeast("limits.lockout.after", l.Lockout.After, 0)
+	v.atLeast("limits.lockout.after_all", l.Lockout.AfterAll, 0)
+	v.atLeast("limits.spray.after", l.Spray.After, 0)
+	if l.Lockout.Delay < time.Second {
+		v.problem("limits.lockout.delay", "it must be at least 1s")
+	}
+	if l.Lockout.Max < l.Lockout.Delay || l.Lockout.Max > maxLockout {
+		v.problem("limits.lockout.max", "it must be from limits.lockout.delay (%s) to %s, after which failures are forgotten", formatDuration(l.Lockout.Delay), formatDuration(maxLockout))
+	}
+}
+
+// maxLockout is less than the time after which failures are forgotten.
+const maxLockout = 12 * time.Hour
 
 var instanceID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 

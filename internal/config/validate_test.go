@@ -155,6 +155,14 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		{"no time for administration", "admin: {fresh_for: 59s}",
 			"admin.fresh_for: an administrator needs some time after a login; set it to 1m or more"},
 		{"no poll", "revocation: {poll: 0s}", "revocation.poll: it must be longer than 0s"},
+		{"a wait of nothing", "limits: {lockout: {delay: 10ms}}", "limits.lockout.delay: it must be at least 1s"},
+		{"the longest wait is the shorter one", "limits: {lockout: {delay: 1m, max: 30s}}",
+			"limits.lockout.max: it must be from limits.lockout.delay (1m) to 12h, after which failures are forgotten"},
+		{"a wait that outlives the failures", "limits: {lockout: {max: 13h}}",
+			"limits.lockout.max: it must be from limits.lockout.delay (30s) to 12h, after which failures are forgotten"},
+		{"fewer than no failures", "limits: {lockout: {after: -1}}", "limits.lockout.after: it must be at least 0"},
+		{"fewer than no failures of all", "limits: {lockout: {after_all: -1}}", "limits.lockout.after_all: it must be at least 0"},
+		{"fewer than no failures of an address", "limits: {spray: {after: -1}}", "limits.spray.after: it must be at least 0"},
 		{"no passes", "password: {iterations: 0}", "password.iterations: it must be from 1 to 16"},
 		{"too many passes", "password: {iterations: 17, memory: 1MiB}", "password.iterations: it must be from 1 to 16"},
 		{"no lanes", "password: {parallelism: 0}", "password.parallelism: it must be from 1 to 16"},
@@ -386,11 +394,12 @@ func TestDigest(t *testing.T) {
 	}
 	plain := digest("")
 	for text, same := range map[string]bool{
-		"tokens: {token_duration: 10m}":  false,
-		"cluster: {algorithms: [ES256]}": false,
-		"admin: {fresh_for: 5m}":         false,
-		"cluster: {instance_id: auth-7}": true,
-		"log: {level: debug}":            true,
+		"tokens: {token_duration: 10m}":        false,
+		"cluster: {algorithms: [ES256]}":       false,
+		"admin: {fresh_for: 5m}":               false,
+		"limits: {login: {per_address: 5/1m}}": false,
+		"cluster: {instance_id: auth-7}":       true,
+		"log: {level: debug}":                  true,
 	} {
 		if got := digest(text) == plain; got != same {
 			t.Errorf("%s: the same: %v", text, got)
@@ -405,6 +414,7 @@ func TestConstantsAreTheWordsOfTheManual(t *testing.T) {
 		"cluster.discovery": {string(DiscoveryDatabase), string(DiscoveryStatic), string(DiscoveryDNS), string(DiscoveryKubernetes)},
 		"tokens.keys":       {string(KeysAuto), string(KeysMemory), string(KeysDatabase)},
 		"revocation.check":  {string(CheckLocal), string(CheckShared)},
+		"limits.on_outage":  {string(LimitsDeny), string(LimitsLocal)},
 		"log.format":        {string(LogAuto), string(LogText), string(LogJSON)},
 	} {
 		if got := find(key).OneOf; !reflect.DeepEqual(got, words) {

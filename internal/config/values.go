@@ -54,6 +54,14 @@ const (
 	CheckShared RevocationCheck = "shared"
 )
 
+// A LimitsOutage is a value of limits.on_outage.
+type LimitsOutage string
+
+const (
+	LimitsDeny  LimitsOutage = "deny"
+	LimitsLocal LimitsOutage = "local"
+)
+
 // A LogFormat is a value of log.format.
 type LogFormat string
 
@@ -171,4 +179,48 @@ func parseList(text string) []string {
 		}
 	}
 	return list
+}
+
+// A Rate allows Count events in Per. The zero value counts nothing.
+type Rate struct {
+	Count int
+	Per   time.Duration
+}
+
+// Bounds of a Rate.
+const (
+	MaxRateCount = 1_000_000
+	MaxRatePer   = 366 * 24 * time.Hour
+)
+
+// MarshalText writes 20/1m, or off.
+func (r Rate) MarshalText() ([]byte, error) {
+	if r == (Rate{}) {
+		return []byte("off"), nil
+	}
+	return fmt.Appendf(nil, "%d/%s", r.Count, formatDuration(r.Per)), nil
+}
+
+// UnmarshalText reads what MarshalText writes; the duration may also be a unit alone (20/m).
+func (r *Rate) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*r = Rate{}
+		return nil
+	}
+	number, duration, ok := strings.Cut(string(text), "/")
+	if duration != "" && strings.Trim(duration[:1], "0123456789") != "" {
+		duration = "1" + duration
+	}
+	count, err := strconv.Atoi(number)
+	per, perErr := parseDuration(duration)
+	switch {
+	case !ok || err != nil || perErr != nil:
+		return fmt.Errorf("%q is not a rate such as 20/1m, and not off", text)
+	case count < 1 || count > MaxRateCount:
+		return fmt.Errorf("%q: a rate allows 1 to %d; write off to count nothing", text, MaxRateCount)
+	case per < time.Second || per > MaxRatePer:
+		return fmt.Errorf("%q: the time of a rate is 1s to %s", text, formatDuration(MaxRatePer))
+	}
+	*r = Rate{count, per}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/names"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -17,21 +18,24 @@ import (
 // ErrInvalidCredentials it returns the id of the user who has the name, if there is one; the
 // client must not learn of it. It returns password.ErrBusy or password.ErrFlood when too many
 // logins come at once.
-func (s *Service) Authenticate(ctx context.Context, username, plain string) (store.User, error) {
+//
+// The attempt is the one that was counted for the name. Authenticate says of it whether the
+// password was right.
+func (s *Service) Authenticate(ctx context.Context, attempt *limit.Attempt, username, plain string) (store.User, error) {
 	user, err := s.candidate(ctx, username)
 	if err != nil {
 		return store.User{}, fault(err)
 	}
-	prepared, err := s.verify(ctx, user, plain)
+	prepared, err := s.verify(ctx, attempt, user, plain)
 	if err != nil {
 		return store.User{ID: user.ID}, err
 	}
 	return withoutHash(s.rehash(ctx, user, prepared)), nil
 }
 
-// verify returns the prepared password if it is the user's and the user may log in,
-// otherwise ErrInvalidCredentials, which always costs one hash.
-func (s *Service) verify(ctx context.Context, user store.User, plain string) (prepared string, err error) {
+// verify returns the prepared password if it is the user's, the user may log in and the
+// attempt is accepted, otherwise ErrInvalidCredentials, which always costs one hash.
+func (s *Service) verify(ctx context.Context, attempt *limit.Attempt, user store.User, plain string) (prepared string, err error) {
 	prepared, err = password.Prepare(plain)
 	usable := err == nil && !user.Disabled
 
@@ -42,9 +46,13 @@ func (s *Service) verify(ctx context.Context, user store.User, plain string) (pr
 	}
 	match, err := s.Hasher.Verify(ctx, prepared, hash)
 	if err != nil {
-		return "", hashFault(err)
+		return "", hashFault(err) // nothing was checked, and nothing is counted
 	}
-	if !match || !usable {
+	accepted, err := attempt.Checked(ctx, match && usable, user.ID)
+	if err != nil {
+		return "", err
+	}
+	if !accepted {
 		return "", ErrInvalidCredentials
 	}
 	return prepared, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -98,6 +99,8 @@ type Config struct {
 	// can be deleted at once. It may fail: the user's SessionEpoch has ended the sessions.
 	// It may be nil.
 	OnEnded func(ctx context.Context, userID string) error
+	// Limits counts the passwords that are presented.
+	Limits *limit.Limiter
 	// FreshFor is how long after an authentication its tokens may change something.
 	FreshFor time.Duration
 	Now      func() time.Time

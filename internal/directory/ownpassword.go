@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
@@ -21,7 +22,7 @@ var (
 // actor's tokens. It needs a token for this service's API, and no permission. epoch is that of the token with which the actor
 // came.
 //
-// A wrong password is ErrInvalidCredentials and costs what it costs at a login. If the
+// A wrong password is ErrInvalidCredentials, and costs and counts what it does at a login. If the
 // password or the actor is changed while it is being checked, the call changes nothing:
 // revocation.ErrRevoked if the actor's token was revoked, otherwise ErrChangedMeanwhile.
 func (s *Service) ChangeOwnPassword(ctx context.Context, actor Actor, epoch int64, current, next string) (store.User, error) {
@@ -41,8 +42,15 @@ func (s *Service) ChangeOwnPassword(ctx context.Context, actor Actor, epoch int6
 		return store.User{}, fault(err)
 	}
 	ctx = password.From(ctx, password.Source{Address: actor.Address, Account: before.NameKey})
-	old, err := s.verify(ctx, before, current)
+	attempt, err := s.Limits.Attempt(ctx, limit.Login, actor.Address, limit.Account(before.NameKey))
 	if err != nil {
+		return store.User{}, err
+	}
+	old, err := s.verify(ctx, attempt, before, current)
+	if err != nil {
+		return store.User{}, err
+	}
+	if err := attempt.Succeeded(ctx); err != nil {
 		return store.User{}, err
 	}
 	if prepared == old {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/limit/limittest"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
@@ -121,10 +122,15 @@ func replica(t testing.TB, url string) *world {
 	w.Service = New(Config{
 		Store: records, Hasher: hasher(t, password.Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64}), Audit: trail,
 		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: maxTokenLife}},
-		OnEnded:     w.onEnded, FreshFor: freshFor,
+		Limits:      limittest.Unlimited(), OnEnded: w.onEnded, FreshFor: freshFor,
 		Now: time.Now, Rand: rand.Reader, Logger: logger,
 	})
 	return w
+}
+
+// Authenticate is Service.Authenticate with an attempt that nothing refuses.
+func (w *world) Authenticate(ctx context.Context, username, plain string) (store.User, error) {
+	return w.Service.Authenticate(ctx, limittest.Attempt(ctx), username, plain)
 }
 
 // later sets the clock of the service and of its log.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -15,9 +16,9 @@ type checked struct {
 	times int
 }
 
-func (f *checked) Check(ctx context.Context, challenge string, answer Answer, client Client) (store.User, error) {
+func (f *checked) Check(ctx context.Context, attempt *limit.Attempt, challenge string, answer Answer, client Client) (store.User, error) {
 	f.times++
-	return f.factor.Check(ctx, challenge, answer, client)
+	return f.factor.Check(ctx, attempt, challenge, answer, client)
 }
 
 // Each step of a login knows the audience, and an audience that is not issued costs neither a

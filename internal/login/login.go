@@ -18,6 +18,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -32,8 +33,9 @@ type People interface {
 	// Authenticate checks a password and returns the user as it was before the
 	// check began, so that what changes meanwhile shows in the user's epochs. With
 	// directory.ErrInvalidCredentials it returns the id of the user of that name, if there
-	// is one, which is not for the client.
-	Authenticate(ctx context.Context, username, password string) (store.User, error)
+	// is one, which is not for the client. It says of the attempt whether the password was
+	// right.
+	Authenticate(ctx context.Context, attempt *limit.Attempt, username, password string) (store.User, error)
 	// ChangeOwnPassword gives the actor another password, ends their sessions and revokes
 	// their tokens. epoch is that of the actor's token.
 	ChangeOwnPassword(ctx context.Context, actor directory.Actor, epoch int64, current, next string) (store.User, error)
@@ -61,6 +63,8 @@ type Config struct {
 	Revocations *revocation.Log
 	View        *revocation.View
 	Audit       *audit.Trail
+	// Limits counts every credential that is presented.
+	Limits *limit.Limiter
 	// Factor asks users for a second factor; nil: no user has one.
 	Factor Factor
 
@@ -139,8 +143,14 @@ func (s *Service) renew(ctx context.Context, refreshToken, audience string, clie
 	if err != nil {
 		return Grant{}, err
 	}
+	if err := s.Limits.Count(ctx, limit.Renew, client.Address, ""); err != nil {
+		return Grant{}, err
+	}
 	var grant Grant
 	sess, refresh, err := s.Sessions.Renew(store.WithWantedSubject(ctx), refreshToken, func(ctx context.Context, sess session.Session) error {
+		if err := s.Limits.Count(ctx, limit.Renew, "", limit.UserAccount(sess.UserID)); err != nil {
+			return err
+		}
 		user, claims, err := s.entitled(ctx, sess)
 		if err != nil {
 			return err

@@ -17,6 +17,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/keysource"
+	"github.com/watchword-auth/watchword/internal/limit"
+	"github.com/watchword-auth/watchword/internal/limit/limittest"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -51,10 +53,14 @@ func (p *people) now(ctx context.Context, u store.User) (store.User, error) {
 	return u, err
 }
 
-func (p *people) Authenticate(ctx context.Context, username, password string) (store.User, error) {
-	u, ok := p.users[username]
-	if !ok || password != "right" {
-		return store.User{}, directory.ErrInvalidCredentials
+func (p *people) Authenticate(ctx context.Context, attempt *limit.Attempt, username, password string) (store.User, error) {
+	u := p.users[username]
+	accepted, err := attempt.Checked(ctx, u.ID != "" && password == "right", u.ID)
+	if err != nil {
+		return store.User{}, err
+	}
+	if !accepted {
+		return store.User{ID: u.ID}, directory.ErrInvalidCredentials
 	}
 	return p.now(ctx, u)
 }
@@ -97,8 +103,19 @@ func (f *factor) Challenge(_ context.Context, user store.User, _ Client) (*Chall
 	return &Challenge{ID: "challenge", Methods: []string{"totp"}}, nil
 }
 
-func (f *factor) Check(_ context.Context, challenge string, answer Answer, _ Client) (store.User, error) {
-	if challenge != "challenge" || answer != (Answer{"totp", "123456"}) {
+func (f *factor) Begun(_ context.Context, challenge string) (store.User, error) {
+	if challenge != "challenge" {
+		return store.User{}, ErrNoChallenge
+	}
+	return f.user, nil
+}
+
+func (f *factor) Check(ctx context.Context, attempt *limit.Attempt, challenge string, answer Answer, _ Client) (store.User, error) {
+	accepted, err := attempt.Checked(ctx, challenge == "challenge" && answer == Answer{"totp", "123456"}, f.user.ID)
+	if err != nil {
+		return store.User{}, err
+	}
+	if !accepted {
 		return store.User{}, problem.New(problem.Unauthenticated, "invalid_code", "no")
 	}
 	return f.user, nil
@@ -140,7 +157,7 @@ func newService(t *testing.T) (*Service, *people) {
 		t.Fatal(err)
 	}
 	return New(Config{
-		People: p, Store: db, Keys: keys, Key: keys.Public().Find, View: view, Audit: trail,
+		People: p, Store: db, Keys: keys, Key: keys.Public().Find, View: view, Audit: trail, Limits: limittest.Unlimited(),
 		Sessions: session.New(session.Config{
 			State: memstate.New(time.Now), TTL: time.Hour, RefreshDuration: time.Hour, RenewGrace: time.Minute, Now: time.Now, Rand: rand.Reader,
 		}),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -24,6 +25,11 @@ type Proof struct{ AccessToken, RefreshToken string }
 // session or other tokens of its user, and a refresh token that is spent. Doing it twice is no
 // error. Logout returns an error if no token is good for it.
 func (s *Service) Logout(ctx context.Context, p Proof, client Client) error {
+	if p.RefreshToken != "" {
+		if err := s.Limits.Count(ctx, limit.Renew, client.Address, ""); err != nil {
+			return err
+		}
+	}
 	var sessions []session.Session
 	var refused error
 	for _, one := range []struct {

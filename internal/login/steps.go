@@ -1,9 +1,11 @@
 package login
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -35,10 +37,15 @@ type Step struct {
 type Factor interface {
 	// Challenge returns what the user has still to answer; nil: nothing.
 	Challenge(ctx context.Context, user store.User, client Client) (*Challenge, error)
+	// Begun returns the user whose login a challenge would complete, or ErrNoChallenge. It
+	// spends nothing.
+	Begun(ctx context.Context, challenge string) (store.User, error)
 	// Check spends a challenge with its answer and returns the user whose login it
 	// completes, as the user was when the login began. A wrong answer is an error with
-	// the reason for the client.
-	Check(ctx context.Context, challenge string, answer Answer, client Client) (store.User, error)
+	// the reason for the client. Check says of the attempt whether the answer was right,
+	// before anything else depends on it; an answer that is not accepted is refused as a
+	// wrong one.
+	Check(ctx context.Context, attempt *limit.Attempt, challenge string, answer Answer, client Client) (store.User, error)
 }
 
 // Begin checks a credential. A user without a second factor is logged in. The audience is
@@ -62,7 +69,12 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 	if err != nil {
 		return Step{}, err
 	}
-	user, err := s.People.Authenticate(onBehalfOf(ctx, c.Username, client), c.Username, c.Password)
+	attempt, err := s.Limits.Attempt(ctx, limit.Login, client.Address, limit.Account(c.Username))
+	if err != nil {
+		s.refused(store.User{}, err, client)
+		return Step{}, err
+	}
+	user, err := s.People.Authenticate(onBehalfOf(ctx, c.Username, client), attempt, c.Username, c.Password)
 	if err != nil {
 		s.refused(user, err, client)
 		return Step{}, err
@@ -72,6 +84,9 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 		if err != nil || challenge != nil {
 			return Step{Challenge: challenge}, err
 		}
+	}
+	if err := attempt.Succeeded(ctx); err != nil {
+		return Step{}, err
 	}
 	grant, err := s.enter(ctx, signer, user, audience, client)
 	return Step{Grant: grant}, err
@@ -96,8 +111,18 @@ func (s *Service) complete(ctx context.Context, challenge string, answer Answer,
 	if err != nil {
 		return Grant{}, err
 	}
-	user, err := s.Factor.Check(ctx, challenge, answer, client)
+	user, err := s.Factor.Begun(ctx, challenge)
 	if err != nil {
+		return Grant{}, cmp.Or(s.Limits.Count(ctx, limit.MFA, client.Address, ""), err)
+	}
+	attempt, err := s.Limits.Attempt(ctx, limit.MFA, client.Address, limit.Account(user.NameKey))
+	if err != nil {
+		return Grant{}, err
+	}
+	if user, err = s.Factor.Check(ctx, attempt, challenge, answer, client); err != nil {
+		return Grant{}, err
+	}
+	if err := attempt.Succeeded(ctx); err != nil {
 		return Grant{}, err
 	}
 	return s.enter(ctx, signer, user, audience, client)

@@ -13,9 +13,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/timing"
@@ -31,6 +33,7 @@ type Parts struct {
 	Store       store.Store
 	Directory   *directory.Service
 	Audit       *audit.Trail
+	Limits      *limit.Limiter // nil: without a state, as by the command line
 	Revocations *revocation.Log
 }
 
@@ -87,6 +90,10 @@ type Assembly struct {
 	// View is the revocation view of a replica. Nil: this process has none, and a
 	// revocation is in force as soon as the replicas have read the log.
 	View *revocation.View
+	// State counts attempts; nil: none is made, as by the command line. Replicas returns how
+	// many replicas there are.
+	State    state.Store
+	Replicas func() int
 	// OnEnded is called for users whose sessions have ended; nil: not called.
 	OnEnded    func(ctx context.Context, userID string) error
 	Now        func() time.Time
@@ -107,19 +114,40 @@ func Assemble(a Assembly) (*Parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	var limits *limit.Limiter
+	if a.State != nil {
+		limits = limit.New(limit.Config{
+			State: a.State, Policies: policies(a.Config.Limits), Lockout: limit.Lockout(a.Config.Limits.Lockout),
+			Spray: limit.Spray{After: a.Config.Limits.Spray.After, Total: rate(a.Config.Limits.Spray.Total)},
+			Local: a.Config.Limits.OnOutage == config.LimitsLocal, Replicas: a.Replicas,
+			Audit: trail, Now: a.Now, Logger: a.Logger, Registerer: a.Registerer,
+		})
+	}
 	log := &revocation.Log{Store: a.Store, Now: a.Now, Lifetimes: Lifetimes(a.Config), View: a.View}
 	var revoker directory.Revoker = log
 	if a.View == nil {
 		revoker = appendOnly{log}
 	}
 	return &Parts{
-		DB: a.DB, Store: a.Store, Audit: trail, Revocations: log,
+		DB: a.DB, Store: a.Store, Audit: trail, Limits: limits, Revocations: log,
 		Directory: directory.New(directory.Config{
-			Store: a.Store, Hasher: hasher, Audit: trail, Revocations: revoker, OnEnded: a.OnEnded,
+			Store: a.Store, Hasher: hasher, Audit: trail, Limits: limits, Revocations: revoker, OnEnded: a.OnEnded,
 			FreshFor: a.Config.Admin.FreshFor, Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
 		}),
 	}, nil
 }
+
+// policies returns the rates of each class.
+func policies(l config.Limits) map[limit.Class]limit.Policy {
+	policy := func(one config.Limit) limit.Policy {
+		return limit.Policy{PerAddress: rate(one.PerAddress), PerAccount: rate(one.PerAccount)}
+	}
+	return map[limit.Class]limit.Policy{
+		limit.Login: policy(l.Login), limit.MFA: policy(l.MFA), limit.Renew: policy(l.Renew), limit.API: policy(l.API), limit.Admin: policy(l.Admin),
+	}
+}
+
+func rate(r config.Rate) state.Rate { return state.Rate{Burst: r.Count, Period: r.Per} }
 
 // appendOnly is the log of a process without a view: the entry is written, and the
 // replicas that tail the log find it.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -37,10 +38,10 @@ type Process struct {
 func Serve(binary, dir, address string, log *testenv.Log, env ...string) *Process {
 	p := &Process{Cmd: exec.Command(binary, "serve"), Ended: make(chan struct{})}
 	p.Cmd.Dir = dir
-	p.Cmd.Env = append([]string{
+	p.Cmd.Env = slices.Concat([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "WATCHWORD_SERVER_ADDRESS=" + address,
 		"WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_PASSWORD_ITERATIONS=1",
-	}, env...)
+	}, kit.UnlimitedEnv, env)
 	p.Cmd.Stdout, p.Cmd.Stderr = log, log
 	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return p

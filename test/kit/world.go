@@ -27,10 +27,24 @@ func Cheap(cfg *config.Config) {
 	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, time.Minute
 }
 
+// Unlimited lets anybody attempt what they like as often as they like, which few tests are
+// about: they log in more often than people do, all from one address.
+func Unlimited(cfg *config.Config) {
+	cfg.Limits.Login, cfg.Limits.MFA = config.Limit{}, config.Limit{}
+	cfg.Limits.Lockout.After, cfg.Limits.Spray = 0, config.Spray{}
+}
+
+// UnlimitedEnv is Unlimited as environment variables.
+var UnlimitedEnv = []string{
+	"WATCHWORD_LIMITS_LOGIN_PER_ADDRESS=off", "WATCHWORD_LIMITS_LOGIN_PER_ACCOUNT=off",
+	"WATCHWORD_LIMITS_LOCKOUT_AFTER=0", "WATCHWORD_LIMITS_SPRAY_AFTER=0", "WATCHWORD_LIMITS_SPRAY_TOTAL=off",
+}
+
 // Config is the configuration of a replica on a new SQLite database, with an administrator.
 func Config(t testing.TB) *config.Config {
 	cfg := config.Default()
 	Cheap(cfg)
+	Unlimited(cfg)
 	cfg.Database.URL = sqldbtest.SQLite(t)
 	cfg.Server.PublicURL = "https://auth.example.com"
 	cfg.Admin.Username, cfg.Admin.Password = "admin", Password

@@ -61,6 +61,7 @@ func Start(t testing.TB, change ...func(*watchword.Config)) *Node {
 	cfg.Database.URL = "sqlite:" + filepath.Join(dir, "watchword.db")
 	cfg.Users.InitFile = initFile
 	kit.Cheap(cfg)
+	kit.Unlimited(cfg)
 	for _, f := range change {
 		f(cfg)
 	}

@@ -133,6 +133,8 @@ func typeName(s config.Setting) string {
 		return "`true` or `false`"
 	case reflect.TypeFor[time.Duration]():
 		return "duration"
+	case reflect.TypeFor[config.Rate]():
+		return "rate, `off`"
 	case reflect.TypeFor[config.KiB]():
 		return "memory"
 	case reflect.TypeFor[config.OnOutage]():

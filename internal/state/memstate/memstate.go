@@ -16,6 +16,7 @@ type Store struct {
 
 	mu      sync.Mutex // guards the fields below
 	records map[owned]*list
+	kept    int                 // how many records
 	rates   map[state.Key]int64 // the arrival of state.Rate.Decide
 }
 
@@ -155,6 +156,7 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 		}
 	}
 	delete(s.records, owned{kind, owner})
+	s.kept -= len(of.ids)
 	return n, nil
 }
 
@@ -182,6 +184,14 @@ func (s *Store) Reset(ctx context.Context, key state.Key) error {
 	defer s.mu.Unlock()
 	delete(s.rates, key)
 	return nil
+}
+
+// Len returns how many records and buckets are kept. Those that have expired count until they
+// are swept.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept + len(s.rates)
 }
 
 // Sweep implements state.Store.
@@ -239,6 +249,7 @@ func (s *Store) write(key state.Key, value []byte, ttl time.Duration) int64 {
 	}
 	if at, found := slices.BinarySearch(of.ids, key.ID); !found {
 		of.ids = slices.Insert(of.ids, at, key.ID)
+		s.kept++
 	}
 	r := state.Record{
 		Key:     key,
@@ -259,6 +270,7 @@ func (s *Store) remove(key state.Key) {
 	delete(of.byID, key.ID)
 	if at, found := slices.BinarySearch(of.ids, key.ID); found {
 		of.ids = slices.Delete(of.ids, at, at+1)
+		s.kept--
 	}
 	if len(of.ids) == 0 {
 		delete(s.records, o)
