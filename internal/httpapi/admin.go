@@ -22,7 +22,7 @@ func (a *Admin) Mount(api *httpkit.API) {
 	a.mountClaims(api)
 }
 
-// endpoint names an operation; the tag is the resource. The errors are those that it
+// endpoint names an operation of administration; the tag is the resource. The errors are those that it
 // has beside the usual ones.
 func endpoint(method, path, tag, id, summary string, errors ...int) huma.Operation {
 	op := huma.Operation{OperationID: id, Method: method, Path: path, Tags: []string{tag}, Summary: summary}
@@ -36,7 +36,7 @@ func endpoint(method, path, tag, id, summary string, errors ...int) huma.Operati
 	case http.MethodDelete:
 		op.DefaultStatus = http.StatusNoContent
 	}
-	return op
+	return httpkit.Administration(op)
 }
 
 // link is an endpoint that ties two things together: nothing new to be shown.

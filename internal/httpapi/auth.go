@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -31,13 +32,15 @@ type Auth struct {
 func (a *Auth) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/login", ID: "login", Tag: "tokens", Summary: "Log in by password",
-		Errors:    []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests},
+		Errors:    []int{http.StatusUnauthorized, http.StatusForbidden},
+		Class:     limit.Login,
 		OwnBounds: true, // those of the pool that hashes passwords
 		Body:      LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: httpkit.JSON,
 	}, a.login)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/renew", ID: "renew", Tag: "tokens", Summary: "Spend a refresh token for a new pair",
 		Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
+		Class:  limit.Renew,
 		Body:   RenewRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: httpkit.JSON,
 	}, a.renew)
 	api.Handle(httpkit.Route{
@@ -58,7 +61,7 @@ func (a *Auth) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/revocations", ID: "revoke", Tag: "revocations",
 		Summary: "Revoke a token, a session, a user's tokens or a signing key",
-		Bearer:  true, Errors: []int{http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests},
+		Bearer:  true, Class: limit.Admin, Errors: []int{http.StatusForbidden, http.StatusNotFound},
 		Body: RevocationRequest{}, Status: http.StatusOK, Answer: Revocation{}, Type: httpkit.JSON,
 	}, a.revoke)
 }

@@ -65,11 +65,11 @@ type clusterOutput struct{ Body ClusterView }
 
 // Mount adds the route.
 func (c *Cluster) Mount(api *httpkit.API) {
-	httpkit.Register(api, huma.Operation{
+	httpkit.Register(api, httpkit.Administration(huma.Operation{
 		OperationID: "cluster", Method: http.MethodGet, Path: "/api/cluster", Tags: []string{"cluster"},
 		Summary: "The replicas, their keys, and what they have seen of each other",
 		Errors:  []int{http.StatusForbidden, http.StatusNotFound},
-	}, c.get)
+	}), c.get)
 }
 
 func (c *Cluster) get(ctx context.Context, by httpkit.Caller, _ *struct{}) (*clusterOutput, error) {

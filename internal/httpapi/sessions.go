@@ -70,15 +70,15 @@ func (s *Sessions) Mount(api *httpkit.API) {
 		OperationID: "end-other-sessions", Method: http.MethodDelete, Path: "/api/sessions", Tags: []string{"sessions"},
 		Summary: "End all my sessions but this one and revoke their tokens", DefaultStatus: http.StatusNoContent,
 	}, s.endOthers)
-	httpkit.Register(api, huma.Operation{
+	httpkit.Register(api, httpkit.Administration(huma.Operation{
 		OperationID: "list-user-sessions", Method: http.MethodGet, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
 		Summary: "Where a user is signed in", Errors: []int{http.StatusForbidden},
-	}, s.listOf)
-	httpkit.Register(api, huma.Operation{
+	}), s.listOf)
+	httpkit.Register(api, httpkit.Administration(huma.Operation{
 		OperationID: "end-user-sessions", Method: http.MethodDelete, Path: "/api/users/{id}/sessions", Tags: []string{"users"},
 		Summary: "End all sessions of a user and revoke all tokens of the user", DefaultStatus: http.StatusNoContent,
 		Errors: []int{http.StatusForbidden},
-	}, s.endAllOf)
+	}), s.endAllOf)
 }
 
 func (s *Sessions) listOwn(ctx context.Context, c httpkit.Caller, in *SessionPage) (*sessionsOutput, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
@@ -112,12 +113,29 @@ func (c Caller) Actor() directory.Actor {
 
 type callerKey struct{}
 
+// Administration says of an operation that it is one of administration: its requests are
+// counted in the class limit.Admin.
+func Administration(op huma.Operation) huma.Operation { return ofClass(op, limit.Admin) }
+
+// classOf is the name of an operation's class in its metadata.
+const classOf = "class"
+
+func ofClass(op huma.Operation, class limit.Class) huma.Operation {
+	op.Metadata = map[string]any{classOf: class}
+	return op
+}
+
 // Register adds a route for holders of a token, whose input and output are described by
-// the types I and O.
+// the types I and O. Its requests are counted in the class limit.API, but for Administration.
 func Register[I, O any](a *API, op huma.Operation, f func(context.Context, Caller, *I) (*O, error)) {
+	class, ok := op.Metadata[classOf].(limit.Class)
+	if !ok {
+		class = limit.API
+		op = ofClass(op, class)
+	}
 	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body of this size, too
 	op.Security = []map[string][]string{{"bearer": {}}}
-	op.Middlewares = huma.Middlewares{a.withinBudget, a.authenticate}
+	op.Middlewares = huma.Middlewares{a.guarded(class), a.authenticate}
 	// 422 is for an unknown parameter, too.
 	op.Errors = append(op.Errors, slices.Concat(commonErrors, bearerErrors, []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests})...)
 	if slices.Contains([]string{http.MethodPost, http.MethodPatch, http.MethodPut}, op.Method) { // it has a body
@@ -145,12 +163,14 @@ type request struct {
 	w http.ResponseWriter
 }
 
-// withinBudget is bounded for routes of huma.
-func (a *API) withinBudget(ctx huma.Context, next func(huma.Context)) {
-	r, w := humago.Unwrap(ctx)
-	a.bounded(func(_ http.ResponseWriter, r *http.Request) {
-		next(humago.NewContext(ctx.Operation(), r, w))
-	})(w, r)
+// guarded is what Handle puts before a handler, for routes of huma.
+func (a *API) guarded(class limit.Class) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(ctx)
+		reporting(a.counted(class, a.bounded(func(_ http.ResponseWriter, r *http.Request) {
+			next(humago.NewContext(ctx.Operation(), r, w))
+		})))(w, r)
+	}
 }
 
 func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
@@ -195,9 +215,13 @@ var (
 // A Route describes a route with a handler of its own.
 type Route struct {
 	// Method is empty for a route that takes every method.
-	Method, Path       string
-	ID, Tag, Summary   string
-	Bearer             bool  // it needs an access token
+	Method, Path     string
+	ID, Tag, Summary string
+	Bearer           bool // it needs an access token
+	// Class is the one in which the credential that it takes is counted. Access tokens are
+	// counted here, in limit.API if nothing is said; all other credentials by the use case.
+	// Empty: it takes none.
+	Class              limit.Class
 	Optional           bool  // neither the token nor the body has to be there
 	OwnBounds          bool  // it reads a token or a body, and the Budget is not for it
 	AnswersDuringStart bool  // it never answers 503 starting
@@ -220,8 +244,20 @@ type Other struct {
 
 // Handle adds a route with a handler of its own.
 func (a *API) Handle(r Route, h http.HandlerFunc) {
-	if (r.Bearer || r.Body != nil) && !r.OwnBounds {
+	if r.Bearer && r.Class == "" {
+		r.Class = limit.API
+	}
+	bounded := (r.Bearer || r.Body != nil) && !r.OwnBounds
+	if bounded {
 		h = a.bounded(h)
+	}
+	if r.Bearer {
+		h = a.counted(r.Class, h)
+	}
+	if r.Class != "" && (r.Body != nil || a.counts(r.Class)) {
+		h = reporting(h)
+	}
+	if bounded || r.Class != "" {
 		r.Errors = append(slices.Clone(r.Errors), http.StatusTooManyRequests)
 	}
 	if r.Method == "" {
@@ -248,6 +284,9 @@ var openAPIMethods = []string{
 func (a *API) describe(r Route) {
 	path := strings.TrimSuffix(r.Path, "{$}") // says to the mux that nothing follows
 	op := &huma.Operation{OperationID: r.ID, Method: r.Method, Path: path, Tags: []string{r.Tag}, Summary: r.Summary, Parameters: r.Parameters}
+	if r.Class != "" {
+		*op = ofClass(*op, r.Class)
+	}
 	op.Errors = slices.Concat(commonErrors, r.Errors)
 	if r.AnswersDuringStart {
 		op.Errors = append([]int{http.StatusInternalServerError}, r.Errors...)
@@ -296,9 +335,9 @@ func (a *API) schema(v any) *huma.Schema {
 	return a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, "")
 }
 
-// describeErrors adds the errors that an operation answers. Those that huma
-// describes by its own type are described by ours, which is what is sent.
-func describeErrors(op *huma.Operation) {
+// describeAnswers adds the errors that an operation answers, and headers. The errors that
+// huma describes by its own type are described by ours, which is what is sent.
+func describeAnswers(op *huma.Operation) {
 	for _, status := range op.Errors {
 		code := fmt.Sprint(status)
 		if op.Responses[code] == nil {
@@ -312,6 +351,17 @@ func describeErrors(op *huma.Operation) {
 	for code, name := range errorHeaders {
 		if response := op.Responses[code]; response != nil {
 			response.Headers = map[string]*huma.Header{name: {Schema: &huma.Schema{Type: "string"}}}
+		}
+	}
+	if op.Metadata[classOf] == nil {
+		return
+	}
+	for _, response := range op.Responses {
+		if response.Headers == nil {
+			response.Headers = map[string]*huma.Header{}
+		}
+		for name, text := range rateHeaders {
+			response.Headers[name] = &huma.Header{Description: text, Schema: &huma.Schema{Type: "string"}}
 		}
 	}
 }
@@ -329,7 +379,7 @@ func (a *API) Document() func() ([]byte, error) {
 	for _, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Head, item.Post, item.Put, item.Patch, item.Delete, item.Options, item.Trace} {
 			if op != nil {
-				describeErrors(op)
+				describeAnswers(op)
 			}
 		}
 	}

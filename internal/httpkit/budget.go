@@ -180,17 +180,28 @@ type checked struct {
 
 type checkedKey struct{}
 
-// enter checks the signature of the request's token, if it has one, which tells its user
-// without storage, and waits for the budget. It reads the body before that, so that no
-// place is taken by a client that sends slowly.
+// check checks the signature of the request's token, if it has one, unless that is done. It
+// needs no storage.
+func (a *API) check(r *http.Request) (*http.Request, checked) {
+	if c, ok := r.Context().Value(checkedKey{}).(checked); ok {
+		return r, c
+	}
+	compact, err := bearer(r)
+	if err != nil {
+		return r, checked{err: err}
+	}
+	t, err := a.login.Signed(compact)
+	c := checked{t, err}
+	return r.WithContext(context.WithValue(r.Context(), checkedKey{}, c)), c
+}
+
+// enter waits for the budget. It reads the body before that, so that no place is taken by a
+// client that sends slowly.
 func (a *API) enter(r *http.Request) (*http.Request, func(), error) {
 	var user string
-	if compact, err := bearer(r); err == nil {
-		t, err := a.login.Signed(compact)
-		if err == nil {
-			user = t.Subject
-		}
-		r = r.WithContext(context.WithValue(r.Context(), checkedKey{}, checked{t, err}))
+	r, c := a.check(r)
+	if c.err == nil {
+		user = c.token.Subject
 	}
 	if r.ContentLength != 0 && r.ContentLength <= MaxBody {
 		r.Body = readAhead(r.Body)

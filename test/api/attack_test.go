@@ -14,6 +14,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
+	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/test/kit"
@@ -72,7 +73,7 @@ func TestNullChangesNothing(t *testing.T) {
 	w.Login("tester") // with the same password
 }
 
-// A leaver is a state whose client hangs up as soon as a record is deleted.
+// A leaver is a state whose client hangs up as soon as the record of a session is deleted.
 type leaver struct {
 	state.Store
 	hangUp atomic.Pointer[context.CancelFunc]
@@ -80,7 +81,7 @@ type leaver struct {
 
 func (l *leaver) Delete(ctx context.Context, k state.Key) error {
 	err := l.Store.Delete(ctx, k)
-	if f := l.hangUp.Load(); f != nil {
+	if f := l.hangUp.Load(); f != nil && k.Kind == session.Kind {
 		(*f)()
 	}
 	return err
