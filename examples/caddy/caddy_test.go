@@ -14,10 +14,12 @@ import (
 //go:embed Caddyfile
 var caddyfile string
 
-func TestCaddy(t *testing.T) {
-	forwardauth.Run(t, func(t *testing.T, auth, app string) string {
-		here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
-		return testenv.StartProxy(t, map[string]string{"Caddyfile": here.Replace(caddyfile)},
-			"env", "HOME=DIR", "XDG_CONFIG_HOME=DIR", "XDG_DATA_HOME=DIR", "caddy", "run", "--config", "DIR/Caddyfile", "--adapter", "caddyfile").URL
-	})
+func TestCaddy(t *testing.T) { forwardauth.Run(t, start) }
+
+func TestCaddyRefusesWhatIsTooMuch(t *testing.T) { forwardauth.RunLimited(t, start) }
+
+func start(t *testing.T, auth, app string) string {
+	here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
+	return testenv.StartProxy(t, map[string]string{"Caddyfile": here.Replace(caddyfile)},
+		"env", "HOME=DIR", "XDG_CONFIG_HOME=DIR", "XDG_DATA_HOME=DIR", "caddy", "run", "--config", "DIR/Caddyfile", "--adapter", "caddyfile").URL
 }

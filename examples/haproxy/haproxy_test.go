@@ -33,6 +33,10 @@ func TestHAProxyWithoutRoom(t *testing.T) {
 	forwardauth.RunTight(t, func(t *testing.T, auth, app string) string { return start(t, small, auth, app) })
 }
 
+func TestHAProxyRefusesWhatIsTooMuch(t *testing.T) {
+	forwardauth.RunLimited(t, func(t *testing.T, auth, app string) string { return start(t, cfg, auth, app) })
+}
+
 // start starts HAProxy in a directory that is not that of its files.
 func start(t *testing.T, cfg, auth, app string) string {
 	here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)

@@ -1,6 +1,7 @@
 -- Asks Watchword whether a request's access token is good. Sets txn.watchword to
 -- the answer's status, and, if that is 200, the answer's X-Auth-* headers. Sets it
--- to 431 if the request has no room for them.
+-- to 431 if the request has no room for them. Sets txn.retry_after to the seconds
+-- after which a client that was refused may try again.
 local url = "http://127.0.0.1:8080/api/verify"
 
 -- identity returns the X-Auth-* headers of an answer, or nil if they do not say who it is.
@@ -46,17 +47,23 @@ core.register_action("watchword", { "http-req" }, function(txn)
 	for _, value in pairs(authorization) do
 		table.insert(values, value)
 	end
-	local answer = core.httpclient():get{ url = url, headers = { authorization = values }, timeout = 2000 }
+	-- Where HAProxy is one of server.trusted_proxies, the second header is the client's address.
+	local headers = { authorization = values, ["x-forwarded-for"] = { txn.f:src() } }
+	local answer = core.httpclient():get{ url = url, headers = headers, timeout = 2000 }
 	if answer == nil or answer.status == nil then
 		return
 	end
 	local status = answer.status
+	local retry_after = answer.headers["retry-after"]
+	if retry_after ~= nil then
+		txn:set_var("txn.retry_after", retry_after[0])
+	end
 	if status == 200 then
-		local headers = identity(answer)
-		if headers == nil then
+		local identity = identity(answer)
+		if identity == nil then
 			return
 		end
-		if not set(txn.http, headers) then
+		if not set(txn.http, identity) then
 			status = 431
 		end
 	end

@@ -33,10 +33,12 @@ http {
 }
 `
 
-func TestNginx(t *testing.T) {
-	forwardauth.Run(t, func(t *testing.T, auth, app string) string {
-		here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
-		return testenv.StartProxy(t, map[string]string{"nginx.conf": around, "watchword.conf": here.Replace(conf)},
-			"nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf").URL
-	})
+func TestNginx(t *testing.T) { forwardauth.Run(t, start) }
+
+func TestNginxRefusesWhatIsTooMuch(t *testing.T) { forwardauth.RunLimited(t, start) }
+
+func start(t *testing.T, auth, app string) string {
+	here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
+	return testenv.StartProxy(t, map[string]string{"nginx.conf": around, "watchword.conf": here.Replace(conf)},
+		"nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf").URL
 }

@@ -6,6 +6,7 @@ package traefik
 import (
 	_ "embed"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -52,6 +53,12 @@ type forwardAuth struct {
 
 func TestTraefik(t *testing.T) {
 	forwardauth.Run(t, func(t *testing.T, auth, app string) string {
+		return start(t, strings.NewReplacer("127.0.0.1:8080", auth, "127.0.0.1:9000", app).Replace(dynamic))
+	})
+}
+
+func TestTraefikRefusesWhatIsTooMuch(t *testing.T) {
+	forwardauth.RunLimited(t, func(t *testing.T, auth, app string) string {
 		return start(t, strings.NewReplacer("127.0.0.1:8080", auth, "127.0.0.1:9000", app).Replace(dynamic))
 	})
 }
@@ -180,6 +187,7 @@ func (f forwardAuth) before(t *testing.T, next http.Handler) http.Handler {
 		}
 		defer answer.Body.Close()
 		if answer.StatusCode/100 != 2 {
+			maps.Copy(w.Header(), answer.Header)
 			w.WriteHeader(answer.StatusCode)
 			_, _ = io.Copy(w, answer.Body)
 			return

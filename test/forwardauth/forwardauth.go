@@ -44,6 +44,42 @@ func RunTight(t *testing.T, start Start) {
 	prepare(t, start).large(t, false)
 }
 
+// RunLimited holds a proxy to what becomes of a client that asks too often: it is refused and
+// hears when to try again, whatever it says of its own address, and nothing of it arrives.
+func RunLimited(t *testing.T, start Start) {
+	const rate = 5
+	p := prepare(t, start, func(cfg *watchword.Config) {
+		cfg.Limits.API.PerAddress.Count, cfg.Limits.API.PerAddress.Per = rate, time.Hour
+		cfg.Server.TrustedProxies = []string{"127.0.0.0/8"}
+	})
+	token := p.node.Login("tester").AccessToken
+	for i := range rate + 3 {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", p.url+"/ships", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged := fmt.Sprint("198.51.100.", i)
+		r.Header = http.Header{"Authorization": {"Bearer " + token}, "X-Forwarded-For": {forged}, "Forwarded": {"for=" + forged}, "X-Real-Ip": {forged}}
+		res, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		switch {
+		case i < rate && res.StatusCode != http.StatusOK:
+			t.Errorf("request %d: %s", i, res.Status)
+		case i >= rate && (res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "720" && res.Header.Get("Retry-After") != "719"):
+			t.Errorf("request %d: %s, %v", i, res.Status, res.Header)
+		}
+	}
+	if n := p.reached.Load(); n != rate {
+		t.Errorf("%d requests came to the application", n)
+	}
+	if status, _ := p.askOnce(t, "GET", "/ships", ""); status != http.StatusUnauthorized {
+		t.Errorf("without a token: %d", status)
+	}
+}
+
 // Start puts a proxy before an application. Addresses are host:port; url is the proxy's.
 type Start func(t *testing.T, auth, app string) (url string)
 
@@ -62,14 +98,14 @@ type carrier struct {
 	others int               // claims of other names, of which a proxy passes on all or none
 }
 
-func prepare(t *testing.T, start Start) *proxied {
+func prepare(t *testing.T, start Start, change ...func(*watchword.Config)) *proxied {
 	p := &proxied{}
 	var more people
 	for name, letter := range map[string]string{"ascii": "x", "foreign": "語", "marks": `{http.request.host}$host%[src]"`} {
 		p.carried = append(p.carried, more.large(name, letter))
 	}
 	p.carried = append(p.carried, more.many("many"))
-	p.node = node.Start(t, func(cfg *watchword.Config) {
+	p.node = node.Start(t, append(change, func(cfg *watchword.Config) {
 		text, err := os.ReadFile(cfg.Users.InitFile)
 		if err == nil {
 			err = os.WriteFile(cfg.Users.InitFile, []byte(more.in(string(text))), 0o600)
@@ -77,7 +113,7 @@ func prepare(t *testing.T, start Start) *proxied {
 		if err != nil {
 			t.Fatal(err)
 		}
-	})
+	})...)
 	app := httptest.NewServer(http.HandlerFunc(p.app))
 	t.Cleanup(app.Close)
 	p.url = start(t, strings.TrimPrefix(p.node.URL, "http://"), strings.TrimPrefix(app.URL, "http://"))
