@@ -312,7 +312,7 @@ func TestFeedBoundsWhatAnAddressDoesNotRead(t *testing.T) {
 		return len(p.Entries)
 	}
 	const slow, other = "192.0.2.7", "198.51.100.7"
-	release, ok := n.feed.hold(slow, feedUnread-feedFree)
+	release, ok := n.feed.hold(httpkit.Network(slow), feedUnread-feedFree)
 	if !ok {
 		t.Fatal("an address that has nothing may have nothing")
 	}

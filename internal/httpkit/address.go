@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/login"
 )
 
@@ -32,11 +33,10 @@ type Proxies struct {
 // not known which one it sets, and the two name different clients, neither is believed, and
 // the address is that of the connection.
 func (p Proxies) Address(r *http.Request) string {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
+	address, ok := peerOf(r)
+	if !ok {
 		return "" // not a network connection, as in a test
 	}
-	address := peer.Addr().Unmap()
 	if !p.trusts(address) {
 		return address.String()
 	}
@@ -49,6 +49,23 @@ func (p Proxies) Address(r *http.Request) string {
 		address = described
 	}
 	return address.String()
+}
+
+// peerOf returns the address of a request's connection, without a zone: no network that is
+// trusted has one.
+func peerOf(r *http.Request) (netip.Addr, bool) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return peer.Addr().Unmap().WithZone(""), err == nil
+}
+
+// Network returns the name under which the requests under way from an address are counted,
+// which is that of package limit. It is empty for this machine, whose address is a proxy's.
+func Network(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.IsLoopback() {
+		return ""
+	}
+	return limit.Block(address)
 }
 
 // follow goes through a header's elements from the right, each of which was written by the

@@ -167,7 +167,7 @@ type request struct {
 func (a *API) guarded(class limit.Class) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
-		reporting(a.counted(class, a.bounded(func(_ http.ResponseWriter, r *http.Request) {
+		a.reporting(a.counted(class, a.bounded(func(_ http.ResponseWriter, r *http.Request) {
 			next(humago.NewContext(ctx.Operation(), r, w))
 		})))(w, r)
 	}
@@ -255,7 +255,7 @@ func (a *API) Handle(r Route, h http.HandlerFunc) {
 		h = a.counted(r.Class, h)
 	}
 	if r.Class != "" && (r.Body != nil || a.counts(r.Class)) {
-		h = reporting(h)
+		h = a.reporting(h)
 	}
 	if bounded || r.Class != "" {
 		r.Errors = append(slices.Clone(r.Errors), http.StatusTooManyRequests)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,30 +77,16 @@ func (b *Budget) enter(r *http.Request, user, address string, proxies Proxies) (
 // warn tells the operator that an address whose requests are refused may be that of a load
 // balancer, which stands for many clients.
 func (b *Budget) warn(r *http.Request, address string, proxies Proxies) {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || r.Header.Get(xForwardedFor) == "" && r.Header.Get(forwarded) == "" || proxies.trusts(peer.Addr().Unmap()) {
+	peer, ok := peerOf(r)
+	if !ok || r.Header.Get(xForwardedFor) == "" && r.Header.Get(forwarded) == "" || proxies.trusts(peer) {
 		return
 	}
 	now, last := time.Now().UnixNano(), b.warned.Load()
 	if now-last < int64(warnEvery) || !b.warned.CompareAndSwap(last, now) {
 		return
 	}
-	b.logger.Warn("requests from one address are refused, because too many are under way, and they carry X-Forwarded-For or Forwarded; "+
+	b.logger.Warn("requests from one address are refused, because there are too many, and they carry X-Forwarded-For or Forwarded; "+
 		"if the address is that of your load balancer, add it to server.trusted_proxies", "address", address)
-}
-
-// Network returns an address, or the /64 of IPv6, which is what one client has. It is empty for
-// this machine, whose address is a proxy's.
-func Network(address string) string {
-	a, err := netip.ParseAddr(address)
-	switch {
-	case err != nil || a.IsLoopback():
-		return ""
-	case a.Is4():
-		return address
-	}
-	p, _ := a.WithZone("").Prefix(64) // it has 128 bits
-	return p.String()
 }
 
 // places are the requests under way, by name.

@@ -24,11 +24,15 @@ var rateHeaders = map[string]string{
 	rateLeft:   "what is left of each of them: r requests in the next t seconds",
 }
 
-// reporting has the answers of a handler say in which rates the request was counted.
-func reporting(h http.HandlerFunc) http.HandlerFunc {
+// reporting has the answers of a handler say in which rates the request was counted, and the
+// log say when the address that is refused may be a load balancer's.
+func (a *API) reporting(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		counted := quotas{header: w.Header()}
 		h(w, r.WithContext(limit.Reporting(r.Context(), counted.add)))
+		if rec, ok := w.(*recorder); ok && rec.status == http.StatusTooManyRequests && counted.refusedByAddress() {
+			a.budget.warn(r, a.proxies.Address(r), a.proxies)
+		}
 	}
 }
 
@@ -36,11 +40,13 @@ func reporting(h http.HandlerFunc) http.HandlerFunc {
 type quotas struct {
 	header http.Header
 	list   []limit.Quota
+	last   limit.Quota
 }
 
 // add notes a quota, and writes all of them into the headers: as one line each, since many
 // clients read only the first.
 func (q *quotas) add(one limit.Quota) {
+	q.last = one
 	if i := slices.IndexFunc(q.list, func(other limit.Quota) bool { return other.Policy == one.Policy }); i >= 0 {
 		q.list[i] = one
 	} else {
@@ -54,6 +60,12 @@ func (q *quotas) add(one limit.Quota) {
 	}
 	q.header.Set(ratePolicy, strings.Join(policies, ", "))
 	q.header.Set(rateLeft, strings.Join(left, ", "))
+}
+
+// refusedByAddress reports whether it was a rate of an address that refused a request which
+// was refused: nothing is counted after a rate that refuses.
+func (q *quotas) refusedByAddress() bool {
+	return q.last.Remaining == 0 && strings.HasSuffix(q.last.Policy, "-address")
 }
 
 // seconds are whole seconds, rounded up.
