@@ -43,7 +43,7 @@ func TestWhatATokenIsGoodFor(t *testing.T) {
 	actor := func(u store.User, api bool, authTime time.Time) Actor {
 		return Actor{ID: u.ID, API: api, AuthTime: authTime}
 	}
-	reads := []string{UsersRead, GroupsRead, ClaimsRead, SessionsRead, KeysRead, AuditRead}
+	reads := []string{UsersRead, GroupsRead, ClaimsRead, SessionsRead, KeysRead, LimitsRead, AuditRead}
 	for _, permission := range permissions {
 		stale := "reauthentication_required"
 		if slices.Contains(reads, permission) {

@@ -29,12 +29,14 @@ const (
 	Revoke        = "revoke"         // revoke tokens of users all of whose rights the actor holds
 	KeysRead      = "keys:read"      // see the signing keys' public halves and their state
 	KeysWrite     = "keys:write"     // rotate and revoke signing keys
+	LimitsRead    = "limits:read"    // see which accounts and addresses wait after failures
+	LimitsWrite   = "limits:write"   // lift that
 	AuditRead     = "audit:read"     // read the audit trail
 )
 
 var permissions = []string{
 	Superuser, UsersRead, UsersWrite, UsersVerify, GroupsRead, GroupsWrite, ClaimsRead, ClaimsWrite,
-	SessionsRead, SessionsWrite, Revoke, KeysRead, KeysWrite, AuditRead,
+	SessionsRead, SessionsWrite, Revoke, KeysRead, KeysWrite, LimitsRead, LimitsWrite, AuditRead,
 }
 
 // A Right is what a claim gives: a value under a short name.

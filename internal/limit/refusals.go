@@ -75,7 +75,8 @@ func (r *refusals) add(key state.Key, wait time.Duration, lifts int) {
 	r.until[key] = now.Add(min(wait, maxRemembered))
 }
 
-// forget forgets all refusals, because other counters count from now on.
+// forget forgets all refusals, also those that are on their way, because from now on other
+// counters count, or these from zero.
 func (r *refusals) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
