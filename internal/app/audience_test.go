@@ -305,6 +305,12 @@ var routes = map[string][]call{
 	"PATCH /api/claims/{id}":  {{fresh, "/api/claims/none", `{"value":"y"}`}},
 	"DELETE /api/claims/{id}": {{fresh, "/api/claims/none", ""}},
 
+	"GET /api/limits":                        {{home, "", ""}},
+	"GET /api/limits/accounts/{id}":          {{home, "/api/limits/accounts/SELF", ""}, {home, "/api/limits/accounts/other", ""}, {home, "/api/limits/accounts/none", ""}},
+	"DELETE /api/limits/accounts/{id}":       {{fresh, "/api/limits/accounts/SELF", ""}, {fresh, "/api/limits/accounts/other", ""}, {fresh, "/api/limits/accounts/none", ""}},
+	"GET /api/limits/addresses/{address}":    {{home, "/api/limits/addresses/192.0.2.1", ""}},
+	"DELETE /api/limits/addresses/{address}": {{fresh, "/api/limits/addresses/2001:db8::1", ""}},
+
 	"GET /api/audit":       {{home, "", ""}},
 	"PUT /api/me/password": {{home, "", `{"current_password":"PASSWORD","new_password":"a long enough one"}`}},
 	"GET /api/cluster":     {{home, "", ""}},

@@ -220,7 +220,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
 		Peers:  &httpapi.Peers{Answer: n.cluster.AnswerToken, Accepts: service.VerifyForPeer, MutualTLS: cfg.Cluster.CertFile != ""},
-		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Proxies: proxies, Origins: cfg.Server.CORSOrigins,
+		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Limits: n.parts.LimitAdministration(), Proxies: proxies, Origins: cfg.Server.CORSOrigins,
 		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version,
 		MaxPerUser: cfg.Server.MaxRequestsPerUser, MaxPerAddress: cfg.Server.MaxRequestsPerAddress,
 	})

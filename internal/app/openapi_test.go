@@ -206,6 +206,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 		for _, id := range []string{"tester%20log=r", "of%20tester", "tester"} {
 			pattern = strings.Replace(pattern, "/"+id, "/{id}", 1)
 		}
+		pattern = strings.Replace(pattern, "/192.0.2.1", "/{address}", 1)
 		pattern, _, _ = strings.Cut(pattern, "?")
 		op, ok := d.Paths[pattern][strings.ToLower(method)]
 		if !ok {
@@ -291,7 +292,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	for _, path := range []string{
 		"/api/users", "/api/users/tester", "/api/users/tester/groups", "/api/users/tester/sessions", "/api/sessions",
 		"/api/groups", "/api/groups/of%20tester", "/api/groups/of%20tester/claims", "/api/groups/of%20tester/members",
-		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/api/audit", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
+		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/api/audit", "/api/limits", "/api/limits/accounts/tester", "/api/limits/addresses/192.0.2.1", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
 		"/.well-known/oauth-authorization-server",
 	} {
 		hold("GET", path, token, nil, nil)
@@ -305,6 +306,8 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	hold("PATCH", "/api/claims/tester%20log=r", token, map[string]any{}, nil)
 	hold("POST", "/api/groups", token, map[string]any{"name": ""}, nil)
 	hold("POST", "/api/groups", token, map[string]any{"name": "other"}, http.Header{"Content-Type": {"text/plain"}})
+	hold("DELETE", "/api/limits/accounts/tester", token, nil, nil)
+	hold("DELETE", "/api/limits/addresses/192.0.2.1", token, nil, nil)
 	hold("DELETE", "/api/users/tester", token, nil, nil)
 	hold("POST", "/api/logout", token, nil, nil)
 	hold("POST", "/auth/logout", "", map[string]any{"refresh_token": admin.RefreshToken}, nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	Login     *login.Service
 	Directory *directory.Service
 	Cluster   cluster.Viewer
+	Limits    limit.Administration
 	Proxies   httpkit.Proxies
 	// Origins are those whose pages may call some routes; see CORS.
 	Origins []string
@@ -53,6 +55,7 @@ func New(c Config) http.Handler {
 		&Me{Login: c.Login},
 		&Admin{Directory: c.Directory},
 		&Cluster{Admin: cluster.Admin{Cluster: c.Cluster, Rights: c.Directory}},
+		&Limits{Limits: c.Limits, Directory: c.Directory},
 		&Audit{Directory: c.Directory},
 	}
 	if !c.MetricsApart {

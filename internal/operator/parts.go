@@ -82,6 +82,11 @@ func (p *Parts) Close() error {
 	return p.DB.Close()
 }
 
+// LimitAdministration shows and lifts what Limits counts.
+func (p *Parts) LimitAdministration() limit.Administration {
+	return limit.Administration{Limits: p.Limits, Audit: p.Audit}
+}
+
 // An Assembly is what Parts are made of.
 type Assembly struct {
 	Config *config.Config
