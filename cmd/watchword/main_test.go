@@ -47,13 +47,19 @@ func TestScripts(t *testing.T) { runScripts(t, "testdata/script", "") }
 // TestClusterScripts runs those in testdata/cluster on PostgreSQL.
 func TestClusterScripts(t *testing.T) { runScripts(t, "testdata/cluster", testenv.Postgres(t)) }
 
-func runScripts(t *testing.T, dir, database string) {
+// TestRedisScripts runs those in testdata/redis on PostgreSQL and Redis.
+func TestRedisScripts(t *testing.T) {
+	runScripts(t, "testdata/redis", testenv.Postgres(t), "REDIS_URL="+testenv.Redis(t))
+}
+
+func runScripts(t *testing.T, dir, database string, settings ...string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			if database != "" {
 				env.Setenv("DATABASE_URL", database)
 			}
+			env.Vars = append(env.Vars, settings...)
 			env.Setenv("WATCHWORD_SERVER_ADDRESS", testenv.Address(t))
 			// A machine that stands still for some seconds is nothing that a script is about.
 			env.Setenv("WATCHWORD_REVOCATION_MAX_STALENESS", "1m")

@@ -68,15 +68,10 @@ func openState(ctx context.Context, b backing) (*shared, error) {
 	case config.StateSQL:
 		return &shared{sqlstate.New(b.db, b.now), nil, nothing, false, nil}, nil
 	}
-	roots, err := operator.Certificates("redis.ca_file", b.config.Redis.CAFile)
+	redis, err := operator.OpenRedis(b.config, b.redis, b.id, b.logger)
 	if err != nil {
 		return nil, err
 	}
-	redis, err := redisstate.OpenChanging(b.redis, roots, b.logger)
-	if err != nil {
-		return nil, err
-	}
-	redis.Installation = b.id
 	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
 	if backend == config.StateTiered { // which does not need Redis to start
 		tier := tiered.New(tiered.Config{

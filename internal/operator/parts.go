@@ -33,7 +33,7 @@ type Parts struct {
 	Store       store.Store
 	Directory   *directory.Service
 	Audit       *audit.Trail
-	Limits      *limit.Limiter // nil: without a state, as by the command line
+	Limits      *limit.Limiter // nil: without a state, as by the command line until OpenLimits
 	Revocations *revocation.Log
 }
 
@@ -121,12 +121,7 @@ func Assemble(a Assembly) (*Parts, error) {
 	}
 	var limits *limit.Limiter
 	if a.State != nil {
-		limits = limit.New(limit.Config{
-			State: a.State, Policies: policies(a.Config.Limits), Lockout: limit.Lockout(a.Config.Limits.Lockout),
-			Spray: limit.Spray{After: a.Config.Limits.Spray.After, Total: rate(a.Config.Limits.Spray.Total)},
-			Local: a.Config.Limits.OnOutage == config.LimitsLocal, Replicas: a.Replicas,
-			Audit: trail, Now: a.Now, Logger: a.Logger, Registerer: a.Registerer,
-		})
+		limits = newLimits(a, trail)
 	}
 	log := &revocation.Log{Store: a.Store, Now: a.Now, Lifetimes: Lifetimes(a.Config), View: a.View}
 	var revoker directory.Revoker = log
@@ -140,6 +135,17 @@ func Assemble(a Assembly) (*Parts, error) {
 			FreshFor: a.Config.Admin.FreshFor, Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
 		}),
 	}, nil
+}
+
+// newLimits makes a Limiter over the state of an assembly.
+func newLimits(a Assembly, trail *audit.Trail) *limit.Limiter {
+	c := a.Config.Limits
+	return limit.New(limit.Config{
+		State: a.State, Policies: policies(c), Lockout: limit.Lockout(c.Lockout),
+		Spray: limit.Spray{After: c.Spray.After, Total: rate(c.Spray.Total)},
+		Local: c.OnOutage == config.LimitsLocal, Replicas: a.Replicas,
+		Audit: trail, Now: a.Now, Logger: a.Logger, Registerer: a.Registerer,
+	})
 }
 
 // policies returns the rates of each class.
