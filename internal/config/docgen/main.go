@@ -196,7 +196,9 @@ func collect(structs map[string]section, s section, path string, comments map[st
 		key := strings.TrimPrefix(path+"."+reflect.StructTag(tag).Get("yaml"), ".")
 		comment := field.Doc.Text()
 		if name, ok := field.Type.(*ast.Ident); ok && structs[name.Name].StructType != nil {
-			comment = structs[name.Name].comment
+			if comment == "" { // several sections may have one type
+				comment = structs[name.Name].comment
+			}
 			collect(structs, structs[name.Name], key, comments)
 		}
 		comments[key] = strings.Join(strings.Fields(comment), " ")
