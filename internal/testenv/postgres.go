@@ -91,7 +91,7 @@ func newPostgres(t testing.TB, options ...string) *Server {
 		for _, o := range append([]string{
 			"listen_addresses=127.0.0.1", "port=" + s.port(), "unix_socket_directories=",
 			"fsync=off", "full_page_writes=off", "shared_buffers=32MB",
-			"max_connections=100", "autovacuum=off", "logging_collector=off",
+			"max_connections=200", "autovacuum=off", "logging_collector=off",
 		}, options...) {
 			args = append(args, "-c", o)
 		}
