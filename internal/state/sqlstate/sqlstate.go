@@ -71,8 +71,10 @@ func (s *Store) Put(ctx context.Context, key state.Key, value []byte, ttl time.D
 		return 0, err
 	}
 	version := state.NewVersion()
-	_, err := s.exec(ctx, s.sql.put, key.Kind, key.Owner, key.ID, blob(value), version, nowMillis, lifetime(ttl))
-	if err != nil {
+	if err := again(func() error {
+		_, err := s.exec(ctx, s.sql.put, key.Kind, key.Owner, key.ID, blob(value), version, nowMillis, lifetime(ttl))
+		return err
+	}); err != nil {
 		return 0, err
 	}
 	return version, nil
@@ -179,7 +181,8 @@ func (s *Store) DeleteOwned(ctx context.Context, kind, owner string) (int, error
 }
 
 // Limit implements state.Store. An event that is allowed costs one statement, and one that is
-// not costs one more, except on MySQL. One more is run for a bucket that is more than full. Concurrent callers of one bucket queue up at its row.
+// not costs one more, except on MySQL. One more is run for a bucket that is more than full.
+// Concurrent callers of one bucket queue up at its row.
 func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (state.Decision, error) {
 	if err := key.Check(); err != nil {
 		return state.Decision{}, err
@@ -206,7 +209,12 @@ func (s *Store) Limit(ctx context.Context, key state.Key, rate state.Rate) (stat
 // not known yet.
 func (s *Store) count(ctx context.Context, key state.Key, rate state.Rate) (d state.Decision, known bool, err error) {
 	dialect := s.db.Dialect()
-	n, matched, err := s.db.ExecReturning(ctx, s.sql.count, s.args(countArgs(dialect, key, rate)...)...)
+	var n int64
+	var matched bool
+	err = again(func() (err error) {
+		n, matched, err = s.db.ExecReturning(ctx, s.sql.count, s.args(countArgs(dialect, key, rate)...)...)
+		return err
+	})
 	switch {
 	case err != nil:
 		return state.Decision{}, false, err
@@ -273,6 +281,18 @@ func (s *Store) Ping(ctx context.Context) error { return unavailable(s.db.Prompt
 
 // Close implements state.Store. The database stays open.
 func (s *Store) Close() error { return nil }
+
+// again runs a statement that inserts a row or changes the one that is there, again if another
+// caller has inserted it meanwhile. Of two that insert at the same moment, PostgreSQL finds no
+// row by the primary key for either, and may then find the other's in the index by expiry,
+// which the statement says nothing of.
+func again(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, sqldb.ErrUnique) {
+			return err
+		}
+	}
+}
 
 // exec runs one statement.
 func (s *Store) exec(ctx context.Context, query string, args ...any) (int64, error) {

@@ -75,6 +75,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) state.Store) {
 			{"concurrent limit allows no more than the rate", limitConcurrent},
 			{"concurrent limit of a fast rate", limitConcurrentFast},
 			{"a reset is never undone by a limit", resetStays},
+			{"concurrent put and limit of a new key succeed", newTogether},
 			{"concurrent create succeeds once", createOnce},
 			{"concurrent swap succeeds once for each version", swapOnce},
 			{"concurrent take succeeds once", takeOnce},
@@ -859,6 +860,22 @@ func resetStays(t *testing.T, a, b state.Store) {
 		if n := after.Load(); n > most || n+amidst.Load() < most {
 			t.Errorf("after a reset %d events were allowed, and %d beside it, want %d", n, amidst.Load(), most)
 		}
+	}
+}
+
+// newTogether: those who write a key first, at the same moment, do not hinder each other.
+func newTogether(t *testing.T, a, b state.Store) {
+	ctx, rate := t.Context(), state.Rate{Burst: callers, Period: time.Hour}
+	for range times(8, 100) {
+		key := newKey()
+		together(t, callers, func(i int) {
+			if _, err := pick(i, a, b).Put(ctx, key, nil, time.Hour); err != nil {
+				t.Error("put:", err)
+			}
+			if d, err := pick(i, a, b).Limit(ctx, key, rate); err != nil || !d.Allowed {
+				t.Error("limit:", d, err)
+			}
+		})
 	}
 }
 
