@@ -103,7 +103,7 @@ func TestAPasswordChangeBesideLogins(t *testing.T) {
 	kit.SameKeySet(t, 2, &worlds[0].Client, &worlds[1].Client)
 	worlds[0].user("tester")
 	current := password
-	for round := range 6 {
+	for round := range 4 {
 		next := fmt.Sprint("password number ", round)
 		var first httpapi.Grant
 		for _, w := range worlds {
