@@ -1,5 +1,5 @@
 // Package store is the contract of a backend for a replica's durable records: users,
-// groups, claims, signing keys, the revocation log, the audit trail. Store is the
+// their factors, groups, claims, signing keys, the revocation log, the audit trail. Store is the
 // contract, package storetest holds an implementation to it, and watchword.WithStore
 // makes a replica use it. The package is experimental until version 1.0: a minor version
 // may change it.
@@ -17,6 +17,7 @@ type (
 	Records     = store.Records
 	Users       = store.Users
 	Marks       = store.Marks
+	Factors     = store.Factors
 	Groups      = store.Groups
 	Claims      = store.Claims
 	Keys        = store.Keys
@@ -39,6 +40,7 @@ type (
 	Page       = store.Page
 	User       = store.User
 	Mark       = store.Mark
+	Factor     = store.Factor
 	Group      = store.Group
 	Claim      = store.Claim
 	Key        = store.Key

@@ -73,6 +73,7 @@ func fill(t *testing.T, db *sqldb.DB) {
 					PasswordHash: "$argon2id$v=19$m=64,t=1,p=1$c2FsdA$aGFzaA", Disabled: i%2 == 1, CreatedAt: now, UpdatedAt: now, Version: 1,
 				}),
 				r.PutMark(ctx, store.Mark{Kind: "email", Digest: fmt.Sprint(i), UserID: id, Until: now}),
+				r.CreateFactor(ctx, store.Factor{ID: fmt.Sprint("factor-", i), UserID: id, Kind: "passkey", Digest: name, Data: box(t, 1).Seal([]byte(name), "there"), CreatedAt: now}),
 				r.CreateGroup(ctx, store.Group{ID: fmt.Sprint("group-", i), Name: name, NameKey: name, CreatedAt: now, UpdatedAt: now, Version: 1}),
 				r.CreateClaim(ctx, store.Claim{ID: fmt.Sprint("claim-", i), Name: name, NameKey: name, ShortName: "log", Value: fmt.Sprint(i), CreatedAt: now, UpdatedAt: now, Version: 1}),
 				r.AddMember(ctx, id, fmt.Sprint("group-", i)),
@@ -281,7 +282,7 @@ func TestWrongText(t *testing.T) {
 		"no head":             {`{"tail":{}}`, ErrNotBackup},
 		"no tail":             {start, ErrDamaged},
 		"a row of no table":   {start + `["a"]`, ErrDamaged},
-		"an unknown table":    {start + `{"table":{"name":"factors","columns":["id"]}}`, ErrNotBackup},
+		"an unknown table":    {start + `{"table":{"name":"horoscopes","columns":["id"]}}`, ErrNotBackup},
 		"an unknown column":   {start + `{"table":{"name":"users","columns":["id","shoe_size"]}}`, ErrNotBackup},
 		"no column":           {start + `{"table":{"name":"revocation_head","columns":[]}}[]`, ErrNotBackup},
 		"a table twice":       {start + strings.Repeat(`{"table":{"name":"used_kids","columns":["id"]}}`, 2), ErrDamaged},
@@ -321,6 +322,12 @@ func TestSecrets(t *testing.T) {
 	fill(t, from)
 	phrase := Secret{Passphrase: "correct horse battery"}
 	byKey, byPhrase := dump(t, from, Secret{Box: box(t, 1)}), dump(t, from, phrase)
+	noKeys := sqlite(t)
+	fill(t, noKeys)
+	if err := sqlstore.New(noKeys).DeleteKey(t.Context(), "node-1"); err != nil {
+		t.Fatal(err)
+	}
+	factors := dump(t, noKeys, phrase)
 	for name, tt := range map[string]struct {
 		file   []byte
 		secret Secret
@@ -335,6 +342,12 @@ func TestSecrets(t *testing.T) {
 		"the key instead of the passphrase":      {byPhrase, Secret{Box: box(t, 1)}, Target{Keys: box(t, 1)}, ErrNoPassphrase},
 		"signing keys that do not open":          {byPhrase, phrase, Target{Keys: box(t, 2)}, ErrSealed},
 		"signing keys and no storage key":        {byPhrase, phrase, Target{}, ErrSealed},
+		"second factors that do not open":        {factors, phrase, Target{Keys: box(t, 2)}, ErrSealedFactors},
+		"second factors and no key":              {factors, phrase, Target{}, ErrSealedFactors},
+		"second factors under a previous key":    {factors, phrase, Target{Keys: box(t, 2, 1)}, nil},
+		"second factors under another key":       {factors, phrase, Target{Keys: box(t, 2), Factors: box(t, 1)}, nil},
+		"signing keys are not second factors":    {byPhrase, phrase, Target{Factors: box(t, 1)}, ErrSealed},
+		"second factors, signed out":             {factors, phrase, Target{SignOut: true}, nil},
 		"without signing keys, no key is needed": {byPhrase, phrase, Target{SignOut: true}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -370,6 +383,32 @@ func TestSignOut(t *testing.T) {
 	}
 }
 
+// A link by which a user recovers is in no backup, since it may have been used when the backup
+// is restored. All other factors are as they were.
+func TestNoRecovery(t *testing.T) {
+	from, to := sqlite(t), sqlite(t)
+	fill(t, from)
+	s, secret := sqlstore.New(from), Secret{Box: box(t, 1)}
+	before := contents(t, dump(t, from, secret), secret)
+	if err := s.CreateFactor(t.Context(), store.Factor{ID: "link", UserID: "user-0", Kind: "recovery", Digest: "d", Data: []byte("sealed")}); err != nil {
+		t.Fatal(err)
+	}
+	file := dump(t, from, secret)
+	restore(t, to, file, secret)
+	if after := contents(t, file, secret); !slices.Equal(after, before) {
+		t.Errorf("got %.3000q\nwant %.3000q", after, before)
+	}
+	factors, err := sqlstore.New(to).Factors(t.Context(), "", 10)
+	if err != nil || len(factors) != 5 {
+		t.Errorf("%d factors, %v", len(factors), err)
+	}
+	for _, f := range factors {
+		if name, err := box(t, 1).Open(f.Data, "there"); err != nil || string(name) != f.Digest {
+			t.Errorf("the factor %+v has %q, %v", f, name, err)
+		}
+	}
+}
+
 func TestNotEmpty(t *testing.T) {
 	from := sqlite(t)
 	fill(t, from)
@@ -386,7 +425,7 @@ func TestNotEmpty(t *testing.T) {
 				l := &loader{ctx: ctx, q: q}
 				_, err := read(bytes.NewReader(file), secret, func(t table, raw []byte) error {
 					if t.name != one.name && !(one.name == "memberships" && (t.name == "users" || t.name == "usergroups")) &&
-						!(one.name == "verified_emails" && t.name == "users") &&
+						!((one.name == "verified_emails" || one.name == factorsTable) && t.name == "users") &&
 						!(one.name == "group_claims" && (t.name == "claims" || t.name == "usergroups")) {
 						return nil
 					}

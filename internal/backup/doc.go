@@ -2,10 +2,11 @@
 // into an empty database of any of the three kinds.
 //
 // A backup is one state of the database: what was committed before the backup began, and
-// nothing else, while replicas go on working. It has users with their password hashes,
-// groups, claims, signing keys with their sealed private halves, the revocation log with
-// its newest number, the audit trail, the settings, and, if they are in the database,
-// sessions and limits. It does not have what is in Redis.
+// nothing else, while replicas go on working. It has users with their password hashes and
+// their sealed second factors, groups, claims, signing keys with their sealed private halves,
+// the revocation log with its newest number, the audit trail, the settings, and, if they are
+// in the database, sessions and limits. It does not have what is in Redis, and not the links
+// by which users recover: each is good once, and for a short time.
 //
 // A restore is all or nothing: the file is read to its end and checked before anything is
 // written, and everything is written in one transaction. The revocation log gets a new

@@ -18,16 +18,23 @@ var (
 	// ErrSealed: the storage keys of this configuration do not open the private keys in
 	// the backup.
 	ErrSealed = errors.New("the signing keys in the backup are encrypted under a storage key that this configuration does not have: add it to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or leave the signing keys out with --sign-out")
+	// ErrSealedFactors: neither the storage keys nor the cluster's secret of this configuration
+	// open the second factors in the backup.
+	ErrSealedFactors = errors.New("the second factors in the backup are encrypted under a storage key or a cluster.secret that this configuration does not have: add the key to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or restore with --sign-out: then users with a factor cannot log in until their factors are reset")
 )
 
 // Target says where to restore, and how.
 type Target struct {
 	DB *sqldb.DB // its schema is up to date
-	// Keys opens the private keys in the backup; nil: there is no storage key.
+	// Keys opens the private keys and the second factors in the backup; nil: there is no
+	// storage key.
 	Keys *seal.Box
+	// Factors opens second factors that are not under a storage key; nil: nothing does.
+	Factors *seal.Box
 	// SignOut leaves out the sessions and the signing keys, so that all former tokens
 	// and sessions are refused. The installation gets another id, so that it finds no
-	// session in Redis either.
+	// session in Redis either. Second factors are restored, also those that do not open: a
+	// factor that is lost does not let anybody in with the password alone.
 	SignOut bool
 }
 
@@ -42,7 +49,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		if err != nil {
 			return err
 		}
-		return to.checkKey(t, args)
+		return to.checkSealed(t, args)
 	})
 	if err != nil {
 		return Summary{}, err
@@ -87,17 +94,28 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 	return checked, nil
 }
 
-// checkKey refuses a private key that the storage keys do not open.
-func (to Target) checkKey(t table, args []any) error {
-	if t.name != keysTable || to.SignOut {
+// checkSealed refuses a private key and a second factor that the keys do not open.
+func (to Target) checkSealed(t table, args []any) error {
+	column, refused := "sealed", ErrSealed
+	switch {
+	case to.SignOut:
+		return nil
+	case t.name == factorsTable:
+		column, refused = "data", ErrSealedFactors
+	case t.name != keysTable:
 		return nil
 	}
 	for i, c := range t.columns {
-		if c.name != "sealed" || args[i] == nil {
+		if c.name != column || args[i] == nil {
 			continue
 		}
-		if to.Keys == nil || !to.Keys.Knows(args[i].([]byte)) {
-			return ErrSealed
+		sealed := args[i].([]byte)
+		opens := to.Keys != nil && to.Keys.Knows(sealed)
+		if !opens && t.name == factorsTable {
+			opens = to.Factors != nil && to.Factors.Knows(sealed)
+		}
+		if !opens {
+			return refused
 		}
 	}
 	return nil

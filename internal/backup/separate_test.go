@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,9 @@ func TestSeparate(t *testing.T) {
 			if _, err := s.EnterRegistry(t.Context(), store.Replica{Instance: "i", Incarnation: "1", URL: "https://original", MAC: []byte("m")}, time.Minute); err != nil {
 				t.Fatal(err)
 			}
+			if err := s.CreateFactor(t.Context(), store.Factor{ID: "link", UserID: "user-0", Kind: "recovery", Digest: "d", Data: []byte("sealed")}); err != nil {
+				t.Fatal(err)
+			}
 			log := one(t, db, theLog)
 			if err := Separate(t.Context(), db); err != nil {
 				t.Fatal(err)
@@ -63,6 +67,13 @@ func TestSeparate(t *testing.T) {
 			}
 			if n := one(t, db, "SELECT COUNT(*) FROM users"); n != "5" {
 				t.Errorf("there are %s users", n)
+			}
+			// Without its factors the copy would let users in with the password alone.
+			if n := one(t, db, "SELECT COUNT(*) FROM factors"); n != "5" {
+				t.Errorf("there are %s factors", n)
+			}
+			if _, err := s.FactorByDigest(t.Context(), "recovery", "d"); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("the link of the original: %v", err)
 			}
 		})
 	}

@@ -28,7 +28,7 @@ type column struct {
 type table struct {
 	name string
 	// where selects the rows; "" selects all. The other rows describe the database
-	// itself and not its content.
+	// itself and not its content, or are good only once.
 	where string
 	// head reports that every database has one row from its beginning, with a number
 	// that counts up from 0. The row is not inserted; its number is set.
@@ -42,6 +42,14 @@ const (
 	keysTable    = "signing_keys"
 	macsTable    = "registered_keys"
 	statesTable  = "key_states"
+	factorsTable = "factors"
+)
+
+// A factor is a link by which a user recovers, or not. No link is in a backup: one that was used
+// after the backup would be good again.
+const (
+	recovery    = "kind = 'recovery'"
+	notRecovery = "kind <> 'recovery'"
 )
 
 // tables are all tables but that of the replicas, which enter by themselves. Each stands
@@ -59,6 +67,7 @@ var tables = []table{
 	{name: macsTable, columns: columns("id mac:maybe version:int")},
 	{name: statesTable, columns: columns("id mac:maybe source_mac:maybe")},
 	{name: "used_kids", columns: columns("id")},
+	{name: factorsTable, where: notRecovery, columns: columns("id user_id kind digest data:blob created_at:int version:int")},
 	{name: "registry_head", head: true, columns: columns("version:int")},
 	{name: "revocation_head", head: true, columns: columns("seq:int")}, // the log_id is the new database's
 	{name: "revocations", columns: columns("seq:int kind subject epoch:int issued_before:int expires_at:int created_at:int actor reason")},

@@ -36,6 +36,9 @@ var (
 	tablesOfOthers = []string{
 		// Packages revocation and login have the test of these.
 		"revocation_head", "revocations", "state_rates", "state_records",
+		// Sealed for the user, kind and id of the row, so that it counts nowhere else. Whoever deletes
+		// it leaves the user with the password, which the writer of the database can change as well.
+		"factors",
 		// They say who a user is and what they may do, which who writes the database decides.
 		"audit_events", "claims", "group_claims", "identity_marks", "memberships", "usergroups", "users", "verified_emails",
 	}

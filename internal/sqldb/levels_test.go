@@ -365,6 +365,12 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 	ok(s.PutMark(ctx, mark), second(s.MarksOfUser(ctx, "u1")), second(s.TakenMark(ctx, "email", "d", "u2", at)), second(s.UsersNamed(ctx, "alice", "email", "d")))
 	ok(second(s.ClaimsOfMarked(ctx, "d", "u2")), second(s.ClaimsOfMembers(ctx, "g1")), second(s.UsersWithoutMark(ctx, "name", "", 2)))
 	ok(s.DeleteMark(ctx, "email", "d", "u1"), second(s.DeleteExpiredMarks(ctx, at, 2)))
+	factor := store.Factor{ID: "f1", UserID: "u1", Kind: "totp", Digest: "d", Data: []byte("s"), CreatedAt: at, Version: 1}
+	ok(s.CreateFactor(ctx, factor), second(s.FactorsOfUser(ctx, "u1")), second(s.FactorByDigest(ctx, "totp", "d")), second(s.Factors(ctx, "", 2)))
+	ok(s.Update(ctx, func(r store.Records) error { // which locks
+		return errors.Join(second(r.FactorsOfUser(ctx, "u1")), second(r.FactorByDigest(ctx, "totp", "d")))
+	}))
+	ok(s.UpdateFactor(ctx, factor), s.DeleteFactor(ctx, "f1"))
 	_, _, err := s.UserWithClaims(ctx, "u1")
 	ok(err)
 	session := state.Key{Kind: "session", Owner: "u1", ID: "with-owner"}

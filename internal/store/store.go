@@ -53,6 +53,7 @@ type Store interface {
 type Records interface {
 	Users
 	Marks
+	Factors
 	Groups
 	Claims
 	Keys
@@ -163,7 +164,7 @@ type Users interface {
 	// reports whether it did. With endSessions it does the same to SessionEpoch as NextEpoch.
 	// It revokes nothing by itself.
 	RaiseEpoch(ctx context.Context, id string, from, to int64, endSessions bool) (bool, error)
-	// DeleteUser and its memberships, or ErrNotFound.
+	// DeleteUser and its memberships and factors, or ErrNotFound.
 	DeleteUser(ctx context.Context, id string) error
 	// AddMember and RemoveMember return nil when there is nothing to change. AddMember
 	// returns ErrNotFound when the user or the group is missing.
@@ -181,6 +182,47 @@ type Users interface {
 	UserWithClaims(ctx context.Context, id string) (User, []Claim, error)
 	// AnyoneHolds reports whether an enabled user holds the claim.
 	AnyoneHolds(ctx context.Context, shortName, value string) (bool, error)
+}
+
+// A Factor is what a user authenticates with besides the password or in its place (package
+// mfa), or a way to recover.
+type Factor struct {
+	ID     string // UUIDv7
+	UserID string
+	Kind   string // "totp", "backup_codes", "passkey", "recovery": [a-z_]+, 32 characters at most
+	// Digest is by what the factor is found, of 128 characters at most; unique for the kind.
+	Digest    string
+	Data      []byte // sealed (package seal)
+	CreatedAt time.Time
+	Version   int64 // raised by every change; UpdateFactor compares it
+}
+
+// Factors are what users authenticate with besides a password. Each belongs to one user, for
+// ever, and is deleted with the user.
+//
+// What is read of factors in a transaction stays so until the transaction ends: of two
+// transactions that read the same factor and then change or delete it, the second one reads
+// what the first one has left.
+type Factors interface {
+	// CreateFactor adds a factor. A new one has Version 1, whatever the record says.
+	// ErrNotFound: there is no such user. ErrConflict: the id is taken, or the digest by
+	// another factor of the kind, whosever it is; of several concurrent calls with one
+	// digest, exactly one succeeds.
+	CreateFactor(ctx context.Context, f Factor) error
+	// FactorsOfUser returns the user's factors, ordered by ID.
+	FactorsOfUser(ctx context.Context, userID string) ([]Factor, error)
+	// FactorByDigest returns the factor of the kind with the digest, or ErrNotFound.
+	FactorByDigest(ctx context.Context, kind, digest string) (Factor, error)
+	// UpdateFactor replaces Data if Version is still f.Version, and raises Version by one.
+	// It returns ErrStale otherwise (also when the factor is gone): of several concurrent
+	// calls with one version, exactly one succeeds.
+	UpdateFactor(ctx context.Context, f Factor) error
+	// DeleteFactor returns ErrNotFound if there is no such factor: of several concurrent
+	// calls, exactly one succeeds.
+	DeleteFactor(ctx context.Context, id string) error
+	// Factors returns up to limit factors of all users, ordered by ID, with an ID after the
+	// given one.
+	Factors(ctx context.Context, after string, limit int) ([]Factor, error)
 }
 
 // A Group gives its members its claims.

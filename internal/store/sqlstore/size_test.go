@@ -70,7 +70,7 @@ func TestMany(t *testing.T) {
 		fill(t, "mysql", fmt.Sprintf("%s@tcp(%s)%s?multiStatements=true", u.User, u.Host, u.Path),
 			"SET sql_mode = 'PIPES_AS_CONCAT', foreign_key_checks = 0, unique_checks = 0, max_recursive_iterations = 2000000;\n"+
 				rows("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?) SELECT n FROM s) AS s", "lpad(n, 8, '0')")+
-				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, identity_marks, revocations, audit_events")
+				"ANALYZE TABLE users, memberships, usergroups, claims, group_claims, identity_marks, factors, revocations, audit_events")
 		everyOperation(t, db, nil)
 		wholeTrail(t, db)
 	})
@@ -120,6 +120,8 @@ func rows(series, digits string) string {
 		"memberships (user_id, group_id, user_key) SELECT id, 'left', name_key FROM users WHERE disabled = 1",
 		"memberships (user_id, group_id, user_key) SELECT u.id, g.id, u.name_key FROM users u JOIN usergroups g ON g.id LIKE 'g%' WHERE u.name_key <= '" + userName(many/50) + "'",
 		"identity_marks (digest, kind, user_id, until_at) SELECT 'd' || " + digits + ", 'email', " + id + ", CASE WHEN n % 10 = 0 THEN n ELSE 0 END" + from(many/10),
+		"factors (id, user_id, kind, digest, data, created_at, version) SELECT 'f' || " + digits + ", " + id + ", 'passkey', 'd' || " + digits + ", 'sealed', 0, 1" + from(many/10),
+		"factors (id, user_id, kind, digest, data, created_at, version) SELECT 't' || " + digits + ", " + id + ", 'totp', 'd' || " + digits + ", 'sealed', 0, 1" + from(many/50),
 		"revocations (seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason)" +
 			" SELECT n, 'jti', 'j' || n, 0, 0, n, 0, '', 'logout'" + from(many/10),
 		"audit_events (id, at_time, actor, action, target, outcome, address, detail)" +
@@ -238,6 +240,27 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		},
 		"sweep of marks": func(t *testing.T, ctx context.Context, r records) error {
 			return second(r.DeleteExpiredMarks(ctx, now, 20))
+		},
+		"factors of a user": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 2)(r.FactorsOfUser(ctx, id))
+		},
+		"factors of a user without": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 0)(r.FactorsOfUser(ctx, fmt.Sprintf("019%08d-0000-7000-8000-000000000000", many/2)))
+		},
+		"factor": func(t *testing.T, ctx context.Context, r records) error {
+			return second(r.FactorByDigest(ctx, "passkey", "d00000007"))
+		},
+		"all factors": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.Factors(ctx, "f00000007", 20))
+		},
+		"new factor": func(t *testing.T, ctx context.Context, r records) error {
+			return r.CreateFactor(ctx, store.Factor{ID: "new", UserID: id, Kind: "passkey", Digest: "new", Data: []byte("sealed")})
+		},
+		"spent factor": func(t *testing.T, ctx context.Context, r records) error {
+			return r.UpdateFactor(ctx, store.Factor{ID: "f00000007", Data: []byte("again"), Version: 1})
+		},
+		"no more factor": func(t *testing.T, ctx context.Context, r records) error {
+			return r.DeleteFactor(ctx, "f00000007")
 		},
 		"create": func(t *testing.T, ctx context.Context, r records) error {
 			return r.CreateUser(ctx, store.User{ID: "new", NameKey: "new"})
@@ -382,6 +405,8 @@ func count(list any) int {
 		return len(l)
 	case []store.Claim:
 		return len(l)
+	case []store.Factor:
+		return len(l)
 	case []store.Revocation:
 		return len(l)
 	case store.AuditPage:
@@ -483,8 +508,11 @@ func postgresPlan(t *testing.T, q sqldb.Q, query string, args []any, most int) {
 		analyze = "ANALYZE, "
 	}
 	for i, a := range args {
-		if s, ok := a.(string); ok {
-			a = "'" + strings.ReplaceAll(s, "'", "''") + "'"
+		switch v := a.(type) {
+		case string:
+			a = "'" + strings.ReplaceAll(v, "'", "''") + "'"
+		case []byte:
+			a = fmt.Sprintf(`'\x%x'`, v)
 		}
 		call += fmt.Sprint([]string{"(", ", "}[min(i, 1)], a)
 	}
@@ -514,7 +542,7 @@ func postgresPlan(t *testing.T, q sqldb.Q, query string, args []any, most int) {
 				rows += (n.Rows + n.Removed + n.Recheck) * n.Loops
 			}
 			switch n.Table {
-			case "users", "memberships", "revocations", "audit_events":
+			case "users", "memberships", "factors", "revocations", "audit_events":
 				if n.Type == "Seq Scan" {
 					t.Errorf("a scan of %s", n.Table)
 				}

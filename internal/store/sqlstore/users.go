@@ -92,8 +92,10 @@ func verifyEmail(ctx context.Context, q sqldb.Q, u store.User) error {
 // NextEpoch implements store.Users.
 func (r records) NextEpoch(ctx context.Context, id string, endSessions bool) (epoch int64, err error) {
 	err = r.write(ctx, func(q sqldb.Q) error {
+		// MySQL divides with a fraction, which is rounded when it is kept: a time that is less
+		// than one after the epoch may become the epoch itself.
 		now := q.Dialect().Now() + " / 1000"
-		rows, err := change(ctx, q, "UPDATE users SET epoch = CASE WHEN epoch < "+now+" THEN "+now+" ELSE epoch + 1 END WHERE id = ?", id)
+		rows, err := change(ctx, q, "UPDATE users SET epoch = CASE WHEN epoch + 1 < "+now+" THEN "+now+" ELSE epoch + 1 END WHERE id = ?", id)
 		if err := mustMatch(store.ErrNotFound, rows, err); err != nil {
 			return err
 		}
