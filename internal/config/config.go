@@ -27,6 +27,7 @@ type Config struct {
 	Revocation Revocation `yaml:"revocation"`
 	Password   Password   `yaml:"password"`
 	Limits     Limits     `yaml:"limits"`
+	MFA        MFA        `yaml:"mfa"`
 	Audit      Audit      `yaml:"audit"`
 	Admin      Admin      `yaml:"admin"`
 	Users      Users      `yaml:"users"`
@@ -131,11 +132,12 @@ type State struct {
 
 // Storage protects what is kept at rest.
 type Storage struct {
-	// The key under which private signing keys are encrypted in the database: 32
-	// random bytes in base64 or hex (openssl rand -base64 32). Needed with
+	// The key under which private signing keys and second factors are encrypted in the
+	// database: 32 random bytes in base64 or hex (openssl rand -base64 32). Needed with
 	// tokens.keys database, except on SQLite, where a key file is made beside the
-	// database when this is empty. Keep it apart from the database's backups, and
-	// do not lose it.
+	// database when this is empty. Factors are otherwise encrypted under a key that is
+	// derived from cluster.secret, and without that either nobody can enrol. Keep it apart
+	// from the database's backups, and do not lose it.
 	Key string `yaml:"key" env:"AUTH_STORAGE_KEY" secret:"all"`
 	// Other storage keys under which keys in the database may be encrypted: former ones,
 	// and while the storage key is being changed the next one. They are used for
@@ -190,7 +192,9 @@ type Cluster struct {
 	InstanceID string `yaml:"instance_id"`
 	// The secret by which the replicas recognise each other: at least 32 bytes, the same
 	// for all (openssl rand -base64 32). Whoever has it can make keys that every
-	// replica accepts.
+	// replica accepts. Where there is no storage key, second factors are encrypted under a
+	// key that is derived from it: before it is changed, give the replicas a storage.key
+	// and run "watchword storage rekey", or the factors are lost.
 	Secret string `yaml:"secret" env:"AUTH_CLUSTER_SECRET" secret:"all"`
 	// The signature algorithms that other replicas' keys may have. Default: all, so that
 	// tokens.algorithm may be changed replica by replica.
@@ -370,6 +374,44 @@ type Spray struct {
 	Total Rate `yaml:"total"`
 }
 
+// MFA is second factors and passkeys. docs/mfa.md says how they are enrolled and used, and
+// what an operator does for a user who has lost one.
+type MFA struct {
+	// Who must present a second factor at a login. when-enrolled: the users who have one.
+	// always: everybody; a user who has none can enrol one at the login, and do nothing
+	// else before. claims:[a, b=c]: the users who hold the claim a with any value, or b with
+	// the value c, must have one, as with always; for the others it is when-enrolled. never:
+	// nobody; a password is enough also for a user who has a factor. A session that began
+	// with a password alone is not renewed while its user must have a factor (always,
+	// claims), unless the device was remembered. A token tells what was presented (amr, acr),
+	// so that services can ask for more than this setting does.
+	Required Required `yaml:"required"`
+	// For how long a device on which a second factor was presented needs none of that user,
+	// if the client asks to be remembered. A change of the password or of a factor ends it.
+	// 0s: every login needs one. At most 2160h (90 days).
+	RememberDevice time.Duration `yaml:"remember_device"`
+	// The name of this service in authenticator apps. Users who have enrolled keep the name
+	// from then. Default: the host of tokens.issuer.
+	IssuerName string   `yaml:"issuer_name"`
+	Passkeys   Passkeys `yaml:"passkeys"`
+}
+
+// Passkeys are public keys of users, for this service (WebAuthn).
+type Passkeys struct {
+	// The domain that passkeys are made for (RP ID), such as example.com: the host of the
+	// pages on which users sign in, or a domain above it that is no public suffix. With
+	// another one than before, no passkey works any more, so set it before tokens.issuer
+	// changes. Default: the host of tokens.issuer, or of server.public_url if the issuer is
+	// no http or https URL. If that is an IP address, or is reached over http, there are no
+	// passkeys: browsers make them for names and over https, or on localhost, alone.
+	RPID string `yaml:"rp_id"`
+	// The origins of the pages on which users sign in with passkeys, such as
+	// https://app.example.com, as browsers send them. The host of each is rp_id or below it.
+	// Pages elsewhere than on this service need server.cors_origins as well. Default: the
+	// origin of the URL from which rp_id has its default.
+	Origins []string `yaml:"origins"`
+}
+
 // Audit is the trail of who did what.
 type Audit struct {
 	// How long events are kept. An event takes about 400 bytes in the database;
@@ -484,6 +526,9 @@ func Default() *Config {
 			Lockout:  Lockout{After: 5, AfterAll: 50, Delay: 30 * time.Second, Max: 15 * time.Minute},
 			Spray:    Spray{After: 50, Total: Rate{300, 10 * time.Minute}},
 			OnOutage: LimitsDeny,
+		},
+		MFA: MFA{
+			Required: Required{Mode: RequiredWhenEnrolled},
 		},
 		Admin: Admin{
 			FreshFor: 10 * time.Minute,

@@ -106,6 +106,11 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"limits.lockout.max":              "12h",
 		"limits.spray.after":              "20",
 		"limits.spray.total":              "500/1h",
+		"mfa.required":                    "claims:[admin,team=c d]",
+		"mfa.remember_device":             "720h",
+		"mfa.issuer_name":                 "Example & Co.",
+		"mfa.passkeys.rp_id":              "example.com",
+		"mfa.passkeys.origins":            "https://auth.example.com,https://example.com:8443",
 		"audit.retention":                 "720h",
 		"admin.username":                  "root",
 		"admin.password":                  "correct horse: battery #1",
@@ -252,8 +257,8 @@ func TestStrict(t *testing.T) {
 			want: "watchword.yaml:1: xyzzy: there is no such setting"},
 		{name: "path as a key", yaml: "server.address: ':80'",
 			want: "watchword.yaml:1: server.address: there is no such setting"},
-		{name: "setting of a later version", yaml: "mfa: {required: always}",
-			want: "watchword.yaml:1: mfa: there is no such setting"},
+		{name: "setting of a later version", yaml: "oidc: {enabled: true}",
+			want: "watchword.yaml:1: oidc: there is no such setting"},
 		{name: "other case", yaml: "Server: {}",
 			want: "watchword.yaml:1: Server: there is no such setting; did you mean server?"},
 		{name: "merge key", yaml: "server:\n  <<: {address: ':80'}",
@@ -463,7 +468,7 @@ func FuzzLoad(f *testing.F) {
 	for _, seed := range []string{
 		"", "server: {address: ':80', tls: {}}", "tokens:\n  audience: [a, 'b c', '${V}', '$${V}']\n",
 		"a: &a [*a]", "? [x]\n: y", "log: {level: !!binary aW5mbw==}", "password: {memory: 1GiB}", "server: &s\n  tls: *s\n",
-		"database: {url: 'postgres://u:p@h/db?x=y'}\nstorage: {key: x}", "revocation: {on_outage: allow 1m}\n---\n", "admin: {username: \"\\0\"}",
+		"database: {url: 'postgres://u:p@h/db?x=y'}\nstorage: {key: x}", "revocation: {on_outage: allow 1m}\n---\n", "mfa:\n  required: claims:[a, b=c]\n", "admin: {username: \"\\0\"}",
 	} {
 		f.Add(seed)
 	}

@@ -30,6 +30,7 @@ func (c *Config) Validate() error {
 	c.Tokens.validate(v)
 	c.Password.validate(v)
 	c.Limits.validate(v)
+	c.validateMFA(v)
 
 	if c.Storage.Key != "" {
 		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
@@ -126,6 +127,9 @@ func (c *Config) Warnings() []string {
 	}
 	if c.Revocation.OnOutage.Allow {
 		list = append(list, "revocation.on_outage is allow: while the database is away, revoked tokens are accepted")
+	}
+	if c.MFA.Required.Mode == RequiredNever {
+		list = append(list, "mfa.required is never: a password is enough also for users who have enrolled a second factor")
 	}
 	if c.Password.Memory < 7*1024 {
 		list = append(list, "password.memory is below 7MiB: stolen password hashes are cheap to try")
@@ -313,7 +317,7 @@ func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, s := range settings {
 		section, _, _ := strings.Cut(s.Key, ".")
-		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state", "limits"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
+		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state", "limits", "mfa"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
 		if same && s.Secret == "" {
 			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
 		}
@@ -566,18 +570,23 @@ func checkOrigin(text string) error {
 	if err != nil || u.Hostname() == "" || strings.Contains(u.Host, "*") {
 		return fmt.Errorf("%q is not an origin, such as https://app.example.com", text)
 	}
+	sent := originOf(u)
+	if strings.ContainsFunc(sent, func(r rune) bool { return r > '~' }) {
+		return fmt.Errorf("%q is not what browsers send, which write other than ASCII letters as xn--…", text)
+	}
+	if sent != text {
+		return fmt.Errorf("%q is not what browsers send; write %q", text, sent)
+	}
+	return nil
+}
+
+// originOf returns the origin of a URL as browsers send it.
+func originOf(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	if ports := map[string]string{"http": ":80", "https": ":443"}; ports[u.Scheme] != "" {
 		host = strings.TrimSuffix(host, ports[u.Scheme])
 	}
-	host = strings.TrimSuffix(host, ":")
-	if strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
-		return fmt.Errorf("%q is not what browsers send, which write other than ASCII letters as xn--…", text)
-	}
-	if sent := u.Scheme + "://" + host; sent != text {
-		return fmt.Errorf("%q is not what browsers send; write %q", text, sent)
-	}
-	return nil
+	return u.Scheme + "://" + strings.TrimSuffix(host, ":")
 }
 
 func isLoopback(host string) bool {

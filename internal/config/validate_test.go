@@ -248,6 +248,7 @@ func TestWarnings(t *testing.T) {
 		{"state: {backend: memory}", "state.backend"},
 		{"{redis: {url: 'redis://h'}, state: {backend: sql}}", "redis.url"},
 		{"revocation: {on_outage: allow}", "revocation.on_outage"},
+		{"mfa: {required: never}", "mfa.required"},
 		{"password: {memory: 1MiB}", "password.memory"},
 	} {
 		c, err := loadText(tt.yaml)
@@ -394,12 +395,16 @@ func TestDigest(t *testing.T) {
 	}
 	plain := digest("")
 	for text, same := range map[string]bool{
-		"tokens: {token_duration: 10m}":        false,
-		"cluster: {algorithms: [ES256]}":       false,
-		"admin: {fresh_for: 5m}":               false,
-		"limits: {login: {per_address: 5/1m}}": false,
-		"cluster: {instance_id: auth-7}":       true,
-		"log: {level: debug}":                  true,
+		"tokens: {token_duration: 10m}":                                           false,
+		"cluster: {algorithms: [ES256]}":                                          false,
+		"admin: {fresh_for: 5m}":                                                  false,
+		"limits: {login: {per_address: 5/1m}}":                                    false,
+		"mfa: {required: always}":                                                 false,
+		"mfa: {remember_device: 24h}":                                             false,
+		"mfa: {issuer_name: Example}":                                             false,
+		"mfa: {passkeys: {rp_id: localhost, origins: ['http://localhost:8080']}}": false,
+		"cluster: {instance_id: auth-7}":                                          true,
+		"log: {level: debug}":                                                     true,
 	} {
 		if got := digest(text) == plain; got != same {
 			t.Errorf("%s: the same: %v", text, got)

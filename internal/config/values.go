@@ -1,10 +1,17 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/names"
+	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/yamlfile"
 )
 
 // A ForwardedHeader is a value of server.forwarded_header.
@@ -223,4 +230,96 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	}
 	*r = Rate{count, per}
 	return nil
+}
+
+// Required is a value of mfa.required: who must present a second factor at a login.
+type Required struct {
+	Mode   RequiredMode
+	Claims []ClaimPattern // with RequiredClaims: at least one
+}
+
+// A RequiredMode is the word with which a Required begins.
+type RequiredMode string
+
+const (
+	RequiredNever        RequiredMode = "never"
+	RequiredWhenEnrolled RequiredMode = "when-enrolled"
+	RequiredAlways       RequiredMode = "always"
+	RequiredClaims       RequiredMode = "claims"
+)
+
+// A ClaimPattern stands for the claims of a name, or for one of them.
+type ClaimPattern struct {
+	Name  string // as tokens have it
+	Value string // one value; "": any
+}
+
+// MarshalText writes never, when-enrolled, always, or claims:[a,b=c].
+func (r Required) MarshalText() ([]byte, error) {
+	if r.Mode != RequiredClaims {
+		return []byte(r.Mode), nil
+	}
+	claims := make([]string, len(r.Claims))
+	for i, c := range r.Claims {
+		claims[i] = c.Name
+		if c.Value != "" {
+			claims[i] += "=" + c.Value
+		}
+	}
+	return fmt.Appendf(nil, "%s:[%s]", r.Mode, strings.Join(claims, ",")), nil
+}
+
+// UnmarshalText reads what MarshalText writes, also with spaces around the commas.
+func (r *Required) UnmarshalText(text []byte) error {
+	list, isList := strings.CutPrefix(string(text), string(RequiredClaims)+":[")
+	list, isClosed := strings.CutSuffix(list, "]")
+	if isList && isClosed {
+		claims, err := parseClaims(list)
+		if err == nil {
+			*r = Required{RequiredClaims, claims}
+		}
+		return err
+	}
+	words := []string{string(RequiredNever), string(RequiredWhenEnrolled), string(RequiredAlways)}
+	if !slices.Contains(words, string(text)) {
+		near := yamlfile.Nearest(string(text), append(words, string(RequiredClaims)))
+		if near == string(RequiredClaims) || strings.HasPrefix(string(text), string(RequiredClaims)) {
+			near = "claims:[NAME, NAME=VALUE]"
+		}
+		return fmt.Errorf("%q is not never, when-enrolled, always, or claims:[…]%s", text, yamlfile.DidYouMean(near))
+	}
+	*r = Required{Mode: RequiredMode(text)}
+	return nil
+}
+
+// parseClaims reads a list of NAME and NAME=VALUE.
+func parseClaims(list string) ([]ClaimPattern, error) {
+	if strings.TrimSpace(list) == "" {
+		return nil, errors.New("claims:[] names nobody; write when-enrolled, or name a claim")
+	}
+	var claims []ClaimPattern
+	for item := range strings.SplitSeq(list, ",") {
+		name, value, hasValue := strings.Cut(strings.TrimSpace(item), "=")
+		if err := token.CheckClaimName(name); err != nil {
+			return nil, fmt.Errorf("%q cannot be the name of a claim: %s", name, detail(err))
+		}
+		if hasValue {
+			// A value that is not in its normal form would match no claim.
+			normal, err := names.ClaimValue(value)
+			if err != nil {
+				return nil, fmt.Errorf("%q cannot be the value of %s: %s", value, name, detail(err))
+			}
+			value = normal
+		}
+		claims = append(claims, ClaimPattern{name, value})
+	}
+	return claims, nil
+}
+
+// detail returns the sentence of an error without its code, which is for clients of the API.
+func detail(err error) string {
+	if e := (*problem.Error)(nil); errors.As(err, &e) {
+		return e.Detail
+	}
+	return err.Error()
 }

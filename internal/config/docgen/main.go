@@ -137,6 +137,8 @@ func typeName(s config.Setting) string {
 		return "rate, `off`"
 	case reflect.TypeFor[config.KiB]():
 		return "memory"
+	case reflect.TypeFor[config.Required]():
+		return "`never`, `when-enrolled`, `always`, `claims:[…]`"
 	case reflect.TypeFor[config.OnOutage]():
 		return "`deny`, `allow`, `allow` and a duration"
 	}
