@@ -82,8 +82,17 @@ type Session struct {
 	RenewedAt time.Time `json:"renewed_at"`
 	// ExpiresAt is the absolute end; no renewal moves it.
 	ExpiresAt time.Time `json:"expires_at"`
-	Address   string    `json:"address"`    // of the client at sign-in
-	UserAgent string    `json:"user_agent"` // of the client at sign-in
+	// AuthTime is when the user authenticated last: at sign-in, or later (Reauthenticated).
+	// In a record without it, which a former version wrote, it is CreatedAt.
+	AuthTime time.Time `json:"auth_time,omitzero"`
+	// AMR are the methods by which the user has authenticated in this session (RFC 8176),
+	// sorted. Empty: a former version wrote the record, and they are not known.
+	AMR []string `json:"amr,omitempty"`
+	// Remembered: no second factor was asked for, since the user had presented one on the
+	// device before (mfa.remember_device).
+	Remembered bool   `json:"remembered,omitempty"`
+	Address    string `json:"address"`    // of the client at sign-in
+	UserAgent  string `json:"user_agent"` // of the client at sign-in
 	// Audience is the one that its access tokens are for; empty: the default one.
 	Audience string `json:"audience,omitempty"`
 	// Turn orders a user's sessions, because replicas' clocks differ by seconds: it is
@@ -164,7 +173,8 @@ func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Regis
 // of the user beyond MaxPerUser or MaxSessions are stopped, the oldest first. They
 // are returned, together with those that were stopped before, because their tokens
 // have still to be revoked. Before anything is written, issue is called with the session,
-// whose Audience it may set; nil: nothing is called. Its error leaves everything as it was.
+// whose Audience, AuthTime, AMR and Remembered it may set; nil: nothing is called. Its error leaves
+// everything as it was.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(*Session) error) (Session, string, []Session, error) {
 	now := s.Now()
 	id, err := newID(now, s.Rand)
@@ -173,7 +183,7 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	}
 	rec := record{Session: Session{
 		ID: id.String(), UserID: userID, Epoch: epoch,
-		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL),
+		CreatedAt: now, RenewedAt: now, ExpiresAt: now.Add(s.TTL), AuthTime: now,
 		Address: address, UserAgent: clip(userAgent, maxUserAgent),
 	}}
 	if issue != nil {

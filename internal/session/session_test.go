@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -722,7 +723,7 @@ func TestRenewalThatMayNotBeSpendsNothing(t *testing.T) {
 	started, refresh := b.start(t)
 	for range 3 {
 		_, _, err := b.Renew(t.Context(), refresh, func(_ context.Context, s Session) error {
-			if s != started {
+			if !reflect.DeepEqual(s, started) {
 				t.Errorf("asked about %+v", s)
 			}
 			return errFault
@@ -757,14 +758,14 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 			// It counts as one, and as the oldest.
 			second, _ := b.start(t)
 			unread := Session{ID: spoilt.ID, UserID: b.user, Unreadable: true}
-			if all, _, err := b.List(t.Context(), b.user, "", 100); err != nil || len(all) != 2 || all[0] != second || all[1] != unread {
+			if all, _, err := b.List(t.Context(), b.user, "", 100); err != nil || !reflect.DeepEqual(all, []Session{second, unread}) {
 				t.Fatalf("listed are %+v, %v", all, err)
 			}
-			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || got != unread {
+			if got, err := b.Get(t.Context(), b.user, spoilt.ID); err != nil || !reflect.DeepEqual(got, unread) {
 				t.Fatalf("got %+v, %v", got, err)
 			}
 			_, _, ended, err := b.Start(t.Context(), b.user, 0, "", "", nil)
-			if err != nil || len(ended) != 1 || ended[0] != unread {
+			if err != nil || !reflect.DeepEqual(ended, []Session{unread}) {
 				t.Fatalf("the third sign-in ended %+v, %v", ended, err)
 			}
 			// Until its tokens are revoked it is there to be found, and it has ended for

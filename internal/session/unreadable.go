@@ -39,6 +39,9 @@ func decode(k state.Key, stored state.Record) (rec record, err error) {
 	if key(rec.UserID, rec.ID) != k {
 		return record{}, errors.New("it is another session's")
 	}
+	if rec.AuthTime.IsZero() {
+		rec.AuthTime = rec.CreatedAt
+	}
 	return rec, nil
 }
 

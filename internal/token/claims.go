@@ -38,7 +38,7 @@ const FirstParty = "watchword"
 const CanaryAudience = "urn:watchword:canary"
 
 // Access are the claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2). All but
-// SessionID, NotBefore, AuthTime, EmailVerified and User are required.
+// SessionID, NotBefore, AuthTime, AMR, ACR, EmailVerified and User are required.
 type Access struct {
 	Issuer    string    // iss
 	Subject   string    // sub: the user's id
@@ -50,7 +50,9 @@ type Access struct {
 	IssuedAt  time.Time // iat, or iat_exact beside an iat that is dated back to NotBefore
 	NotBefore time.Time // nbf; left out when zero
 	ExpiresAt time.Time // exp
-	AuthTime  time.Time // auth_time: when the user authenticated; left out when zero
+	AuthTime  time.Time // auth_time: when the user authenticated last; left out when zero
+	AMR       []string  // amr: the methods by which the user authenticated (RFC 8176); left out when empty
+	ACR       string    // acr: how strong that was; left out when empty
 
 	// EmailVerified reports whether the user's e-mail address was proven to be theirs
 	// (OpenID Connect Core §5.1); left out when nil, as for a token without an address.
@@ -89,7 +91,7 @@ func (c Access) Encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	m := make(map[string]any, 11+len(c.User))
+	m := make(map[string]any, 13+len(c.User))
 	for name, value := range c.User {
 		if err := checkSpelling(name); err != nil {
 			return nil, err
@@ -119,6 +121,12 @@ func (c Access) Encode() ([]byte, error) {
 	if !c.AuthTime.IsZero() {
 		m["auth_time"] = c.AuthTime.Unix()
 	}
+	if len(c.AMR) > 0 {
+		m["amr"] = c.AMR // an array always, unlike aud (OpenID Connect Core §2)
+	}
+	if c.ACR != "" {
+		m["acr"] = c.ACR
+	}
 	if c.EmailVerified != nil {
 		m["email_verified"] = *c.EmailVerified
 	}
@@ -138,9 +146,11 @@ func (c Access) check() error {
 		return errors.New("token: exp must be at least a second after iat")
 	case c.Epoch < 0:
 		return errors.New("token: an epoch is not negative")
+	case slices.Contains(c.AMR, ""):
+		return errors.New("token: a method of authentication has a name")
 	}
 	// encoding/json would write U+FFFD, and make one subject of two.
-	for _, s := range append([]string{c.Issuer, c.Subject, c.ID, c.ClientID, c.SessionID}, c.Audience...) {
+	for _, s := range slices.Concat([]string{c.Issuer, c.Subject, c.ID, c.ClientID, c.SessionID, c.ACR}, c.Audience, c.AMR) {
 		if !utf8.ValidString(s) {
 			return errors.New("token: a claim is not UTF-8")
 		}

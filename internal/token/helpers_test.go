@@ -39,6 +39,7 @@ func someClaims(now time.Time) token.Access {
 		Issuer: issuer, Subject: "0198c8c4-2f5e-7a63-9f3e-6b1d2f0c9a11", Audience: []string{audience}, ClientID: token.FirstParty,
 		ID: "pO3s4rJt0Tqv7c1zQmZ2Yg", SessionID: "b1f3f0c47d5f4f9c", Epoch: 3,
 		IssuedAt: now, NotBefore: now, ExpiresAt: now.Add(30 * time.Minute), AuthTime: now.Add(-time.Minute),
+		AMR: []string{"mfa", "otp", "pwd"}, ACR: "aal2",
 		User: map[string]string{"preferred_username": "ada", "name": "Ada Lovelace", "email": "ada@example.com", "log": "r,w"},
 	}
 }

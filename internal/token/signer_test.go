@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,8 @@ func TestSignedTokensAreAccepted(t *testing.T) {
 		}
 		tok := check(t, s, compact)
 		if tok.KeyID != s.KeyID() || tok.Subject != someClaims(now).Subject || tok.ID != someClaims(now).ID ||
-			tok.SessionID != someClaims(now).SessionID || tok.Epoch != 3 || tok.Claim("log") != "r,w" || tok.Claim("email") != "ada@example.com" {
+			tok.SessionID != someClaims(now).SessionID || tok.Epoch != 3 ||
+			!slices.Equal(tok.AMR, someClaims(now).AMR) || tok.ACR != "aal2" || tok.Claim("log") != "r,w" || tok.Claim("email") != "ada@example.com" {
 			t.Errorf("%s: read as %+v", alg, tok)
 		}
 		// Times lose their fraction: the token never lives longer than said.
@@ -74,7 +76,7 @@ func TestWireForm(t *testing.T) {
 	part := strings.Split(compact, ".")
 	for i, want := range []string{
 		`{"alg":"EdDSA","kid":"auth-0-EdDSA","typ":"at+jwt"}`,
-		`{"aud":"https://api.example.com","auth_time":1772366340,"client_id":"watchword","email":"ada@example.com","epoch":3,"exp":1772368200,"iat":1772366400,` +
+		`{"acr":"aal2","amr":["mfa","otp","pwd"],"aud":"https://api.example.com","auth_time":1772366340,"client_id":"watchword","email":"ada@example.com","epoch":3,"exp":1772368200,"iat":1772366400,` +
 			`"iss":"https://auth.example.com","jti":"pO3s4rJt0Tqv7c1zQmZ2Yg","log":"r,w","name":"Ada Lovelace","nbf":1772366400,` +
 			`"preferred_username":"ada","sid":"b1f3f0c47d5f4f9c","sub":"0198c8c4-2f5e-7a63-9f3e-6b1d2f0c9a11"}`,
 	} {
@@ -93,7 +95,7 @@ func TestWireForm(t *testing.T) {
 		t.Errorf("dated back: %s, issued at %v", part, tok.IssuedAt)
 	}
 	c.Audience = append(c.Audience, "https://two.example.com")
-	c.SessionID, c.NotBefore, c.AuthTime = "", time.Time{}, time.Time{}
+	c.SessionID, c.NotBefore, c.AuthTime, c.AMR, c.ACR = "", time.Time{}, time.Time{}, nil, ""
 	compact, err = s.Sign(c)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +105,7 @@ func TestWireForm(t *testing.T) {
 	if list, ok := claims["aud"].([]any); !ok || len(list) != 2 || len(tok.Audience) != 2 {
 		t.Errorf("two audiences became %v", claims["aud"])
 	}
-	for _, name := range []string{"sid", "nbf", "auth_time"} {
+	for _, name := range []string{"sid", "nbf", "auth_time", "amr", "acr"} {
 		if _, ok := claims[name]; ok {
 			t.Errorf("an empty %s was written", name)
 		}
@@ -131,6 +133,12 @@ func TestSignRefuses(t *testing.T) {
 			c.IssuedAt = c.IssuedAt.Truncate(time.Second)
 			c.ExpiresAt = c.IssuedAt.Add(time.Second - 1)
 		},
+		"an empty method":   func(c *token.Access) { c.AMR = []string{"pwd", ""} },
+		"method not UTF-8":  func(c *token.Access) { c.AMR = []string{"pwd\xff"} },
+		"acr not UTF-8":     func(c *token.Access) { c.ACR = "\xff" },
+		"amr as a claim":    func(c *token.Access) { c.User["amr"] = "otp" },
+		"AMR as a claim":    func(c *token.Access) { c.User["AMR"] = "otp" },
+		"acr as a claim":    func(c *token.Access) { c.User["acr"] = "aal2" },
 		"a negative epoch":  func(c *token.Access) { c.Epoch = -1 },
 		"sub as a claim":    func(c *token.Access) { c.User["sub"] = "root" },
 		"EXP as a claim":    func(c *token.Access) { c.User["EXP"] = "9999999999" },
@@ -365,7 +373,7 @@ func TestReservedNamesCoverWhatIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	var members map[string]any
-	if err := json.Unmarshal(payload, &members); err != nil || len(members) != 11 {
+	if err := json.Unmarshal(payload, &members); err != nil || len(members) != 13 {
 		t.Fatalf("%s: %v", payload, err)
 	}
 	for name := range members {

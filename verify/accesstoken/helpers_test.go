@@ -88,6 +88,7 @@ func claims() object {
 	return object{
 		"iss": issuer, "sub": "user-1", "aud": audience, "jti": "token-1", "sid": "session-1", "epoch": 7,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Hour).Unix(), "log": "r,w",
+		"auth_time": now.Unix(), "amr": []string{"mfa", "otp", "pwd"}, "acr": "aal2",
 	}
 }
 

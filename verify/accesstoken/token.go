@@ -21,7 +21,10 @@ type Token struct {
 	ExpiresAt time.Time // exp
 	IssuedAt  time.Time // iat_exact, or iat, which an issuer may date back (see Check)
 	NotBefore time.Time // nbf; zero when absent
-	AuthTime  time.Time // auth_time: when the user authenticated (RFC 9068 §2.2.1); zero when absent
+	AuthTime  time.Time // auth_time: when the user authenticated last (RFC 9068 §2.2.1); zero when absent
+
+	AMR []string // amr: the methods by which the user authenticated (RFC 8176); nil when absent
+	ACR string   // acr: how strong that was (OpenID Connect Core §2); empty when absent
 
 	payload string
 	claims  map[string]any // all members of the payload; never changed
@@ -91,6 +94,8 @@ func parseClaims(payload string) (*Token, []error) {
 		IssuedAt:  issued,
 		NotBefore: r.date("nbf", false),
 		AuthTime:  r.date("auth_time", false),
+		AMR:       r.texts("amr"),
+		ACR:       r.text("acr", false),
 		payload:   payload,
 		claims:    m,
 	}, r.faults
@@ -123,6 +128,29 @@ func (r *reader) text(name string, required bool) string {
 		r.wrong(name, "a string with something in it")
 	}
 	return s
+}
+
+// texts is an array of strings that need not be there.
+func (r *reader) texts(name string) []string {
+	v, present := r.claims[name]
+	if !present {
+		return nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		r.wrong(name, "an array of strings")
+		return nil
+	}
+	all := make([]string, len(list))
+	for i := range list {
+		s, ok := list[i].(string)
+		if !ok || s == "" {
+			r.wrong(name, "an array of strings")
+			return nil
+		}
+		all[i] = s
+	}
+	return all
 }
 
 // audience is one string or an array of them (RFC 7519 §4.1.3).
