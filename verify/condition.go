@@ -28,14 +28,25 @@ func (v *Verifier) conditions(list []Condition) *conditions {
 	return c
 }
 
-// judge refuses a token that does not meet a requirement.
-func (c *conditions) judge(t *accesstoken.Token) error {
+// judge refuses a token that does not meet a requirement. What authenticating again does not
+// change comes first.
+func (c *conditions) judge(t *accesstoken.Token, clock clock) error {
+	var again Reauthentication
+	var lacking []Requirement
 	for _, r := range c.required {
-		if !r.Met(t) {
+		v := r.judged(t, clock)
+		again = again.and(v.again)
+		switch v.outcome {
+		case denied:
 			return &accesstoken.Error{Code: ErrForbidden.Code, Detail: ErrForbidden.Detail + ": " + r.String()}
+		case weak:
+			lacking = append(lacking, r)
 		}
 	}
-	return nil
+	if len(lacking) == 0 {
+		return nil
+	}
+	return &accesstoken.Error{Code: ErrReauthenticate.Code, Detail: ErrReauthenticate.Detail + ": " + All(lacking...).String(), Cause: &again}
 }
 
 // MaxStaleness is Config.MaxStaleness for one route. With FailClosed,
@@ -60,23 +71,32 @@ const (
 
 func (o OnStale) set(c *conditions) { c.onStale = o }
 
-// A Requirement is a condition that a token must meet. Claim, Any, All and That make
-// Requirements. No token meets the zero Requirement.
+// A Requirement is a condition that a token must meet. Claim, FreshAuth, AMR, ACR, Any, All
+// and That make Requirements. No token meets the zero Requirement.
 type Requirement struct {
-	met   func(*accesstoken.Token) bool
+	judge func(*accesstoken.Token, clock) verdict
 	text  string
 	joint string // what joins the parts of the text, if there are several
 }
 
 func (r Requirement) set(c *conditions) { c.required = append(c.required, r) }
 
-// Met reports whether the token meets the requirement.
-func (r Requirement) Met(t *accesstoken.Token) bool { return r.met != nil && r.met(t) }
+// Met reports whether the token meets the requirement at this moment, by this machine's clock.
+func (r Requirement) Met(t *accesstoken.Token) bool {
+	return r.judged(t, clock{now: time.Now()}).outcome == met
+}
+
+func (r Requirement) judged(t *accesstoken.Token, clock clock) verdict {
+	if r.judge == nil {
+		return verdict{outcome: denied}
+	}
+	return r.judge(t, clock)
+}
 
 // String returns what is required, such as "ship=acc and (log=r or log=w)". It is part of
 // the answer to a request that is refused.
 func (r Requirement) String() string {
-	if r.met == nil {
+	if r.judge == nil {
 		return nobody
 	}
 	return r.text
@@ -94,30 +114,49 @@ const (
 // and w. A value written like that requires all that it lists.
 func Claim(name, value string) Requirement {
 	values := strings.Split(value, ",")
-	return Requirement{text: name + "=" + value, met: func(t *accesstoken.Token) bool {
+	return That(name+"="+value, func(t *accesstoken.Token) bool {
 		return !slices.ContainsFunc(values, func(one string) bool { return !t.HasValue(name, one) })
-	}}
+	})
 }
 
 // Any requires at least one of the requirements. No token meets Any of none.
 func Any(of ...Requirement) Requirement {
 	of = slices.Clone(of)
-	return Requirement{text: join(of, or, nobody), joint: jointOf(of, or), met: func(t *accesstoken.Token) bool {
-		return slices.ContainsFunc(of, func(r Requirement) bool { return r.Met(t) })
+	return Requirement{text: join(of, or, nobody), joint: jointOf(of, or), judge: func(t *accesstoken.Token, clock clock) verdict {
+		best := verdict{outcome: denied}
+		for _, r := range of {
+			if v := r.judged(t, clock); v.outcome < best.outcome {
+				best = v
+			}
+		}
+		return best
 	}}
 }
 
 // All requires every one of the requirements.
 func All(of ...Requirement) Requirement {
 	of = slices.Clone(of)
-	return Requirement{text: join(of, and, anybody), joint: jointOf(of, and), met: func(t *accesstoken.Token) bool {
-		return !slices.ContainsFunc(of, func(r Requirement) bool { return !r.Met(t) })
+	return Requirement{text: join(of, and, anybody), joint: jointOf(of, and), judge: func(t *accesstoken.Token, clock clock) verdict {
+		var worst verdict
+		for _, r := range of {
+			v := r.judged(t, clock)
+			worst = verdict{max(worst.outcome, v.outcome), worst.again.and(v.again)}
+		}
+		return worst
 	}}
 }
 
 // That makes a requirement from a function. The text says what is required.
-func That(text string, met func(*accesstoken.Token) bool) Requirement {
-	return Requirement{met: met, text: text}
+func That(text string, is func(*accesstoken.Token) bool) Requirement {
+	if is == nil {
+		return Requirement{}
+	}
+	return Requirement{text: text, judge: func(t *accesstoken.Token, _ clock) verdict {
+		if is(t) {
+			return verdict{}
+		}
+		return verdict{outcome: denied}
+	}}
 }
 
 // join joins the texts of requirements. A part that is itself joined in the other way gets

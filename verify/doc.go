@@ -12,5 +12,12 @@
 // MaxStaleness ago, that the token has not been revoked. A token about which that is not
 // known is refused, unless a route says FailOpen.
 //
+// A route may also require how, and how long ago, the user authenticated. A client whose token
+// lacks only that gets 401 with error="insufficient_user_authentication" (RFC 9470), has its
+// user authenticate again (POST /api/login/step-up), and comes back with a new token:
+//
+//	mux.Handle("POST /transfer", verifier.Require(transfer,
+//		verify.Claim("pay", "own"), verify.FreshAuth(5*time.Minute), verify.AMR("otp", "hwk")))
+//
 // It imports the standard library and golang-jwt, and nothing of internal/.
 package verify

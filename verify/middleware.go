@@ -16,7 +16,9 @@ import (
 //	verifier.Require(news, verify.FailOpen)
 //
 // All other requests are answered with problem details (RFC 9457): 401, 403, or 503 if it
-// is not known whether the token is good.
+// is not known whether the token is good. If all that a good token lacks is an authentication
+// (FreshAuth, AMR, ACR), the answer is 401 with the challenge of RFC 9470; if it lacks a claim
+// as well, 403, because authenticating again would not help.
 func (v *Verifier) Require(next http.Handler, conditions ...Condition) http.Handler {
 	c := v.conditions(conditions)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,13 +55,13 @@ func Bearer(authorization []string) (token string, err error) {
 	return accesstoken.Bearer(authorization)
 }
 
-// refuse answers with a problem and with the challenge of RFC 6750 §3.
+// refuse answers with a problem and with the challenge of RFC 6750 §3 or RFC 9470 §3.
 func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	e := &accesstoken.Error{}
 	if !errors.As(err, &e) {
 		e = ErrKeysUnavailable
 	}
-	status, challenge := http.StatusUnauthorized, "invalid_token"
+	status, challenge, parameters := http.StatusUnauthorized, "invalid_token", ""
 	switch {
 	case errors.Is(e, accesstoken.ErrNoToken):
 		challenge = "" // without a token there is no error code (RFC 6750 §3.1)
@@ -67,6 +69,11 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 		status, challenge = http.StatusBadRequest, "invalid_request"
 	case errors.Is(e, ErrForbidden):
 		status, challenge = http.StatusForbidden, "insufficient_scope"
+	case errors.Is(e, ErrReauthenticate):
+		challenge = "insufficient_user_authentication"
+		if again := (&Reauthentication{}); errors.As(e, &again) {
+			parameters = again.parameters()
+		}
 	case errors.Is(e, ErrStale), errors.Is(e, ErrKeysUnavailable):
 		status = http.StatusServiceUnavailable
 	}
@@ -74,7 +81,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	if status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	} else {
-		h.Set("WWW-Authenticate", v.challenge(challenge, e.Code))
+		h.Set("WWW-Authenticate", v.challenge(challenge, e.Code)+parameters)
 	}
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")

@@ -86,6 +86,9 @@ var (
 	ErrStale = &accesstoken.Error{Code: "revocation_stale", Detail: "it is not known at the moment which tokens have been revoked"}
 	// ErrForbidden: the token is good, but does not meet a Requirement.
 	ErrForbidden = &accesstoken.Error{Code: "forbidden", Detail: "the token does not give the right to this request"}
+	// ErrReauthenticate: the token is good, and would meet every Requirement if its user
+	// authenticated again (RFC 9470). It wraps a *Reauthentication, which says how.
+	ErrReauthenticate = &accesstoken.Error{Code: "reauthentication_required", Detail: "the user has to authenticate again, or by another method"}
 	// ErrKeysUnavailable: it is not known whether the token's key exists (503).
 	ErrKeysUnavailable = &accesstoken.Error{Code: "key_set_unavailable", Detail: "the key that the token names cannot be looked up at the moment"}
 )
@@ -133,7 +136,8 @@ func New(cfg Config) (*Verifier, error) {
 
 // Verify accepts or refuses a token. An error is an *accesstoken.Error. ErrStale and
 // ErrKeysUnavailable say nothing about the token; ErrForbidden says that the token is good
-// and does not meet a Requirement; with every other error the token is not good.
+// and does not meet a Requirement, ErrReauthenticate that it would meet all of them if its user
+// authenticated again. With every other error the token is not good.
 //
 // Verify waits for the network in two cases: until the first key set and the first page of
 // the feed are there, and for a key that is not known yet.
@@ -157,7 +161,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *conditions) (*ac
 		}
 	}
 	t := n.Own()
-	if err := c.judge(t); err != nil {
+	if err := c.judge(t, clock{v.cfg.Now(), v.cfg.Leeway}); err != nil {
 		return nil, err
 	}
 	return t, nil

@@ -93,9 +93,9 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 const checkEvery = time.Second
 
 // Stream is a grpc.StreamServerInterceptor. The token is checked again with every message,
-// and every second. When it has expired or was revoked, no further message is received or
-// sent, and the stream's context ends. When the handler returns, the call ends with that
-// reason.
+// and every second. When it has expired or was revoked, or its authentication is no longer
+// fresh (verify.FreshAuth), no further message is received or sent, and the stream's context
+// ends. When the handler returns, the call ends with that reason.
 func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	call, err := g.begin(stream.Context(), info.FullMethod)
 	if err != nil {
@@ -207,7 +207,8 @@ func (s *guardedStream) SendMsg(m any) error {
 	return s.ServerStream.SendMsg(m)
 }
 
-// refusal returns an error as a status. The status message begins with the stable code.
+// refusal returns an error as a status. The status message begins with the stable code, such as
+// "reauthentication_required: ", which comes with Unauthenticated.
 func refusal(err error) error {
 	e := &accesstoken.Error{}
 	if !errors.As(err, &e) {

@@ -128,7 +128,7 @@ func (t *Token) recheck(rules *accesstoken.Rules, now time.Time, find func(kid s
 // Own returns a copy of the token that shares nothing changeable with it.
 func (t *Token) Own() *accesstoken.Token {
 	c := *t.token
-	c.Audience = slices.Clone(c.Audience)
+	c.Audience, c.AMR = slices.Clone(c.Audience), slices.Clone(c.AMR)
 	return &c
 }
 

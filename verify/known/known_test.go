@@ -54,7 +54,7 @@ func (s *signer) find(kid string) (accesstoken.Key, error) {
 func (s *signer) token(t testing.TB, audience string, from, until int64, more string) string {
 	s.signed++
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": "i", "aud": []string{audience, "elsewhere"}, "sub": "u", "jti": fmt.Sprint(s.key.ID, s.signed), "more": more,
+		"iss": "i", "aud": []string{audience, "elsewhere"}, "sub": "u", "amr": []string{"pwd"}, "jti": fmt.Sprint(s.key.ID, s.signed), "more": more,
 		"iat": began.Unix(), "nbf": began.Unix() + from, "exp": began.Unix() + until,
 	})
 	token.Header["typ"], token.Header["kid"] = "at+jwt", s.key.ID
@@ -211,9 +211,9 @@ func TestOwnIsACopy(t *testing.T) {
 	s, k := newSigner(t, "k"), New(64)
 	token := s.token(t, "here", 0, 60, "")
 	mine := ok(t, k, s, token).Own()
-	mine.Subject, mine.Epoch, mine.Audience[0] = "root", 9, "there"
+	mine.Subject, mine.Epoch, mine.Audience[0], mine.AMR[0] = "root", 9, "there", "hwk"
 	mine.Claims()["sub"] = "root"
-	if got := ok(t, k, s, token).Own(); got.Subject != "u" || got.Epoch != 0 || got.Audience[0] != "here" || got.Claim("sub") != "u" {
+	if got := ok(t, k, s, token).Own(); got.Subject != "u" || got.Epoch != 0 || got.Audience[0] != "here" || got.AMR[0] != "pwd" || got.Claim("sub") != "u" {
 		t.Errorf("the token has become %+v", got)
 	}
 }

@@ -102,11 +102,34 @@ func (i *Issuer) Rotate() {
 	i.keys, i.signing = append(i.keys, key), private
 }
 
-// Token issues an access token with the claims for a subject. It is valid for half an hour.
+// Token issues an access token with the claims for a subject. It is valid for half an hour, and
+// says nothing of an authentication (see TokenAfter).
 func (i *Issuer) Token(subject string, claims map[string]string) string {
-	members := make(map[string]any, len(claims))
+	return i.TokenAfter(Authentication{}, subject, claims)
+}
+
+// An Authentication is when and how a user authenticated.
+type Authentication struct {
+	At  time.Time // auth_time; left out when zero
+	AMR []string  // amr, such as "pwd" and "otp"; left out when empty
+	ACR string    // acr; left out when empty
+}
+
+// TokenAfter issues what Token does, after an authentication: for the tests of routes with
+// verify.FreshAuth, verify.AMR or verify.ACR.
+func (i *Issuer) TokenAfter(a Authentication, subject string, claims map[string]string) string {
+	members := make(map[string]any, len(claims)+3)
 	for name, value := range claims {
 		members[name] = value
+	}
+	if !a.At.IsZero() {
+		members["auth_time"] = a.At.Unix()
+	}
+	if len(a.AMR) > 0 {
+		members["amr"] = a.AMR
+	}
+	if a.ACR != "" {
+		members["acr"] = a.ACR
 	}
 	return i.Sign(subject, members)
 }
