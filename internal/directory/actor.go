@@ -51,8 +51,14 @@ func (a Actor) atHome() error {
 	return nil
 }
 
+// Authenticated returns a user who has authenticated at this moment and has no token yet, as
+// in the course of a login.
+func Authenticated(userID, address string, at time.Time) Actor {
+	return Actor{ID: userID, Address: address, API: true, AuthTime: at}
+}
+
 // changes reports whether a permission is one to change something, which needs a fresh
-// login. Whoever changes what is their own proves in that moment who they are.
+// login. Whoever changes what is their own needs none if they prove in that moment who they are.
 func changes(permission string) bool {
 	return permission != own && !strings.HasSuffix(permission, ":read")
 }

@@ -163,7 +163,7 @@ func (s *Service) authorize(ctx context.Context, r store.Records, actor Actor, p
 		return Rights{}, err
 	}
 	rights := RightsOf(claims)
-	if permission != own && !rights.Can(permission) {
+	if permission != own && permission != ownFresh && !rights.Can(permission) {
 		return Rights{}, ErrPermissionMissing
 	}
 	if changes(permission) && s.Now().Sub(actor.AuthTime) > s.FreshFor {
@@ -172,9 +172,13 @@ func (s *Service) authorize(ctx context.Context, r store.Records, actor Actor, p
 	return rights, nil
 }
 
-// own stands in the place of a permission for what actors may do with what is their own. It
-// is no value that the claim admin can have.
-const own = "own"
+// own stands in the place of a permission for what actors may do with what is their own, and
+// ownFresh for what they may do after a fresh login. Neither is a value that the claim admin can
+// have.
+const (
+	own      = "own"
+	ownFresh = "own:fresh"
+)
 
 // within is the rule that an actor only touches what holds no right beyond the actor's
 // own: the claims of the user or group, as claimsOf returns them, must lie within rights.
