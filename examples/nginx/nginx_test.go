@@ -37,7 +37,22 @@ func TestNginx(t *testing.T) { forwardauth.Run(t, start) }
 
 func TestNginxRefusesWhatIsTooMuch(t *testing.T) { forwardauth.RunLimited(t, start) }
 
-func start(t *testing.T, auth, app string) string {
+// The configuration of an older release copies neither header.
+func TestNginxOfAnOlderRelease(t *testing.T) {
+	var lines []string
+	for line := range strings.Lines(conf) {
+		if !strings.Contains(line, "$auth_time") && !strings.Contains(line, "$auth_methods") {
+			lines = append(lines, line)
+		}
+	}
+	forwardauth.RunOlder(t, func(t *testing.T, auth, app string) string {
+		return startWith(t, strings.Join(lines, ""), auth, app)
+	})
+}
+
+func start(t *testing.T, auth, app string) string { return startWith(t, conf, auth, app) }
+
+func startWith(t *testing.T, conf, auth, app string) string {
 	here := strings.NewReplacer("127.0.0.1:8000", "LISTEN", "127.0.0.1:8080", auth, "127.0.0.1:9000", app)
 	return testenv.StartProxy(t, map[string]string{"nginx.conf": around, "watchword.conf": here.Replace(conf)},
 		"nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf").URL

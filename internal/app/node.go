@@ -33,6 +33,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/revocation/redislog"
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -159,8 +160,19 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		n.checkEviction(ctx)
 	}
 	sessions := openSessions(cfg, n.state, n.view, o.Now, o.Logger, registry)
+	var holders operator.Holders // of a database to which a key file may belong
+	if o.Store == nil {
+		holders = n.store
+	}
+	var box *seal.Box
+	if err := start.await(ctx, "find the key of second factors", func(ctx context.Context) (err error) {
+		box, err = operator.FactorBox(ctx, cfg, holders)
+		return err
+	}); err != nil {
+		return nil, err
+	}
 	n.parts, err = operator.Assemble(operator.Assembly{
-		Config: cfg, DB: n.db, Store: n.store, View: n.view, OnEnded: sessions.EndAll,
+		Config: cfg, DB: n.db, Store: n.store, View: n.view, OnEnded: sessions.EndAll, Box: box,
 		State: n.state, Replicas: func() int { return n.cluster.Live() },
 		Now: o.Now, Logger: o.Logger, Registerer: registry,
 	})
@@ -190,7 +202,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
 		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: n.cluster.Find,
-		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit, Limits: n.parts.Limits,
+		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit, Limits: n.parts.Limits, Factors: n.parts.Factors,
 		Rules: operator.Rules(cfg), ClockSkew: operator.Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
@@ -220,7 +232,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
 		Peers:  &httpapi.Peers{Answer: n.cluster.AnswerToken, Accepts: service.VerifyForPeer, MutualTLS: cfg.Cluster.CertFile != ""},
-		Health: n.health, Login: service, Directory: n.parts.Directory, Cluster: n.cluster, Limits: n.parts.LimitAdministration(), Proxies: proxies, Origins: cfg.Server.CORSOrigins,
+		Health: n.health, Login: service, Factors: n.parts.Factors, Directory: n.parts.Directory, Cluster: n.cluster, Limits: n.parts.LimitAdministration(), Proxies: proxies, Origins: cfg.Server.CORSOrigins,
 		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version,
 		MaxPerUser: cfg.Server.MaxRequestsPerUser, MaxPerAddress: cfg.Server.MaxRequestsPerAddress,
 	})
@@ -367,11 +379,11 @@ func keySetAge(cfg *config.Config) time.Duration {
 }
 
 // keySource returns the source of the signing keys that tokens.keys names.
-func keySource(ctx context.Context, cfg *config.Config, keys store.Keys) (keysource.Source, error) {
+func keySource(ctx context.Context, cfg *config.Config, holders operator.Holders) (keysource.Source, error) {
 	if cfg.KeysIn() != config.KeysDatabase {
 		return keysource.Memory{Rand: rand.Reader}, nil
 	}
-	box, err := operator.StorageBox(ctx, cfg, keys)
+	box, err := operator.StorageBox(ctx, cfg, holders)
 	return keysource.Sealed{Box: box, Rand: rand.Reader}, err
 }
 

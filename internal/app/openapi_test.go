@@ -18,6 +18,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/mfa/mfatest"
+	"github.com/watchword-auth/watchword/internal/passkey/passkeytest"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 )
 
@@ -272,6 +274,31 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	third := w.login("tester").AccessToken
 	hold("PUT", "/api/me/password", third, map[string]any{"current_password": "wrong password", "new_password": "another password"}, nil)
 	hold("PUT", "/api/me/password", third, map[string]any{"current_password": password, "new_password": "another password"}, nil)
+	secret, key, owner := w.enrolled("owner")
+	first := map[string]any{"username": "owner", "password": password}
+	hold("POST", "/api/login", "", first, nil)
+	mfaToken := decode[httpapi.LoginRefusal](t, w.do("POST", "/api/login", "", first)).MFAToken
+	hold("POST", "/api/login/mfa/options", "", map[string]any{"mfa_token": mfaToken}, nil)
+	hold("POST", "/api/login/mfa/enrol", "", map[string]any{"mfa_token": mfaToken, "method": "totp"}, nil)
+	hold("POST", "/api/login/mfa", "", map[string]any{"mfa_token": mfaToken, "method": "totp", "code": mfatest.Code(t, secret, time.Now())}, nil)
+	hold("POST", "/api/login/passkey/options", "", nil, nil)
+	made, err := key.Get(w.do("POST", "/api/login/passkey/options", "", nil).body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold("POST", "/api/login/passkey", "", map[string]any{"credential": made}, nil)
+	hold("POST", "/api/login/step-up", owner, map[string]any{"method": "password", "password": password}, nil)
+	hold("POST", "/api/login/step-up/options", owner, nil, nil)
+	hold("POST", "/api/mfa/backup-codes", owner, nil, nil)
+	codes := decode[httpapi.BackupCodes](t, w.do("POST", "/api/mfa/backup-codes", owner, nil)).Codes
+	hold("POST", "/api/mfa/backup-codes/confirm", owner, map[string]any{"code": codes[0]}, nil)
+	hold("GET", "/api/mfa", owner, nil, nil)
+	hold("GET", "/api/mfa", third, nil, nil)
+	hold("POST", "/api/mfa/passkeys", owner, nil, nil)
+	hold("DELETE", "/api/mfa/backup-codes", owner, nil, nil)
+	hold("DELETE", "/api/mfa/totp", owner, nil, nil)
+	hold("POST", "/api/mfa/totp", w.login("admin").AccessToken, nil, nil)
+
 	hold("GET", "/api/verify", token, nil, nil)
 	hold("GET", "/api/verify", "", nil, nil)
 	hold("GET", "/api/pkeys", "", nil, nil)
@@ -290,7 +317,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	hold("GET", "/api/revocations", "", nil, nil)
 	hold("GET", "/api/revocations?limit=0", "", nil, nil)
 	for _, path := range []string{
-		"/api/users", "/api/users/tester", "/api/users/tester/groups", "/api/users/tester/sessions", "/api/sessions",
+		"/api/users", "/api/users/tester", "/api/users/tester/factors", "/api/users/tester/groups", "/api/users/tester/sessions", "/api/sessions",
 		"/api/groups", "/api/groups/of%20tester", "/api/groups/of%20tester/claims", "/api/groups/of%20tester/members",
 		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/api/audit", "/api/limits", "/api/limits/accounts/tester", "/api/limits/addresses/192.0.2.1", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
 		"/.well-known/oauth-authorization-server",
@@ -308,6 +335,8 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	hold("POST", "/api/groups", token, map[string]any{"name": "other"}, http.Header{"Content-Type": {"text/plain"}})
 	hold("DELETE", "/api/limits/accounts/tester", token, nil, nil)
 	hold("DELETE", "/api/limits/addresses/192.0.2.1", token, nil, nil)
+	hold("DELETE", "/api/users/tester/factors", token, nil, nil)
+	hold("POST", "/api/users/tester/recovery", token, map[string]any{"keep_factors": true, "expires_in": 600}, nil)
 	hold("DELETE", "/api/users/tester", token, nil, nil)
 	hold("POST", "/api/logout", token, nil, nil)
 	hold("POST", "/auth/logout", "", map[string]any{"refresh_token": admin.RefreshToken}, nil)
@@ -323,7 +352,11 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	hold("GET", "/health", "", nil, nil)
 	for _, one := range []string{"GET /readyz 503", "GET /health 503", "GET /api/pkeys 304", "GET /api/revocations 200", "GET /api/revocations 400", "POST /api/groups 415", "POST /api/revocations 200",
 		"POST /auth/logout 204", "POST /api/logout 401",
-		"PUT /api/me/password 200", "PUT /api/me/password 401"} {
+		"PUT /api/me/password 200", "PUT /api/me/password 401",
+		"POST /api/login 401", "POST /api/login/mfa 200", "POST /api/login/mfa/options 200", "POST /api/login/mfa/enrol 422", "POST /api/login/passkey 200", "POST /api/login/passkey/options 200",
+		"POST /api/login/step-up 200", "POST /api/login/step-up/options 200", "POST /api/mfa/backup-codes 200", "POST /api/mfa/backup-codes/confirm 200",
+		"GET /api/mfa 200", "GET /api/mfa 401", "POST /api/mfa/passkeys 200", "POST /api/mfa/totp 200", "DELETE /api/mfa/backup-codes 204", "DELETE /api/mfa/totp 200",
+		"GET /api/users/{id}/factors 200", "DELETE /api/users/{id}/factors 404", "POST /api/users/{id}/recovery 201"} {
 		if !held[one] {
 			t.Errorf("%s was not seen", one)
 		}
@@ -335,6 +368,24 @@ type slowBody struct{}
 
 func (slowBody) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 
+// enrolled makes a user with an authenticator app, whose code of now is not spent, and a
+// passkey, and returns the secret, the passkey, and a token.
+func (w *world) enrolled(name string) (secret string, key *passkeytest.Authenticator, token string) {
+	w.t.Helper()
+	w.user(name)
+	token = w.login(name).AccessToken
+	secret = decode[httpapi.Enrolment](w.t, w.want(w.do("POST", "/api/mfa/totp", token, nil), 200, "")).Secret
+	code := mfatest.Code(w.t, secret, time.Now().Add(-mfatest.Step))
+	token = decode[httpapi.Grant](w.t, w.want(w.do("POST", "/api/mfa/totp/confirm", token, httpapi.Code{Code: code}), 200, "")).AccessToken
+	key = &passkeytest.Authenticator{Origin: issuer, Verifies: true}
+	made, err := key.Create(w.want(w.do("POST", "/api/mfa/passkeys", token, nil), 200, "").body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a := w.want(w.do("POST", "/api/mfa/passkeys/confirm", token, httpapi.NewPasskey{Credential: made}), 200, "")
+	return secret, key, decode[httpapi.Grant](w.t, a).AccessToken
+}
+
 // Every operation lists exactly the errors that it answers: it is provoked to all of
 // them, by everything that can be wrong with a request.
 func TestOpenAPIListsEveryError(t *testing.T) {
@@ -345,6 +396,22 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 	w.user("large")
 	large := w.login("large")
 	w.overload("large")
+	secret, key, larger := w.enrolled("larger")
+	group, err := w.node.parts.Store.GroupByName(t.Context(), "of large")
+	if err == nil {
+		err = w.node.parts.Store.AddMember(t.Context(), w.verify(larger)["sub"].(string), group.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	passkey := func() string {
+		made, err := key.Get(w.want(w.do("POST", "/api/login/passkey/options", "", nil), 200, "").body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(made)
+	}
+	assertion := passkey()
 	admin := w.login("admin").AccessToken
 	w.want(w.do("POST", "/api/groups", admin, httpapi.NewGroup{Name: "taken"}), 201, "")
 	w.want(w.do("POST", "/api/claims", admin, httpapi.NewClaim{Name: "taken", ShortName: "x", Value: "x"}), 201, "")
@@ -395,6 +462,8 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 		`{"name":"taken"}`, `{"name":"x","claims":["none"]}`, `{"name":"taken","short_name":"log","value":"r"}`,
 		`{"kid":"none"}`, `{"user":"none"}`, `{"group":"none"}`, `{"claim":"none"}`, `{"disabled":true}`,
 		`{"current_password":"wrong password","new_password":"another password"}`,
+		`{"mfa_token":"none"}`, `{"mfa_token":"none","method":"totp"}`, `{"mfa_token":"none","method":"totp","code":"000000"}`, `{"recovery_token":"none","new_password":"another password"}`,
+		`{"credential":` + assertion + `}`, `{"method":"passkey","credential":` + assertion + `}`,
 	}
 	for path, operations := range d.Paths {
 		for m, op := range operations {
@@ -440,6 +509,27 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 		method, pattern = "GET", asked
 		hold(node, asked+"?local=true", "", nil, func(r *http.Request) { r.Header.Set("Watchword-Nonce", "0123456789abcdef") })
 	}
+	// What is answered to those who have factors.
+	tokenOf := func() string {
+		return decode[httpapi.LoginRefusal](t, w.want(w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "larger", Password: password}), 401, "mfa_required")).MFAToken
+	}
+	for _, c := range []struct {
+		path, token, body string
+		status            int
+	}{
+		{"/api/login/mfa", "", `{"mfa_token":"` + tokenOf() + `","method":"passkey","credential":` + assertion + `}`, 409},
+		{"/api/login/mfa", "", `{"mfa_token":"` + tokenOf() + `","method":"totp","code":"` + mfatest.Code(t, secret, time.Now()) + `"}`, 403},
+		{"/api/login/passkey", "", `{"credential":` + passkey() + `}`, 403},
+		{"/api/login/step-up", larger, `{"method":"passkey","credential":` + assertion + `}`, 409},
+		{"/api/login/step-up", larger, `{"method":"password","password":"` + password + `"}`, 403},
+		{"/api/mfa/totp", larger, "", 409},
+	} {
+		method, pattern = "POST", c.path
+		if got := hold(node, pattern, c.token, strings.NewReader(c.body), nil); got != c.status {
+			t.Errorf("%s: %d, want %d", c.path, got, c.status)
+		}
+	}
+
 	method, pattern = "POST", "/api/renew"
 	grant := w.login("tester")
 	for range 100 {
@@ -491,7 +581,8 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 				one := strings.ToUpper(m) + " " + path + " " + status
 				switch {
 				case status < "400" || status == "500", seen[one]:
-				case status == "409" && (strings.Count(path, "/") > 3 || path == "/api/me/password"): // changed_meanwhile: of two at once
+				case status == "409" && (strings.Count(path, "/") > 3 || path == "/api/me/password" || path == "/api/login/recover" || m == "delete"): // changed_meanwhile: of two at once
+				case status == "409" && strings.Contains(path, "passkey"): // where there are none: TestWithoutPasskeys
 				case one == "POST /api/login 429": // of floods: TestAFloodOfLogins
 				case path == "/api/verify" && status == "429": // while its class is counted: TestEveryCredentialIsCounted
 				case slices.Contains([]string{

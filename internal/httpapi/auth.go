@@ -36,6 +36,7 @@ func (a *Auth) Mount(api *httpkit.API) {
 		Class:     limit.Login,
 		OwnBounds: true, // those of the pool that hashes passwords
 		Body:      LoginRequest{}, Status: http.StatusOK, Answer: Grant{}, Type: httpkit.JSON,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusUnauthorized, Answer: LoginRefusal{}, Type: "application/problem+json"}},
 	}, a.login)
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/renew", ID: "renew", Tag: "tokens", Summary: "Spend a refresh token for a new pair",
@@ -68,9 +69,10 @@ func (a *Auth) Mount(api *httpkit.API) {
 
 // LoginRequest is the body of POST /api/login.
 type LoginRequest struct {
-	Username string `json:"username" example:"tester"`
-	Password string `json:"password" format:"password" example:"correct horse battery staple"`
-	Audience string `json:"audience,omitempty" doc:"whom the session's access tokens are for: one of tokens.audience, or the issuer, which this API's own administration asks for; left out: all of tokens.audience" example:"https://auth.example.com"`
+	Username    string `json:"username" example:"tester"`
+	Password    string `json:"password" format:"password" example:"correct horse battery staple"`
+	Audience    string `json:"audience,omitempty" doc:"whom the session's access tokens are for: one of tokens.audience, or the issuer, which this API's own administration asks for; left out: all of tokens.audience" example:"https://auth.example.com"`
+	DeviceToken string `json:"device_token,omitempty" doc:"of an earlier login on this device, which then needs no second factor"`
 }
 
 // RenewRequest is the body of POST /api/renew.
@@ -91,10 +93,24 @@ type Grant struct {
 	ExpiresIn    int64  `json:"expires_in" doc:"seconds that the access token lives"`
 	RefreshToken string `json:"refresh_token" doc:"for POST /api/renew, once"`
 	SessionID    string `json:"session_id"`
+	DeviceToken  string `json:"device_token,omitempty" doc:"where it was asked for: for POST /api/login, which then needs no second factor for some time"`
+
+	BackupCodesLeft *int   `json:"backup_codes_left,omitempty" doc:"after a login by backup code"`
+	Warning         string `json:"warning,omitempty" enum:"few_left" doc:"after a login by backup code: two or fewer are left, make new ones"`
 }
 
-// errFactor: the user needs a second factor, for which this API has no endpoint.
-var errFactor = problem.New(problem.Unauthenticated, "mfa_required", "this account needs a second factor, which cannot be presented here")
+// errFactor: the password was right.
+var errFactor = problem.New(problem.Unauthenticated, "mfa_required", "this account needs a second factor; present one with POST /api/login/mfa, or enrol one with POST /api/login/mfa/enrol")
+
+// LoginRefusal is a login that is refused; where the code is mfa_required, it goes on at POST
+// /api/login/mfa.
+type LoginRefusal struct {
+	httpkit.Problem
+	MFAToken  string   `json:"mfa_token,omitempty" doc:"with mfa_required: for POST /api/login/mfa"`
+	Methods   []string `json:"methods,omitzero" doc:"with mfa_required: by which the user may answer" enum:"totp,passkey,backup_code"`
+	Enrol     []string `json:"enrol,omitzero" doc:"with mfa_required: of which the user must enrol one first; empty, or methods is" enum:"totp,passkey"`
+	ExpiresIn int64    `json:"expires_in,omitempty" doc:"with mfa_required: seconds that mfa_token lives"`
+}
 
 func (a *Auth) login(w http.ResponseWriter, r *http.Request) {
 	var in LoginRequest
@@ -106,9 +122,12 @@ func (a *Auth) login(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteProblem(w, missing("username", "password"))
 		return
 	}
-	step, err := a.Login.Begin(r.Context(), login.Credential{Username: in.Username, Password: in.Password}, in.Audience, a.Proxies.Client(r))
-	if step.Challenge != nil {
-		err = errFactor
+	step, err := a.Login.Begin(r.Context(), login.Credential{Username: in.Username, Password: in.Password, Device: in.DeviceToken}, in.Audience, a.Proxies.Client(r))
+	if c := step.Challenge; c != nil {
+		httpkit.WriteExtended(w, errFactor, func(p httpkit.Problem) any {
+			return LoginRefusal{p, c.Token, c.Methods, c.Enrol, int64(c.ExpiresIn / time.Second)}
+		})
+		return
 	}
 	writeGrant(w, step.Grant, err)
 }
@@ -191,6 +210,12 @@ func (a *Auth) setIdentity(h http.Header, t *accesstoken.Token) {
 	h.Set("X-Auth-Subject", headerText(t.Subject))
 	h.Set("X-Auth-Session", headerText(t.SessionID))
 	h.Set("X-Auth-Expires", strconv.FormatInt(t.ExpiresAt.Unix(), 10))
+	authTime := ""
+	if !t.AuthTime.IsZero() {
+		authTime = strconv.FormatInt(t.AuthTime.Unix(), 10)
+	}
+	h.Set("X-Auth-Time", authTime)
+	h.Set("X-Auth-Methods", headerText(strings.Join(t.AMR, " ")))
 	h.Set("X-Auth-Username", headerText(t.Claim(a.UserInfo.Username)))
 	h.Set("X-Auth-Name", headerText(t.Claim(a.UserInfo.FullName)))
 	h.Set("X-Auth-Email", headerText(t.Claim(a.UserInfo.Email)))
@@ -224,7 +249,7 @@ func claimHeader(claim string) string {
 }
 
 // registered are the members of a token that are about the token.
-var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true, "client_id": true}
+var registered = map[string]bool{"iss": true, "sub": true, "aud": true, "jti": true, "sid": true, "client_id": true, "acr": true}
 
 // headerName keeps a claim's name where a header's may have it (RFC 9110 §5.6.2).
 func headerName(claim string) string {

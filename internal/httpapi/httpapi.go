@@ -15,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/login"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
 )
 
@@ -27,6 +28,7 @@ type Config struct {
 	Peers     *Peers
 	Health    *Health
 	Login     *login.Service
+	Factors   *mfa.Service
 	Directory *directory.Service
 	Cluster   cluster.Viewer
 	Limits    limit.Administration
@@ -53,6 +55,7 @@ func New(c Config) http.Handler {
 		c.Auth, c.KeySets, c.Metadata, c.Feed, c.Peers, c.Health,
 		&Sessions{Login: c.Login},
 		&Me{Login: c.Login},
+		&MFA{Login: c.Login, Factors: c.Factors, Proxies: c.Proxies},
 		&Admin{Directory: c.Directory},
 		&Cluster{Admin: cluster.Admin{Cluster: c.Cluster, Rights: c.Directory}},
 		&Limits{Limits: c.Limits, Directory: c.Directory},

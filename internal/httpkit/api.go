@@ -138,7 +138,7 @@ func Register[I, O any](a *API, op huma.Operation, f func(context.Context, Calle
 	op.Middlewares = huma.Middlewares{a.guarded(class), a.authenticate}
 	// 422 is for an unknown parameter, too.
 	op.Errors = append(op.Errors, slices.Concat(commonErrors, bearerErrors, []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests})...)
-	if slices.Contains([]string{http.MethodPost, http.MethodPatch, http.MethodPut}, op.Method) { // it has a body
+	if _, body := reflect.TypeFor[I]().FieldByName("Body"); body {
 		op.Middlewares = append(op.Middlewares, refuseTooLarge)
 		op.Errors = append(append(op.Errors, bodyErrors...), http.StatusUnsupportedMediaType)
 	}
@@ -345,6 +345,9 @@ func describeAnswers(op *huma.Operation) {
 		}
 		if op.Responses[code].Content == nil {
 			op.Responses[code].Content = map[string]*huma.MediaType{}
+		}
+		if m := op.Responses[code].Content["application/problem+json"]; m != nil && m.Schema.Ref != "#/components/schemas/ErrorModel" {
+			continue // a problem with members of its own
 		}
 		op.Responses[code].Content["application/problem+json"] = &huma.MediaType{Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}}
 	}

@@ -82,6 +82,11 @@ func retryAfter(d time.Duration) string {
 // WriteProblem answers a request with an error. Its cause goes to the log, never
 // to the client.
 func WriteProblem(w http.ResponseWriter, err error) {
+	WriteExtended(w, err, func(p Problem) any { return p })
+}
+
+// WriteExtended is WriteProblem for a problem with members of its own (RFC 9457 §3.2).
+func WriteExtended(w http.ResponseWriter, err error, extend func(Problem) any) {
 	body, header := answer(err)
 	NoteCause(w, err)
 	for name, values := range header {
@@ -91,5 +96,5 @@ func WriteProblem(w http.ResponseWriter, err error) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(body.Status)
-	_ = json.NewEncoder(w).Encode(body) // an error means that the client is gone
+	_ = json.NewEncoder(w).Encode(extend(body)) // an error means that the client is gone
 }

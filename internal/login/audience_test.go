@@ -1,45 +1,39 @@
 package login
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"testing"
-
-	"github.com/watchword-auth/watchword/internal/limit"
-	"github.com/watchword-auth/watchword/internal/store"
 )
 
-// checked is a factor that counts what it checks.
-type checked struct {
-	factor
-	times int
-}
-
-func (f *checked) Check(ctx context.Context, attempt *limit.Attempt, challenge string, answer Answer, client Client) (store.User, error) {
-	f.times++
-	return f.factor.Check(ctx, attempt, challenge, answer, client)
-}
-
-// Each step of a login knows the audience, and an audience that is not issued costs neither a
-// password nor an answer to a challenge.
+// An audience that is not issued costs neither a password nor a challenge. One that is lasts from
+// the password on, whichever replica checks the second factor.
 func TestAudienceOfALoginInSteps(t *testing.T) {
-	s, _ := newService(t)
+	s, p := newService(t)
 	s.Rules.Audience = []string{"a", "i"}
-	f := &checked{}
-	s.Factor = f
-	if _, err := s.Begin(t.Context(), Credential{"ada", "wrong"}, "other", Client{}); !errors.Is(err, errAudience) {
-		t.Errorf("a login for another audience: %v", err)
+	app := enrolled(t, s, p, "ada")
+	challenges := func() int {
+		t.Helper()
+		list, err := s.Factors.State.List(t.Context(), "mfa_token", adaID, "", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
 	}
-	step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "i", Client{})
-	if err != nil || step.Challenge == nil {
-		t.Fatalf("%+v, %v", step, err)
+	for _, password := range []string{"right", "wrong"} {
+		if _, err := s.Begin(t.Context(), Credential{"ada", password, ""}, "other", Client{}); !errors.Is(err, errAudience) {
+			t.Errorf("a login for another audience with a %s password: %v", password, err)
+		}
 	}
-	if _, err := s.Complete(t.Context(), step.Challenge.ID, Answer{"totp", "123456"}, "other", Client{}); !errors.Is(err, errAudience) || f.times != 0 {
-		t.Errorf("completed for another audience: %v, with %d answers checked", err, f.times)
+	if n := challenges(); n != 0 {
+		t.Errorf("there are %d challenges for another audience", n)
 	}
 	for asked, want := range map[string]string{"": "a", "a": "a", "i": "i"} {
-		grant, err := s.Complete(t.Context(), step.Challenge.ID, Answer{"totp", "123456"}, asked, Client{})
+		step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, asked, Client{})
+		if err != nil || step.Challenge == nil || challenges() != 1 {
+			t.Fatalf("%+v, %v", step, err)
+		}
+		grant, _, err := another(s).Complete(t.Context(), step.Challenge.Token, app.next(), Client{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -101,7 +101,7 @@ func bucket(id string) state.Key { return state.Key{Kind: "test", Owner: "o", ID
 
 func (g *stateStage) login(name string) Grant {
 	g.t.Helper()
-	step, err := g.s.Begin(g.t.Context(), Credential{name, "right"}, "", Client{})
+	step, err := g.s.Begin(g.t.Context(), Credential{name, "right", ""}, "", Client{})
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func (g *stateStage) play(c sqldbtest.Change) {
 	}
 	// One whose rows the database itself cannot read is not let in either: nobody knows how many
 	// sessions they have.
-	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{}); err != nil && problem.From(err).Kind != problem.Unavailable {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{}); err != nil && problem.From(err).Kind != problem.Unavailable {
 		t.Errorf("%s: a login: %v", c.Name, err)
 	}
 	if c.Column == "state_records.value" && g.unreadable() == unreadable && !strings.Contains(c.Name, "before") {

@@ -48,7 +48,7 @@ func TestRevokedWhileTheEpochIsRaised(t *testing.T) {
 		s, _ := newService(t)
 		records := s.Store
 		s.Store = &atRaise{records, func() error { s.Store = records; return revokeAll(s, true) }}
-		step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+		step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func TestRevokedWhileTheEpochIsRaised(t *testing.T) {
 		s, p := newService(t)
 		records := s.Store
 		s.Store = &atRaise{records, func() error { s.Store = records; p.claims = nil; return revokeAll(s, false) }}
-		step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+		step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestRevokedWhileTheEpochIsRaised(t *testing.T) {
 	})
 	t.Run("renewal", func(t *testing.T) {
 		s, p := newService(t)
-		step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+		step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 		if err != nil {
 			t.Fatal(err)
 		}

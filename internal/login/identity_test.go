@@ -15,7 +15,7 @@ func TestASuperusersTokenFits(t *testing.T) {
 	much := strings.Repeat("x", accesstoken.DefaultMaxLength)
 	for admin, fits := range map[string]bool{"all": true, "users:read,all": true, "users:write": false, "": false, "allx": false} {
 		p.claims = map[string]string{"much": much, directory.Admin: admin}
-		step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+		step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 		if !fits {
 			if problem.From(err).Code != "claims_too_large" {
 				t.Errorf("%q: %v", admin, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/limit/limittest"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/state"
 )
@@ -18,7 +19,6 @@ import (
 var (
 	home    = Client{Address: "192.0.2.1"}
 	foreign = Client{Address: "203.0.113.9"}
-	code    = Answer{"totp", "123456"}
 )
 
 // locking has five failures lock an account for an hour.
@@ -29,46 +29,56 @@ func locking() *limit.Limiter {
 // Codes are guessed no faster by somebody who knows the password: it alone resets nothing, and
 // the failures of both steps are counted together.
 func TestSecondFactorsLock(t *testing.T) {
-	s, _ := newService(t)
-	s.Factor, s.Limits = &factor{}, locking()
-	begin := func(client Client, password string) error {
-		step, err := s.Begin(t.Context(), Credential{"ada", password}, "", client)
+	s, p := newService(t)
+	app := enrolled(t, s, p, "ada")
+	limited(s, locking())
+	begin := func(client Client, password string) (token string, err error) {
+		step, err := s.Begin(t.Context(), Credential{"ada", password, ""}, "", client)
 		if err == nil && step.Challenge == nil {
-			t.Error("there is no challenge")
+			t.Fatal("there is no challenge")
 		}
+		if err == nil {
+			token = step.Challenge.Token
+		}
+		return token, err
+	}
+	complete := func(client Client, token string, answer mfa.Answer) error {
+		_, _, err := s.Complete(t.Context(), token, answer, client)
 		return err
 	}
-	complete := func(client Client, answer Answer) error {
-		_, err := s.Complete(t.Context(), "challenge", answer, "", client)
-		return err
-	}
-	if err := errors.Join(begin(home, "right"), complete(home, code)); err != nil {
+	token, err := begin(home, "right")
+	if err := errors.Join(err, complete(home, token, app.next())); err != nil {
 		t.Fatal(err)
 	}
 	for range 4 {
-		if err := begin(foreign, "right"); err != nil {
+		if token, err = begin(foreign, "right"); err != nil {
 			t.Fatal(err)
 		}
-		if err := complete(foreign, Answer{"totp", "000000"}); problem.From(err).Code != "invalid_code" {
+		if err := complete(foreign, token, app.wrong()); !errors.Is(err, mfa.ErrInvalidCode) {
 			t.Fatal(err)
 		}
 	}
-	if err := begin(foreign, "wrong"); !errors.Is(err, directory.ErrInvalidCredentials) {
+	if _, err := begin(foreign, "wrong"); !errors.Is(err, directory.ErrInvalidCredentials) {
 		t.Fatal(err)
 	}
-	if err := complete(foreign, code); problem.From(err).Code != "invalid_code" {
+	code := app.next()
+	if err := complete(foreign, token, code); !errors.Is(err, mfa.ErrInvalidCode) {
 		t.Errorf("the right code after five failures: %v", err)
 	}
-	if err := begin(foreign, "right"); !errors.Is(err, directory.ErrInvalidCredentials) {
+	if _, err := begin(foreign, "right"); !errors.Is(err, directory.ErrInvalidCredentials) {
 		t.Errorf("the right password after five failures: %v", err)
 	}
-	if err := errors.Join(begin(home, "right"), complete(home, code)); err != nil {
-		t.Errorf("at home: %v", err)
+	token, err = begin(home, "right")
+	if err := errors.Join(err, complete(home, token, code)); err != nil {
+		t.Errorf("at home, with the code that was refused: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 2 {
 		t.Errorf("there are %d sessions", n)
 	}
 }
+
+// limited has every credential counted by a Limiter.
+func limited(s *Service, l *limit.Limiter) { s.Limits, s.Factors.Limits = l, l }
 
 // A user who logs in at many places at once is no guesser.
 func TestManyLoginsAtOnce(t *testing.T) {
@@ -77,7 +87,7 @@ func TestManyLoginsAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 30 {
 		all.Go(func() {
-			if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", home); err != nil {
+			if _, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", home); err != nil {
 				t.Error(err)
 			}
 		})
@@ -97,23 +107,36 @@ func TestEveryCredentialCounts(t *testing.T) {
 				if class == limit.Renew && perAccount && !right { // it is nobody's
 					continue
 				}
-				s, _ := newService(t)
-				s.Limits = limittest.New(limit.Config{Policies: map[limit.Class]limit.Policy{class: by}})
+				s, p := newService(t)
+				limited(s, limittest.New(limit.Config{Policies: map[limit.Class]limit.Policy{class: by}}))
 				// From now on the address has a bucket of its own for the account.
-				step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", home)
+				step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", home)
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.Factor = &factor{}
+				var a *app
+				if class == limit.MFA {
+					a = enrolled(t, s, p, "ada")
+				}
 				refresh := step.Grant.RefreshToken
 				present := map[limit.Class]func() error{
 					limit.Login: func() error {
-						_, err := s.Begin(t.Context(), Credential{"ada", map[bool]string{true: "right", false: "wrong"}[right]}, "", home)
+						_, err := s.Begin(t.Context(), Credential{"ada", map[bool]string{true: "right", false: "wrong"}[right], ""}, "", home)
 						return err
 					},
 					limit.MFA: func() error {
-						_, _ = s.Begin(t.Context(), Credential{"ada", "right"}, "", home)
-						_, err := s.Complete(t.Context(), map[bool]string{true: "challenge", false: "another"}[right || perAccount], Answer{"totp", map[bool]string{true: "123456", false: "0"}[right]}, "", home)
+						token, answer := "another", a.next()
+						if right || perAccount {
+							step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", home)
+							if err != nil {
+								t.Fatal(err)
+							}
+							token = step.Challenge.Token
+						}
+						if !right {
+							answer = a.wrong()
+						}
+						_, _, err := s.Complete(t.Context(), token, answer, home)
 						return err
 					},
 					limit.Renew: func() error {
@@ -156,8 +179,8 @@ func TestNoLoginWithoutCounters(t *testing.T) {
 	var n atomic.Int32
 	for fails := range 3 {
 		n.Store(int32(fails))
-		s.Limits = limittest.New(limit.Config{State: &running{Store: limittest.New(limit.Config{}).State, left: &n}, Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}})
-		if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", home); !errors.Is(err, state.ErrUnavailable) {
+		limited(s, limittest.New(limit.Config{State: &running{Store: limittest.New(limit.Config{}).State, left: &n}, Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}}))
+		if _, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", home); !errors.Is(err, state.ErrUnavailable) {
 			t.Errorf("when write %d fails: %v", fails+1, err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/limit"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/session"
@@ -65,8 +66,8 @@ type Config struct {
 	Audit       *audit.Trail
 	// Limits counts every credential that is presented.
 	Limits *limit.Limiter
-	// Factor asks users for a second factor; nil: no user has one.
-	Factor Factor
+	// Factors decides who needs a second factor, and checks it.
+	Factors *mfa.Service
 
 	// Rules are those by which Verify checks a token.
 	Rules accesstoken.Rules
@@ -198,8 +199,16 @@ func (s *Service) entitled(ctx context.Context, sess session.Session) (store.Use
 	if moved {
 		return s.entitled(ctx, sess)
 	}
+	if err == nil && !s.Factors.Suffices(sess.AMR, sess.Remembered, claims) {
+		err = errFactorNeeded
+	}
 	return user, claims, err
 }
+
+// errFactorNeeded: the session began when its user need not have a second factor. It is not
+// ended, because a step-up may still mend it, and so may another policy.
+var errFactorNeeded = problem.New(problem.Unauthenticated, "second_factor_required",
+	"this account needs a second factor by now, and the session began without one; log in again")
 
 // noteTooLong logs that a user's claims are the reason why there is no token.
 func (s *Service) noteTooLong(err error, user store.User) {
@@ -269,7 +278,7 @@ func (s *Service) claims(user store.User, claims map[string]string, id string, a
 		// A resource server whose clock runs behind has to accept the token at once.
 		IssuedAt: now, NotBefore: now.Add(-s.ClockSkew), ExpiresAt: expires,
 		// A session begins with an authentication, and no renewal is one.
-		AuthTime:      sess.CreatedAt,
+		AuthTime: sess.AuthTime, AMR: sess.AMR, ACR: mfa.Class(sess.AMR),
 		EmailVerified: verified, User: s.userInfo(user, claims),
 	}
 }

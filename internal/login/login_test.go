@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,8 +22,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/limit/limittest"
+	"github.com/watchword-auth/watchword/internal/mfa"
+	"github.com/watchword-auth/watchword/internal/mfa/mfatest"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
@@ -65,8 +71,11 @@ func (p *people) Authenticate(ctx context.Context, attempt *limit.Attempt, usern
 	return p.now(ctx, u)
 }
 
-func (p *people) ChangeOwnPassword(context.Context, directory.Actor, int64, string, string) (store.User, error) {
-	return store.User{}, directory.ErrInvalidCredentials
+func (p *people) ChangeOwnPassword(ctx context.Context, actor directory.Actor, _ int64, current, _ string) (store.User, error) {
+	if current != "right" {
+		return store.User{}, directory.ErrInvalidCredentials
+	}
+	return p.store.User(ctx, actor.ID)
 }
 
 func (p *people) ClaimsOf(context.Context, string) (map[string]string, error) { return p.claims, nil }
@@ -95,30 +104,61 @@ func (p *people) AuthorizeOn(ctx context.Context, actor directory.Actor, permiss
 	return p.users[user], nil
 }
 
-// factor asks every user for the code "123456".
-type factor struct{ user store.User }
-
-func (f *factor) Challenge(_ context.Context, user store.User, _ Client) (*Challenge, error) {
-	f.user = user
-	return &Challenge{ID: "challenge", Methods: []string{"totp"}}, nil
+// An app is a user's authenticator app. Its clock, which is the one that second factors are checked
+// by, goes when a test says so.
+type app struct {
+	t      *testing.T
+	secret string
+	ahead  *atomic.Int64 // nanoseconds
 }
 
-func (f *factor) Begun(_ context.Context, challenge string) (store.User, error) {
-	if challenge != "challenge" {
-		return store.User{}, ErrNoChallenge
-	}
-	return f.user, nil
-}
-
-func (f *factor) Check(ctx context.Context, attempt *limit.Attempt, challenge string, answer Answer, _ Client) (store.User, error) {
-	accepted, err := attempt.Checked(ctx, challenge == "challenge" && answer == Answer{"totp", "123456"}, f.user.ID)
+// enrolled has a user of that name enrol an app, which ends the user's sessions.
+func enrolled(t *testing.T, s *Service, p *people, name string) *app {
+	t.Helper()
+	a := &app{t: t, ahead: &atomic.Int64{}}
+	s.Factors.Now = a.now
+	user, err := p.now(t.Context(), p.users[name])
 	if err != nil {
-		return store.User{}, err
+		t.Fatal(err)
 	}
-	if !accepted {
-		return store.User{}, problem.New(problem.Unauthenticated, "invalid_code", "no")
+	actor := directory.Authenticated(user.ID, "", time.Now())
+	begun, err := s.Factors.BeginTOTP(t.Context(), actor)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return f.user, nil
+	a.secret = begun.Secret
+	if _, _, err := s.Factors.ConfirmTOTP(t.Context(), actor, user.SessionEpoch, a.next().Code); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (a *app) now() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) }
+
+// next waits for the next code, and returns it.
+func (a *app) next() mfa.Answer {
+	a.ahead.Add(int64(mfatest.Step))
+	return mfa.Answer{Method: mfa.TOTP, Code: mfatest.Code(a.t, a.secret, a.now())}
+}
+
+// wrong returns a code that is none of the app's.
+func (a *app) wrong() mfa.Answer {
+	for i := 0; ; i++ {
+		code := fmt.Sprintf("%06d", i)
+		if !slices.ContainsFunc([]time.Duration{-2, -1, 0, 1, 2}, func(d time.Duration) bool {
+			return mfatest.Code(a.t, a.secret, a.now().Add(d*mfatest.Step)) == code
+		}) {
+			return mfa.Answer{Method: mfa.TOTP, Code: code}
+		}
+	}
+}
+
+// another returns one more replica.
+func another(s *Service) *Service {
+	config, factors := s.Config, s.Factors.Config
+	config.Registerer, factors.Registerer = prometheus.NewRegistry(), prometheus.NewRegistry()
+	config.Factors = mfa.New(factors)
+	return New(config)
 }
 
 // newService makes a service with the users ada and bob.
@@ -156,12 +196,25 @@ func newService(t *testing.T) (*Service, *people) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	records, limits := memstate.New(time.Now), limittest.Unlimited()
+	log := &revocation.Log{Store: db, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: time.Minute, Session: time.Hour}}
+	box, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return New(Config{
-		People: p, Store: db, Keys: keys, Key: keys.Public().Find, View: view, Audit: trail, Limits: limittest.Unlimited(),
-		Sessions: session.New(session.Config{
-			State: memstate.New(time.Now), TTL: time.Hour, RefreshDuration: time.Hour, RenewGrace: time.Minute, Now: time.Now, Rand: rand.Reader,
+		People: p, Store: db, Keys: keys, Key: keys.Public().Find, View: view, Audit: trail, Limits: limits,
+		Factors: mfa.New(mfa.Config{
+			Store: db, State: records, Box: box, Limits: limits, Audit: trail, Issuer: "i",
+			People: directory.New(directory.Config{
+				Store: db, Audit: trail, Revocations: log, Limits: limits, FreshFor: time.Hour, Now: time.Now, Rand: rand.Reader, Logger: quiet,
+			}),
+			Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
 		}),
-		Revocations: &revocation.Log{Store: db, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: time.Minute, Session: time.Hour}},
+		Sessions: session.New(session.Config{
+			State: records, TTL: time.Hour, RefreshDuration: time.Hour, RenewGrace: time.Minute, Now: time.Now, Rand: rand.Reader,
+		}),
+		Revocations: log,
 		Rules:       accesstoken.Rules{Issuer: "i", Audience: []string{"a"}},
 		Issuer:      "i", Audience: []string{"a"}, TokenDuration: time.Minute,
 		Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
@@ -185,7 +238,7 @@ func sessionOf(t *accesstoken.Token) session.Session {
 // signedIn logs a user in and returns the verified token.
 func signedIn(t *testing.T, s *Service, name string) *accesstoken.Token {
 	t.Helper()
-	step, err := s.Begin(t.Context(), Credential{name, "right"}, "", Client{})
+	step, err := s.Begin(t.Context(), Credential{name, "right", ""}, "", Client{})
 	if err != nil || step.Challenge != nil {
 		t.Fatalf("%+v, %v", step, err)
 	}
@@ -199,7 +252,7 @@ func signedIn(t *testing.T, s *Service, name string) *accesstoken.Token {
 // A password alone logs in a user who has no second factor.
 func TestBegin(t *testing.T) {
 	s, _ := newService(t)
-	if _, err := s.Begin(t.Context(), Credential{"ada", "wrong"}, "", Client{}); !errors.Is(err, directory.ErrInvalidCredentials) {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "wrong", ""}, "", Client{}); !errors.Is(err, directory.ErrInvalidCredentials) {
 		t.Errorf("a wrong password: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
@@ -218,11 +271,11 @@ func TestBegin(t *testing.T) {
 func TestNoSessionWithoutToken(t *testing.T) {
 	s, p := newService(t)
 	p.claims = map[string]string{"much": strings.Repeat("x", accesstoken.DefaultMaxLength)}
-	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{}); problem.From(err).Code != "claims_too_large" {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{}); problem.From(err).Code != "claims_too_large" {
 		t.Errorf("claims that are too long: %v", err)
 	}
 	p.claims, s.Rand = nil, failing{}
-	if _, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{}); err == nil || problem.From(err).Kind != problem.Internal {
+	if _, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{}); err == nil || problem.From(err).Kind != problem.Internal {
 		t.Errorf("without randomness: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
@@ -235,32 +288,31 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // A user with a second factor gets a challenge and no session; the right answer to it
-// completes the login, on another replica too.
+// completes the login, on another replica too, and once.
 func TestChallenge(t *testing.T) {
-	s, _ := newService(t)
-	f := &factor{}
-	s.Factor = f
-	step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+	s, p := newService(t)
+	app := enrolled(t, s, p, "ada")
+	step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 	if err != nil || step.Challenge == nil || step.Grant != (Grant{}) {
 		t.Fatalf("%+v, %v", step, err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
 		t.Errorf("a challenge leaves %d sessions", n)
 	}
-	var counted dto.Metric
-	if err := s.metrics.total.WithLabelValues("login", "ok").Write(&counted); err != nil || counted.Counter.GetValue() != 0 {
-		t.Errorf("a challenge counts as %v logins, %v", counted.Counter, err)
+	for outcome, want := range map[string]float64{"ok": 0, "challenge": 1} {
+		var counted dto.Metric
+		if err := s.metrics.total.WithLabelValues("login", outcome).Write(&counted); err != nil || counted.Counter.GetValue() != want {
+			t.Errorf("a challenge counts as %v of %s, %v", counted.Counter, outcome, err)
+		}
 	}
-	config := s.Config
-	config.Registerer = prometheus.NewRegistry()
-	other := New(config)
-	if _, err := other.Complete(t.Context(), "challenge", Answer{"totp", "000000"}, "", Client{}); problem.From(err).Code != "invalid_code" {
+	other := another(s)
+	if _, _, err := other.Complete(t.Context(), step.Challenge.Token, app.wrong(), Client{}); !errors.Is(err, mfa.ErrInvalidCode) {
 		t.Errorf("a wrong code: %v", err)
 	}
 	if n := sessionsOf(t, s, adaID); n != 0 {
 		t.Errorf("a wrong code leaves %d sessions", n)
 	}
-	grant, err := other.Complete(t.Context(), step.Challenge.ID, Answer{"totp", "123456"}, "", Client{})
+	grant, _, err := other.Complete(t.Context(), step.Challenge.Token, app.next(), Client{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,9 +322,13 @@ func TestChallenge(t *testing.T) {
 	if n := sessionsOf(t, s, adaID); n != 1 {
 		t.Errorf("there are %d sessions", n)
 	}
-	s.Factor = nil
-	if _, err := s.Complete(t.Context(), "challenge", Answer{"totp", "123456"}, "", Client{}); !errors.Is(err, ErrNoChallenge) {
-		t.Errorf("a challenge that nobody asked: %v", err)
+	for _, token := range []string{step.Challenge.Token, "", "challenge", strings.Repeat("A", 43) + "." + adaID} {
+		if _, _, err := s.Complete(t.Context(), token, app.next(), Client{}); !errors.Is(err, mfa.ErrInvalidToken) {
+			t.Errorf("with the mfa_token %q: %v", token, err)
+		}
+	}
+	if n := sessionsOf(t, s, adaID); n != 1 {
+		t.Errorf("there are %d sessions", n)
 	}
 }
 

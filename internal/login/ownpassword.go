@@ -6,6 +6,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
@@ -33,7 +34,8 @@ func (s *Service) ChangePassword(ctx context.Context, by *accesstoken.Token, cur
 	if err != nil {
 		return Grant{}, err
 	}
-	grant, err := s.enter(ctx, signer, user, s.Issuer, client) // for the API, as the token was
+	// For the API, as the token was.
+	grant, err := s.enter(ctx, signer, user, entry{audience: s.Issuer, methods: mfa.Methods(by.AMR, "pwd")}, client)
 	if err != nil {
 		return Grant{}, errChangedOnly.Because(err)
 	}

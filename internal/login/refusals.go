@@ -8,6 +8,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -49,7 +50,7 @@ func (s *Service) refused(user store.User, err error, client Client) {
 		}
 		s.Logger.Info("login refused", attrs...)
 	}
-	if user.ID != "" && errors.Is(err, directory.ErrInvalidCredentials) {
+	if user.ID != "" && (errors.Is(err, directory.ErrInvalidCredentials) || errors.Is(err, mfa.ErrInvalidCode) || errors.Is(err, mfa.ErrCodeUsed)) {
 		s.Audit.RecordSoon(store.AuditEvent{Action: "login", Target: user.ID, Outcome: audit.Denied, Address: client.Address, Detail: code})
 	}
 }

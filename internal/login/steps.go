@@ -1,51 +1,28 @@
 package login
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
+	"strings"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/limit"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
 )
 
-// ErrNoChallenge: there is no login that such a challenge would complete.
-var ErrNoChallenge = problem.New(problem.Unauthenticated, "invalid_challenge", "this login has ended or was never begun; log in again")
-
-// A Credential is what a user presents first.
-type Credential struct{ Username, Password string }
-
-// A Challenge asks for a second factor.
-type Challenge struct {
-	ID      string   // for Complete; secret
-	Methods []string // by which the user may answer
-}
-
-// An Answer is the answer to a Challenge.
-type Answer struct{ Method, Code string }
+// A Credential is what a user presents first. Device is the device_token that the client has;
+// empty: none.
+type Credential struct{ Username, Password, Device string }
 
 // A Step is what Begin has led to: a Grant, or a Challenge if that is not nil.
 type Step struct {
 	Grant     Grant
-	Challenge *Challenge
-}
-
-// A Factor decides who needs a second factor, and checks it.
-type Factor interface {
-	// Challenge returns what the user has still to answer; nil: nothing.
-	Challenge(ctx context.Context, user store.User, client Client) (*Challenge, error)
-	// Begun returns the user whose login a challenge would complete, or ErrNoChallenge. It
-	// spends nothing.
-	Begun(ctx context.Context, challenge string) (store.User, error)
-	// Check spends a challenge with its answer and returns the user whose login it
-	// completes, as the user was when the login began. A wrong answer is an error with
-	// the reason for the client. Check says of the attempt whether the answer was right,
-	// before anything else depends on it; an answer that is not accepted is refused as a
-	// wrong one.
-	Check(ctx context.Context, attempt *limit.Attempt, challenge string, answer Answer, client Client) (store.User, error)
+	Challenge *mfa.Challenge
 }
 
 // Begin checks a credential. A user without a second factor is logged in. The audience is
@@ -79,31 +56,47 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 		s.refused(user, err, client)
 		return Step{}, err
 	}
-	if s.Factor != nil {
-		challenge, err := s.Factor.Challenge(ctx, user, client)
-		if err != nil || challenge != nil {
-			return Step{Challenge: challenge}, err
-		}
+	challenge, remembered, err := s.Factors.Begin(ctx, user, audience, c.Device)
+	if err != nil || challenge != nil {
+		return Step{Challenge: challenge}, err
 	}
 	if err := attempt.Succeeded(ctx); err != nil {
 		return Step{}, err
 	}
-	grant, err := s.enter(ctx, signer, user, audience, client)
+	grant, err := s.enter(ctx, signer, user, entry{audience: audience, methods: []string{"pwd"}, remembered: remembered}, client)
 	return Step{Grant: grant}, err
 }
 
-// Complete finishes a login that Begin has answered with a challenge. The audience is said
-// again, as in Begin.
-func (s *Service) Complete(ctx context.Context, challenge string, answer Answer, audience string, client Client) (Grant, error) {
-	grant, err := s.complete(ctx, challenge, answer, audience, client)
+// Complete finishes a login that Begin has answered with a challenge.
+func (s *Service) Complete(ctx context.Context, token string, answer mfa.Answer, client Client) (Grant, mfa.Done, error) {
+	grant, done, err := s.complete(ctx, token, answer, client)
 	s.metrics.count("login_complete", err)
+	return grant, done, err
+}
+
+func (s *Service) complete(ctx context.Context, token string, answer mfa.Answer, client Client) (Grant, mfa.Done, error) {
+	signer, err := s.Keys.Signer()
+	if err != nil {
+		return Grant{}, mfa.Done{}, err
+	}
+	done, err := s.Factors.Complete(ctx, token, answer, client.Address)
+	if err != nil {
+		s.refused(done.User, err, client)
+		return Grant{}, mfa.Done{}, err
+	}
+	grant, err := s.enter(ctx, signer, done.User, entry{audience: done.Audience, methods: done.Methods}, client)
+	return grant, done, err
+}
+
+// PasskeyLogin logs a user in by passkey alone, with what a browser has returned for
+// mfa.Service.PasskeyLoginOptions. The audience is as in Begin.
+func (s *Service) PasskeyLogin(ctx context.Context, response json.RawMessage, audience string, client Client) (Grant, error) {
+	grant, err := s.passkeyLogin(ctx, response, audience, client)
+	s.metrics.count("login_passkey", err)
 	return grant, err
 }
 
-func (s *Service) complete(ctx context.Context, challenge string, answer Answer, audience string, client Client) (Grant, error) {
-	if s.Factor == nil {
-		return Grant{}, ErrNoChallenge
-	}
+func (s *Service) passkeyLogin(ctx context.Context, response json.RawMessage, audience string, client Client) (Grant, error) {
 	if _, err := s.audience(audience); err != nil {
 		return Grant{}, err
 	}
@@ -111,27 +104,27 @@ func (s *Service) complete(ctx context.Context, challenge string, answer Answer,
 	if err != nil {
 		return Grant{}, err
 	}
-	user, err := s.Factor.Begun(ctx, challenge)
+	done, err := s.Factors.PasskeyLogin(ctx, response, client.Address)
 	if err != nil {
-		return Grant{}, cmp.Or(s.Limits.Count(ctx, limit.MFA, client.Address, ""), err)
-	}
-	attempt, err := s.Limits.Attempt(ctx, limit.MFA, client.Address, limit.Account(user.NameKey))
-	if err != nil {
+		s.refused(store.User{}, err, client)
 		return Grant{}, err
 	}
-	if user, err = s.Factor.Check(ctx, attempt, challenge, answer, client); err != nil {
-		return Grant{}, err
-	}
-	if err := attempt.Succeeded(ctx); err != nil {
-		return Grant{}, err
-	}
-	return s.enter(ctx, signer, user, audience, client)
+	return s.enter(ctx, signer, done.User, entry{audience: audience, methods: done.Methods}, client)
+}
+
+// An entry is how a session begins.
+type entry struct {
+	audience string
+	methods  []string  // amr
+	at       time.Time // of the authentication; zero: now
+	// remembered: the device was, and no second factor was asked for.
+	remembered bool
 }
 
 // enter begins a session for a user who has presented all that is needed. The access token
 // is signed before the session is written, so that no session begins for claims that are
 // too long for a token.
-func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, audience string, client Client) (Grant, error) {
+func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, e entry, client Client) (Grant, error) {
 	if err := s.within(ctx, &s.begun, errLoginsTooFast, user.ID); err != nil {
 		return Grant{}, err
 	}
@@ -143,10 +136,16 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 	if err != nil {
 		return Grant{}, unavailable(err)
 	}
+	if !s.Factors.Suffices(e.methods, e.remembered, claims) { // as after a claim that was given meanwhile
+		return Grant{}, errFactorNeeded
+	}
 	var grant Grant
 	sess, refresh, err := s.start(ctx, user, client, func(sess *session.Session) error {
-		sess.Audience = audience
-		if grant, err = s.grant(signer, user, claims, *sess, audience); err != nil {
+		sess.Audience, sess.AMR, sess.AuthTime, sess.Remembered = e.audience, e.methods, e.at, e.remembered
+		if e.at.IsZero() {
+			sess.AuthTime = sess.CreatedAt
+		}
+		if grant, err = s.grant(signer, user, claims, *sess, e.audience); err != nil {
 			return problem.From(err)
 		}
 		return nil
@@ -155,7 +154,7 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 		return Grant{}, err
 	}
 	grant.RefreshToken = refresh
-	s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address})
+	s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address, Detail: strings.Join(e.methods, " ")})
 	return grant, nil
 }
 

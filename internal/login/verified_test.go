@@ -67,7 +67,7 @@ func TestATokenThatComesAgainIsAskedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			with, _ := newService(t)
-			step, err := with.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+			step, err := with.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,7 +137,7 @@ func TestWhatAPeerAcceptsIsNotAcceptedOfClients(t *testing.T) {
 // A token that comes again costs no verification, which takes more allocations than all else.
 func TestATokenThatComesAgainIsRecognised(t *testing.T) {
 	s, _ := newService(t)
-	step, err := s.Begin(t.Context(), Credential{"ada", "right"}, "", Client{})
+	step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", Client{})
 	if err != nil {
 		t.Fatal(err)
 	}

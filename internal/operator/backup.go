@@ -91,6 +91,15 @@ func Restore(ctx context.Context, cfg *config.Config, logger *slog.Logger, path,
 			return done, err
 		}
 	}
+	derived, err := derivedKey(cfg)
+	if err != nil {
+		return done, err
+	}
+	if derived != nil {
+		if to.Factors, err = seal.New(derived); err != nil {
+			return done, err
+		}
+	}
 	if done, err = backup.Restore(ctx, file, secret, to); err != nil {
 		return done, err
 	}

@@ -2,6 +2,8 @@ package operator
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -94,14 +97,73 @@ func makeDataDirectory(url string) error {
 	return nil
 }
 
+// Holders are the records that have sealed values in them.
+type Holders interface {
+	store.Keys
+	store.Factors
+}
+
 // StorageBox returns the box that seals values at rest, under the configured storage key
 // or, for SQLite without one, under a key file in the directory of the database. It also
 // opens what is sealed under one of the previous keys.
 //
-// The key file is made if it is missing and no signing key in the database needs another
-// storage key than those that are given: a database with such keys has lost its storage key,
-// and a new one in its place would only hide that. Nil keys: no file is made.
-func StorageBox(ctx context.Context, cfg *config.Config, keys store.Keys) (*seal.Box, error) {
+// The key file is made if it is missing and nothing in the database needs another storage key
+// than those that are given: a database with signing keys or second factors that do has lost its
+// storage key, and a new one in its place would only hide that. Nil holders: no file is made.
+func StorageBox(ctx context.Context, cfg *config.Config, holders Holders) (*seal.Box, error) {
+	previous, err := previousKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	primary, err := storageKey(ctx, cfg, holders, true, previous)
+	if err != nil {
+		return nil, err
+	}
+	return seal.New(primary, previous...)
+}
+
+// FactorBox returns the box that seals users' second factors: that of StorageBox, or, where there
+// can be none, one under a key that is derived from the secret of the cluster, which also opens
+// what is sealed under storage.previous_keys. With a storage key the derived key opens what was
+// sealed before there was one. Nil: there is neither, and nobody can enrol.
+//
+// Nil holders: the program brings its own store, to which no key file belongs.
+func FactorBox(ctx context.Context, cfg *config.Config, holders Holders) (*seal.Box, error) {
+	previous, err := previousKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	derived, err := derivedKey(cfg)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.Storage.Key != "" || holders != nil && cfg.Database.IsSQLite():
+		// Where signing keys are kept in memory, former ones in the database may be lost.
+		primary, err := storageKey(ctx, cfg, holders, cfg.KeysIn() == config.KeysDatabase, previous)
+		if err != nil {
+			return nil, err
+		}
+		if derived != nil {
+			previous = append(previous, derived)
+		}
+		return seal.New(primary, previous...)
+	case derived != nil:
+		return seal.New(derived, previous...)
+	}
+	return nil, nil
+}
+
+// derivedKey returns the key for factors that follows from the secret of the cluster, or nil if
+// there is no secret, or one that could be guessed.
+func derivedKey(cfg *config.Config) ([]byte, error) {
+	if len(cfg.Cluster.Secret) < cluster.MinSecret {
+		return nil, nil
+	}
+	return hkdf.Key(sha256.New, []byte(cfg.Cluster.Secret), nil, "watchword/factors/v1", seal.KeySize)
+}
+
+func previousKeys(cfg *config.Config) ([][]byte, error) {
 	previous := make([][]byte, len(cfg.Storage.PreviousKeys))
 	for i, text := range cfg.Storage.PreviousKeys {
 		var err error
@@ -109,17 +171,15 @@ func StorageBox(ctx context.Context, cfg *config.Config, keys store.Keys) (*seal
 			return nil, fmt.Errorf("storage.previous_keys: %w", err)
 		}
 	}
-	primary, err := storageKey(ctx, cfg, keys, previous)
-	if err != nil {
-		return nil, err
-	}
-	return seal.New(primary, previous...)
+	return previous, nil
 }
 
 // errNoKeyFile is followed by the file's name.
 var errNoKeyFile = errors.New("storage.key: neither it nor the key file is there: set AUTH_STORAGE_KEY, or bring the file")
 
-func storageKey(ctx context.Context, cfg *config.Config, keys store.Keys, previous [][]byte) ([]byte, error) {
+// storageKey returns the primary key. Signing says whether the signing keys that holders have are
+// needed, as well as the factors.
+func storageKey(ctx context.Context, cfg *config.Config, holders Holders, signing bool, previous [][]byte) ([]byte, error) {
 	if cfg.Storage.Key != "" {
 		key, err := seal.ParseKey(cfg.Storage.Key)
 		if err != nil {
@@ -136,36 +196,61 @@ func storageKey(ctx context.Context, cfg *config.Config, keys store.Keys, previo
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
-	if keys == nil {
+	if holders == nil {
 		return nil, fmt.Errorf("%w %s back", errNoKeyFile, file)
 	}
-	lost, err := needsAnotherKey(ctx, keys, previous)
+	needs, err := needsAnotherKey(ctx, cfg, holders, signing, previous)
 	switch {
 	case err != nil:
 		return nil, err
-	case !lost:
+	case needs == "":
 		return seal.FromFile(file)
 	}
 	if key, err := seal.ReadFile(file); err == nil {
-		return key, nil // another process has made it meanwhile, and a signing key
+		return key, nil // another process has made it meanwhile, and what needs it
 	}
-	return nil, fmt.Errorf("storage.key: the signing keys in the database are sealed under a storage key that is not given: set AUTH_STORAGE_KEY to it, or bring the key file %s back", file)
+	return nil, fmt.Errorf("storage.key: the %s in the database are sealed under a storage key that is not given: set AUTH_STORAGE_KEY to it, or bring the key file %s back", needs, file)
 }
 
-// needsAnotherKey reports whether a signing key in the database is sealed under another key
-// than those that are given.
-func needsAnotherKey(ctx context.Context, keys store.Keys, given [][]byte) (bool, error) {
-	all, err := keys.Keys(ctx)
+// needsAnotherKey returns what in the database is sealed under another key than those that are
+// given and the one that follows from the secret of the cluster; "": nothing.
+func needsAnotherKey(ctx context.Context, cfg *config.Config, holders Holders, signing bool, given [][]byte) (string, error) {
+	derived, err := derivedKey(cfg)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	var box *seal.Box
+	if derived != nil {
+		given = append(slices.Clone(given), derived)
+	}
+	lost := func([]byte) bool { return true }
 	if len(given) > 0 {
-		if box, err = seal.New(given[0], given[1:]...); err != nil {
-			return false, err
+		box, err := seal.New(given[0], given[1:]...)
+		if err != nil {
+			return "", err
+		}
+		lost = func(sealed []byte) bool { return !box.Knows(sealed) }
+	}
+	if signing {
+		all, err := holders.Keys(ctx)
+		if err != nil {
+			return "", err
+		}
+		if slices.ContainsFunc(all, func(k store.Key) bool { return k.Sealed != nil && lost(k.Sealed) }) {
+			return "signing keys", nil
 		}
 	}
-	return slices.ContainsFunc(all, func(k store.Key) bool {
-		return k.Sealed != nil && (box == nil || !box.Knows(k.Sealed))
-	}), nil
+	const page = 1000
+	for after := ""; ; {
+		some, err := holders.Factors(ctx, after, page)
+		if err != nil {
+			return "", err
+		}
+		if slices.ContainsFunc(some, func(f store.Factor) bool { return lost(f.Data) }) {
+			return "second factors", nil
+		}
+		if len(some) < page {
+			return "", nil
+		}
+		after = some[page-1].ID
+	}
 }

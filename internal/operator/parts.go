@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -14,8 +15,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/limit"
+	"github.com/watchword-auth/watchword/internal/mfa"
+	"github.com/watchword-auth/watchword/internal/passkey"
 	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/revocation"
+	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -34,6 +38,7 @@ type Parts struct {
 	Directory   *directory.Service
 	Audit       *audit.Trail
 	Limits      *limit.Limiter // nil: without a state, as by the command line until OpenLimits
+	Factors     *mfa.Service
 	Revocations *revocation.Log
 }
 
@@ -82,6 +87,13 @@ func (p *Parts) Close() error {
 	return p.DB.Close()
 }
 
+// OpenFactors gives Factors what it needs to read and write factors. Other commands need no
+// storage key.
+func (p *Parts) OpenFactors(ctx context.Context, cfg *config.Config) (err error) {
+	p.Factors.Box, err = FactorBox(ctx, cfg, p.Store)
+	return err
+}
+
 // LimitAdministration shows and lifts what Limits counts.
 func (p *Parts) LimitAdministration() limit.Administration {
 	return limit.Administration{Limits: p.Limits, Audit: p.Audit}
@@ -99,6 +111,8 @@ type Assembly struct {
 	// many replicas there are.
 	State    state.Store
 	Replicas func() int
+	// Box seals second factors; nil: nobody can have one.
+	Box *seal.Box
 	// OnEnded is called for users whose sessions have ended; nil: not called.
 	OnEnded    func(ctx context.Context, userID string) error
 	Now        func() time.Time
@@ -128,13 +142,49 @@ func Assemble(a Assembly) (*Parts, error) {
 	if a.View == nil {
 		revoker = appendOnly{log}
 	}
+	people := directory.New(directory.Config{
+		Store: a.Store, Hasher: hasher, Audit: trail, Limits: limits, Revocations: revoker, OnEnded: a.OnEnded,
+		FreshFor: a.Config.Admin.FreshFor, Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
+	})
+	party, err := relyingParty(a.Config, a.Logger)
+	if err != nil {
+		return nil, err
+	}
 	return &Parts{
-		DB: a.DB, Store: a.Store, Audit: trail, Limits: limits, Revocations: log,
-		Directory: directory.New(directory.Config{
-			Store: a.Store, Hasher: hasher, Audit: trail, Limits: limits, Revocations: revoker, OnEnded: a.OnEnded,
-			FreshFor: a.Config.Admin.FreshFor, Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
+		DB: a.DB, Store: a.Store, Audit: trail, Limits: limits, Revocations: log, Directory: people,
+		Factors: mfa.New(mfa.Config{
+			Store: a.Store, State: a.State, Box: a.Box, People: people, Limits: limits, Audit: trail,
+			Policy: mfaPolicy(a.Config.MFA.Required), Party: party, Issuer: a.Config.AuthenticatorName(), RememberDevice: a.Config.MFA.RememberDevice,
+			Now: a.Now, Rand: rand.Reader, Logger: a.Logger, Registerer: a.Registerer,
 		}),
 	}, nil
+}
+
+// relyingParty returns what passkeys are made for; nil: there are none. An error is one of what
+// the operator has set: what only follows from other settings may be of no use for passkeys.
+func relyingParty(cfg *config.Config, logger *slog.Logger) (*passkey.Party, error) {
+	id, origins := cfg.RelyingParty()
+	if id == "" {
+		return nil, nil
+	}
+	party, err := passkey.New(passkey.Config{ID: id, Name: cfg.AuthenticatorName(), Origins: origins})
+	if err != nil && cfg.MFA.Passkeys.RPID == "" && len(cfg.MFA.Passkeys.Origins) == 0 {
+		logger.Debug("there are no passkeys, because browsers would not make any for this service; set mfa.passkeys", "err", err)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mfa.passkeys: %w", err)
+	}
+	return party, nil
+}
+
+// mfaPolicy returns the policy that is configured.
+func mfaPolicy(r config.Required) mfa.Policy {
+	p := mfa.Policy{Never: r.Mode == config.RequiredNever, Always: r.Mode == config.RequiredAlways}
+	for _, c := range r.Claims {
+		p.Claims = append(p.Claims, directory.Right{ShortName: c.Name, Value: c.Value})
+	}
+	return p
 }
 
 // newLimits makes a Limiter over the state of an assembly.

@@ -8,13 +8,14 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
 // A Rekeyed is what became of one kind of sealed values.
 type Rekeyed struct {
-	Kind string // "signing keys"
+	Kind string // "signing keys", "second factors"
 	seal.Resealed
 }
 
@@ -27,11 +28,20 @@ func (p *Parts) Rekey(ctx context.Context, cfg *config.Config) ([]Rekeyed, error
 	if err != nil {
 		return nil, err
 	}
-	holders := []seal.Holder{keyring.Sealed{Store: p.Store, Now: time.Now}}
+	factors, err := FactorBox(ctx, cfg, p.Store)
+	if err != nil {
+		return nil, err
+	}
 	var done []Rekeyed
 	var errs []error
-	for _, h := range holders {
-		counts, err := h.Reseal(ctx, box)
+	for _, h := range []struct {
+		seal.Holder
+		box *seal.Box
+	}{
+		{keyring.Sealed{Store: p.Store, Now: time.Now}, box},
+		{mfa.Sealed{Store: p.Store}, factors},
+	} {
+		counts, err := h.Reseal(ctx, h.box)
 		done = append(done, Rekeyed{h.Sealed(), counts})
 		errs = append(errs, err)
 	}

@@ -89,6 +89,8 @@ type proxied struct {
 	reached atomic.Int64 // requests that came to the application
 	attacks int          // requests that must not be believed
 	carried []carrier
+	methods string // the amr of a tester's token
+	older   bool   // the proxy's configuration is that of an older release
 }
 
 // A carrier is a user with as many bytes of claims as a user may have, or with many claims.
@@ -118,6 +120,7 @@ func prepare(t *testing.T, start Start, change ...func(*watchword.Config)) *prox
 	t.Cleanup(app.Close)
 	p.url = start(t, strings.TrimPrefix(p.node.URL, "http://"), strings.TrimPrefix(app.URL, "http://"))
 	p.reached.Store(0)
+	p.methods = methodsOf(t, p.node.Login("tester").AccessToken)
 	return p
 }
 
@@ -360,7 +363,9 @@ func (p *proxied) wantTester(t *testing.T, h http.Header) {
 		"x-auth-username": "tester", "x-auth-email": "tester@example.com", "x-auth-name": "Travis Ester",
 		"x-auth-claim-ship": "acc", "x-auth-claim-log": "r,w",
 	}
+	p.wantAuthentication(t, h)
 	may := map[string]string{ // what a proxy that copies everything copies as well
+		"x-auth-time": h.Get("X-Auth-Time"), "x-auth-methods": p.methods,
 		"x-auth-subject": h.Get("X-Auth-Subject"), "x-auth-session": h.Get("X-Auth-Session"), "x-auth-expires": h.Get("X-Auth-Expires"),
 	}
 	for name, values := range h {
@@ -447,16 +452,18 @@ func (p *proxied) wantClaims(t *testing.T, h http.Header, c carrier) {
 func (p *proxied) forged(t *testing.T) {
 	bearer := []string{"Authorization", "Bearer " + p.node.Login("tester").AccessToken}
 	for name, header := range map[string][]string{
-		"identity":         {"X-Auth-Subject", "root", "X-Auth-Username", "root", "X-Auth-Email", "root@example.com", "X-Auth-Name", "Root"},
-		"a claim it has":   {"X-Auth-Claim-Ship", "all", "X-Auth-Claim-Log", "admin"},
-		"a claim it lacks": {"X-Auth-Claim-Admin", "all"},
-		"odd case":         {"x-AUTH-claim-ADMIN", "all", "x-auth-subject", "root"},
-		"twice":            {"X-Auth-Subject", "root", "X-Auth-Subject", "root", "X-Auth-Claim-Admin", "all", "X-Auth-Claim-Admin", "all"},
-		"underscores":      {"X_Auth_Claim_Admin", "all", "X_Auth_Subject", "root", "X-Auth_Claim-Admin", "all", "X_Auth_Username", "root", "x_auth_username", "root"},
-		"hop by hop":       {"Connection", "X-Auth-Subject, X-Auth-Claim-Ship", "X-Auth-Subject", "root"},
-		"hop by hop twice": {"Connection", "close", "Connection", "keep-alive,x-auth-claim-ship"},
-		"empty":            {"X-Auth-Subject", "", "X-Auth-Claim-Ship", ""},
-		"a name's end":     {"X-Auth-Claim-", "all", "X-Auth-", "all", "X-Auth-Claim-Ship-", "all"},
+		"identity":          {"X-Auth-Subject", "root", "X-Auth-Username", "root", "X-Auth-Email", "root@example.com", "X-Auth-Name", "Root"},
+		"authentication":    {"X-Auth-Methods", "mfa otp hwk", "X-Auth-Time", "9999999999", "X_Auth_Methods", "mfa", "x_auth_time", "9999999999"},
+		"no authenticating": {"Connection", "X-Auth-Methods, X-Auth-Time"},
+		"a claim it has":    {"X-Auth-Claim-Ship", "all", "X-Auth-Claim-Log", "admin"},
+		"a claim it lacks":  {"X-Auth-Claim-Admin", "all"},
+		"odd case":          {"x-AUTH-claim-ADMIN", "all", "x-auth-subject", "root"},
+		"twice":             {"X-Auth-Subject", "root", "X-Auth-Subject", "root", "X-Auth-Claim-Admin", "all", "X-Auth-Claim-Admin", "all"},
+		"underscores":       {"X_Auth_Claim_Admin", "all", "X_Auth_Subject", "root", "X-Auth_Claim-Admin", "all", "X_Auth_Username", "root", "x_auth_username", "root"},
+		"hop by hop":        {"Connection", "X-Auth-Subject, X-Auth-Claim-Ship", "X-Auth-Subject", "root"},
+		"hop by hop twice":  {"Connection", "close", "Connection", "keep-alive,x-auth-claim-ship"},
+		"empty":             {"X-Auth-Subject", "", "X-Auth-Claim-Ship", ""},
+		"a name's end":      {"X-Auth-Claim-", "all", "X-Auth-", "all", "X-Auth-Claim-Ship-", "all"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.attacks++
