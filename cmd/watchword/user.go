@@ -7,12 +7,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -20,15 +22,16 @@ import (
 func newUser() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "user",
-		Short: "Add, list, show, change, remove and check users",
-		Long: `Add, list, show, change, remove and check users. A user is named by username or id. A
-user who loses a right, the password or the account has to log in again: the user's
-tokens are revoked.`,
+		Short: "Add, list, show, change, remove, check and recover users",
+		Long: `Add, list, show, change, remove, check and recover users. A user is named by username or
+id. A user who loses a right, the password, a second factor or the account has to log in
+again: the user's tokens are revoked.`,
 		Example: `  watchword user add alice --admin
   watchword user list
   watchword user set alice --password
+  watchword user recover alice
   watchword user remove alice`,
-	}, newUserAdd(), newUserList(), newUserShow(), newUserSet(), newUserRemove(), newUserCheck())
+	}, newUserAdd(), newUserList(), newUserShow(), newUserSet(), newUserRemove(), newUserCheck(), newUserRecover(), newUserResetFactors())
 }
 
 func newUserAdd() *cobra.Command {
@@ -104,8 +107,8 @@ func newUserList() *cobra.Command {
 func newUserShow() *cobra.Command {
 	return &cobra.Command{
 		Use:     "show USER",
-		Short:   "Show a user, with groups and claims",
-		Long:    "Show a user, the groups it is a member of, and the claims that its tokens carry.",
+		Short:   "Show a user, with groups, claims and second factors",
+		Long:    "Show a user, the groups, the claims that the user's tokens carry, and the second factors.",
 		Example: "  watchword user show alice",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -119,6 +122,12 @@ func newUserShow() *cobra.Command {
 					return err
 				}
 				claims, err := p.Directory.ClaimsOf(ctx, u.ID)
+				if err != nil {
+					return err
+				}
+				// Without OpenFactors, which may need a storage key: what is shown of a factor is
+				// not sealed.
+				has, err := p.Factors.Overview(ctx, directory.System(), u.ID)
 				if err != nil {
 					return err
 				}
@@ -137,6 +146,9 @@ func newUserShow() *cobra.Command {
 				}
 				for _, name := range slices.Sorted(maps.Keys(claims)) {
 					t.row("CLAIM", name+"="+claims[name])
+				}
+				for _, f := range has.Factors {
+					t.row("FACTOR", f.Method+", since "+when(f.CreatedAt))
 				}
 				return t.flush()
 			})
@@ -274,6 +286,66 @@ the database.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "There may be more than %d.\n", directory.MaxClashes)
 				}
 				return t.flush()
+			})
+		},
+	}
+}
+
+func newUserRecover() *cobra.Command {
+	var keep bool
+	var valid time.Duration
+	cmd := &cobra.Command{
+		Use:   "recover USER",
+		Short: "Make a recovery token for a user who has lost the password or the second factors",
+		Long: `Make a recovery token, with which a user who has lost the password or the second factors
+gets back in, once. It sets a new password, removes the second factors, ends the user's
+sessions and revokes the user's tokens. A token that was made before is of no use then.
+Whoever has the token has the account.
+
+The token is written to standard output, alone, and how it is used to standard error.
+Nothing of the user changes before it is used.`,
+		Example: `  watchword user recover alice
+  watchword user recover alice --keep-factors --valid 15m`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if valid < mfa.MinRecovery || valid > mfa.MaxRecovery {
+				return misused(cmd, fmt.Errorf("--valid: a recovery token is good for %.0f minute to %.0f hours, and not for %s", mfa.MinRecovery.Minutes(), mfa.MaxRecovery.Hours(), valid))
+			}
+			return with(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
+				if err := p.OpenFactors(ctx, cfg); err != nil {
+					return err
+				}
+				r, err := p.Factors.IssueRecovery(ctx, directory.System(), args[0], keep, valid)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "Good once, until %s: POST %s/api/login/recover with recovery_token and new_password.\n", when(r.ExpiresAt), cfg.Server.PublicURL)
+				fmt.Fprintln(cmd.OutOrStdout(), r.Token)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep-factors", false, "the second factors stay: the user has lost the password alone")
+	cmd.Flags().DurationVar(&valid, "valid", mfa.RecoveryFor, "how `long` the token is good, from 1m to 168h")
+	return cmd
+}
+
+func newUserResetFactors() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reset-factors USER",
+		Short: "Remove the second factors of a user",
+		Long: `Remove all second factors of a user who still has the password, end the user's sessions
+and revoke the user's tokens. Then a password is enough, or the user enrols a factor at
+the login, as mfa.required says.`,
+		Example: "  watchword user reset-factors alice",
+		Args:    arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, func(ctx context.Context, p *operator.Parts, _ *config.Config) error {
+				if err := p.Factors.Reset(ctx, directory.System(), args[0], ""); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "Removed the second factors of the user.")
+				return nil
 			})
 		},
 	}
