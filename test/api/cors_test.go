@@ -16,7 +16,9 @@ const page = "https://app.example.com"
 
 // forPages are the calls that a page of a named origin may make.
 var forPages = []struct{ method, path string }{
-	{"POST", "/api/login"}, {"POST", "/api/renew"}, {"POST", "/api/logout"}, {"POST", "/auth/logout"},
+	{"POST", "/api/login"}, {"POST", "/api/login/mfa"}, {"POST", "/api/login/mfa/options"}, {"POST", "/api/login/mfa/enrol"},
+	{"POST", "/api/login/passkey"}, {"POST", "/api/login/passkey/options"}, {"POST", "/api/login/recover"},
+	{"POST", "/api/login/step-up"}, {"POST", "/api/login/step-up/options"}, {"POST", "/api/renew"}, {"POST", "/api/logout"}, {"POST", "/auth/logout"},
 	{"GET", "/api/pkeys"}, {"GET", "/.well-known/jwks.json"}, {"GET", "/api/revocations"}, {"GET", "/.well-known/oauth-authorization-server"},
 }
 
@@ -107,6 +109,7 @@ func TestPagesOfANamedOrigin(t *testing.T) {
 	for _, one := range []struct{ method, path string }{
 		{"POST", "/api/revocations"}, {"GET", "/api/users"}, {"POST", "/api/users"}, {"GET", "/api/sessions"}, {"PUT", "/api/me/password"},
 		{"GET", "/api/verify"}, {"OPTIONS", "/api/verify"}, {"GET", "/metrics"}, {"GET", "/nothing"}, {"POST", "/api/login/"},
+		{"GET", "/api/mfa"}, {"POST", "/api/mfa/totp"}, {"POST", "/api/mfa/passkeys"},
 	} {
 		if a := preflight(w, page, one.method, one.path); a.Status < 400 || !hidden(a) {
 			t.Errorf("preflight of %s %s: %d %v", one.method, one.path, a.Status, a.Header)

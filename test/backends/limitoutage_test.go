@@ -14,28 +14,11 @@ import (
 	"github.com/watchword-auth/watchword/test/replica"
 )
 
-// countingServers are servers on which attempts are counted. They keep what they have
-// acknowledged when they are killed.
-var countingServers = map[string]func(t *testing.T) (server *testenv.Server, database string, change func(*config.Config)){
-	"postgres": func(t *testing.T) (*testenv.Server, string, func(*config.Config)) {
-		s := testenv.StartPostgres(t)
-		return s, s.URL, func(*config.Config) {}
-	},
-	"mariadb": func(t *testing.T) (*testenv.Server, string, func(*config.Config)) {
-		s := testenv.StartMariaDB(t)
-		return s, s.URL, func(*config.Config) {}
-	},
-	"redis": func(t *testing.T) (*testenv.Server, string, func(*config.Config)) {
-		s := testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
-		return s, testenv.Postgres(t), func(cfg *config.Config) { cfg.Redis.URL, cfg.State.Backend = s.URL, "redis" }
-	},
-}
-
 // While the server that counts is away, attempts are answered 503. When it is back, counting goes
 // on where it was: what passed before counts.
 func TestLimitsWhileTheirStoreIsAway(t *testing.T) {
 	t.Parallel()
-	for name, start := range countingServers {
+	for name, start := range replica.Durable {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server, database, backend := start(t)
@@ -119,7 +102,7 @@ func TestLimitsCountedLocally(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) (outage, func(w *replica.World, address string) kit.Answer){
 		// Wrong passwords are answered, and a right one cannot begin a session.
 		"passwords while Redis is away": func(t *testing.T) (outage, func(w *replica.World, address string) kit.Answer) {
-			server, database, backend := countingServers["redis"](t)
+			server, database, backend := replica.Durable["redis"](t)
 			return outage{database, server.Stop, func() { server.Start(t) }, backend, 401}, func(w *replica.World, address string) kit.Answer {
 				return attempt(w, address, "nobody", "wrong")
 			}
