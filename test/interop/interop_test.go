@@ -63,7 +63,7 @@ func issueTokens(t *testing.T, algorithms []string) issue {
 		if err != nil {
 			t.Fatal(err)
 		}
-		compact, err := s.Sign(token.Access{ClientID: token.FirstParty,
+		compact, err := s.Sign(token.Access{ClientID: token.FirstParty, AMR: []string{"mfa", "otp", "pwd"}, ACR: "aal2",
 			Issuer: issuer, Subject: "user-1", Audience: []string{audience}, ID: id, SessionID: "session-1",
 			IssuedAt: now, NotBefore: now, ExpiresAt: now.Add(time.Hour),
 			User: map[string]string{"name": "Ada Lovelace", "log": "r,w"},

@@ -192,6 +192,7 @@ func newStackCase(t *testing.T) stackCase {
 		}
 		// As a replica does it without any setting: the audience is the issuer.
 		a := token.Access{
+			AMR: []string{"mfa", "otp", "pwd"}, ACR: "aal2",
 			ClientID: token.FirstParty, Issuer: issuer, Subject: "user-1", Audience: []string{issuer}, ID: id, SessionID: "session-1",
 			IssuedAt: now, NotBefore: now.Add(-5 * time.Second), ExpiresAt: now.Add(time.Hour),
 			User: map[string]string{"name": "Ada Lovelace", "log": "r,w"},

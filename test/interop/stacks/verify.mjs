@@ -3,6 +3,8 @@
 // the issuer, the audience and the address of the key set, and algorithms where it wants
 // them named.
 
+import './node18.mjs'
+
 import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
