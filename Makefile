@@ -10,10 +10,12 @@ TOOL    := $(GO) tool -modfile=tools.mod
 # go command would ignore it: an older one builds known holes into the binary.
 export GOTOOLCHAIN := $(shell awk '$$1 == "toolchain" { print $$2 }' go.mod)
 
-# Checks and tests need no DWARF, which is an eighth of the compiler's work. All of them have
-# the same flags, so that nothing is compiled twice. Two fifths of what staticcheck did was to
+# Checks and tests need no DWARF, which is an eighth of the compiler's work. The checks see the
+# code with the flags of its tests, which scripts/test.sh explains, so that nothing is compiled
+# twice; the tools themselves have no race detector. Two fifths of what staticcheck did was to
 # collect garbage.
-vet lint vuln docs: export GOFLAGS += -gcflags=all=-dwarf=false
+PLAIN := $(shell cat .ci/goflags)
+RACED := $(shell cat .ci/goflags.race)
 vet lint vuln: export GOGC = 400
 
 .PHONY: help run cluster build test soak ci fmt vet lint vuln tidy docs docs-check bench tools clean
@@ -50,21 +52,22 @@ fmt: ## Fail if a file is not formatted
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; }
 
 vet: ## go vet
-	@for m in $(MODULES); do (cd $$m && $(GO) vet ./...) || exit 1; done
+	@GOFLAGS="$(RACED)" $(GO) vet ./...
+	@cd test/interop && GOFLAGS="$(PLAIN)" $(GO) vet ./...
 
 lint: ## staticcheck
-	@$(TOOL) staticcheck ./...
-	@cd test/interop && $(GO) tool -modfile=../../tools.mod staticcheck ./...
+	@tool=$$(GOFLAGS="$(PLAIN)" $(TOOL) -n staticcheck) && GOFLAGS="$(RACED)" $$tool ./... && \
+		cd test/interop && GOFLAGS="$(PLAIN)" $$tool ./...
 
 vuln: ## Fail if a known vulnerability can be reached; the list of them is a module in tools.mod
 	@$(GO) mod download -modfile=tools.mod golang.org/x/vulndb
-	@$(TOOL) govulncheck -db "file://$$($(GO) list -m -modfile=tools.mod -f '{{.Dir}}' golang.org/x/vulndb)/data/osv" ./...
+	@tool=$$(GOFLAGS="$(PLAIN)" $(TOOL) -n govulncheck) && GOFLAGS="$(RACED)" $$tool -db "file://$$($(GO) list -m -modfile=tools.mod -f '{{.Dir}}' golang.org/x/vulndb)/data/osv" ./...
 
 tidy: ## Fail if go.mod does not say what is used
 	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy -diff) || exit 1; done
 
 docs: ## Write what is generated from the code
-	@$(GO) generate ./...
+	@GOFLAGS="$(RACED)" $(GO) generate ./...
 
 docs-check: docs ## Fail if what is generated is stale
 	@git diff --exit-code --stat -- docs || { echo "stale documents: run make docs and commit"; exit 1; }

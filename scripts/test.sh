@@ -17,13 +17,13 @@ export GOTOOLCHAIN
 # faults of a cluster alone: what else the machine does would look like one more of them.
 processes='/(cmd/watchword|examples/balancer|test/(process|subscribers|cluster|cluster/cmd/up))$'
 
-# What the race detector need not look at. SQLite is C translated to Go, and so are the C
-# library and the malloc that it calls: they took two thirds of the processor time of the
+# The flags of the go command: .ci/goflags.race for tests with the race detector, .ci/goflags
+# for the others. DWARF is an eighth of the compiler's work, and stack traces do not need it.
+# The race detector need not look at everything. SQLite is C translated to Go, and so are the
+# C library and the malloc that it calls: they took two thirds of the processor time of the
 # tests that use SQLite. The table of confusable letters is one function, which never
 # changes anything, and which takes the compiler 24 s with the detector and 1.5 s without.
-no_dwarf=-dwarf=false # an eighth of the compiler's work; stack traces do not need it
-unraced=(-gcflags={modernc.org/{sqlite/lib,libc,memory},go.mau.fi/util/confusable}="-race=0 $no_dwarf")
-export GOFLAGS="${GOFLAGS:-} -gcflags=all=$no_dwarf" # as in the Makefile
+plain=$(<.ci/goflags) raced=$(<.ci/goflags.race)
 
 # Where there is room in memory, the databases of tests are there: a test waits for no
 # disk. What they prove is that a process may be killed, not that a disk keeps what it has
@@ -84,29 +84,29 @@ status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# run tests some packages of the module in a directory.
+# run tests some packages of the module in a directory, with flags.
 run() {
-	local module=$1
-	shift
-	(cd "$module" && "${GO:-go}" test -v -count=1 -vet=off -timeout 60m "$@") 2>&1 | tee -a "$log" | shown
+	local module=$1 flags=$2
+	shift 2
+	(cd "$module" && GOFLAGS="${GOFLAGS:-} $flags" "${GO:-go}" test -v -count=1 -vet=off -timeout 60m "$@") 2>&1 | tee -a "$log" | shown
 	((PIPESTATUS[0] == 0)) || status=1
 }
 
-raced=()
-[[ ${WATCHWORD_SOAK:-} ]] && raced=(-race "${unraced[@]}")
 for module in ${MODULES:-.}; do
 	[[ $module == . || $# == 0 ]] || continue
 	mapfile -t packages < <(cd "$module" && "${GO:-go}" list "${@:-./...}")
 	mapfile -t inside < <(printf '%s\n' "${packages[@]}" | grep -vE "$processes")
-	detector=()
-	[[ $module == . ]] && detector=(-race "${unraced[@]}") # the libraries of others are not ours to race
+	flags=$raced
+	[[ $module == . ]] || flags=$plain # the libraries of others are not ours to race
 	# Collecting garbage is a seventh of what tests of whole replicas do.
-	((${#inside[@]})) && GOGC=400 run "$module" "${detector[@]}" "${inside[@]}"
+	((${#inside[@]})) && GOGC=400 run "$module" "$flags" "${inside[@]}"
 done
 mapfile -t packages < <("${GO:-go}" list "${@:-./...}" | grep -E "$processes")
 mapfile -t few < <(printf '%s\n' "${packages[@]}" | grep -v '/test/cluster$')
-((${#few[@]})) && [[ ${few[0]} ]] && run . "${raced[@]}" "${few[@]}"
-[[ " ${packages[*]} " == *"/test/cluster "* ]] && run . "${raced[@]}" ./test/cluster
+flags=$plain
+[[ ${WATCHWORD_SOAK:-} ]] && flags=$raced
+((${#few[@]})) && [[ ${few[0]} ]] && run . "$flags" "${few[@]}"
+[[ " ${packages[*]} " == *"/test/cluster "* ]] && run . "$flags" ./test/cluster
 
 if ((status)); then
 	echo
