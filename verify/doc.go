@@ -19,5 +19,9 @@
 //	mux.Handle("POST /transfer", verifier.Require(transfer,
 //		verify.Claim("pay", "own"), verify.FreshAuth(5*time.Minute), verify.AMR("otp", "hwk")))
 //
+// A deployment may sign with a secret that its replicas share (HS256) instead of private keys.
+// It then publishes no key, and a resource server needs the secret itself: see Config.Secrets,
+// and what that means.
+//
 // It imports the standard library and golang-jwt, and nothing of internal/.
 package verify

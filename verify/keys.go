@@ -42,8 +42,8 @@ const (
 )
 
 // A keySource keeps the key set fresh. The last good set is used until there is a newer
-// one, for keyOutage at most. An answer that is an error, empty or garbage changes
-// nothing.
+// one, for keyOutage at most. An answer that is an error, garbage, or empty without
+// Config.Secrets changes nothing.
 type keySource struct {
 	cfg     Config
 	set     atomic.Pointer[accesstoken.KeySet] // the last good one
@@ -116,6 +116,9 @@ func (k *keySource) current() *accesstoken.KeySet {
 // ago, did not bring it, and ErrKeysUnavailable if it is not known whether there is such a
 // key.
 func (k *keySource) find(ctx context.Context, kid string) (accesstoken.Key, error) {
+	if key, ok := k.cfg.secrets[kid]; ok { // before the key set, which cannot take its place
+		return key, nil
+	}
 	if key, ok := k.current().Key(kid); ok {
 		return key, nil
 	}
@@ -246,7 +249,7 @@ func (k *keySource) fetch(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if set.Len() == 0 {
+	if set.Len() == 0 && len(k.cfg.secrets) == 0 {
 		return 0, fmt.Errorf("%s answers with a set without keys", k.cfg.KeySetURL)
 	}
 	k.set.Store(set)

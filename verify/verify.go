@@ -41,6 +41,17 @@ type Config struct {
 	// KeySetURL is where the public keys are; by default Issuer/.well-known/jwks.json.
 	// An attacker who can change its answers can pass as any user, so use https.
 	KeySetURL string
+	// Secrets are for a deployment that signs with a shared secret (HS256, HS384, HS512): the
+	// secrets themselves, of at least 32, 48 or 64 bytes, as the replicas have them. Several
+	// are accepted at a time, so that the secret can be changed: give the new one and the
+	// former one before the replicas get the new one. Tokens of public keys are accepted all
+	// the same.
+	//
+	// With the secret a resource server can issue tokens as any user, with any rights, for
+	// every other service; so can an attacker who reads its configuration or its memory. With
+	// public keys it could only verify. Prefer those, unless the resource server is as
+	// trusted as the server itself.
+	Secrets []string
 	// RevocationsURL is where the feed of revocations is; by default
 	// Issuer/api/revocations.
 	RevocationsURL string
@@ -73,6 +84,8 @@ type Config struct {
 	// Nil: slog.Default().
 	Logger *slog.Logger
 
+	// secrets are the keys of Secrets, by kid.
+	secrets map[string]accesstoken.Key
 	// closeIdle closes the idle connections of the Verifier's own client. A given client
 	// may be in use elsewhere; then it does nothing.
 	closeIdle func()
@@ -169,7 +182,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *conditions) (*ac
 
 // Status is what a Verifier knows, for a health page.
 type Status struct {
-	Keys        int       // public keys
+	Keys        int       // public keys; those of Secrets are not counted
 	Revocations int       // entries of the feed that have not expired
 	Confirmed   time.Time // when it last knew all revocations; zero: never
 	Fresh       bool      // Confirmed is within MaxStaleness, or there is WithoutRevocations
@@ -220,6 +233,11 @@ func (c *Config) complete() error {
 	if c.Leeway < 0 || c.Leeway > MaxLeeway {
 		return fmt.Errorf("leeway is %v; it is from 0 to %v", c.Leeway, MaxLeeway)
 	}
+	var err error
+	if c.secrets, err = secretKeys(c.Secrets); err != nil {
+		return err
+	}
+	c.Secrets = nil // nothing that prints the Verifier shows them
 	c.closeIdle = func() {}
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()

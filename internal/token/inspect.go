@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,6 +86,9 @@ func explain(fault error, in accesstoken.Inspection, now time.Time, rules *acces
 			member(in.Header, "typ"))
 	case errors.Is(e, accesstoken.ErrAlgorithm):
 		return sentence(e) + fmt.Sprintf(" (alg is %s.)", member(in.Header, "alg"))
+	case errors.Is(e, accesstoken.ErrUnknownKey) && slices.Contains(accesstoken.SecretAlgorithms(), fmt.Sprint(in.Header["alg"])):
+		return fmt.Sprintf("No signing secret has the kid %s: the secret was removed or has ended, or the token comes from another deployment.",
+			member(in.Header, "kid"))
 	case errors.Is(e, accesstoken.ErrUnknownKey):
 		return fmt.Sprintf("The key set has no key with the kid %s: the key was removed, or the token comes from another deployment.",
 			member(in.Header, "kid"))

@@ -51,12 +51,13 @@ func GenerateKey(random io.Reader, alg string) (crypto.Signer, error) {
 }
 
 // A Signer signs tokens with one private key, which may live in this process or
-// in an HSM. It may be used by many goroutines at once if its key may.
+// in an HSM, or with a shared secret. It may be used by many goroutines at once if its key may.
 type Signer struct {
 	key    crypto.Signer
 	public accesstoken.Key
 	header map[Kind]string   // the first part of a token of the kind, with its dot
 	opts   crypto.SignerOpts // of every signature
+	last   int               // the longest that the last part of a token may become
 }
 
 // NewSigner makes a Signer of a key and the name under which its public half is
@@ -66,13 +67,30 @@ func NewSigner(kid, alg string, key crypto.Signer) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Signer{key: key, public: public, header: map[Kind]string{}, opts: optionsOf(alg)}
+	return newSigner(public, key, optionsOf(alg))
+}
+
+// NewSecretSigner makes a Signer of a secret that verifiers share (see
+// accesstoken.NewSecretKey), whose Public is therefore a secret, too.
+func NewSecretSigner(secret, alg string) (*Signer, error) {
+	key, err := accesstoken.NewSecretKey(secret, alg)
+	if err != nil {
+		return nil, err
+	}
+	return newSigner(key, newSecretKey(secret, alg), crypto.Hash(0))
+}
+
+func newSigner(public accesstoken.Key, key crypto.Signer, opts crypto.SignerOpts) (*Signer, error) {
+	s := &Signer{key: key, public: public, header: map[Kind]string{}, opts: opts, last: maxSignature}
+	if long, ok := public.Public.(*rsa.PublicKey); ok {
+		s.last = max(s.last, base64.RawURLEncoding.EncodedLen(long.Size()))
+	}
 	for _, kind := range kinds {
 		header, err := json.Marshal(struct {
 			Alg string `json:"alg"`
 			Kid string `json:"kid"`
 			Typ Kind   `json:"typ"`
-		}{alg, kid, kind})
+		}{public.Algorithm, public.ID, kind})
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +105,7 @@ func (s *Signer) KeyID() string { return s.public.ID }
 // Algorithm is the alg of every token that it signs.
 func (s *Signer) Algorithm() string { return s.public.Algorithm }
 
-// Public is the key that verifies its tokens.
+// Public is the key that verifies its tokens. That of a secret is not published.
 func (s *Signer) Public() accesstoken.Key { return s.public }
 
 // Sign makes a token in compact form (RFC 7515 §7.1). It refuses claims that no verifier
@@ -101,7 +119,7 @@ func (s *Signer) Sign(t Token) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	length := len(header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + maxSignature
+	length := len(header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + s.last
 	if length > accesstoken.DefaultMaxLength {
 		return "", ErrTooLong
 	}
@@ -117,9 +135,10 @@ func (s *Signer) Sign(t Token) (string, error) {
 	return string(out), nil
 }
 
-// maxSignature is the length of the longest signature, of RSA with RSABits in base64url.
-// It counts for every key, so that whether claims fit does not depend on the key.
-const maxSignature = 344
+// maxSignature is the length of the longest signature by a key that GenerateKey makes, of RSA
+// with RSABits in base64url. It counts for shorter ones, too, so that whether claims fit depends
+// on the key with longer RSA keys alone, which an HSM or a remote signer may have.
+const maxSignature = (RSABits + 5) / 6
 
 // sign returns the signature in the form of JWS (RFC 7518 §3.3 to 3.5, RFC 8037 §3.1).
 func (s *Signer) sign(input []byte) ([]byte, error) {

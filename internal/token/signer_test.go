@@ -8,14 +8,19 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"math/big"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/token"
@@ -380,5 +385,90 @@ func TestReservedNamesCoverWhatIsWritten(t *testing.T) {
 		if !token.Reserved(name) || !token.Reserved(strings.ToUpper(name)) {
 			t.Errorf("%q can be taken by a claim", name)
 		}
+	}
+}
+
+const secret = "a secret that the replicas of a deployment and its resource servers share"
+
+func newSecretSigner(t testing.TB, alg string) *token.Signer {
+	t.Helper()
+	s, err := token.NewSecretSigner(secret, alg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestTokensWithASecret(t *testing.T) {
+	for _, alg := range accesstoken.SecretAlgorithms() {
+		s := newSecretSigner(t, alg)
+		key, err := accesstoken.NewSecretKey(secret, alg)
+		if err != nil || s.Algorithm() != alg || s.KeyID() != key.ID || !s.Public().Equal(key) {
+			t.Fatalf("%s: the signer is %s, %s, %v", alg, s.KeyID(), s.Algorithm(), err)
+		}
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				for range 25 {
+					compact, err := s.Sign(someClaims(now))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					// As another library sees it.
+					seen, err := jwt.Parse(compact, func(h *jwt.Token) (any, error) { return []byte(secret), nil },
+						jwt.WithValidMethods([]string{alg}), jwt.WithoutClaimsValidation())
+					if err != nil || seen.Header["kid"] != key.ID || seen.Header["typ"] != "at+jwt" || len(seen.Header) != 3 {
+						t.Errorf("%s: read as %+v, %v", alg, seen, err)
+					}
+					if got, err := rules.Check(compact, now, func(string) (accesstoken.Key, error) { return key, nil }); err != nil || got.Subject != someClaims(now).Subject {
+						t.Errorf("%s: %+v, %v", alg, got, err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		long := someClaims(now)
+		long.User = map[string]string{"role": strings.Repeat("x", accesstoken.DefaultMaxLength)}
+		if _, err := s.Sign(long); !errors.Is(err, token.ErrTooLong) {
+			t.Errorf("%s: claims that are too long: %v", alg, err)
+		}
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x"} {
+			if printed := fmt.Sprintf(verb+verb, s, *s); strings.Contains(printed, secret[:12]) || strings.Contains(printed, fmt.Sprint([]byte(secret[:6]))[1:20]) {
+				t.Errorf("%s shows the secret", verb)
+			}
+		}
+	}
+	for _, alg := range []string{accesstoken.ES256, "none", ""} {
+		if _, err := token.NewSecretSigner(secret, alg); err == nil {
+			t.Errorf("a secret for %q", alg)
+		}
+	}
+	if _, err := token.NewSecretSigner(secret[:63], accesstoken.HS512); err == nil || strings.Contains(err.Error(), secret[:12]) {
+		t.Errorf("a secret that is too short: %v", err)
+	}
+}
+
+// A MAC costs about a microsecond, so what a token costs besides must not grow unseen: the
+// claims, the token in bytes and as a string, and the MAC.
+func TestASecretAllocatesNothingNeedless(t *testing.T) {
+	s := newSecretSigner(t, accesstoken.HS256)
+	c := someClaims(now)
+	// The least of many: with the race detector a pool loses some of what it has.
+	least := func(f func() error) float64 {
+		fewest := math.Inf(1)
+		for range 100 {
+			fewest = min(fewest, testing.AllocsPerRun(1, func() {
+				if err := f(); err != nil {
+					t.Fatal(err)
+				}
+			}))
+		}
+		return fewest
+	}
+	claims := least(func() error { _, err := c.Encode(); return err })
+	all := least(func() error { _, err := s.Sign(c); return err })
+	if all > claims+4 {
+		t.Errorf("%v allocations, %v of them for the claims", all, claims)
 	}
 }

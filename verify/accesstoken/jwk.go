@@ -32,6 +32,9 @@ type jwk struct {
 // hold such keys, and they are passed over (RFC 7517 §5).
 var errUnsupported = errors.New("jwk: not a key that verifies access tokens")
 
+// errSecret: a key with a secret came to where keys are published.
+var errSecret = errors.New("jwk: a key with a shared secret is never published")
+
 func unsupported(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errUnsupported, fmt.Sprintf(format, args...))
 }
@@ -60,8 +63,11 @@ func decodeBase64(s string) ([]byte, error) {
 }
 
 // MarshalJSON gives the key as a JWK: unpadded base64url, coordinates at their
-// full length, with use, alg and kid.
+// full length, with use, alg and kid. A key with a secret is an error: it is not published.
 func (k Key) MarshalJSON() ([]byte, error) {
+	if k.secret != nil {
+		return nil, errSecret
+	}
 	if err := k.check(); err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func (k Key) MarshalJSON() ([]byte, error) {
 
 // Thumbprint is the key's SHA-256 JWK thumbprint (RFC 7638 §3, RFC 8037 §2) in
 // unpadded base64url, 43 characters; empty for a Key that did not come from
-// NewKey, ParseJWK or a KeySet and is of no use.
+// NewKey, ParseJWK or a KeySet and is of no use, and for one with a secret.
 func (k Key) Thumbprint() string {
 	data, err := k.MarshalJSON()
 	if err != nil {

@@ -32,18 +32,21 @@ const (
 	MaxRSABits = 8192
 )
 
-// Algorithms returns the signature algorithms a key may have.
+// Algorithms returns the signature algorithms that a public key may have: those of key sets.
 func Algorithms() []string {
 	return []string{ES256, ES384, ES512, EdDSA, RS256, PS256}
 }
 
-// A Key verifies tokens: one public key, bound to one name and one algorithm.
+// A Key verifies tokens: one public key, or one shared secret (see NewSecretKey), bound to
+// one name and one algorithm.
 // The algorithm is a property of the key, never of the token (RFC 8725 §3.1).
 // Its fields are not changed once it is made.
 type Key struct {
 	ID        string           // kid
-	Algorithm string           // one of the constants above
-	Public    crypto.PublicKey // *ecdsa.PublicKey, ed25519.PublicKey or *rsa.PublicKey
+	Algorithm string           // one of Algorithms, or of SecretAlgorithms
+	Public    crypto.PublicKey // *ecdsa.PublicKey, ed25519.PublicKey or *rsa.PublicKey; nil with a secret
+
+	secret *secret // nil: a public key
 }
 
 // NewKey makes a Key of pub, or says why pub cannot be used with alg: it must be
@@ -71,9 +74,12 @@ func NewKey(id, alg string, pub crypto.PublicKey) (Key, error) {
 	return k, nil
 }
 
-// Equal reports whether both are the same public key with the same algorithm,
-// under whatever names.
+// Equal reports whether both are the same public key, or the same secret, with the same
+// algorithm, under whatever names.
 func (k Key) Equal(other Key) bool {
+	if k.secret != nil || other.secret != nil {
+		return k.equalSecrets(other)
+	}
 	switch k.Public.(type) {
 	case *ecdsa.PublicKey, *rsa.PublicKey: // the same pointer, as it usually is, needs no look at the numbers
 		if k.Public == other.Public {
@@ -84,9 +90,12 @@ func (k Key) Equal(other Key) bool {
 	return ok && k.Algorithm == other.Algorithm && p.Equal(other.Public)
 }
 
-// check reports whether the public key fits the algorithm. It is cheap, so that it
+// check reports whether the public key or the secret fits the algorithm. It is cheap, so that it
 // also guards each verification with a Key that did not come from NewKey.
 func (k Key) check() error {
+	if k.secret != nil {
+		return k.checkSecret()
+	}
 	switch pub := k.Public.(type) {
 	case *ecdsa.PublicKey:
 		if curve, ok := curveOf(k.Algorithm); ok && pub != nil && pub.Curve == curve {
@@ -160,6 +169,9 @@ func (k Key) verify(input string, signature []byte) error {
 	if !ok {
 		return fmt.Errorf("key: unknown algorithm %q", k.Algorithm)
 	}
+	if k.secret != nil {
+		return method.Verify(input, signature, k.secret.text())
+	}
 	return method.Verify(input, signature, k.Public)
 }
 
@@ -184,6 +196,12 @@ func methodOf(alg string) (jwt.SigningMethod, bool) {
 		return jwt.SigningMethodRS256, true
 	case PS256:
 		return ps256, true
+	case HS256:
+		return jwt.SigningMethodHS256, true
+	case HS384:
+		return jwt.SigningMethodHS384, true
+	case HS512:
+		return jwt.SigningMethodHS512, true
 	}
 	return nil, false
 }

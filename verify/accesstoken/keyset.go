@@ -17,12 +17,16 @@ type KeySet struct {
 	byID map[string]int // index into keys
 }
 
-// NewKeySet makes a set. The same kid twice is an error.
+// NewKeySet makes a set of public keys. The same kid twice is an error, and so is a key with
+// a secret.
 func NewKeySet(keys ...Key) (*KeySet, error) {
 	s := &KeySet{keys: slices.Clone(keys), byID: make(map[string]int, len(keys))}
 	for i, k := range s.keys {
 		if err := checkKeyID(k.ID); err != nil {
 			return nil, err
+		}
+		if k.HasSecret() {
+			return nil, errSecret
 		}
 		if err := k.check(); err != nil {
 			return nil, err

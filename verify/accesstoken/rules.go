@@ -21,7 +21,7 @@ type Rules struct {
 	// Audience: the token's aud must name one of these. Empty accepts no token
 	// (RFC 9068 §4).
 	Audience []string
-	// Algorithms that are accepted; nil means all of Algorithms().
+	// Algorithms that are accepted; nil means whichever the key has.
 	Algorithms []string
 	// Leeway is by how much clocks may differ: exp and nbf are judged that much in
 	// the token's favour. A minute is plenty.
@@ -243,8 +243,8 @@ func (h header) judgeType() []error {
 }
 
 // verify checks the signature: kid picks the key, the key fixes the algorithm
-// (RFC 8725 §3.1), and only then is anything computed. The algorithms are those
-// of public keys; "none" and HMAC do not exist here.
+// (RFC 8725 §3.1), and only then is anything computed. So an HMAC is only ever computed with
+// a secret, and never with a public key. "none" does not exist here.
 func (s jws) verify(h header, r *Rules, find func(kid string) (Key, error)) error {
 	if _, ok := methodOf(h.alg); !ok || r.Algorithms != nil && !slices.Contains(r.Algorithms, h.alg) {
 		return ErrAlgorithm

@@ -96,11 +96,13 @@ type world struct {
 	client   *grpc.ClientConn
 }
 
-func newWorld(t *testing.T, guard func(*verify.Verifier) *grpcverify.Guard) *world {
+func newWorld(t *testing.T, guard func(*verify.Verifier) *grpcverify.Guard, secrets ...string) *world {
 	t.Helper()
 	w := &world{T: t, issuer: verifytest.New(t)}
+	cfg := w.issuer.Config()
+	cfg.Secrets = secrets
 	var err error
-	if w.verifier, err = verify.New(w.issuer.Config()); err != nil {
+	if w.verifier, err = verify.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.verifier.Close)

@@ -170,6 +170,34 @@ func TestExpireForgetsOnlyTheExpired(t *testing.T) {
 	}
 }
 
+// The revocation of a signing secret is kept for ten years: as JSON, beside a shorter entry for
+// the same kid, and when another log is read.
+func TestTenYears(t *testing.T) {
+	end := t0.AddDate(10, 0, 0)
+	long, short := entry(1, Key, "k"), entry(2, Key, "k")
+	long.ExpiresAt = end.Unix()
+	raw, err := json.Marshal(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &long); err != nil {
+		t.Fatal(err)
+	}
+	for name, entries := range map[string][]Entry{"first": {long, short}, "last": {short, long}} {
+		var l List
+		apply(t, &l, entries...)
+		l.Detach()
+		apply(t, &l, short)
+		l.Expire(end)
+		if _, ok := l.Revoked(&accesstoken.Token{KeyID: "k"}); !ok {
+			t.Errorf("the longer one %s: it is forgotten before its end", name)
+		}
+		if l.Expire(end.Add(time.Second)); l.Len() != 0 {
+			t.Errorf("the longer one %s: it is kept for longer", name)
+		}
+	}
+}
+
 func TestDetachKeepsWhatIsRevoked(t *testing.T) {
 	var l List
 	for i := range int64(100) {
