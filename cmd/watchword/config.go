@@ -54,7 +54,7 @@ It ends with the status 1 if the configuration cannot be used.`,
 			if err != nil {
 				return err
 			}
-			for _, w := range warnings(cfg) {
+			for _, w := range cfg.Warnings() {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "The configuration can be used.")

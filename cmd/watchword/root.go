@@ -118,11 +118,6 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 	return config.Load(configFile(cmd), os.Environ())
 }
 
-// warnings are about what works, but is probably not meant.
-func warnings(cfg *config.Config) []string {
-	return append(cfg.Warnings(), config.Unread(os.Environ())...)
-}
-
 // configFile is the file in effect; "" for none.
 func configFile(cmd *cobra.Command) string {
 	return config.FindFile(cmd.Flag("config").Value.String(), os.Environ())

@@ -32,7 +32,7 @@ so. Add to the file, and the next start makes what is new in it.`,
 				return err
 			}
 			logger := app.NewLogger(cfg.Log, os.Stderr)
-			for _, w := range warnings(cfg) {
+			for _, w := range cfg.Warnings() {
 				logger.Warn(w)
 			}
 			return app.Serve(cmd.Context(), cfg, configFile(cmd), cmd.OutOrStdout(), versionName())

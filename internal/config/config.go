@@ -12,8 +12,8 @@ import "time"
 //   - env names a second variable, known from the deployment guide. A field that has one
 //     may also be read from a file, which is named by either variable with _FILE after it.
 //   - oneof lists the words that the field may hold.
-//   - secret says which part of the value is never printed: all of it, or the password of
-//     a URL.
+//   - secret says which part of the value is never printed: all of it, the password of a
+//     URL, or, of a list of secrets, all but the end that may follow each.
 //   - live says that a running replica takes over a change.
 type Config struct {
 	Server     Server     `yaml:"server"`
@@ -134,7 +134,7 @@ type State struct {
 type Storage struct {
 	// The key under which private signing keys and second factors are encrypted in the
 	// database: 32 random bytes in base64 or hex (openssl rand -base64 32). Needed with
-	// tokens.keys database, except on SQLite, where a key file is made beside the
+	// tokens.keys database, and without a cluster also with pkcs11 and remote, except on SQLite, where a key file is made beside the
 	// database when this is empty. Factors are otherwise encrypted under a key that is
 	// derived from cluster.secret, and without that either nobody can enrol. Keep it apart
 	// from the database's backups, and do not lose it.
@@ -146,7 +146,7 @@ type Storage struct {
 }
 
 // Cluster is this replica as one of several equal ones. They share a database, each signs
-// with keys of its own, and every one accepts the tokens of all. docs/high-availability.md
+// with keys of its own or with shared ones (tokens.keys), and every one accepts the tokens of all. docs/high-availability.md
 // says how to set it up.
 type Cluster struct {
 	// Whether there are other replicas. They need a database that all of them reach,
@@ -203,14 +203,34 @@ type Cluster struct {
 
 // Tokens is what is issued: by which keys, for whom, for how long.
 type Tokens struct {
-	// Where private signing keys live. database: encrypted in the database, so
-	// that tokens stay valid over a restart. memory: they never leave the
-	// process; tokens end with it, unless there is a cluster, whose other replicas
-	// go on accepting them. auto is memory in a cluster, else database.
-	Keys KeyMode `yaml:"keys" oneof:"auto memory database"`
-	// The signature algorithm (RFC 7518, RFC 8037). Change it at any time: the
-	// next key has it, and tokens of older keys stay valid.
-	Algorithm string `yaml:"algorithm" oneof:"ES256 ES384 ES512 EdDSA RS256 PS256"`
+	// Where the keys live with which tokens are signed. memory: each replica makes its own,
+	// which never leave the process. database: encrypted in the database. In a cluster all
+	// replicas sign with the same key then, so that one that joins or restarts is ready at
+	// once. secret: the tokens are HMACs under tokens.secret, which every replica has; no
+	// key set shows it. pkcs11: in an HSM, which signs (tokens.pkcs11). remote: in a signer
+	// that is reached over HTTP, such as Vault or OpenBao (tokens.remote). auto is memory in
+	// a cluster, else database. docs/signing-keys.md says which to choose, and how to change.
+	Keys KeyMode `yaml:"keys" oneof:"auto memory database secret pkcs11 remote"`
+	// The signature algorithm (RFC 7518, RFC 8037). Change it at any time: the next key has
+	// it, and tokens of older keys stay valid. HS256, HS384 and HS512 are for tokens.keys
+	// secret, which takes no others; there, the default stands for HS256.
+	Algorithm string `yaml:"algorithm" oneof:"ES256 ES384 ES512 EdDSA RS256 PS256 HS256 HS384 HS512"`
+	// Several signature algorithms, such as ES256,RS256: there is a key for each in the key
+	// set. The first one signs, unless something else is asked for. Not with tokens.keys
+	// secret. Default: tokens.algorithm alone.
+	Algorithms []string `yaml:"algorithms"`
+	// The secret for tokens.keys secret: the same for all replicas (openssl rand -hex 32).
+	// It has at least 32 bytes, 48 for HS384 and 64 for HS512, and no comma, no @, no line
+	// break, and no space at an end. Everybody who has it can make tokens that are accepted. With
+	// other tokens.keys it signs nothing, but tokens of it are accepted: leave it set until
+	// the last of them has expired. A running replica takes over another one: first put the
+	// present one into previous_secrets as well, then change this one.
+	Secret string `yaml:"secret" env:"AUTH_JWT_SECRET" secret:"all" live:"true"`
+	// Former secrets, whose tokens are still accepted. Each may be followed by the moment at
+	// which that ends, as SECRET@2026-12-31T00:00:00Z, or SECRET@2026-12-31 for the
+	// beginning of that day (UTC). In the variable they are separated by commas, in its file
+	// by commas or line breaks. A running replica takes over another list.
+	PreviousSecrets []string `yaml:"previous_secrets" env:"AUTH_JWT_SECRET_PREVIOUS" secret:"end" live:"true"`
 	// The tokens' iss (RFC 7519 §4.1.1), which every verifier compares byte for byte.
 	// Default: server.public_url.
 	Issuer string `yaml:"issuer"`
@@ -222,7 +242,9 @@ type Tokens struct {
 	// (docs/api.md).
 	Audience []string `yaml:"audience"`
 	// How long a key signs before the next one takes over. At least as long as
-	// token_duration, and twice as long as key_set_max_age.
+	// token_duration, and twice as long as key_set_max_age and key_publish_ahead. An HSM or a
+	// remote signer makes no key by itself; there, the next one is one that it has not
+	// signed with yet, and while there is none the present key goes on.
 	KeyDuration time.Duration `yaml:"key_duration"`
 	// How long an access token is valid. Shorter is safer with services that do
 	// not follow the revocation feed, and costs more renewals.
@@ -238,7 +260,61 @@ type Tokens struct {
 	// The max-age with which the key set is served. A new key signs only after it
 	// has been in the key set for as long.
 	KeySetMaxAge time.Duration `yaml:"key_set_max_age"`
-	UserInfo     UserInfo      `yaml:"user_info"`
+	// How long a key that follows another one is in the key set before it signs: longer
+	// than verifiers keep a key set. Many keep it for 5 to 20 minutes whatever max-age says,
+	// and do not ask again when they meet an unknown key. Less than key_set_max_age counts as
+	// key_set_max_age. The default is shortened to half of key_duration if that is less.
+	KeyPublishAhead time.Duration `yaml:"key_publish_ahead"`
+	PKCS11          PKCS11        `yaml:"pkcs11"`
+	Remote          Remote        `yaml:"remote"`
+	UserInfo        UserInfo      `yaml:"user_info"`
+}
+
+// PKCS11 is the HSM that signs with tokens.keys pkcs11, by its PKCS #11 library. It takes a
+// build with support for HSMs (make build-hsm).
+type PKCS11 struct {
+	// File of the PKCS #11 library, such as /usr/lib/softhsm/libsofthsm2.so.
+	Library string `yaml:"library" env:"CRYPTOKI_LIB"`
+	// The user's PIN. A wrong one is tried once and not again, because an HSM locks itself
+	// after a few. A running replica takes over another one.
+	PIN string `yaml:"pin" env:"PKCS11_PIN" secret:"all" live:"true"`
+	// Label of the token (RFC 7512). Needed, unless serial is set, where the library has
+	// several tokens.
+	Token string `yaml:"token"`
+	// Serial number of the token. With token, both must be right.
+	Serial string `yaml:"serial"`
+	// Label of the signing keys on the token. Several may have it. "watchword keys create
+	// --pkcs11" makes one.
+	Key string `yaml:"key"`
+	// How many sessions this replica opens on the token at most; so many signatures are
+	// made at once.
+	Sessions int `yaml:"sessions"`
+}
+
+// Remote is the signer that signs with tokens.keys remote, over HTTP.
+type Remote struct {
+	// What the signer speaks. transit: the API of the transit engine of Vault and OpenBao.
+	// http: the contract of docs/signing-keys.md.
+	Kind RemoteKind `yaml:"kind" oneof:"transit http"`
+	// The base URL, such as https://vault:8200. https, unless the signer is on this machine.
+	URL string `yaml:"url"`
+	// The token that is shown to the signer (X-Vault-Token, or Bearer). A running replica
+	// takes over another one.
+	Token string `yaml:"token" env:"AUTH_SIGNER_TOKEN" secret:"all" live:"true"`
+	// Where the transit engine is mounted. Of no meaning to other signers.
+	Mount string `yaml:"mount"`
+	// Name of the signing key.
+	Key string `yaml:"key"`
+	// File with the certificates, PEM, of the authorities that may sign the signer's
+	// certificate. Read at the start. Default: the system's.
+	CAFile string `yaml:"ca_file"`
+	// File with the certificate, PEM, that this replica shows to the signer (mutual TLS).
+	// Needs key_file.
+	CertFile string `yaml:"cert_file"`
+	// File with the certificate's private key, PEM. Needs cert_file.
+	KeyFile string `yaml:"key_file"`
+	// How long the signer may take to answer.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // UserInfo says which of the user's own data the tokens carry, and under which
@@ -493,12 +569,23 @@ func Default() *Config {
 		},
 		Tokens: Tokens{
 			Keys:            KeysAuto,
-			Algorithm:       "ES256",
+			Algorithm:       defaultAlgorithm,
 			KeyDuration:     3 * time.Hour,
 			TokenDuration:   30 * time.Minute,
 			RefreshDuration: 30 * 24 * time.Hour,
 			RenewGrace:      10 * time.Second,
 			KeySetMaxAge:    30 * time.Second,
+			KeyPublishAhead: defaultPublishAhead,
+			PKCS11: PKCS11{
+				Key:      "watchword",
+				Sessions: 16,
+			},
+			Remote: Remote{
+				Kind:    RemoteTransit,
+				Mount:   "transit",
+				Key:     "watchword",
+				Timeout: 2 * time.Second,
+			},
 			UserInfo: UserInfo{
 				Username: "preferred_username",
 				FullName: "name",

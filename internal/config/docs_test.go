@@ -31,7 +31,8 @@ func guides(t *testing.T) map[string]string {
 func TestExamplesInTheGuides(t *testing.T) {
 	fence := regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```$")
 	environ := []string{"DATABASE_URL=postgres://watchword:secret@db/watchword", "AUTH_CLUSTER_SECRET=" + strings.Repeat("s", 32),
-		"AUTH_STORAGE_KEY=" + strings.Repeat("00", 32), "WATCHWORD_SERVER_PUBLIC_URL=https://auth.example.com"}
+		"AUTH_STORAGE_KEY=" + strings.Repeat("00", 32), "WATCHWORD_SERVER_PUBLIC_URL=https://auth.example.com",
+		"AUTH_JWT_SECRET=" + strings.Repeat("0123456789abcdef", 4), "PKCS11_PIN=4711"}
 	read := 0
 	for file, text := range guides(t) {
 		for _, m := range fence.FindAllStringSubmatch(text, -1) {
@@ -62,7 +63,7 @@ func TestVariablesInTheGuides(t *testing.T) {
 			known = append(known, s.Alias, s.Alias+"_FILE", s.Env+"_FILE")
 		}
 	}
-	name := regexp.MustCompile(`\b(WATCHWORD|AUTH)_[A-Z][A-Z_]*[A-Z]`)
+	name := regexp.MustCompile(`\b(WATCHWORD|AUTH)_[A-Z][A-Z0-9_]*[A-Z0-9]`)
 	named := 0
 	for file, text := range guides(t) {
 		for _, variable := range name.FindAllString(text, -1) {

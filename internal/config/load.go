@@ -143,25 +143,6 @@ func (l *layer) problem(where, key, format string, args ...any) {
 	l.problems = append(l.problems, Problem{where, key, fmt.Sprintf(format, args...)})
 }
 
-// unread are the variables of the deployment guide that belong to ways of signing which
-// this version does not have. Each may have _FILE after it.
-var unread = []string{"AUTH_JWT_SECRET", "AUTH_JWT_SECRET_PREVIOUS", "CRYPTOKI_LIB", "PKCS11_PIN"}
-
-// Unread returns a sentence for each variable of an environment, as from os.Environ,
-// that is named in the deployment guide but is read by nothing.
-func Unread(environ []string) []string {
-	env := variables(environ)
-	var list []string
-	for _, name := range unread {
-		for _, name := range []string{name, name + "_FILE"} {
-			if _, found := env[name]; found {
-				list = append(list, name+" is set, but nothing in this version reads it")
-			}
-		}
-	}
-	return list
-}
-
 // readEnvironment makes a layer of the environment.
 func readEnvironment(env map[string]string) *layer {
 	l := newLayer()

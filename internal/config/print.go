@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io"
 	"reflect"
 	"strings"
@@ -17,6 +18,10 @@ func (c *Config) Print(w io.Writer) error {
 	return c.encode(w, (*Setting).masked)
 }
 
+// Format implements fmt.Formatter: a configuration in a log or a panic is that of Print, whatever
+// the verb.
+func (c Config) Format(w fmt.State, _ rune) { _ = c.Print(w) }
+
 // masked returns a value of the setting without what is secret in it.
 func (s *Setting) masked(text string) string {
 	switch {
@@ -24,6 +29,8 @@ func (s *Setting) masked(text string) string {
 		return text
 	case s.Secret == "password":
 		return MaskURL(text)
+	case s.Secret == "end":
+		return maskDated(text)
 	default:
 		return mask
 	}
@@ -43,14 +50,15 @@ func (c *Config) Changes(next *Config) []Change {
 	for i := range settings {
 		s := &settings[i]
 		if before, after := s.Format(c), s.Format(next); before != after {
-			list = append(list, Change{s.Key, s.masked(before), s.masked(after), s.Live && isStatic(c) && isStatic(next)})
+			live := s.Live && (s.Key != "cluster.static_peers" || isStatic(c) && isStatic(next))
+			list = append(list, Change{s.Key, s.masked(before), s.masked(after), live})
 		}
 	}
 	return list
 }
 
-// isStatic reports whether replicas use the list of peers. It is the one setting that they
-// take over while they run; another way of finding peers takes a restart.
+// isStatic reports whether replicas use the list of peers. Another way of finding peers takes
+// a restart.
 func isStatic(c *Config) bool { return c.Cluster.Discovery == DiscoveryStatic }
 
 // encode writes every setting, its text as edit returns it.

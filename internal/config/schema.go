@@ -19,7 +19,7 @@ type Setting struct {
 	Env    string       // environment variable: "WATCHWORD_SERVER_TLS_CERT_FILE"
 	Alias  string       // second variable, of the deployment guide; "" without one
 	OneOf  []string     // the words it may hold; empty: it does not hold one of a few words
-	Secret string       // what is never printed: "all", or the "password" of a URL; "": it is no secret
+	Secret string       // what is never printed: "all", the "password" of a URL, all but the "end" after each secret; "": it is no secret
 	Live   bool         // a running replica takes over a change
 	Type   reflect.Type // of the field
 	index  []int        // where the field is in a Config

@@ -17,7 +17,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/token"
-	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Validate reports everything that cannot work, as an *Error. Load has called it;
@@ -32,12 +31,18 @@ func (c *Config) Validate() error {
 	c.Limits.validate(v)
 	c.validateMFA(v)
 
+	c.validateSigning(v)
 	if c.Storage.Key != "" {
 		if _, err := seal.ParseKey(c.Storage.Key); err != nil {
 			v.problem("storage.key", "%v", err)
 		}
-	} else if c.KeysIn() == KeysDatabase && c.Database.isServer() {
-		v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
+	} else if c.Database.isServer() {
+		switch keys := c.KeysIn(); {
+		case keys == KeysDatabase:
+			v.problem("storage.key", "it is needed to encrypt the signing keys in the database; make one with \"openssl rand -base64 32\", or set tokens.keys to memory")
+		case (keys == KeysPKCS11 || keys == KeysRemote) && c.Cluster.Secret == "":
+			v.problem("storage.key", "what the database says of the signing keys is authenticated under it, with tokens.keys %s; make one with \"openssl rand -base64 32\"", keys)
+		}
 	}
 	for i, key := range c.Storage.PreviousKeys {
 		if _, err := seal.ParseKey(key); err != nil {
@@ -131,6 +136,7 @@ func (c *Config) Warnings() []string {
 	if c.MFA.Required.Mode == RequiredNever {
 		list = append(list, "mfa.required is never: a password is enough also for users who have enrolled a second factor")
 	}
+	list = append(list, c.signingWarnings(time.Now())...)
 	if c.Password.Memory < 7*1024 {
 		list = append(list, "password.memory is below 7MiB: stolen password hashes are cheap to try")
 	}
@@ -145,6 +151,7 @@ func (c *Config) Complete() {
 	}
 	c.Server.PublicURL = strings.TrimRight(c.Server.PublicURL, "/")
 	c.Cluster.AdvertiseURL = strings.TrimRight(c.Cluster.AdvertiseURL, "/")
+	c.Tokens.Remote.URL = strings.TrimRight(c.Tokens.Remote.URL, "/")
 	c.Cluster.ServiceURL = strings.TrimRight(c.Cluster.ServiceURL, "/")
 	for i, peer := range c.Cluster.StaticPeers {
 		c.Cluster.StaticPeers[i] = strings.TrimRight(peer, "/")
@@ -300,24 +307,15 @@ func (c *Config) validateState(v *validator) {
 	}
 }
 
-// KeysIn returns tokens.keys, with auto resolved.
-func (c *Config) KeysIn() KeyMode {
-	switch {
-	case c.Tokens.Keys != KeysAuto:
-		return c.Tokens.Keys
-	case c.Cluster.Enabled:
-		return KeysMemory
-	default:
-		return KeysDatabase
-	}
-}
-
 // Digest returns a short hash of the settings that must be the same on every replica.
 func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, s := range settings {
 		section, _, _ := strings.Cut(s.Key, ".")
 		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state", "limits", "mfa"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
+		if strings.HasPrefix(s.Key, "tokens.pkcs11.") || strings.HasPrefix(s.Key, "tokens.remote.") {
+			same = false // how a replica reaches the signer; that it has the same keys, their kids say
+		}
 		if same && s.Secret == "" {
 			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
 		}
@@ -344,12 +342,14 @@ func (c *Config) validateCluster(v *validator) {
 	}
 	c.Cluster.validateDiscovery(v)
 	for _, name := range c.Cluster.Algorithms {
-		if !slices.Contains(accesstoken.Algorithms(), name) {
-			v.problem("cluster.algorithms", "%q is not one of %s", name, strings.Join(accesstoken.Algorithms(), ", "))
+		if !isKeyPair(name) {
+			v.problem("cluster.algorithms", "%q is not one of %s", name, strings.Join(keyPairs(), ", "))
 		}
 	}
-	if len(c.Cluster.Algorithms) > 0 && !slices.Contains(c.Cluster.Algorithms, c.Tokens.Algorithm) {
-		v.problem("cluster.algorithms", "the replicas' own algorithm is not among them (tokens.algorithm %s); add it", c.Tokens.Algorithm)
+	for _, name := range c.SigningAlgorithms() {
+		if len(c.Cluster.Algorithms) > 0 && !slices.Contains(c.Cluster.Algorithms, name) && leastSecret(name) == 0 {
+			v.problem("cluster.algorithms", "the replicas' own algorithm is not among them (%s %s); add it", c.algorithmSetting(), name)
+		}
 	}
 	if !c.Cluster.Enabled {
 		return
@@ -438,6 +438,10 @@ func checkAuthority(text string) error {
 
 func (t *Tokens) validate(v *validator) {
 	v.notNegative("tokens.key_set_max_age", t.KeySetMaxAge)
+	v.notNegative("tokens.key_publish_ahead", t.KeyPublishAhead)
+	if t.KeyPublishAhead != defaultPublishAhead && t.KeyPublishAhead > t.KeyDuration/2 {
+		v.problem("tokens.key_publish_ahead", "it is longer than half of tokens.key_duration (%s), so that a key could not sign for as long; make it shorter, or tokens.key_duration longer", formatDuration(t.KeyDuration))
+	}
 	v.notNegative("tokens.renew_grace", t.RenewGrace)
 	if t.TokenDuration < time.Second {
 		v.problem("tokens.token_duration", "it must be at least 1s")

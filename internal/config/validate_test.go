@@ -403,6 +403,12 @@ func TestDigest(t *testing.T) {
 		"mfa: {remember_device: 24h}":                                             false,
 		"mfa: {issuer_name: Example}":                                             false,
 		"mfa: {passkeys: {rp_id: localhost, origins: ['http://localhost:8080']}}": false,
+		"tokens: {algorithms: [ES256, RS256]}":                                    false,
+		"tokens: {key_publish_ahead: 10m}":                                        false,
+		"tokens: {secret: 0123456789abcdef0123456789abcdef}":                      true,
+		"tokens: {previous_secrets: [0123456789abcdef0123456789abcdef]}":          true,
+		"tokens: {pkcs11: {library: /opt/hsm.so}}":                                true,
+		"tokens: {remote: {url: 'https://vault'}}":                                true,
 		"cluster: {instance_id: auth-7}":                                          true,
 		"log: {level: debug}":                                                     true,
 	} {
@@ -415,12 +421,13 @@ func TestDigest(t *testing.T) {
 // The constants are the words of the manual, no more and no fewer.
 func TestConstantsAreTheWordsOfTheManual(t *testing.T) {
 	for key, words := range map[string][]string{
-		"state.backend":     {string(StateAuto), string(StateMemory), string(StateSQL), string(StateRedis), string(StateTiered)},
-		"cluster.discovery": {string(DiscoveryDatabase), string(DiscoveryStatic), string(DiscoveryDNS), string(DiscoveryKubernetes)},
-		"tokens.keys":       {string(KeysAuto), string(KeysMemory), string(KeysDatabase)},
-		"revocation.check":  {string(CheckLocal), string(CheckShared)},
-		"limits.on_outage":  {string(LimitsDeny), string(LimitsLocal)},
-		"log.format":        {string(LogAuto), string(LogText), string(LogJSON)},
+		"state.backend":      {string(StateAuto), string(StateMemory), string(StateSQL), string(StateRedis), string(StateTiered)},
+		"cluster.discovery":  {string(DiscoveryDatabase), string(DiscoveryStatic), string(DiscoveryDNS), string(DiscoveryKubernetes)},
+		"tokens.keys":        {string(KeysAuto), string(KeysMemory), string(KeysDatabase), string(KeysSecret), string(KeysPKCS11), string(KeysRemote)},
+		"tokens.remote.kind": {string(RemoteTransit), string(RemoteHTTP)},
+		"revocation.check":   {string(CheckLocal), string(CheckShared)},
+		"limits.on_outage":   {string(LimitsDeny), string(LimitsLocal)},
+		"log.format":         {string(LogAuto), string(LogText), string(LogJSON)},
 	} {
 		if got := find(key).OneOf; !reflect.DeepEqual(got, words) {
 			t.Errorf("%s: %q, want %q", key, got, words)

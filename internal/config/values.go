@@ -51,6 +51,17 @@ const (
 	KeysAuto     KeyMode = "auto"
 	KeysMemory   KeyMode = "memory"
 	KeysDatabase KeyMode = "database"
+	KeysSecret   KeyMode = "secret"
+	KeysPKCS11   KeyMode = "pkcs11"
+	KeysRemote   KeyMode = "remote"
+)
+
+// A RemoteKind is a value of tokens.remote.kind.
+type RemoteKind string
+
+const (
+	RemoteTransit RemoteKind = "transit"
+	RemoteHTTP    RemoteKind = "http"
 )
 
 // A RevocationCheck is a value of revocation.check.
@@ -177,10 +188,10 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// parseList reads items that are separated by commas.
+// parseList reads items that are separated by commas or line breaks.
 func parseList(text string) []string {
 	list := []string{}
-	for item := range strings.SplitSeq(text, ",") {
+	for item := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
 		if item = strings.TrimSpace(item); item != "" {
 			list = append(list, item)
 		}

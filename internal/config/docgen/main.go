@@ -44,7 +44,7 @@ const introduction = "# Configuration\n\n" +
 	"2. one YAML file: the one named by `--config` or `WATCHWORD_CONFIG`, or `watchword.yaml` in the working directory if it is there;\n" +
 	"3. the environment: first the names of the deployment guide (`DATABASE_URL`), over them the names that begin with `WATCHWORD_`.\n\n" +
 	"Every key has a variable: `WATCHWORD_` and the path of the key in capitals, joined by `_`. A variable that is set\n" +
-	"counts, even if it is empty. A list is written with commas.\n\n" +
+	"counts, even if it is empty. A list is written with commas or line breaks.\n\n" +
 	"**Secrets from files.** Settings that are marked *or from a file* may be read from a file, which is named by the\n" +
 	"variable with `_FILE` after it (`DATABASE_URL_FILE=/run/secrets/database`), as Docker and Kubernetes provide them. A line\n" +
 	"break at the end of the file and a byte order mark (UTF-8) at its beginning are not part of the value. An empty file is an\n" +
@@ -57,6 +57,10 @@ const introduction = "# Configuration\n\n" +
 	"  or option needs a restart: replicas that change to another database one by one would not hear what the others revoke.\n" +
 	"- `storage.key`, `storage.previous_keys`, `cluster.secret`: the log says that they need a restart, because what is in the\n" +
 	"  database was written under them, by other replicas as well. [storage.md](storage.md) says how to change the storage key.\n" +
+	"- `tokens.secret`, `tokens.previous_secrets`, `tokens.pkcs11.pin`, `tokens.remote.token`: they are taken over when the content of\n" +
+	"  a file has stayed the same for 0.2 s. If one of them cannot be used, those from before hold. To change the signing secret, first\n" +
+	"  add the present one to the file of the previous ones, then write the new one. The file of the previous ones cannot be empty:\n" +
+	"  leave the last one in it, with an end that has passed.\n" +
 	"- `admin.username`, `admin.password`: they make the first administrator, at a start, and nothing else.\n" +
 	"- Files that other settings name: certificates with their keys (`server.tls`, `cluster.cert_file`) are read again when they change;\n" +
 	"  `cluster.ca_file`, `redis.ca_file` and `users.init_file` at the start alone.\n\n" +
@@ -79,8 +83,7 @@ const introduction = "# Configuration\n\n" +
 	"an error. `$${` stands for the two characters themselves.\n\n" +
 	"**Nothing is ignored.** An unknown key, an unknown `WATCHWORD_` variable, a key that stands twice, or a value of the wrong\n" +
 	"kind stops the start, with the line and, where there is one, the nearest known name. So does what cannot work together.\n" +
-	"`watchword config check FILE` finds this beforehand, and `watchword config` prints the settings in effect with secrets masked.\n" +
-	"A warning names each variable of the deployment guide that is set but not used by this version.\n\n" +
+	"`watchword config check FILE` finds this beforehand, and `watchword config` prints the settings in effect with secrets masked.\n\n" +
 	"Durations are written `30s`, `5m`, `3h` or `1h30m`; `0s` is none.\n"
 
 // page makes the manual from the source of config's struct.
