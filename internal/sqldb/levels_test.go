@@ -389,7 +389,14 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 	for range 2 { // it enters, and enters again
 		ok(second(s.EnterRegistry(ctx, replica, time.Minute)))
 	}
+	withSecrets := replica
+	withSecrets.Instance, withSecrets.Secrets = "s", []string{"a", "b"}
+	for range 2 {
+		ok(second(s.EnterRegistry(ctx, withSecrets, time.Minute)))
+	}
+	ok(s.Beat(ctx, withSecrets, true), s.LeaveRegistry(ctx, "s", "1"))
 	ok(s.Beat(ctx, replica, true), second(s.RegistryVersion(ctx)), second(s.Registered(ctx)), s.LeaveRegistry(ctx, "i", "1"))
+	ok(second(s.EnterRegistry(ctx, replica, time.Minute)), s.ForgetReplica(ctx, "i", "1"))
 
 	for range 2 { // the last entry is not deleted
 		ok(second(s.AppendRevocation(ctx, store.Revocation{Kind: "jti", Subject: "j", IssuedBefore: at, ExpiresAt: at, CreatedAt: at, Actor: "u1", Reason: "logout"})))

@@ -434,6 +434,11 @@ type Replica struct {
 	StartedAt time.Time // by its own clock
 	ClockAt   time.Time // its own clock when it last wrote
 	Seen      int64     // the newest version of the registry that it has read
+	// Secrets are the kids of the signing secrets that it accepts, and once more in front that
+	// of the one that it signs with; they contain no spaces.
+	Secrets []string
+	// EnteredAt is its first BeatAt. Zero: it has not read that yet, or has had no secrets.
+	EnteredAt time.Time
 	MAC       []byte
 	BeatAt    time.Time // when it last wrote, by the database's clock, which sets it
 }
@@ -451,6 +456,17 @@ type Registered struct {
 	Now      time.Time // by the database's clock
 	Replicas []Replica // ordered by Instance
 	Keys     []RegisteredKey
+	Stop     Stop
+}
+
+// A Stop says since when all replicas had stopped, if all of Registered.Replicas are silent that
+// have not started since. It holds until a key changes, or a replica enters while another one is
+// live.
+type Stop struct {
+	// CachesEnd is when the last cache ends of a key set that a replica has served before they
+	// stopped, by the database's clock. Zero: that is not known.
+	CachesEnd time.Time
+	Started   []string // the incarnations that have entered since
 }
 
 // A Registry is where the replicas of a cluster find each other and each other's public
@@ -472,9 +488,12 @@ type Registry interface {
 	// gone or another incarnation's. With news, it rings the bell, because other
 	// replicas wait for what the row says.
 	Beat(ctx context.Context, r Replica, news bool) error
-	// LeaveRegistry deletes the row of this incarnation. It returns nil if there is
-	// none.
+	// LeaveRegistry deletes the row of this incarnation, which ends now. It returns nil if
+	// there is none. If it was the last live one, that is a Stop.
 	LeaveRegistry(ctx context.Context, instance, incarnation string) error
+	// ForgetReplica deletes the row of another incarnation that has ended. It returns nil if
+	// there is none.
+	ForgetReplica(ctx context.Context, instance, incarnation string) error
 }
 
 // The notifications (NOTIFY) that a store on PostgreSQL sends on BellChannel, in the

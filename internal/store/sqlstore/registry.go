@@ -2,9 +2,9 @@ package sqlstore
 
 import (
 	"context"
-	"errors"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -63,10 +63,11 @@ func (s *Store) Registered(ctx context.Context) (all store.Registered, err error
 func registered(ctx context.Context, q sqldb.Q) (store.Registered, error) {
 	all, err := one(ctx, q, func(scan sqldb.Scan) (r store.Registered, err error) {
 		var now int64
-		err = scan(&r.Version, &now)
-		r.Now = timeOf(now)
+		var stop string
+		err = scan(&r.Version, &now, &stop)
+		r.Now, r.Stop = timeOf(now), parseStop(stop, r.Version)
 		return r, err
-	}, "SELECT version, "+q.Dialect().Now()+" FROM registry_head WHERE id = 1")
+	}, "SELECT version, "+q.Dialect().Now()+", "+selectStop+" FROM registry_head WHERE id = 1")
 	if err != nil {
 		return all, err
 	}
@@ -77,12 +78,19 @@ func registered(ctx context.Context, q sqldb.Q) (store.Registered, error) {
 	return all, err
 }
 
-const selectReplicas = `SELECT instance, incarnation, url, build, config, max_age, started_at, clock_at, seen, mac, beat_at
+const selectReplicas = `SELECT instance, incarnation, url, build, config, max_age, started_at, clock_at, seen, mac, beat_at,
+	COALESCE((SELECT s.secrets FROM replica_secrets s WHERE s.instance = replicas.instance AND s.incarnation = replicas.incarnation), ''),
+	COALESCE((SELECT s.entered_at FROM replica_secrets s WHERE s.instance = replicas.instance AND s.incarnation = replicas.incarnation), 0)
 	FROM replicas`
 
 func readReplica(scan sqldb.Scan) (r store.Replica, err error) {
-	var age, started, clock, beat int64
-	err = scan(&r.Instance, &r.Incarnation, &r.URL, &r.Version, &r.Config, &age, &started, &clock, &r.Seen, &r.MAC, &beat)
+	var age, started, clock, beat, entered int64
+	var secrets string
+	err = scan(&r.Instance, &r.Incarnation, &r.URL, &r.Version, &r.Config, &age, &started, &clock, &r.Seen, &r.MAC, &beat, &secrets, &entered)
+	if secrets != "" {
+		r.Secrets = strings.Split(secrets, " ")
+	}
+	r.EnteredAt = timeOf(entered)
 	r.MaxAge = time.Duration(age) * time.Microsecond
 	r.StartedAt, r.ClockAt, r.BeatAt = timeOf(started), timeOf(clock), timeOf(beat)
 	return r, err
@@ -92,57 +100,77 @@ func readReplica(scan sqldb.Scan) (r store.Replica, err error) {
 func (s *Store) EnterRegistry(ctx context.Context, r store.Replica, within time.Duration) (store.Replica, error) {
 	var there store.Replica
 	err := s.write(ctx, func(q sqldb.Q) error {
-		var err error
-		there, err = one(ctx, q, readReplica, selectReplicas+" WHERE instance = ?"+q.Dialect().ForUpdate(), r.Instance)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		p, err := readPresent(ctx, q)
+		if err != nil {
 			return err
 		}
-		now, nowErr := one(ctx, q, readInt, "SELECT "+q.Dialect().Now())
-		if nowErr != nil {
-			return nowErr
-		}
-		if err == nil && there.Incarnation != r.Incarnation && within > 0 && timeOf(now).Sub(there.BeatAt) < within {
+		there, err = p.find(r.Instance)
+		if err == nil && there.Incarnation != r.Incarnation && within > 0 && p.now.Sub(there.BeatAt) < within {
 			return store.ErrConflict
 		}
 		if err == nil {
 			if _, err := q.Exec(ctx, "DELETE FROM replicas WHERE instance = ?", r.Instance); err != nil {
 				return err
 			}
+			if _, err := q.Exec(ctx, "DELETE FROM replica_secrets WHERE instance = ?", r.Instance); err != nil {
+				return err
+			}
 		}
 		err = insert(ctx, q, `INSERT INTO replicas (instance, incarnation, url, build, config, max_age, started_at, clock_at, seen, mac, beat_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			r.Instance, r.Incarnation, r.URL, r.Version, r.Config, r.MaxAge.Microseconds(),
-			store.Micros(r.StartedAt), store.Micros(r.ClockAt), r.Seen, r.MAC, now)
+			store.Micros(r.StartedAt), store.Micros(r.ClockAt), r.Seen, r.MAC, store.Micros(p.now))
 		if err != nil {
 			return err
 		}
-		_, err = raiseRegistry(ctx, q)
-		return err
+		if hasSecrets(r) {
+			if err := putSecrets(ctx, q, r); err != nil {
+				return err
+			}
+		}
+		version, err := raiseRegistry(ctx, q)
+		if err != nil {
+			return err
+		}
+		return putStop(ctx, q, version, p.entered(r))
 	})
 	return there, err
 }
 
-// Beat implements store.Registry.
+// hasSecrets reports whether a row of replica_secrets belongs to the replica.
+func hasSecrets(r store.Replica) bool { return len(r.Secrets) > 0 || !r.EnteredAt.IsZero() }
+
+func putSecrets(ctx context.Context, q sqldb.Q, r store.Replica) error {
+	_, err := q.Exec(ctx, q.Dialect().Upsert("replica_secrets", []string{"instance"}, []string{"incarnation", "secrets", "entered_at"}),
+		r.Instance, r.Incarnation, strings.Join(r.Secrets, " "), store.Micros(r.EnteredAt))
+	return err
+}
+
+// Beat implements store.Registry. Only a replica with secrets writes two rows, which belong
+// together, and so needs a transaction.
 func (s *Store) Beat(ctx context.Context, r store.Replica, news bool) error {
-	rows, err := s.prompt.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
-		clock_at = ?, seen = ?, mac = ?, beat_at = `+s.q.Dialect().Now()+` WHERE instance = ? AND incarnation = ?`,
-		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), store.Micros(r.StartedAt),
-		store.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
-	if err := mustMatch(store.ErrStale, rows, err); err != nil || !news {
+	var err error
+	if hasSecrets(r) {
+		err = s.db.Prompt().InTxReadCommitted(ctx, func(ctx context.Context, q sqldb.Q) error {
+			if err := beat(ctx, q, r); err != nil {
+				return err
+			}
+			return putSecrets(ctx, q, r)
+		})
+	} else {
+		err = beat(ctx, s.prompt, r)
+	}
+	if err != nil || !news {
 		return translate(err)
 	}
 	_, err = one(ctx, s.prompt, readInt, "SELECT version FROM registry_head"+ring(s.q.Dialect(), store.BellRegistry)+" WHERE id = 1")
 	return err
 }
 
-// LeaveRegistry implements store.Registry.
-func (s *Store) LeaveRegistry(ctx context.Context, instance, incarnation string) error {
-	return s.write(ctx, func(q sqldb.Q) error {
-		rows, err := q.Exec(ctx, "DELETE FROM replicas WHERE instance = ? AND incarnation = ?", instance, incarnation)
-		if err != nil || rows == 0 {
-			return err
-		}
-		_, err = raiseRegistry(ctx, q)
-		return err
-	})
+func beat(ctx context.Context, q sqldb.Q, r store.Replica) error {
+	rows, err := q.Exec(ctx, `UPDATE replicas SET url = ?, build = ?, config = ?, max_age = ?, started_at = ?,
+		clock_at = ?, seen = ?, mac = ?, beat_at = `+q.Dialect().Now()+` WHERE instance = ? AND incarnation = ?`,
+		r.URL, r.Version, r.Config, r.MaxAge.Microseconds(), store.Micros(r.StartedAt),
+		store.Micros(r.ClockAt), r.Seen, r.MAC, r.Instance, r.Incarnation)
+	return mustMatch(store.ErrStale, rows, err)
 }

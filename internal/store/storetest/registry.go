@@ -28,6 +28,7 @@ func RunRegistry(t *testing.T, name string, open func(t *testing.T) (a, b Regist
 			{"a replica has one incarnation at a time", oneIncarnation},
 			{"of many incarnations one enters", enterOnce},
 			{"the version is raised by every change", registryVersion},
+			{"that all replicas have stopped is known until somebody is live again", stops},
 			{"a version holds the keys that were made up to it, and no other", versionsInOrder},
 		} {
 			t.Run(test.name, func(t *testing.T) {
@@ -92,6 +93,36 @@ func oneIncarnation(t *testing.T, a, b RegistryStore) {
 	must(a.EnterRegistry(ctx, replica("auth-0", "one"), time.Minute))(t) // itself, again
 	must(b.EnterRegistry(ctx, replica("auth-0", "two"), 0))(t)           // its former incarnation is silent
 	is(t, a.Beat(ctx, replica("auth-0", "one"), false), store.ErrStale)
+}
+
+func stops(t *testing.T, a, b RegistryStore) {
+	ctx := t.Context()
+	enter := func(instance, incarnation string) {
+		t.Helper()
+		r := replica(instance, incarnation)
+		r.Seen = 0
+		must(a.EnterRegistry(ctx, r, 0))(t)
+	}
+	stop := func() store.Stop { return must(b.Registered(ctx))(t).Stop }
+	enter("auth-0", "one")
+	if got := stop(); !got.CachesEnd.IsZero() {
+		t.Errorf("when nothing is known: %v", got)
+	}
+	ok(t, a.LeaveRegistry(ctx, "auth-0", "one"))
+	left := stop()
+	if age := must(b.Registered(ctx))(t).Now.Add(33 * time.Second).Sub(left.CachesEnd); age < 0 || age > time.Minute || len(left.Started) > 0 {
+		t.Errorf("the last one has left: %v, which ended %v ago", left, age)
+	}
+	enter("auth-0", "two")
+	enter("auth-1", "three")
+	ok(t, a.ForgetReplica(ctx, "auth-9", "another"))
+	equal(t, stop(), store.Stop{CachesEnd: left.CachesEnd, Started: []string{"two", "three"}})
+	ok(t, a.ForgetReplica(ctx, "auth-1", "three"))
+	equal(t, stop(), store.Stop{CachesEnd: left.CachesEnd, Started: []string{"two", "three"}})
+	ok(t, a.CreateKey(ctx, store.Key{ID: "auth-0-abc", PublicJWK: []byte("{}")}))
+	equal(t, stop(), store.Stop{})
+	enter("auth-1", "four") // while another one is live
+	equal(t, stop(), store.Stop{})
 }
 
 func enterOnce(t *testing.T, a, b RegistryStore) {
