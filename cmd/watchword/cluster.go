@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,8 @@ func newClusterStatus() *cobra.Command {
 the database has it. SEEN is the version of the registry that a replica has taken
 in; UNSEEN counts keys that it has yet to. CLOCK is by how much its clock is ahead
 of the database's, with the time that its last word took on the way. CONFIG must be
-the same for all.
+the same for all. SECRETS are the kids of the signing secrets that a replica accepts,
+of which all must have one in common.
 
 A replica is silent when it was not heard of for 7 seconds, and gone when only keys
 of its are left, which are valid until their last token has expired.`,
@@ -56,15 +58,15 @@ of its are left, which are valid until their last token has expired.`,
 
 func printCluster(cmd *cobra.Command, s cluster.Status) error {
 	out := cmd.OutOrStdout()
-	replicas := newTable(out, "REPLICA", "STATE", "VERSION", "UPTIME", "HEARD", "CLOCK", "SEEN", "UNSEEN", "CONFIG", "URL")
+	replicas := newTable(out, "REPLICA", "STATE", "VERSION", "UPTIME", "HEARD", "CLOCK", "SEEN", "UNSEEN", "CONFIG", "SECRETS", "URL")
 	keys := newTable(out, "KID", "STATE", "SIGNS FROM", "SIGNS UNTIL", "VERIFIES UNTIL")
 	for _, r := range s.Replicas {
 		if r.Standing == cluster.Gone {
-			replicas.row(r.Instance, string(r.Standing), "", "", "", "", "", "", "", "")
+			replicas.row(r.Instance, string(r.Standing), "", "", "", "", "", "", "", "", "")
 		} else {
 			replicas.row(r.Instance, string(r.Standing), r.Version, r.ClockAt.Sub(r.StartedAt).Round(time.Second).String(),
 				s.AsOf.Sub(r.BeatAt).Round(100*time.Millisecond).String()+" ago", fmt.Sprintf("%+dms", r.Clock.Milliseconds()),
-				fmt.Sprintf("%d/%d", r.Seen, s.Version), strconv.Itoa(len(r.Unseen)), r.Config, r.URL)
+				fmt.Sprintf("%d/%d", r.Seen, s.Version), strconv.Itoa(len(r.Unseen)), r.Config, strings.Join(r.Secrets, ","), r.URL)
 		}
 		for _, k := range r.Keys {
 			keys.row(k.ID, string(k.Phase), when(k.ActivateAt), when(k.RetireAt), when(k.RemoveAt))

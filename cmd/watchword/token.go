@@ -36,8 +36,8 @@ func newTokenInspect() *cobra.Command {
 		Use:   "inspect [FILE]",
 		Short: "Show what a token says and what is wrong with it",
 		Long: `Show what an access token says, and everything that is wrong with it, in words: by
-the configured issuer and audience, the signing keys in the database, and the
-revocation log.
+the configured issuer, audience and signing secrets, the signing keys in the database,
+and the revocation log.
 
 The token is read from FILE or from standard input, so that it does not stand in
 the shell's history. It ends with the status 1 if the token is not valid.`,

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/keysource/hsm"
 )
 
 // version is set by the linker in releases: -X main.version=1.2.3
@@ -15,8 +17,8 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the version",
-		Long: `Show the version of this program, the Go release it was built with, and the platform
-it is for.`,
+		Long: `Show the version of this program, the Go release it was built with, the platform
+it is for, and "+pkcs11" if this build can use an HSM.`,
 		Example: "  watchword version",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -27,7 +29,11 @@ it is for.`,
 }
 
 func versionLine() string {
-	return fmt.Sprintf("watchword %s %s %s/%s", versionName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	line := fmt.Sprintf("watchword %s %s %s/%s", versionName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if hsm.Supported {
+		line += " +pkcs11"
+	}
+	return line
 }
 
 // versionName is the release, or what the Go tool knows of the commit.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/verify"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -52,12 +54,16 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 	if err != nil {
 		return err
 	}
-	verifier, err := operator.ResourceServer(cfg, cfg.Server.PublicURL, canaryAudience, client, o.Logger)
+	open := func() (*verify.Verifier, error) {
+		return operator.ResourceServer(n.present(), cfg.Server.PublicURL, canaryAudience, client, o.Logger)
+	}
+	secrets := sharedSecrets(cfg)
+	verifier, err := open()
 	if err != nil {
 		return err
 	}
 	n.loop(ctx, func(ctx context.Context) {
-		defer verifier.Close()
+		defer func() { verifier.Close() }()
 		tick := time.NewTicker(cfg.Telemetry.Canary)
 		defer tick.Stop()
 		for {
@@ -68,6 +74,15 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 			}
 			if n.Ready() != nil {
 				continue // which is said elsewhere
+			}
+			if now := sharedSecrets(n.present()); !slices.Equal(now, secrets) {
+				next, err := open()
+				if err != nil {
+					o.Logger.WarnContext(ctx, "the canary cannot use the changed secrets", "err", err)
+					continue
+				}
+				verifier.Close()
+				verifier, secrets = next, now
 			}
 			watchers := []canary.Watcher{{Name: "this replica", Accepts: service.VerifyForPeer}}
 			for _, at := range n.cluster.Others() {

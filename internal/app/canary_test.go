@@ -87,3 +87,39 @@ func TestCanary(t *testing.T) {
 		t.Error("the log does not say who it is")
 	}
 }
+
+// Where a secret signs, the resource server of the job has it, also after it has changed.
+func TestCanaryWithSecrets(t *testing.T) {
+	t.Parallel()
+	former, present := strings.Repeat("former secret of the canary ", 2), strings.Repeat("present secret of the canary ", 2)
+	front, listener := opened(t)
+	front = strings.Replace(front, "http:", "https:", 1)
+	certFile, keyFile := testenv.SelfSigned(t, "127.0.0.1")
+	w, _ := reachable(t, testenv.Postgres(t), func(cfg *config.Config) {
+		cfg.Tokens.Keys, cfg.Tokens.Secret = config.KeysSecret, former
+		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, 200*time.Millisecond
+		cfg.Cluster.CAFile = certFile
+	})
+	server := &http.Server{Handler: w.node.Handler()}
+	go server.ServeTLS(listener, certFile, keyFile)
+	t.Cleanup(func() { server.Close() })
+	measured := func(before float64) (n float64) {
+		t.Helper()
+		eventually(t, func() error {
+			text := string(w.do("GET", "/metrics", "", nil).body)
+			if n, _ = sum(t, text, `watchword_revocation_propagation_seconds_count{by="resource_server"}`); n < before+2 {
+				return fmt.Errorf("%v rounds were measured, want 2 after %v: %s", n, before, w.log.Tail())
+			}
+			return nil
+		})
+		return n
+	}
+	before := measured(0)
+	next := *w.cfg
+	next.Tokens.Secret, next.Tokens.PreviousSecrets = present, []string{former}
+	w.node.Reload(&next)
+	measured(before + 1) // one may be under way
+	if n := w.metric("watchword_canary_failures_total"); n != 0 {
+		t.Errorf("%v rounds failed: %s", n, w.log.Tail())
+	}
+}

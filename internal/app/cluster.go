@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,6 +40,8 @@ type replicas interface {
 	AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, err error)
 	AnswerToken(nonce string, q cluster.TokenQuestion, accepts func(token string) (bool, error)) (body []byte, instance, mac string, err error)
 	Ready() error
+	Accepted(kid string) bool
+	SecretsChanged()
 	NoSigner(err error) error
 	Leave(ctx context.Context) error
 }
@@ -67,6 +70,7 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		MaxAge: maxAge, Revoked: n.revoked, Algorithms: cfg.Cluster.Algorithms, URL: cfg.Cluster.AdvertiseURL,
 		OwnURLs: func() []string { return ownURLs(cfg.Cluster.AdvertiseURL, o.Listener, cfg.Server.TLS.CertFile != "") },
 		Refresh: time.Duration(cfg.Cluster.RefreshSec) * time.Second, Client: n.clients.Get,
+		Secrets: n.keys.kids, Shared: cfg.KeysIn() != config.KeysMemory,
 		Notify: func() { n.bell.Ring(bell.Registry) },
 		Now:    o.Now, Logger: o.Logger, Registerer: registry,
 	}
@@ -156,25 +160,54 @@ func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell,
 	return b, err
 }
 
-// Reload takes over the settings that a running replica can change, and logs those that need
-// a restart: what is written under the storage key or the cluster's secret, by this replica
-// and by others, is read under it.
+// Reload takes over the settings that a running replica can change: the users and passwords of
+// backends, the list of peers, and the secrets for signing. It logs those that need a restart:
+// what is written under the storage key or the cluster's secret, by this replica and by
+// others, is read under it.
 func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()
+	var secrets []string // the settings of them that have changed
 	urls := map[string]string{"database.url": next.Database.URL, "redis.url": next.Redis.URL}
 	for _, c := range n.loaded.Changes(next) {
 		if u := n.urls[c.Key]; u != nil && u.offer(urls[c.Key]) {
 			continue
 		}
-		if !c.Live || n.discovery != config.DiscoveryStatic { // it may have been another one at the start
+		isPeers := c.Key == "cluster.static_peers"
+		if c.Live && !isPeers && n.onSecrets != nil {
+			secrets = append(secrets, c.Key)
+			continue
+		}
+		if !c.Live || !isPeers || n.discovery != config.DiscoveryStatic { // it may have been another one at the start
 			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
 			continue
 		}
 		n.found.Set(next.Cluster.StaticPeers)
 		n.logger.Info("the configuration has changed", "key", c.Key, "old", c.Old, "new", c.New)
 	}
+	if len(secrets) > 0 {
+		next = n.takeSecrets(next, secrets)
+	}
 	n.loaded = next
+}
+
+// takeSecrets has the secrets of a configuration taken over, and returns the configuration that
+// now holds: after an error, the one with the secrets from before.
+func (n *Node) takeSecrets(next *config.Config, changed []string) *config.Config {
+	before := n.loaded.Tokens
+	if err := n.onSecrets(next); err != nil {
+		n.logger.Error("the changed secrets cannot be used; going on with those before", "keys", changed, "err", err)
+		kept := *next
+		kept.Tokens.Secret, kept.Tokens.PreviousSecrets = before.Secret, before.PreviousSecrets
+		kept.Tokens.PKCS11.PIN, kept.Tokens.Remote.Token = before.PKCS11.PIN, before.Remote.Token
+		return &kept
+	}
+	n.logger.Info("the secrets have changed", "keys", changed)
+	isFormer := func(s config.SharedSecret) bool { return s.Text == before.Secret }
+	if before.Secret != "" && !slices.ContainsFunc(next.SharedSecrets(), isFormer) {
+		n.logger.Warn("the former tokens.secret is not among tokens.previous_secrets: its tokens are refused from now on")
+	}
+	return next
 }
 
 func (n *Node) leave() {

@@ -656,7 +656,7 @@ func TestWatch(t *testing.T) {
 			select {
 			case <-changes:
 				return
-			case <-time.After(200 * time.Millisecond):
+			case <-time.After(5 * settleTime):
 				if time.Now().After(deadline) {
 					t.Fatalf("%s: not noticed", what)
 				}

@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"verify"},
 	{"internal/secretfile", "internal/newfile", "internal/problem", "internal/timing", "internal/poll", "internal/token", "internal/seal", "internal/names", "internal/yamlfile", "internal/config", "internal/passkey", "internal/canary", "internal/sqldb"},
 	{"internal/store", "internal/state", "internal/bell", "internal/discovery", "internal/backup"},
-	{"internal/audit", "internal/keysource", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/password", "internal/limit", "internal/initfile", "internal/directory", "internal/mfa", "internal/login"},
+	{"internal/audit", "internal/keysource", "internal/sharedsecret", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/password", "internal/limit", "internal/initfile", "internal/directory", "internal/mfa", "internal/login"},
 	{"internal/httpkit", "internal/feed", "internal/httpapi"},
 	{"internal/operator", "internal/graceful", "internal/app"},
 	{"state", "store", "", "cmd/watchword", "examples"},

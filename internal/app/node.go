@@ -38,6 +38,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // Options is what a replica needs besides its configuration.
@@ -74,7 +75,8 @@ type Node struct {
 	view    *revocation.View
 	parts   *operator.Parts
 	state   *shared
-	keys    *keyring.Ring
+	keys    *signingKeys
+	keeper  keysource.Keeper    // of private keys that are not in this process; nil: there is none
 	revoked *keyring.Tombstones // signing keys that were seen revoked
 	cluster replicas
 	bell    *bell.Bell                  // of the cluster
@@ -87,6 +89,11 @@ type Node struct {
 	discovery config.Discovery // of the other replicas, since the start
 
 	urls map[string]*backendURL // of the database and Redis, by key
+
+	// onSecrets takes over what a configuration has as tokens.secret, tokens.previous_secrets,
+	// tokens.pkcs11.pin and tokens.remote.token. Reload calls it when one of them has changed.
+	// After an error, all those from before hold. Nil: nothing here uses them.
+	onSecrets func(next *config.Config) error
 
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
@@ -105,8 +112,15 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Store != nil && cfg.KeysIn() == config.KeysDatabase && cfg.Storage.Key == "" {
-		return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
+	if o.Store != nil && cfg.Storage.Key == "" {
+		switch cfg.KeysIn() {
+		case config.KeysDatabase:
+			return nil, errors.New("storage.key: it is needed to encrypt the signing keys in the store that this program brings; set it, or set tokens.keys to memory")
+		case config.KeysPKCS11, config.KeysRemote:
+			if _, err := operator.KeptBox(ctx, cfg, nil); err != nil {
+				return nil, err
+			}
+		}
 	}
 	trusted, err := cfg.Server.Proxies()
 	if err != nil {
@@ -139,12 +153,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	n.revoked = keyring.NewTombstones(keyring.LongestLife(cfg.Tokens.KeyDuration, cfg.Tokens.TokenDuration, keySetAge(cfg)), o.Now)
+	n.revoked = keyring.NewTombstones(keyring.LongestLife(cfg.Tokens.KeyDuration, cfg.Tokens.TokenDuration, keySetAge(cfg), cfg.PublishAhead()), o.Now)
 	n.view, err = revocation.NewView(revocation.Config{
 		Store: n.store, Poll: cfg.Revocation.Poll, MaxStaleness: cfg.Revocation.MaxStaleness,
 		OnOutage: revocation.Outage{Allow: cfg.Revocation.OnOutage.Allow, For: cfg.Revocation.OnOutage.For},
 		Shared:   cfg.Revocation.Check == config.CheckShared,
-		OnKey:    n.revoked.Entry,
+		OnKey:    n.seeRevoked,
 		Now:      o.Now, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
@@ -160,10 +174,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		n.checkEviction(ctx)
 	}
 	sessions := openSessions(cfg, n.state, n.view, o.Now, o.Logger, registry)
-	var holders operator.Holders // of a database to which a key file may belong
-	if o.Store == nil {
-		holders = n.store
-	}
+	holders := n.holders(o)
 	var box *seal.Box
 	if err := start.await(ctx, "find the key of second factors", func(ctx context.Context) (err error) {
 		box, err = operator.FactorBox(ctx, cfg, holders)
@@ -201,15 +212,20 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
-		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: n.cluster.Find,
+		People: n.parts.Directory, Store: n.store, Sessions: sessions, Keys: n.keys, Key: n.find, SecretKids: n.secretKids,
 		Revocations: n.parts.Revocations, View: n.view, Audit: n.parts.Audit, Limits: n.parts.Limits, Factors: n.parts.Factors,
 		Rules: operator.Rules(cfg), ClockSkew: operator.Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
 	backends := map[string]func(context.Context) error{"database": n.store.Ping}
 	maps.Copy(backends, n.state.servers)
+	signer := ""
+	if n.keeper != nil {
+		signer = string(cfg.KeysIn())
+		backends[signer] = n.keeper.Ping
+	}
 	n.health = &httpapi.Health{
-		Backends: backends, Ready: n.Ready, Timeout: cfg.Health.Timeout, ReadyWithoutWrites: cfg.Revocation.OnOutage.Allow,
+		Backends: backends, Signer: signer, Ready: n.Ready, Timeout: cfg.Health.Timeout, ReadyWithoutWrites: cfg.Revocation.OnOutage.Allow,
 	}
 	if cfg.StateBackend() == config.StateTiered {
 		n.health.Dispensable = []string{"redis"}
@@ -224,7 +240,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
 			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: n.cluster.AnswerKeys, MutualTLS: cfg.Cluster.CertFile != "",
-			MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
+			MayBeEmpty: n.keys.secret, MaxAge: cfg.Tokens.KeySetMaxAge, StaleFor: cfg.Tokens.KeySetStaleFor(),
 		},
 		Metadata: &httpapi.Metadata{Issuer: cfg.Tokens.Issuer, PublicURL: cfg.Server.PublicURL},
 		Feed: &feed.Feed{
@@ -252,6 +268,9 @@ func (n *Node) Ready() error {
 		return err
 	}
 	if _, err := n.keys.Signer(); err != nil {
+		if n.keys.secret || errors.Is(err, keysource.ErrNoNewKey) { // no other replica has to do with it
+			return err
+		}
 		return n.cluster.NoSigner(err)
 	}
 	return n.view.Ready()
@@ -296,6 +315,9 @@ func (n *Node) Close() error {
 	if n.state != nil {
 		err = n.state.close()
 	}
+	if n.keeper != nil {
+		err = errors.Join(err, n.keeper.Close())
+	}
 	if n.db != nil {
 		err = errors.Join(err, n.db.Close())
 	}
@@ -304,6 +326,14 @@ func (n *Node) Close() error {
 
 func (n *Node) loop(ctx context.Context, run func(context.Context)) {
 	n.loops.Go(func() { run(ctx) })
+}
+
+// secretKids returns all kids of the signing secret, as it was configured last, that has the given
+// one among them.
+func (n *Node) secretKids(kid string) []string {
+	n.reload.Lock()
+	defer n.reload.Unlock()
+	return operator.SecretKids(n.loaded, kid)
 }
 
 // openStore opens and migrates the database, or takes the store that the program brings. It
@@ -336,55 +366,18 @@ func (n *Node) openStore(ctx context.Context, o Options, registry *prometheus.Re
 	return installation, err
 }
 
-// openKeys joins the cluster, if there is one, and opens the ring of this replica's
-// keys.
-func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Registry, start *startup) error {
-	cfg := o.Config
-	instance, err := instanceID(cfg.Cluster.InstanceID)
-	if err != nil {
-		return err
+// seeRevoked takes in that the revocation log has a signing key. If it is this replica's, the
+// ring replaces it at once: tokens of it are refused from now on.
+func (n *Node) seeRevoked(key revoked.ID, until time.Time) {
+	n.revoked.Entry(key, until)
+	if n.keys != nil && n.keys.Ring != nil {
+		n.keys.Wake()
 	}
-	source, err := keySource(ctx, cfg, n.store)
-	if err != nil {
-		return err
-	}
-	c := keyring.Config{
-		Source: source, Algorithm: cfg.Tokens.Algorithm, InstanceID: instance,
-		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: operator.Leeway,
-		MaxAge: keySetAge(cfg), Revoked: n.revoked,
-		Store: n.store, Now: o.Now, Logger: o.Logger, Registerer: registry,
-	}
-	if cfg.Cluster.Enabled {
-		if err := n.join(ctx, o, registry, instance, c.MaxAge, start); err != nil {
-			return err
-		}
-	}
-	// So that no key signs, not even for a moment, that the log says is revoked. If it fails, the
-	// view goes on trying.
-	_ = n.view.Refresh(ctx)
-	c.Peers = n.cluster
-	if err := start.await(ctx, "open the signing keys", func(ctx context.Context) (err error) {
-		n.keys, err = keyring.Open(ctx, c)
-		return err
-	}); err != nil {
-		return err
-	}
-	n.cluster.Serve(n.keys)
-	return nil
 }
 
 // keySetAge is for how long a cache may go on with a key set of this replica.
 func keySetAge(cfg *config.Config) time.Duration {
 	return cfg.Tokens.KeySetMaxAge + cfg.Tokens.KeySetStaleFor()
-}
-
-// keySource returns the source of the signing keys that tokens.keys names.
-func keySource(ctx context.Context, cfg *config.Config, holders operator.Holders) (keysource.Source, error) {
-	if cfg.KeysIn() != config.KeysDatabase {
-		return keysource.Memory{Rand: rand.Reader}, nil
-	}
-	box, err := operator.StorageBox(ctx, cfg, holders)
-	return keysource.Sealed{Box: box, Rand: rand.Reader}, err
 }
 
 // checkEviction warns if Redis may forget revocations.

@@ -33,7 +33,7 @@ import (
 // for people goes to terminal, the log to standard error.
 //
 // It takes over changes of the file, and of the files of secrets, when they change and on
-// SIGHUP; an empty name means that there is no file.
+// SIGHUP (Node.Reload); an empty name means that there is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
 	logger := NewLogger(cfg.Log, os.Stderr)
 	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
@@ -83,14 +83,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	if file != "" {
 		files = append(files, file)
 	}
-	go watch(watching, files, hangup, logger, func() {
-		next, err := config.Load(file, os.Environ())
-		if err != nil {
-			logger.Error("the configuration cannot be used; going on with the one before", "err", err)
-			return
-		}
-		node.Reload(next)
-	})
+	go watch(watching, files, hangup, logger, reread(file, os.Environ(), logger, node.Reload))
 	if err := node.WaitReady(ctx); err != nil && ctx.Err() == nil {
 		return errors.Join(err, server.Abort(), node.Close())
 	}
@@ -117,6 +110,19 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// reread returns what loads the configuration again. What cannot be used is logged, and
+// nothing of it is taken over.
+func reread(file string, environ []string, logger *slog.Logger, take func(next *config.Config)) func() {
+	return func() {
+		next, err := config.Load(file, environ)
+		if err != nil {
+			logger.Error("the configuration cannot be used; going on with the one before", "err", err)
+			return
+		}
+		take(next)
+	}
 }
 
 // listen opens the replica's port.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
@@ -27,7 +28,7 @@ const (
 	startSays     = 15
 )
 
-// A startup waits for the database and Redis. One deadline holds for all
+// A startup waits for the database, Redis and the keeper of the signing keys. One deadline holds for all
 // steps of the start.
 type startup struct {
 	logger *slog.Logger
@@ -38,7 +39,7 @@ func newStartup(logger *slog.Logger) *startup {
 	return &startup{logger: logger, giveUp: time.Now().Add(startPatience)}
 }
 
-// await runs one step of a start, and again while the database or Redis is busy or away. A
+// await runs one step of a start, and again while what it needs is busy or away. A
 // step that failed may have been done all the same, so each step can be done twice.
 func (s *startup) await(ctx context.Context, step string, do func(ctx context.Context) error) error {
 	for attempt := 1; ; attempt++ {
@@ -60,7 +61,8 @@ func (s *startup) await(ctx context.Context, step string, do func(ctx context.Co
 // away reports whether the step may succeed a little later, because a backend is busy or
 // away. After such an error it is unknown whether a commit has been done.
 func away(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) || errors.Is(err, store.ErrBusy) || errors.Is(err, state.ErrUnavailable) ||
+		errors.Is(err, keysource.ErrKeeperAway)
 }
 
 // startingHandler answers until the replica can. A replica that takes the place of one that

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -29,6 +30,7 @@ func TestAway(t *testing.T) {
 		fmt.Errorf("keys: %w", sqldb.ErrBusy): true,
 		fmt.Errorf("commit: timeout: %w", context.DeadlineExceeded): true,
 		errors.New("the password is wrong"):                         false,
+		fmt.Errorf("open: %w", keysource.ErrKeeperAway):             true,
 	} {
 		if got := away(err); got != want {
 			t.Errorf("%v: %v", err, got)

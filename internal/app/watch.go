@@ -13,15 +13,16 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settleTime is how long after a change of a file the file is read.
+// settleTime is how long after a change of a file the file is read, and for how long it must
+// then stay the same, so that a file which is still being written is not taken for a whole one.
 const settleTime = 200 * time.Millisecond
 
 // lookEvery is how often files are read whose change may have gone unnoticed: that of a file
 // to which a link in another directory leads, or on a network's file system.
 const lookEvery = 5 * time.Second
 
-// watch calls changed on SIGHUP and when the content of one of the files has changed, until
-// ctx ends. It watches the directories, because editors and Kubernetes put another file in
+// watch calls changed on SIGHUP and when the content of one of the files has changed and stays
+// as it is for settleTime, until ctx ends. It watches the directories, because editors and Kubernetes put another file in
 // the place of the old one. It calls changed once at the beginning.
 func watch(ctx context.Context, files []string, hangup <-chan os.Signal, logger *slog.Logger, changed func()) {
 	var events <-chan fsnotify.Event
@@ -43,15 +44,17 @@ func watch(ctx context.Context, files []string, hangup <-chan os.Signal, logger 
 		defer tick.Stop()
 		look = tick.C
 	}
-	var was [sha256.Size]byte
+	var seen content
+	var settled <-chan time.Time // nil: nothing has happened
 	compare := func() {
-		if is := read(files); is != was {
-			was = is
+		switch seen.is(read(files)) {
+		case contentNew:
+			settled = time.After(settleTime)
+		case contentTaken:
 			changed()
 		}
 	}
-	compare()                    // they may have changed since the configuration was loaded
-	var settled <-chan time.Time // nil: nothing has happened
+	compare() // they may have changed since the configuration was loaded
 	for {
 		select {
 		case <-ctx.Done():
@@ -70,6 +73,36 @@ func watch(ctx context.Context, files []string, hangup <-chan os.Signal, logger 
 		case <-look:
 			compare()
 		}
+	}
+}
+
+// content is that of files that are watched.
+type content struct {
+	taken [sha256.Size]byte // the last one that was taken over
+	last  [sha256.Size]byte // as it was found the last time
+}
+
+// found is what is to be done with a content.
+type found int
+
+const (
+	contentOld   found = iota // nothing
+	contentNew                // it is looked at again: somebody may still be writing
+	contentTaken              // it is taken over
+)
+
+// is says what is to be done with the content that was found now.
+func (c *content) is(now [sha256.Size]byte) found {
+	last := c.last
+	c.last = now
+	switch now {
+	case c.taken:
+		return contentOld
+	case last:
+		c.taken = now
+		return contentTaken
+	default:
+		return contentNew
 	}
 }
 

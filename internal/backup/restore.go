@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
@@ -18,6 +19,9 @@ var (
 	// ErrSealed: the storage keys of this configuration do not open the private keys in
 	// the backup.
 	ErrSealed = errors.New("the signing keys in the backup are encrypted under a storage key that this configuration does not have: add it to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or leave the signing keys out with --sign-out")
+	// ErrKept: neither the storage keys nor the cluster's secret of this configuration authenticate
+	// what the backup says of signing keys that an HSM or a signer keeps.
+	ErrKept = errors.New("what the backup says of the signing keys is authenticated under a storage key or a cluster.secret that this configuration does not have: add the key to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or leave the signing keys out with --sign-out")
 	// ErrSealedFactors: neither the storage keys nor the cluster's secret of this configuration
 	// open the second factors in the backup.
 	ErrSealedFactors = errors.New("the second factors in the backup are encrypted under a storage key or a cluster.secret that this configuration does not have: add the key to storage.previous_keys (AUTH_STORAGE_KEY_PREVIOUS), or restore with --sign-out: then users with a factor cannot log in until their factors are reset")
@@ -41,6 +45,7 @@ type Target struct {
 // Restore checks a backup from its beginning to its end, and then writes it into the
 // database in one transaction. It reads the file twice.
 func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) (Summary, error) {
+	kept := map[string]bool{}
 	checked, err := read(file, secret, func(t table, raw []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -49,7 +54,7 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 		if err != nil {
 			return err
 		}
-		return to.checkSealed(t, args)
+		return to.checkSealed(t, args, kept)
 	})
 	if err != nil {
 		return Summary{}, err
@@ -94,31 +99,43 @@ func Restore(ctx context.Context, file io.ReadSeeker, secret Secret, to Target) 
 	return checked, nil
 }
 
-// checkSealed refuses a private key and a second factor that the keys do not open.
-func (to Target) checkSealed(t table, args []any) error {
-	column, refused := "sealed", ErrSealed
-	switch {
-	case to.SignOut:
-		return nil
-	case t.name == factorsTable:
-		column, refused = "data", ErrSealedFactors
-	case t.name != keysTable:
+// keptPrefix begins what is in the place of a private key that is not in the database.
+const keptPrefix = "kept:"
+
+// checkSealed refuses a private key and a second factor that the keys do not open, and a key that
+// is kept elsewhere and whose row they do not authenticate. It collects the ids of the latter in
+// kept.
+func (to Target) checkSealed(t table, args []any, kept map[string]bool) error {
+	if to.SignOut {
 		return nil
 	}
-	for i, c := range t.columns {
-		if c.name != column || args[i] == nil {
-			continue
+	known := func(box *seal.Box, value []byte) bool { return box != nil && box.Knows(value) }
+	switch t.name {
+	case keysTable:
+		sealed, ok := t.value(args, "sealed").([]byte)
+		switch {
+		case ok && strings.HasPrefix(string(sealed), keptPrefix):
+			kept[t.value(args, "id").(string)] = true
+		case ok && !known(to.Keys, sealed):
+			return ErrSealed
 		}
-		sealed := args[i].([]byte)
-		opens := to.Keys != nil && to.Keys.Knows(sealed)
-		if !opens && t.name == factorsTable {
-			opens = to.Factors != nil && to.Factors.Knows(sealed)
+	case statesTable:
+		mac, ok := t.value(args, "source_mac").([]byte)
+		if ok && kept[t.value(args, "id").(string)] && !known(to.Keys, mac) && !known(to.Factors, mac) {
+			return ErrKept
 		}
-		if !opens {
-			return refused
+	case factorsTable:
+		data, _ := t.value(args, "data").([]byte)
+		if !known(to.Keys, data) && !known(to.Factors, data) {
+			return ErrSealedFactors
 		}
 	}
 	return nil
+}
+
+// value returns the value of a column of a row; nil: it is null.
+func (t table) value(args []any, name string) any {
+	return args[slices.IndexFunc(t.columns, func(c column) bool { return c.name == name })]
 }
 
 // checkEmpty returns ErrNotEmpty unless the database is as the migrations made it.

@@ -26,7 +26,7 @@ var signedOut = []string{recordsTable, keysTable, macsTable, statesTable}
 // alone. They stay sealed under the key of the original.
 func Separate(ctx context.Context, db *sqldb.DB) error {
 	return db.InTx(ctx, func(ctx context.Context, q sqldb.Q) error {
-		for _, table := range append(signedOut[:len(signedOut):len(signedOut)], "replicas") {
+		for _, table := range append(signedOut[:len(signedOut):len(signedOut)], "replicas", "replica_secrets") {
 			if _, err := q.Exec(ctx, "DELETE FROM "+table); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestSeparate(t *testing.T) {
 			if one(t, db, theLog) == log {
 				t.Error("the log has the same id")
 			}
-			for _, table := range []string{"replicas", "signing_keys", "registered_keys", "key_states", "state_records"} {
+			for _, table := range []string{"replicas", "replica_secrets", "signing_keys", "registered_keys", "key_states", "state_records"} {
 				if n := one(t, db, "SELECT COUNT(*) FROM "+table); n != "0" {
 					t.Errorf("%s has %s rows", table, n)
 				}
@@ -109,6 +110,48 @@ func TestRestoredInstallation(t *testing.T) {
 			}
 			if id := one(t, to, theInstallation); !tt.want(id) {
 				t.Errorf("the installation is %q", id)
+			}
+		})
+	}
+}
+
+// The revocation of a signing secret, which is kept for ten years, has the same end after each way
+// of making one database from another one.
+func TestTenYears(t *testing.T) {
+	secret := Secret{Box: box(t, 1)}
+	entry := store.Revocation{Kind: "key", Subject: "kid", ExpiresAt: now.AddDate(10, 0, 0), CreatedAt: now, Actor: "root", Reason: "key_revoked"}
+	for name, move := range map[string]func(*testing.T, *sqldb.DB) *sqldb.DB{
+		"separate": func(t *testing.T, db *sqldb.DB) *sqldb.DB {
+			if err := Separate(t.Context(), db); err != nil {
+				t.Fatal(err)
+			}
+			return db
+		},
+		"restore": func(t *testing.T, db *sqldb.DB) *sqldb.DB {
+			to := sqlite(t)
+			restore(t, to, dump(t, db, secret), secret)
+			return to
+		},
+		"restore, signed out": func(t *testing.T, db *sqldb.DB) *sqldb.DB {
+			to := sqlite(t)
+			target := Target{DB: to, Keys: secret.Box, SignOut: true}
+			if _, err := Restore(t.Context(), bytes.NewReader(dump(t, db, secret)), secret, target); err != nil {
+				t.Fatal(err)
+			}
+			return to
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := sqlite(t)
+			fill(t, db)
+			if _, err := sqlstore.New(db).AppendRevocation(t.Context(), entry); err != nil {
+				t.Fatal(err)
+			}
+			lines, _, err := sqlstore.New(move(t, db)).RevocationsAfter(t.Context(), 0, 100)
+			if err != nil || !slices.ContainsFunc(lines, func(r store.Revocation) bool {
+				return r.Kind == entry.Kind && r.Subject == entry.Subject && r.ExpiresAt.Equal(entry.ExpiresAt)
+			}) {
+				t.Errorf("the log has %+v, %v", lines, err)
 			}
 		})
 	}

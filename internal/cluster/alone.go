@@ -33,6 +33,12 @@ func (*Alone) Live() int { return 1 }
 // Ready returns nil.
 func (*Alone) Ready() error { return nil }
 
+// Accepted returns true: there is no other replica.
+func (*Alone) Accepted(string) bool { return true }
+
+// SecretsChanged does nothing.
+func (*Alone) SecretsChanged() {}
+
 // View returns ErrAlone.
 func (*Alone) View(context.Context) (View, error) { return View{}, ErrAlone }
 

@@ -163,14 +163,15 @@ func (r *registry) takeInAnswer(ctx context.Context, instance string, body []byt
 }
 
 // readAnswered returns a key that a replica has answered as a row. The replica may
-// speak for its own keys, and for those of others whose row is vouched for.
+// speak for its own keys, those included that it shares with others, and for keys of others
+// whose row is vouched for.
 func (c *common) readAnswered(instance string, raw []byte) (store.Key, error) {
 	var about answeredKey
 	if err := json.Unmarshal(raw, &about); err != nil {
 		return store.Key{}, &disbelief{wrongKey, "the answer has a key that cannot be read"}
 	}
 	k := store.Key{ID: about.Kid, Instance: instance, Algorithm: about.Alg, PublicJWK: raw, CreatedAt: c.cfg.Now(), RemoveAt: time.Unix(about.Exp, 0)}
-	if maker, ours := makerOf(about.Kid); ours && maker != instance && about.Registered != nil {
+	if maker, ours := makerOf(about.Kid); ours && maker != "" && maker != instance && about.Registered != nil {
 		row, err := about.row(maker, raw)
 		if err != nil {
 			return k, &disbelief{wrongKey, "the answer has a key that is none"}
@@ -179,6 +180,9 @@ func (c *common) readAnswered(instance string, raw []byte) (store.Key, error) {
 			return k, &disbelief{wrongMAC, fmt.Sprintf("the answer has a key of another replica that the cluster's secret does not vouch for: %.80q", about.Kid)}
 		}
 		k = row
+	}
+	if about.Registered != nil {
+		k.RemoveAt = time.UnixMicro(about.Registered.RemoveAt).UTC() // which Exp rounds up
 	}
 	if _, reason := c.check(k); reason != "" {
 		return k, &disbelief{reason, fmt.Sprintf("the answer has a key that %s may not speak for, or that is none: %.80q", instance, about.Kid)}

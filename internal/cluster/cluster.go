@@ -52,6 +52,12 @@ type Config struct {
 	// OwnURLs returns the URLs at which this replica is known to answer itself; they
 	// are not asked. Nil: none.
 	OwnURLs func() []string
+	// Shared reports whether this replica signs with keys that belong to no single replica.
+	// Then it need not have its row before it takes traffic.
+	Shared bool
+	// Secrets returns the kids of the signing secrets that this replica accepts, and once more
+	// in front that of the one that it signs with. Nil: none.
+	Secrets func() []string
 	Refresh time.Duration // how often peers are asked for their keys
 	// Client returns the client for peers whose certificate is for that name. An empty
 	// name stands for the host of their URL.
@@ -95,6 +101,10 @@ type common struct {
 // without leaving looks live for timing.LiveFor; Join waits for that long, and returns at
 // once when the other replica proves that it is live. A Join that failed may be
 // tried again with the same Config.
+//
+// With Config.Shared, Join does not wait: no kid has the instance id. The replica takes the
+// row when it is silent. If the other replica is live after all, this one is not Ready from
+// the other one's next beat on.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	s, err := newSecret(cfg.Secret)
 	if err != nil {
@@ -123,7 +133,14 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 
 // Serve adds the keys of this replica to the merged set. It is called once, before
 // Keys, Find and Run.
-func (c *Cluster) Serve(local Local) { c.registry.serve(local) }
+//
+// After a total stop, the first call of Keys or Find has the registry read: since Join, another
+// replica may have made a key that signs at once.
+func (c *Cluster) Serve(local Local) {
+	if c.registry.serve(local) {
+		c.lookup.outdate()
+	}
+}
 
 // Run keeps this replica in the registry and takes in what the other replicas say,
 // until ctx ends.
@@ -168,7 +185,12 @@ func (c *Cluster) AskPeers() { c.peers.askNow() }
 // AskAll asks each peer once, and returns when all have answered or have had their time. A
 // replica calls it before it has keys: what a live replica has seen revoked is then revoked
 // here, too, whatever the database says by now.
-func (c *Cluster) AskAll(ctx context.Context) { c.peers.askAll(ctx) }
+func (c *Cluster) AskAll(ctx context.Context) {
+	c.peers.askAll(ctx)
+	if c.peers.anyAnswered() {
+		c.registry.notStopped()
+	}
+}
 
 // Live returns how many replicas are live, this one included, as of the last time that the
 // registry was read.
@@ -185,7 +207,12 @@ func (c *Cluster) Instance() string { return c.cfg.Instance }
 func (c *Cluster) Have(kid string) bool { return c.registry.knownToAll(kid) }
 
 // AnyKey implements keyring.Peers.
-func (c *Cluster) AnyKey() bool { return c.registry.anyKey() }
+func (c *Cluster) AnyKey(after time.Time) bool { return c.registry.anyKey(after) }
+
+// Stopped implements keyring.Peers. It is zero if a peer has answered AskAll. If the replicas
+// used other values of Config.MaxAge, the moment is such that what caches hold from before it
+// ends this replica's MaxAge after it.
+func (c *Cluster) Stopped() time.Time { return c.registry.stoppedAt() }
 
 // Patience implements keyring.Peers: a replica that has just died is waited for.
 func (c *Cluster) Patience() time.Duration { return timing.Patience }
@@ -206,13 +233,29 @@ func (c *Cluster) Changed() {
 var errTwice = problem.New(problem.Unavailable, "instance_id_twice",
 	"another replica runs under the same cluster.instance_id")
 
-// Ready returns nil if this replica may take traffic, or the reason why not.
+// Ready returns nil if this replica may take traffic, or the reason why not: another live
+// replica has its instance id, or one that entered earlier has other signing secrets.
 func (c *Cluster) Ready() error { return c.registry.ready() }
 
+// Accepted reports whether every other live replica has written that it accepts the signing
+// secret with the kid, but those that are not ready because of their secrets.
+func (c *Cluster) Accepted(kid string) bool { return c.registry.accepted(kid) }
+
+// SecretsChanged has this replica write now which signing secrets it accepts. It never blocks.
+func (c *Cluster) SecretsChanged() {
+	c.registry.beatNow()
+	c.Ring()
+}
+
 // NoSigner returns what the replica waits for that has no key to sign with, because of
-// the error of Ring.Signer.
+// the error of Ring.Signer, and for how long at least, as far as that is known.
 func (c *Cluster) NoSigner(err error) error {
-	return problem.New(problem.Unavailable, "no_signing_key", "%s", c.registry.waitingFor(c.lookup.lastFailed())).Because(err)
+	text, left := c.registry.waitingFor(c.lookup.lastFailed())
+	left = max(left, problem.From(err).RetryAfter)
+	if left > 0 {
+		text += fmt.Sprintf("; %d s are left", (left+time.Second-1)/time.Second)
+	}
+	return problem.New(problem.Unavailable, "no_signing_key", "%s", text).Because(err).After(left)
 }
 
 // Leave deletes this replica's row in the registry. Its keys stay.

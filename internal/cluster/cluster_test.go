@@ -132,8 +132,26 @@ func row(t testing.TB, now time.Time, instance, algorithm string) store.Key {
 	}
 	public := accesstoken.Key{Algorithm: algorithm, Public: private.Public()}
 	public.ID = instance + "-" + public.Thumbprint()
+	return rowOfKey(t, now, instance, public)
+}
+
+// sharedRow is the row of a new key that several replicas sign with.
+func sharedRow(t testing.TB, now time.Time, instance, algorithm string) store.Key {
+	t.Helper()
+	private, err := token.GenerateKey(rand.Reader, algorithm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := accesstoken.Key{Algorithm: algorithm, Public: private.Public()}
+	public.ID = public.Thumbprint()
+	return rowOfKey(t, now, instance, public)
+}
+
+func rowOfKey(t testing.TB, now time.Time, instance string, public accesstoken.Key) store.Key {
+	t.Helper()
+	var err error
 	k := store.Key{
-		ID: public.ID, Instance: instance, Algorithm: algorithm,
+		ID: public.ID, Instance: instance, Algorithm: public.Algorithm,
 		CreatedAt: now.UTC().Truncate(time.Microsecond), RemoveAt: now.Add(time.Hour).UTC().Truncate(time.Microsecond),
 	}
 	k.ActivateAt, k.RetireAt = k.CreatedAt, k.RemoveAt
@@ -150,6 +168,13 @@ func vouch(k store.Key) store.Key {
 	}
 	k.MAC = s.key(k)
 	return k
+}
+
+// renamed is the row with another kid, vouched for.
+func renamed(k store.Key, kid string) store.Key {
+	k.PublicJWK = []byte(strings.Replace(string(k.PublicJWK), k.ID, kid, 1))
+	k.ID = kid
+	return vouch(k)
 }
 
 func create(t testing.TB, r *testRegistry, k store.Key) {
@@ -229,6 +254,24 @@ func TestOnlyWhatIsVouchedFor(t *testing.T) {
 		{"a kid of another key", wrongOwner, func(k *store.Key) {
 			other := row(t, now, "auth-1", accesstoken.ES256)
 			k.PublicJWK = []byte(strings.Replace(string(other.PublicJWK), other.ID, k.ID, 1))
+			*k = vouch(*k)
+		}},
+		{"a shared key", "", func(k *store.Key) { *k = sharedRow(t, now, "auth-1", accesstoken.ES256) }},
+		{"a shared key without a MAC", wrongMAC, func(k *store.Key) { *k = sharedRow(t, now, "auth-1", accesstoken.ES256); k.MAC = nil }},
+		{"a shared key under the MAC of another one", wrongMAC, func(k *store.Key) {
+			*k = sharedRow(t, now, "auth-1", accesstoken.ES256)
+			k.MAC = sharedRow(t, now, "auth-1", accesstoken.ES256).MAC
+		}},
+		{"a shared key of another replica under its MAC", wrongMAC, func(k *store.Key) { *k = sharedRow(t, now, "auth-1", accesstoken.ES256); k.Instance = "auth-2" }},
+		{"the thumbprint of another key", wrongOwner, func(k *store.Key) {
+			*k = renamed(sharedRow(t, now, "auth-1", accesstoken.ES256), sharedRow(t, now, "auth-1", accesstoken.ES256).ID)
+		}},
+		{"half a thumbprint", wrongOwner, func(k *store.Key) {
+			*k = sharedRow(t, now, "auth-1", accesstoken.ES256)
+			*k = renamed(*k, k.ID[:22])
+		}},
+		{"a shared kid in the row alone", wrongOwner, func(k *store.Key) {
+			k.ID = strings.TrimPrefix(k.ID, "auth-1-")
 			*k = vouch(*k)
 		}},
 		{"another algorithm in the row", wrongAlgorithm, func(k *store.Key) { k.Algorithm = accesstoken.EdDSA; *k = vouch(*k) }},
@@ -425,7 +468,7 @@ func TestAlgorithmThatIsNotAccepted(t *testing.T) {
 func TestRestoredRegistry(t *testing.T) {
 	c, r := &clock{}, openRegistry(t)
 	mine, other := join(t, config(r, c, "auth-0")), join(t, config(r, c, "auth-1"))
-	if mine.AnyKey() {
+	if mine.AnyKey(time.Time{}) {
 		t.Error("it knows a key, and there is none")
 	}
 	k := row(t, c.Now(), "auth-0", accesstoken.ES256)
@@ -439,7 +482,7 @@ func TestRestoredRegistry(t *testing.T) {
 	}
 	look(t, mine)
 	c.Move(10 * time.Second)
-	if !mine.AnyKey() {
+	if !mine.AnyKey(time.Time{}) {
 		t.Error("it does not know the key any more")
 	}
 	if mine.Have(k.ID) {
@@ -486,6 +529,12 @@ func TestWaiting(t *testing.T) {
 	look(t, other)
 	look(t, mine)
 	says("no cache")
+	c.Move(cfg.MaxAge * 4 / 10)
+	says("; 6 s are left")
+	if left := problem.From(mine.NoSigner(keyring.ErrNoSigningKey)).RetryAfter; left <= 5*time.Second || left > 6*time.Second {
+		t.Errorf("Retry-After is %v", left)
+	}
+	c.Move(-cfg.MaxAge * 4 / 10)
 	r.away.Store(true)
 	if err := mine.round(t.Context(), timing.RegistryTimeout); err == nil {
 		t.Fatal("the registry is there")

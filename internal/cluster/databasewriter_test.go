@@ -31,7 +31,7 @@ import (
 // tablesOfOthers are not read by this package and package keyring. A table that is in neither
 // this list nor tablesOfKeys fails the test: somebody has to decide where it belongs.
 var (
-	tablesOfKeys = []string{"key_states", "registered_keys", "registry_head", "replicas", "settings", "signing_keys", "used_kids"}
+	tablesOfKeys = []string{"key_states", "registered_keys", "registry_head", "replica_secrets", "replicas", "settings", "signing_keys", "used_kids"}
 
 	tablesOfOthers = []string{
 		// Packages revocation and login have the test of these.
@@ -91,6 +91,7 @@ type stage struct {
 	c        *clock
 	r        *testRegistry
 	stored   bool
+	keeper   *strictKeeper // nil: the keys are not kept
 	columns  sqldbtest.Columns
 	before   content // when the revoked key was active
 	now      content
@@ -114,7 +115,8 @@ func (s *stage) start(instance string, peers inProcess) *replicaOnStage {
 	s.t.Helper()
 	one := &replicaOnStage{registerer: prometheus.NewRegistry()}
 	cfg := config(s.r, s.c, instance)
-	cfg.Registerer, cfg.Revoked = one.registerer, keyring.NewTombstones(time.Hour, s.c.Now)
+	cfg.Registerer, cfg.Revoked = one.registerer, keyring.NewTombstones(24*time.Hour, s.c.Now)
+	cfg.Secrets = func() []string { return []string{"secret-1", "secret-2"} }
 	if peers != nil {
 		cfg.Peers, cfg.Client = at("http://live"), peers.client
 	}
@@ -123,11 +125,14 @@ func (s *stage) start(instance string, peers inProcess) *replicaOnStage {
 	}
 	one.AskAll(s.t.Context())
 	var source keysource.Source = keysource.Memory{Rand: rand.Reader}
-	if s.stored {
+	switch {
+	case s.keeper != nil:
+		source = keysource.Outside{Name: keysource.NameHSM, Keeper: s.keeper, Box: storageBox(s.t)}
+	case s.stored:
 		source = keysource.Sealed{Box: storageBox(s.t), Rand: rand.Reader}
 	}
 	one.ring, one.failed = keyring.Open(s.t.Context(), keyring.Config{
-		Source: source, Algorithm: accesstoken.EdDSA, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
+		Source: source, Algorithms: []string{accesstoken.EdDSA}, KeyDuration: 4 * time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
 		InstanceID: instance, Store: s.r, Peers: one.Cluster, Revoked: cfg.Revoked, Now: s.c.Now,
 		Logger: slog.New(slog.DiscardHandler), Registerer: one.registerer,
 	})
@@ -203,8 +208,14 @@ func (s *stage) check(name string, one *replicaOnStage) {
 	}
 }
 
-func newStage(t *testing.T, stored bool) *stage {
-	s := &stage{t: t, c: &clock{}, r: openRegistry(t), stored: stored}
+// newStage opens a stage with keys where tokens.keys says.
+func newStage(t *testing.T, keys string) *stage {
+	s := &stage{t: t, c: &clock{}, r: openRegistry(t), stored: keys != keysource.NameMemory}
+	if keys == keysource.NameHSM {
+		s.keeper = &strictKeeper{}
+		s.keeper.make(t) // an attacker would have it used
+		s.keeper.make(t)
+	}
 	s.columns = tables(t, s.r.db)
 	maker := s.start("auth-1", nil)
 	if maker.failed != nil {
@@ -219,6 +230,9 @@ func newStage(t *testing.T, stored bool) *stage {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if s.keeper != nil {
+		s.keeper.make(t)
+	}
 	if err := maker.ring.ReplaceRevoked(t.Context(), s.revoked); err != nil {
 		t.Fatal(err)
 	}
@@ -230,8 +244,15 @@ func newStage(t *testing.T, stored bool) *stage {
 	s.now = sqldbtest.Dump(t, s.r.db, s.columns)
 	s.end = time.UnixMicro(rowOf(s.now, "signing_keys", s.active)["remove_at"].(int64))
 	s.forged = row(t, s.c.Now(), "auth-1", accesstoken.EdDSA)
-	if stored { // under a storage key of the attacker's own
+	if s.stored { // under a storage key of the attacker's own
 		s.forged.Sealed = []byte("sealed")
+	}
+	if s.keeper != nil {
+		public := accesstoken.Key{Algorithm: accesstoken.EdDSA, Public: s.keeper.keys[0].Public()}
+		public.ID = public.Thumbprint()
+		s.forged = rowOfKey(t, s.c.Now(), "auth-1", public)
+		s.forged.Sealed = []byte("kept:pkcs11:0")
+		s.keeper.make(t) // which replicas may take that believe nothing
 	}
 	return s
 }
@@ -326,6 +347,9 @@ func (s *stage) play(a attack) {
 // values are what an attacker puts into a column.
 func (s *stage) values(table, column string, row dbRow) map[string]any {
 	all := map[string]any{"NULL": nil, "zero": int64(0), "text": "garbage", "bytes": make([]byte, 41), "empty": []byte{}}
+	if column == "sealed" {
+		all["kept"], all["kept elsewhere"], all["sealed"] = []byte("kept:pkcs11:0"), []byte("kept:remote:0"), storageBox(s.t).Seal([]byte("key"), "elsewhere")
+	}
 	if n, ok := row[column].(int64); ok {
 		all["later"] = n + 10*365*24*3600*1e6
 		all["sooner"] = n - 3600*1e6
@@ -358,7 +382,7 @@ func (s *stage) attacks() (all []attack) {
 					to[table][i][column] = value
 					name := fmt.Sprintf("%s.%s of row %d := %s", table, column, i, how)
 					// Of a row that names a revoked key all but the name may be anything.
-					all = append(all, attack{name: name, column: table + "." + column, to: to, unseen: unseen[table+"."+column] != "" || s.buried(row) || !s.stored && inMemory[table+"."+column]})
+					all = append(all, attack{name: name, column: table + "." + column, to: to, unseen: unseen[table+"."+column] != "" || s.buried(row) || !s.stored && inMemory[table+"."+column] || s.renamed(column, value)})
 				}
 			}
 			gone := s.now.Clone()
@@ -380,6 +404,12 @@ func (s *stage) attacks() (all []attack) {
 
 // buried reports whether a row is the tombstone's: what else it says is not looked at.
 func (s *stage) buried(row dbRow) bool { return row["id"] == s.revoked }
+
+// renamed reports whether a kept key has another reference, by which it is not looked for.
+func (s *stage) renamed(column string, value any) bool {
+	sealed, ok := value.([]byte)
+	return s.keeper != nil && column == "sealed" && ok && keysource.NameOf(sealed) == keysource.NameHSM
+}
 
 // revivals are attacks on several columns at once.
 func (s *stage) revivals() (all []attack) {
@@ -460,10 +490,10 @@ func (s *stage) revivals() (all []attack) {
 }
 
 func TestDatabaseWriter(t *testing.T) {
-	for name, stored := range map[string]bool{"memory": false, "database": true} {
+	for _, name := range []string{keysource.NameMemory, keysource.NameDatabase, keysource.NameHSM} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, seed := newStage(t, stored), uint64(time.Now().UnixNano())
+			s, seed := newStage(t, name), uint64(time.Now().UnixNano())
 			s.random = mathrand.New(mathrand.NewPCG(seed, 0))
 			attacks := append(s.revivals(), s.some(s.attacks())...)
 			for _, a := range attacks {

@@ -14,16 +14,24 @@ import (
 
 // An entry is a public key that was taken in.
 type entry struct {
-	key     accesstoken.Key
-	maker   string    // instance id
-	made    time.Time // by its maker's clock
-	until   time.Time // when the last token that it can have signed has expired
-	takenIn time.Time // by this replica's clock
-	revoked bool
-	version int64     // of the registry in which it was made; 0: it was never read there
-	listed  bool      // it was in the registry at the last look
-	knownAt time.Time // when every other replica was seen to have it; zero: not yet
-	warned  bool      // it was logged that a live replica takes long to take it in
+	key      accesstoken.Key
+	maker    string    // instance id
+	made     time.Time // by its maker's clock
+	until    time.Time // when the last token that it can have signed has expired
+	takenIn  time.Time // by this replica's clock
+	first    bool      // it need not ripen before it signs
+	activate time.Time // when it may sign, by its maker's clock
+	revoked  bool
+	version  int64     // of the registry in which it was made; 0: it was never read there
+	listed   bool      // it was in the registry at the last look
+	knownAt  time.Time // when every other replica was seen to have it; zero: not yet
+	warned   bool      // it was logged that a live replica takes long to take it in
+}
+
+// ownLocked reports whether this replica signs with the key, or will.
+func (r *registry) ownLocked(e *entry) bool {
+	_, local := r.local.Public().Key(e.key.ID)
+	return local || e.maker == r.cfg.Instance
 }
 
 // awaited reports whether a replica may still have to learn of the key before it is
@@ -45,11 +53,13 @@ type noKeys struct{}
 func (noKeys) Public() *accesstoken.KeySet    { return nil }
 func (noKeys) Published() []keyring.PublicKey { return nil }
 
-func (r *registry) serve(local Local) {
+// serve reports whether other replicas may have started together with this one.
+func (r *registry) serve(local Local) (together bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.local = local
 	r.mergeLocked()
+	return r.together
 }
 
 // current returns the keys of all replicas that may have signed a living token. It is
@@ -112,7 +122,8 @@ func (r *registry) takeInLocked(ctx context.Context, k store.Key) (e *entry, rea
 			r.rejected.add(ctx, reason, "signing key", k.ID)
 			return nil, reason
 		}
-		e = &entry{key: key, maker: k.Instance, made: k.CreatedAt, takenIn: r.cfg.Now()}
+		e = &entry{key: key, maker: k.Instance, made: k.CreatedAt, activate: k.ActivateAt, takenIn: r.cfg.Now()}
+		e.first = k.ActivateAt.Sub(k.CreatedAt) < r.cfg.MaxAge
 		r.keys[k.ID] = e
 		if k.Instance != r.cfg.Instance {
 			r.cfg.Logger.InfoContext(ctx, "key of another replica", "kid", k.ID, "until", k.RemoveAt)
@@ -131,13 +142,14 @@ func later(a, b time.Time) time.Time {
 }
 
 // check returns the public key of a row that is vouched for, or the reason why it is
-// not taken in.
+// not taken in. A key that several replicas sign with has its thumbprint for a kid, and one
+// that a single replica signs with has that replica's instance id in front of it.
 func (c *common) check(k store.Key) (accesstoken.Key, string) {
 	key, err := accesstoken.ParseJWK(k.PublicJWK)
 	switch {
 	case err != nil:
 		return key, wrongKey
-	case key.ID != k.ID || k.ID != k.Instance+"-"+key.Thumbprint():
+	case key.ID != k.ID || k.ID != key.Thumbprint() && k.ID != k.Instance+"-"+key.Thumbprint():
 		return key, wrongOwner
 	case key.Algorithm != k.Algorithm || !slices.Contains(c.cfg.Algorithms, key.Algorithm):
 		return key, wrongAlgorithm

@@ -81,6 +81,13 @@ func (l *lookup) end(err error) {
 	l.next = make(chan struct{})
 }
 
+// outdate has the next request look at the registry.
+func (l *lookup) outdate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.endedAt = time.Time{}
+}
+
 // lastFailed reports whether the last look at the registry failed.
 func (l *lookup) lastFailed() bool {
 	l.mu.Lock()
@@ -115,7 +122,7 @@ func (l *lookup) find(kid string) (accesstoken.Key, error) {
 	maker, ours := makerOf(kid)
 	if !ours {
 		l.metrics.lookups.WithLabelValues(refused).Inc()
-		return accesstoken.Key{}, accesstoken.ErrUnknownKey
+		return accesstoken.Key{}, l.findSecret(kid)
 	}
 	l.awake()
 	if k, ok := l.registry.current().Key(kid); ok {
@@ -145,8 +152,9 @@ func (l *lookup) find(kid string) (accesstoken.Key, error) {
 }
 
 // lookFor waits until the key is there, or until one that would know the key was asked
-// after the call: the registry, or the key's maker. With now, the registry is read at
-// once. While that fails, Run has the peers asked.
+// after the call: the registry, or the key's maker. A key without one maker may be known to
+// any peer, so all of them are. With now, the registry is read at once. While that fails,
+// Run has the peers asked.
 func (l *lookup) lookFor(kid, maker string, now bool) (result string) {
 	since := l.cfg.Now()
 	called := l.lastBegun()
@@ -160,7 +168,7 @@ func (l *lookup) lookFor(kid, maker string, now bool) (result string) {
 		l.mu.Unlock()
 		if _, ok := l.registry.current().Key(kid); ok {
 			result = found
-		} else if succeeded > called || l.peers.heardFrom(maker, since) {
+		} else if succeeded > called || l.peers.heardFromMaker(maker, since) {
 			result = unknown
 		}
 		return result != unavailable || ended > called && len(l.peers.others()) == 0
@@ -292,13 +300,14 @@ func (n *negatives) leave() {
 	n.waiting--
 }
 
-// makerOf returns the instance id with which a kid begins, and reports whether a
-// thumbprint follows it, as in all kids that replicas make.
+// makerOf reports whether a kid is a thumbprint, or an instance id and a thumbprint, as are
+// all kids that replicas make. It returns the instance id; none if several replicas may sign
+// with the key.
 func makerOf(kid string) (instance string, ours bool) {
 	const thumbprint = 43 // characters of a SHA-256 in base64url
-	end := len(kid) - thumbprint - 1
-	if end <= 0 || kid[end] != '-' || strings.Trim(kid[end+1:], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+	end := len(kid) - thumbprint
+	if end < 0 || end == 1 || end > 1 && kid[end-1] != '-' || strings.Trim(kid[end:], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		return "", false
 	}
-	return kid[:end], true
+	return kid[:max(end-1, 0)], true
 }

@@ -104,6 +104,18 @@ func (p *peers) askAll(ctx context.Context) {
 	questions.Wait()
 }
 
+// anyAnswered reports whether another replica has answered.
+func (p *peers) anyAnswered() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range p.known {
+		if !one.believed.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // others: see Cluster.Others.
 func (p *peers) others() []discovery.Peer {
 	var list []discovery.Peer
@@ -231,6 +243,21 @@ func (p *peers) nextAnswer() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.answered
+}
+
+// heardFromMaker reports whether the maker of a key has answered a question that was put at
+// that time or later. Without a maker, it reports whether all peers have.
+func (p *peers) heardFromMaker(maker string, since time.Time) bool {
+	if maker != "" {
+		return p.heardFrom(maker, since)
+	}
+	asked := p.others()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(asked) > 0 && !slices.ContainsFunc(asked, func(at discovery.Peer) bool {
+		one := p.known[at.URL]
+		return one == nil || one.problem != "" || one.asked.Before(since)
+	})
 }
 
 // heardFrom reports whether a replica has answered a question that was put at that

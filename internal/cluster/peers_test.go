@@ -128,6 +128,7 @@ func TestLyingPeers(t *testing.T) {
 	now := c.Now()
 	own, foreign := row(t, now, "auth-1", accesstoken.ES256), row(t, now, "auth-2", accesstoken.ES256)
 	weak := row(t, now, "auth-1", accesstoken.EdDSA)
+	shared := sharedRow(t, now, "auth-2", accesstoken.ES256)
 	peer := join(t, config(openRegistry(t), c, "auth-1"))
 	strangerConfig := config(openRegistry(t), c, "auth-1")
 	strangerConfig.Secret = "another secret of 32 bytes or more"
@@ -178,6 +179,11 @@ func TestLyingPeers(t *testing.T) {
 		{"a shared key that lives longer than its row", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.RemoveAt = k.RemoveAt.Add(time.Hour) }), own)), []store.Key{own}},
 		{"another key with the row of a shared one", wrongMAC, honest(peer, keysWithRows(t, changed(foreign, func(k *store.Key) { k.PublicJWK = impostor(foreign.ID) }), own)), []store.Key{own}},
 		{"a shared key whose kid is not its own", wrongOwner, honest(peer, keysWithRows(t, vouch(changed(foreign, func(k *store.Key) { k.PublicJWK = impostor(foreign.ID) })), own)), []store.Key{own}},
+		{"a key that several replicas have", "", honest(peer, keysWithRows(t, shared, own)), []store.Key{shared, own}},
+		{"such a key of a version without rows", "", honest(peer, keySet(t, shared, own)), []store.Key{shared, own}},
+		{"such a key by a stranger", wrongMAC, honest(stranger, keySet(t, shared)), nil},
+		{"another key under such a kid", wrongOwner, honest(peer, keysWithRows(t, vouch(changed(shared, func(k *store.Key) { k.PublicJWK = impostor(shared.ID) })), own)), []store.Key{own}},
+		{"such a key with an algorithm that is not accepted", wrongAlgorithm, honest(peer, keysWithRows(t, sharedRow(t, now, "auth-2", accesstoken.EdDSA), own)), []store.Key{own}},
 		{"an algorithm that is not accepted", wrongAlgorithm, honest(peer, keySet(t, weak, own)), []store.Key{own}},
 		{"a shared key with an algorithm that is not accepted", wrongAlgorithm, honest(peer, keysWithRows(t, row(t, now, "auth-2", accesstoken.EdDSA), own)), []store.Key{own}},
 		{"no key set", wrongKey, honest(peer, []byte("hello")), nil},
@@ -229,7 +235,7 @@ func sharedRing(t testing.TB, r *testRegistry, c *clock, instance string, peers 
 		t.Fatal(err)
 	}
 	ring, err := keyring.Open(t.Context(), keyring.Config{
-		Source: keysource.Sealed{Box: box, Rand: rand.Reader}, Algorithm: accesstoken.ES256, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
+		Source: keysource.Sealed{Box: box, Rand: rand.Reader}, Algorithms: []string{accesstoken.ES256}, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: 10 * time.Second,
 		InstanceID: instance, Store: r, Peers: peers, Now: c.Now,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
@@ -273,7 +279,7 @@ func TestSharedKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 			kid := signer.Public().ID
-			if by, _ := makerOf(kid); by != "auth-0" || made.Public().Len() != 1 {
+			if _, ok := made.Key(kid); !ok || made.Public().Len() != 1 {
 				t.Fatalf("it signs with %s; the test shows nothing", kid)
 			}
 			if !away {
@@ -556,6 +562,68 @@ func TestOnlyTheMakerKnows(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Without the registry, one peer cannot say that there is no such key if several replicas may
+// have it: the other one may.
+func TestAllPeersKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := &clock{}, openRegistry(t)
+		one, two := join(t, config(openRegistry(t), c, "auth-1")), join(t, config(openRegistry(t), c, "auth-2"))
+		late, isAway := sharedRow(t, c.Now(), "auth-1", accesstoken.ES256), true
+		body := keySet(t)
+		cfg := config(r, c, "auth-0")
+		cfg.Peers, cfg.Client = at("http://auth-1", "http://auth-2"), inProcess{
+			"auth-1": honest(one, keySet(t)),
+			"auth-2": func(w http.ResponseWriter, r *http.Request) {
+				if isAway {
+					http.Error(w, "away", http.StatusBadGateway)
+					return
+				}
+				honest(two, body)(w, r)
+			},
+		}.client
+		cl := join(t, cfg)
+		run(t, cl)
+		r.away.Store(true)
+		find := func(kid string, want error) {
+			t.Helper()
+			c.Move(cooldown)
+			synctest.Wait()
+			if _, err := cl.Find(kid); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+			synctest.Wait()
+		}
+		find(late.ID, ErrKeysUnavailable)
+		isAway = false
+		find(sharedRow(t, c.Now(), "auth-1", accesstoken.ES256).ID, accesstoken.ErrUnknownKey)
+		body = keySet(t, late)
+		find(late.ID, nil)
+	})
+}
+
+// Which kids replicas make.
+func TestMakerOf(t *testing.T) {
+	thumbprint := strings.Repeat("a-_Z0", 9)[:43]
+	for kid, want := range map[string]struct {
+		maker string
+		ours  bool
+	}{
+		thumbprint:                       {"", true},
+		"auth-1-" + thumbprint:           {"auth-1", true},
+		"-" + thumbprint:                 {},
+		"a" + thumbprint:                 {},
+		thumbprint[1:]:                   {},
+		thumbprint[1:] + "=":             {},
+		"auth-1-" + thumbprint[1:] + "=": {},
+		"":                               {},
+		thumbprint[:22]:                  {}, // of a signing secret
+	} {
+		if maker, ours := makerOf(kid); maker != want.maker || ours != want.ours {
+			t.Errorf("%q: %q, %v", kid, maker, ours)
+		}
+	}
 }
 
 // Peers are asked at the start and then as often as the configuration says.

@@ -30,18 +30,30 @@ type registry struct {
 	// This replica.
 	self     store.Replica // its row
 	beatDue  time.Time     // when it has to beat next
+	former   store.Replica // the row that it found in its place when it joined; empty: none
+	awaited  bool          // other replicas wait for its next beat
+	entered  time.Time     // its first beat, by the database's clock; zero: not read yet
 	joined   int64         // the version of the registry that it found when it joined
 	clockOff bool          // its clock is off by more than it may be, which was logged
-	problem  error         // why it may take no traffic
+	problem  error         // why it may take no traffic: another replica has its id
+	differs  error         // why it may take no traffic: another replica has other secrets
 
 	// All replicas, as they were when the registry was read last.
-	version  int64                // of the registry
-	asOf     time.Time            // by the database's clock
-	replicas []store.Replica      // those whose row is vouched for
-	maxAge   time.Duration        // the longest of theirs
-	beats    map[string]beatSeen  // by instance
-	digests  map[string]string    // other configurations that were logged, by instance
-	waits    map[string]time.Time // by kid; see holdsBackLocked
+	version   int64                // of the registry
+	readAt    time.Time            // by this replica's clock
+	readSince time.Time            // there was no outage between then and readAt
+	asOf      time.Time            // by the database's clock
+	replicas  []store.Replica      // those whose row is vouched for
+	maxAge    time.Duration        // the longest of theirs
+	beats     map[string]beatSeen  // by instance
+	digests   map[string]string    // other configurations that were logged, by instance
+	waits     map[string]time.Time // by kid; see holdsBackLocked
+
+	// When all replicas had stopped, as far as this one depends on it; see stop.go.
+	ahead    time.Duration   // by how much its clock is ahead of the database's, at most
+	together bool            // others may start at the same time as this one, after a total stop
+	stopped  time.Time       // by its clock; zero: some replica was live, or that is not known
+	silent   map[string]bool // incarnations that were silent when it joined
 
 	// Public keys that were taken in, by kid.
 	keys map[string]*entry
@@ -57,7 +69,7 @@ func newRegistry(shared *common) *registry {
 		},
 		joined: math.MaxInt64, maxAge: cfg.MaxAge,
 		beats: map[string]beatSeen{}, digests: map[string]string{}, waits: map[string]time.Time{},
-		keys: map[string]*entry{},
+		silent: map[string]bool{}, keys: map[string]*entry{},
 	}
 	r.merged.Store(&merged{})
 	return r
@@ -73,6 +85,9 @@ func (r *registry) enter(ctx context.Context) error {
 		switch {
 		case !errors.Is(err, store.ErrConflict):
 			return wrap(err)
+		case r.cfg.Shared:
+			r.await(holder)
+			return nil
 		case first.Instance == "":
 			first = holder
 		case !sameBeat(holder, first):
@@ -84,6 +99,13 @@ func (r *registry) enter(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// await notes the row of another incarnation, which has probably ended.
+func (r *registry) await(holder store.Replica) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.former = holder
 }
 
 // claim writes this replica's row over that of another incarnation. If the other
@@ -112,9 +134,13 @@ func (r *registry) mayBeLive(ctx context.Context, holder store.Replica) bool {
 
 // introduction is the row of this replica as it is now.
 func (r *registry) introduction() store.Replica {
+	secrets := r.secrets()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.self.ClockAt = r.cfg.Now()
+	r.self.ClockAt, r.self.Secrets = r.cfg.Now(), secrets
+	if len(secrets) > 0 {
+		r.self.EnteredAt = r.entered
+	}
 	r.self.MAC = r.secret.replica(r.self)
 	return r.self
 }
@@ -141,7 +167,7 @@ func (r *registry) look(ctx context.Context) error {
 		return err
 	}
 	beat, news := r.due(version)
-	if !beat && !news {
+	if !beat && !news && !r.secretsChanged() {
 		return nil
 	}
 	asked := r.cfg.Now()
@@ -152,14 +178,19 @@ func (r *registry) look(ctx context.Context) error {
 	r.compareClocks(ctx, asked, r.cfg.Now(), all.Now)
 	seen := r.apply(ctx, all)
 	for _, gone := range r.forgotten() {
-		if err := r.cfg.Registry.LeaveRegistry(ctx, gone.Instance, gone.Incarnation); err != nil {
+		if err := r.cfg.Registry.ForgetReplica(ctx, gone.Instance, gone.Incarnation); err != nil {
 			return err
 		}
 	}
-	if !beat && !seen {
+	awaited := r.takeAwaited() || seen || r.secretsChanged()
+	if !beat && !awaited {
 		return nil
 	}
-	return r.beat(ctx, seen)
+	err = r.beat(ctx, awaited)
+	if err != nil && awaited {
+		r.beatNow()
+	}
+	return err
 }
 
 // due reports whether it is time to beat, and whether there is something to read.
@@ -182,6 +213,7 @@ func (r *registry) compareClocks(ctx context.Context, asked, answered, database 
 	r.metrics.clock.Set(offset.Seconds())
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.ahead = answered.Sub(database)
 	switch {
 	case !r.clockOff && offset.Abs()-half >= timing.Leeway:
 		r.clockOff = true
@@ -195,11 +227,15 @@ func (r *registry) compareClocks(ctx context.Context, asked, answered, database 
 // apply takes in what the registry holds. It reports whether this replica has now
 // seen a version that others may be waiting for it to see.
 func (r *registry) apply(ctx context.Context, all store.Registered) bool {
+	secrets := r.secrets()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	unaccepted := r.takeInAllLocked(ctx, all.Keys)
 	r.version, r.asOf = all.Version, all.Now
+	r.readLocked()
 	r.takeInReplicasLocked(ctx, all.Replicas)
+	r.takeInStopLocked(all.Stop)
+	r.compareSecretsLocked(ctx, secrets)
 	maps.DeleteFunc(r.waits, func(kid string, _ time.Time) bool {
 		return !slices.ContainsFunc(unaccepted, func(k store.RegisteredKey) bool { return k.ID == kid })
 	})
@@ -255,6 +291,9 @@ func (r *registry) takeInReplicasLocked(ctx context.Context, replicas []store.Re
 	r.maxAge = r.cfg.MaxAge
 	live := 0
 	for _, other := range replicas {
+		if other.Incarnation == r.cfg.Incarnation && r.entered.IsZero() {
+			r.entered = other.BeatAt
+		}
 		if !r.secret.ownsReplica(other) {
 			r.rejected.add(ctx, wrongMAC, "replica", other.Instance)
 			continue
@@ -295,16 +334,18 @@ func (r *registry) forgotten() []store.Replica {
 }
 
 // beat writes that this replica is live and what it has seen. If its row is gone, it
-// enters again. If its row is another incarnation's, it takes no more traffic.
+// enters again. If its row is another incarnation's, it takes no more traffic, unless that
+// one has been silent since this replica joined.
 func (r *registry) beat(ctx context.Context, news bool) error {
+	var holder store.Replica
 	err := r.cfg.Registry.Beat(ctx, r.introduction(), news)
 	if errors.Is(err, store.ErrStale) {
-		_, err = r.claim(ctx)
+		holder, err = r.claim(ctx)
 	}
 	if err != nil && !errors.Is(err, store.ErrConflict) {
 		return err
 	}
-	r.beaten(ctx, err != nil)
+	r.beaten(ctx, err != nil, holder)
 	if news {
 		r.cfg.Notify()
 	}
@@ -313,9 +354,10 @@ func (r *registry) beat(ctx context.Context, news bool) error {
 
 // beaten notes that this replica has tried to beat, and whether its row is another
 // incarnation's.
-func (r *registry) beaten(ctx context.Context, usurped bool) {
+func (r *registry) beaten(ctx context.Context, taken bool, holder store.Replica) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	usurped := taken && !sameBeat(holder, r.former)
 	if usurped && r.problem == nil {
 		r.cfg.Logger.ErrorContext(ctx, "another replica has taken this one's place: end one of them, or give each its own cluster.instance_id", "instance_id", r.cfg.Instance)
 	}
@@ -329,7 +371,10 @@ func (r *registry) beaten(ctx context.Context, usurped bool) {
 func (r *registry) ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.problem
+	if r.problem != nil {
+		return r.problem
+	}
+	return r.differs
 }
 
 // urls are where the other replicas say that they are reached.
@@ -447,37 +492,53 @@ func (r *registry) ripeningLocked(e *entry) bool {
 	return e.knownAt.IsZero() || r.cfg.Now().Sub(e.knownAt) < r.maxAge
 }
 
-// anyKey reports whether there is a key that a cache may hold.
-func (r *registry) anyKey() bool {
+// anyKey reports whether there is a key that a cache may hold and that was made after the
+// given moment, or whether a cache may hold the key set of a replica that signs with a secret:
+// such a set is served without any key.
+func (r *registry) anyKey(after time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.cfg.Now()
+	for _, other := range r.replicas {
+		if r.isOther(other) && len(other.Secrets) > 0 && r.silentLocked(other) < timing.LiveFor+r.maxAge {
+			return true
+		}
+	}
 	for _, e := range r.keys {
-		if !e.revoked && now.Before(e.until) {
+		if !e.revoked && now.Before(e.until) && e.made.After(after) {
 			return true
 		}
 	}
 	return false
 }
 
-// waitingFor says what a replica without a key to sign with is waiting for.
-func (r *registry) waitingFor(away bool) string {
+// waitingFor says what a replica without a key to sign with is waiting for, and for how long
+// caches may hold a key set without the key; 0: that is not known.
+func (r *registry) waitingFor(away bool) (text string, left time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ripening := false
 	for _, e := range r.keys {
-		if e.maker != r.cfg.Instance || e.revoked {
+		if e.revoked || !r.ownLocked(e) {
 			continue
 		}
-		if other, waits := r.heldUpByLocked(e); waits {
-			return fmt.Sprintf("replica %s has not taken in this replica's key yet", other.Instance)
+		if left := e.activate.Sub(r.cfg.Now()); e.first && left > 0 {
+			return fmt.Sprintf("all replicas had stopped; caches may hold a key set from before for %v", r.maxAge), left
 		}
-		ripening = ripening || r.ripeningLocked(e)
+		if other, waits := r.heldUpByLocked(e); waits {
+			return fmt.Sprintf("replica %s has not taken in this replica's key yet", other.Instance), 0
+		}
+		if r.ripeningLocked(e) {
+			ripening = true
+			if !e.knownAt.IsZero() {
+				left = r.maxAge - r.cfg.Now().Sub(e.knownAt)
+			}
+		}
 	}
 	if !ripening && away {
-		return "the time of this replica's key is over, and the database does not take the next one"
+		return "the time of this replica's key is over, and the database does not take the next one", 0
 	}
-	return fmt.Sprintf("this replica's key is known to the others, and will be used when no cache holds a key set without it (%v)", r.maxAge)
+	return fmt.Sprintf("this replica's key is known to the others, and will be used when no cache holds a key set without it (%v)", r.maxAge), left
 }
 
 // heldUpByLocked returns a replica that has not taken in a key yet, if the key still
@@ -499,7 +560,7 @@ func (r *registry) heldUpByLocked(e *entry) (store.Replica, bool) {
 func (r *registry) warnHeldUpLocked(ctx context.Context, e *entry) {
 	other, waits := r.heldUpByLocked(e)
 	waited := r.cfg.Now().Sub(e.takenIn)
-	if !waits || e.maker != r.cfg.Instance || e.warned || waited <= r.maxAge || r.silentLocked(other) >= timing.LiveFor {
+	if !waits || !r.ownLocked(e) || e.warned || waited <= r.maxAge || r.silentLocked(other) >= timing.LiveFor {
 		return
 	}
 	e.warned = true

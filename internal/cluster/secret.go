@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/seal"
@@ -72,10 +73,15 @@ func (s *secret) Vouched(k store.Key) bool { return s.ownsKey(k) }
 // replica.
 func NewVoucher(clusterSecret string) (keyring.Voucher, error) { return newSecret(clusterSecret) }
 
-// replica is the MAC of a replica's row.
+// replica is the MAC of a replica's row. Versions before replicas had secrets believe the row
+// of one that has had none.
 func (s *secret) replica(r store.Replica) []byte {
-	return sum(s.replicas, r.Instance, r.Incarnation, r.URL, r.Version, r.Config,
-		r.MaxAge.Microseconds(), store.Micros(r.StartedAt), store.Micros(r.ClockAt), r.Seen)
+	fields := []any{r.Instance, r.Incarnation, r.URL, r.Version, r.Config,
+		r.MaxAge.Microseconds(), store.Micros(r.StartedAt), store.Micros(r.ClockAt), r.Seen}
+	if len(r.Secrets) > 0 || !r.EnteredAt.IsZero() {
+		fields = append(fields, strings.Join(r.Secrets, " "), store.Micros(r.EnteredAt))
+	}
+	return sum(s.replicas, fields...)
 }
 
 // feed is the MAC of a page of revocations after a number of a log, for a peer that

@@ -276,7 +276,7 @@ func headerText(s string) string {
 var errNoSuchID = problem.New(problem.Invalid, "invalid_request", "nothing has such an id; give it as it stands in the token")
 
 // RevocationRequest is the body of POST /api/revocations: what to revoke. Exactly one of
-// jti, token, session_id, user and kid.
+// jti, token, session_id, user and kid; reason goes with kid.
 type RevocationRequest struct {
 	TokenID      string       `json:"jti,omitempty" doc:"one access token by its id"`
 	Token        string       `json:"token,omitempty" doc:"one access token, whole"`
@@ -284,6 +284,7 @@ type RevocationRequest struct {
 	User         string       `json:"user,omitempty" doc:"the tokens and sessions of a user, by the user's id"`
 	IssuedBefore *NumericDate `json:"issued_before,omitempty" doc:"with user: those issued before this moment, in seconds since 1970 or as RFC 3339; left out: all until now"`
 	KeyID        string       `json:"kid,omitempty" doc:"a signing key and everything it signed"`
+	Reason       string       `json:"reason,omitempty" doc:"with kid: why, for the audit trail, which keeps 500 characters of it"`
 }
 
 // Revocation answers POST /api/revocations.
@@ -325,7 +326,10 @@ func (in RevocationRequest) target() (login.Target, error) {
 	if named != 1 {
 		return login.Target{}, problem.New(problem.Invalid, "invalid_request", "name exactly one of jti, token, session_id, user and kid")
 	}
-	target := login.Target{TokenID: in.TokenID, Token: in.Token, SessionID: in.SessionID, User: in.User, KeyID: in.KeyID}
+	if in.Reason != "" && in.KeyID == "" {
+		return login.Target{}, problem.New(problem.Invalid, "invalid_request", "reason goes with kid alone; leave it out, or name a key")
+	}
+	target := login.Target{TokenID: in.TokenID, Token: in.Token, SessionID: in.SessionID, User: in.User, KeyID: in.KeyID, Reason: in.Reason}
 	if in.IssuedBefore != nil {
 		if in.User == "" {
 			return login.Target{}, problem.New(problem.Invalid, "invalid_request", "issued_before goes with user alone; leave it out, or name a user")

@@ -35,6 +35,7 @@ type ReplicaView struct {
 	HeardAt       httpkit.Time `json:"heard_at,omitzero" doc:"by the database's clock"`
 	ClockMS       int64        `json:"clock_ms" doc:"by how much its clock is ahead of the database's"`
 	Config        string       `json:"config,omitempty" doc:"digest of the settings that all must share"`
+	Secrets       []string     `json:"secrets,omitempty" doc:"the kids of the signing secrets that it accepts"`
 	Seen          int64        `json:"seen" doc:"the version of the registry that it has taken in"`
 	Unseen        []string     `json:"unseen" doc:"keys that it has not taken in yet"`
 	Keys          []KeyView    `json:"keys"`
@@ -93,7 +94,7 @@ func (c *Cluster) get(ctx context.Context, by httpkit.Caller, _ *struct{}) (*clu
 func replicaView(r cluster.ReplicaStatus, asOf time.Time) ReplicaView {
 	v := ReplicaView{
 		Instance: r.Instance, State: string(r.Standing), Version: r.Version, URL: r.URL, StartedAt: httpkit.At(r.StartedAt),
-		HeardAt: httpkit.At(r.BeatAt), ClockMS: r.Clock.Milliseconds(), Config: r.Config, Seen: r.Seen,
+		HeardAt: httpkit.At(r.BeatAt), ClockMS: r.Clock.Milliseconds(), Config: r.Config, Secrets: r.Secrets, Seen: r.Seen,
 		Unseen: append([]string{}, r.Unseen...), Keys: []KeyView{},
 	}
 	if r.Standing != cluster.Gone {

@@ -26,6 +26,8 @@ type Health struct {
 	Backends map[string]func(context.Context) error
 	// Dispensable are the names of those without which logins go on.
 	Dispensable []string
+	// Signer is the name of the backend that does nothing but sign; "": there is none.
+	Signer string
 	// Ready returns why no traffic should come; nil: it may.
 	Ready func() error
 	// ReadyWithoutWrites: also a replica that can write nothing takes traffic, because it goes
@@ -173,7 +175,7 @@ func (h *Health) ask(ctx context.Context) *checkup {
 // reasonOf says in words what a backend's error means. The endpoints are open, and the error
 // itself is in the log.
 func reasonOf(name string, err error) string {
-	if known := map[string]string{"database": "the database", "redis": "Redis", "state": "the shared state"}[name]; known != "" {
+	if known := map[string]string{"database": "the database", "redis": "Redis", "state": "the shared state", "pkcs11": "the HSM", "remote": "the remote signer"}[name]; known != "" {
 		name = known
 	}
 	switch {
@@ -199,8 +201,13 @@ func (h *Health) ready(w http.ResponseWriter, r *http.Request) {
 	} else if !h.ReadyWithoutWrites && len(h.Backends) > 0 {
 		c := h.checkup(r.Context())
 		for name, cause := range c.causes {
-			if !slices.Contains(h.Dispensable, name) {
+			switch {
+			case slices.Contains(h.Dispensable, name):
+			case name != h.Signer:
 				reason = c.report.Backends[name].Reason + ", so that no login, renewal or logout is possible"
+				httpkit.NoteCause(w, cause)
+			case reason == "": // a logout needs no signature
+				reason = c.report.Backends[name].Reason + ", so that no login or renewal is possible"
 				httpkit.NoteCause(w, cause)
 			}
 		}

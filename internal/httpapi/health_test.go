@@ -89,12 +89,13 @@ func TestNotReadyWithoutWrites(t *testing.T) {
 		"the database is read-only":                             {store.ErrReadOnly, "database", nil, false, 503, "the database takes no writes"},
 		"the database is full":                                  {store.ErrFull, "database", nil, false, 503, "the database has no space left"},
 		"the database is away":                                  {store.ErrBusy, "database", nil, false, 503, "the database does not answer"},
+		"the signer is away":                                    {errors.New("gone"), "remote", nil, false, 503, "the remote signer does not answer"},
 		"Redis takes no writes":                                 {state.ErrUnavailable.Because(state.ErrReadOnly), "redis", nil, false, 503, "Redis takes no writes"},
 		"logins do without Redis":                               {state.ErrUnavailable, "redis", []string{"redis"}, false, 200, ""},
 		"the operator wants tokens to be verified all the same": {store.ErrBusy, "database", nil, true, 200, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := &Health{Timeout: time.Minute, Ready: func() error { return nil }, Dispensable: tt.dispensable, ReadyWithoutWrites: tt.without,
+			h := &Health{Timeout: time.Minute, Ready: func() error { return nil }, Dispensable: tt.dispensable, Signer: "remote", ReadyWithoutWrites: tt.without,
 				Backends: map[string]func(context.Context) error{
 					tt.backend: func(context.Context) error { return fmt.Errorf("secret: %w", tt.err) },
 					"another":  func(context.Context) error { return nil },
@@ -112,6 +113,9 @@ func TestNotReadyWithoutWrites(t *testing.T) {
 			w := get("/readyz")
 			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.reason) || tt.status == 503 && w.Header().Get("Retry-After") == "" {
 				t.Errorf("ready: %d %s", w.Code, w.Body)
+			}
+			if says := strings.Contains(w.Body.String(), "logout"); says != (tt.status == 503 && tt.backend != "remote") {
+				t.Errorf("ready: of logout it says %v: %s", says, w.Body)
 			}
 			if w := get("/health"); w.Code != 503 || !strings.Contains(w.Body.String(), tt.reason) {
 				t.Errorf("health: %d %s", w.Code, w.Body)

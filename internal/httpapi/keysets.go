@@ -35,6 +35,8 @@ type KeySets struct {
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.
 	MutualTLS bool
+	// MayBeEmpty: tokens are signed with a secret, so a set without keys is an answer.
+	MayBeEmpty bool
 	// MaxAge is how long a cache may go without asking again, and StaleFor how long
 	// it may answer with what it has while it asks (RFC 5861 §3).
 	MaxAge, StaleFor time.Duration
@@ -141,14 +143,14 @@ func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(a.body) // an error means that the client is gone
 }
 
-// answer makes the bytes of the merged set, unless they are prepared. An empty set
-// is no answer: a cache would refuse every token by it.
+// answer makes the bytes of the merged set, unless they are prepared. Unless MayBeEmpty, an
+// empty set is no answer: a cache would refuse every token by it.
 func (k *KeySets) answer() (*keySetAnswer, error) {
 	set := k.Keys()
 	if a := k.merged.Load(); a != nil && a.set == set {
 		return a, nil
 	}
-	if set.Len() == 0 {
+	if set.Len() == 0 && !k.MayBeEmpty {
 		return nil, errNoKeys
 	}
 	body, err := json.Marshal(set)
@@ -168,12 +170,13 @@ func (k *KeySets) localAnswer() (*localAnswer, error) {
 	if a := k.local.Load(); a != nil && slices.EqualFunc(a.keys, keys, same) {
 		return a, nil
 	}
-	if len(keys) == 0 {
+	if len(keys) == 0 && !k.MayBeEmpty {
 		return nil, errNoKeys
 	}
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
+	set.Keys = []json.RawMessage{}
 	for _, key := range keys {
 		jwk, err := key.MarshalJSON()
 		if err != nil {

@@ -22,7 +22,10 @@ func (Alone) Have(string) bool { return true }
 func (Alone) Patience() time.Duration { return 0 }
 
 // AnyKey implements Peers.
-func (Alone) AnyKey() bool { return false }
+func (Alone) AnyKey(time.Time) bool { return false }
+
+// Stopped implements Peers.
+func (Alone) Stopped() time.Time { return time.Time{} }
 
 // Changed implements Peers.
 func (Alone) Changed() {}

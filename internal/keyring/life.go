@@ -50,6 +50,7 @@ type policy struct {
 	tokenDuration time.Duration
 	leeway        time.Duration
 	maxAge        time.Duration
+	ahead         time.Duration // how long a key that follows another is published before it signs; maxAge at least
 	patience      time.Duration // with peers
 }
 
@@ -62,13 +63,17 @@ func (p policy) poll() time.Duration { return min(timing.KeyPoll, p.keyDuration/
 // the store is away or a peer does not have the next key.
 func (p policy) slack() time.Duration { return p.keyDuration/10 + p.patience }
 
-// ripen is how long a key is published before it signs. A cache may hold a key set
-// without the key for maxAge. Processes that share their keys read the store within two
-// polls.
+// ripen is how long a key is published before it signs, if no key of its process signs
+// meanwhile. A cache may hold a key set without the key for maxAge. Processes that share their
+// keys read the store within two polls.
 func (p policy) ripen() time.Duration { return p.maxAge + 2*p.poll() }
 
+// follow is how long a key that follows another is published before it signs. It is longer,
+// because many verifiers keep a key set for longer than its max-age.
+func (p policy) follow() time.Duration { return p.ahead + 2*p.poll() }
+
 // lead is how long before a key retires the next one is made.
-func (p policy) lead() time.Duration { return p.ripen() + p.slack() }
+func (p policy) lead() time.Duration { return p.follow() + p.slack() }
 
 // date gives a new key its times.
 func (p policy) date(k store.Key, created, activate time.Time) store.Key {
@@ -126,27 +131,41 @@ type plan struct {
 
 func (p plan) empty() bool { return !p.create && len(p.updates) == 0 && len(p.deletes) == 0 }
 
-// plan returns what is due, from all keys in the store.
-//
-// The function ours reports whether this process can sign with a key, and outdated
-// whether a key is to be replaced before its time. If elsewhere is true, there are keys
-// that the store does not have: a cache may hold them, like those keys in the store
-// that are not ours.
-func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store.Key) bool, now time.Time) plan {
+// A demand is what a plan has to bring about.
+type demand struct {
+	ours      func(store.Key) bool // reports whether this process can sign with a key, for the algorithm that is planned
+	wrong     func(store.Key) bool // reports whether a key is of another algorithm than wanted
+	before    time.Time            // a key that came to sign before is to be replaced
+	atOnce    time.Time            // if it did before that, the next one waits for ripen alone
+	none      bool                 // no key can be made
+	follows   bool                 // tokens are signed with a key of another algorithm meanwhile
+	elsewhere bool                 // there are keys that the store does not have, and a cache may hold them
+	stopped   time.Time            // since then no key set was served until this process started; zero: that is not known
+}
+
+// plan returns what is due for the keys of one algorithm, from all keys in the store. A cache
+// may hold those that are not ours, too, unless no key set was served since they were made.
+func (p policy) plan(rows []store.Key, d demand, now time.Time) plan {
 	var (
-		current *store.Key  // the newest key whose active time has begun
-		next    []store.Key // the keys whose active time has not begun, in their order
-		revoked []store.Key
-		foreign = elsewhere // a cache may hold a key set without ours
+		current *store.Key    // the newest key whose active time has begun
+		next    []store.Key   // the keys whose active time has not begun, in their order
+		revoked []store.Key   // ours
+		removed *store.Key    // ours: the last one, if its time has ended
+		foreign = d.elsewhere // a cache may hold a key set without ours
+		ended   = false       // a cache could, for some time after stopped
 	)
 	rows = slices.SortedFunc(slices.Values(rows), byActivation)
 	for _, k := range rows {
 		if !now.Before(k.RemoveAt) {
+			if d.none && k.RevokedAt.IsZero() && d.ours(k) {
+				removed = &k
+			}
 			continue
 		}
 		switch {
-		case !ours(k):
-			foreign = foreign || k.RevokedAt.IsZero()
+		case !d.ours(k):
+			foreign = foreign || k.RevokedAt.IsZero() && k.CreatedAt.After(d.stopped)
+			ended = ended || k.RevokedAt.IsZero()
 		case !k.RevokedAt.IsZero():
 			revoked = append(revoked, k)
 		case k.ActivateAt.After(now):
@@ -156,8 +175,13 @@ func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store
 		}
 	}
 	first := now
-	if foreign {
+	switch {
+	case d.follows:
+		first = now.Add(p.follow())
+	case foreign:
 		first = now.Add(p.ripen())
+	case ended:
+		first = latest(now, earliest(d.stopped.Add(p.maxAge), now.Add(p.ripen()))) // stopped may be in the future, if a clock was put back
 	}
 	compromised := superseded(current, revoked, now)
 	switch {
@@ -165,16 +189,31 @@ func (p policy) plan(rows []store.Key, elsewhere bool, ours, outdated func(store
 		return plan{create: true, at: now} // a cache may refuse its tokens; a thief may forge those of the other
 	case compromised:
 		return plan{updates: []store.Key{p.pull(next[0], now, now)}}
+	case current == nil && len(next) == 0 && removed != nil: // nobody was there who would have prolonged it
+		return plan{updates: []store.Key{p.date(*removed, now, first)}}
 	case current == nil && len(next) == 0:
 		return plan{create: true, at: first}
 	case current == nil && next[0].CreatedAt.After(now): // the clock was put back
 		return plan{updates: []store.Key{p.pull(next[0], now, first)}}
 	case current == nil:
 		return plan{} // it is ripening
+	case d.none:
+		return p.prolong(*current, next, now)
 	default:
-		return p.planSuccessor(*current, next, outdated, now)
+		return p.planSuccessor(*current, next, d, now)
 	}
 }
+
+// prolong has a key go on for which there will be no other one.
+func (p policy) prolong(current store.Key, next []store.Key, now time.Time) plan {
+	if len(next) > 0 || now.Before(p.end(current).Add(-p.lead())) {
+		return plan{}
+	}
+	return plan{updates: []store.Key{p.retire(current, now.Add(p.keyDuration))}}
+}
+
+// end is when the active time of a key ends.
+func (p policy) end(k store.Key) time.Time { return earliest(k.RetireAt, p.lastSigning(k)) }
 
 // superseded reports whether a revoked key came to sign after the given key had retired,
 // or whether one came to sign at all if no key is given. Then the given key does not sign
@@ -186,34 +225,44 @@ func superseded(key *store.Key, revoked []store.Key, now time.Time) bool {
 	})
 }
 
-// planSuccessor has the next key ready when the current one is to retire. An outdated
-// current key retires as soon as the next one is ripe. An outdated key that was to become
-// active before that still does; one that was to become active later is deleted.
-func (p policy) planSuccessor(current store.Key, next []store.Key, outdated func(store.Key) bool, now time.Time) plan {
-	at := now.Add(p.ripen())
-	if !outdated(current) {
-		end := earliest(current.RetireAt, p.lastSigning(current))
-		if now.Before(end.Add(-p.lead())) {
-			return plan{}
+// planSuccessor has the next key ready when the current one is to retire, or as soon as it may
+// sign if the current one is to be replaced. There is one next key at most. It stays whatever
+// was asked for since it was made, since it has signed nothing; it is replaced if it is of
+// the wrong algorithm.
+func (p policy) planSuccessor(current store.Key, next []store.Key, d demand, now time.Time) plan {
+	wait, replace := p.follow(), d.wrong(current) || current.ActivateAt.Before(d.before)
+	if current.ActivateAt.Before(d.atOnce) {
+		wait = p.ripen()
+	}
+	var result plan
+	successor := -1
+	for i, k := range next {
+		if successor < 0 && !d.wrong(k) {
+			successor = i
+		} else {
+			result.deletes = append(result.deletes, k.ID)
 		}
+	}
+	at := now.Add(wait)
+	if !replace {
 		at = latest(at, current.RetireAt)
 	}
-	result := plan{create: true, at: at}
-	before := current
-	for _, k := range next {
-		switch late := k.ActivateAt.After(at); {
-		case !outdated(k) && !late:
-			return plan{} // it is on its way
-		case !outdated(k) && result.create: // it was made by a clock that was ahead
-			result.create = false
-			result.updates = append(result.updates, p.pull(k, now, at))
-		case outdated(k) && late:
-			result.deletes = append(result.deletes, k.ID)
-		case outdated(k):
-			before = k
+	switch {
+	case !replace && now.Before(p.end(current).Add(-p.lead())):
+		return result // there is time
+	case successor >= 0:
+		k := next[successor]
+		if replace && !k.CreatedAt.After(now) { // else it was made by a clock that was ahead
+			at = latest(now, k.CreatedAt.Add(wait))
 		}
+		if !k.ActivateAt.After(at) {
+			return result // it is on its way
+		}
+		result.updates = append(result.updates, p.pull(k, now, at))
+	default:
+		result.create, result.at = true, at
 	}
-	result.updates = append(result.updates, p.retire(before, at))
+	result.updates = append(result.updates, p.retire(current, at))
 	return result
 }
 

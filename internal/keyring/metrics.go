@@ -12,6 +12,7 @@ type metrics struct {
 	rotation prometheus.Gauge
 	failures prometheus.Counter
 	rejected *prometheus.CounterVec
+	revoked  prometheus.GaugeFunc
 }
 
 // Why a row of the database is not believed.
@@ -19,9 +20,10 @@ const (
 	rejectedMAC     = "mac"     // it does not verify
 	rejectedRevoked = "revoked" // it revives a key that was seen revoked
 	rejectedFormer  = "former"  // an older version has made it
+	rejectedGone    = "gone"    // its keeper does not have the key any more
 )
 
-func newMetrics() *metrics {
+func newMetrics(revoked *Tombstones) *metrics {
 	m := &metrics{
 		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "watchword_signing_keys",
@@ -39,15 +41,19 @@ func newMetrics() *metrics {
 			Name: "watchword_signing_key_rows_rejected_total",
 			Help: "Rows of signing keys in the database that are not believed, by reason. Each is counted once.",
 		}, []string{"reason"}),
+		revoked: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "watchword_revoked_signing_keys",
+			Help: "Revoked signing keys and signing secrets of all replicas that this one remembers, each for as long as a token of it could be valid.",
+		}, func() float64 { return float64(revoked.Len()) }),
 	}
-	for _, reason := range []string{rejectedMAC, rejectedRevoked, rejectedFormer} {
+	for _, reason := range []string{rejectedMAC, rejectedRevoked, rejectedFormer, rejectedGone} {
 		m.rejected.WithLabelValues(reason)
 	}
 	return m
 }
 
 func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.keys, m.rotation, m.failures, m.rejected} {
+	for _, c := range []prometheus.Collector{m.keys, m.rotation, m.failures, m.rejected, m.revoked} {
 		if err := registerer.Register(c); err != nil {
 			return fmt.Errorf("keyring: %w", err)
 		}
@@ -56,11 +62,8 @@ func (m *metrics) register(registerer prometheus.Registerer) error {
 }
 
 // show sets the gauges to what is held.
-func (m *metrics) show(keys map[string]*held, pending bool, signing *held, now time.Time) {
-	count := map[Phase]int{}
-	if pending {
-		count[Pending]++
-	}
+func (m *metrics) show(keys map[string]*held, pending int, signing *held, now time.Time) {
+	count := map[Phase]int{Pending: pending}
 	for _, h := range keys {
 		count[State(h.row, now)]++
 	}

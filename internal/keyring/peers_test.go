@@ -21,6 +21,7 @@ type fakePeers struct {
 	secret  string
 	have    map[string]bool
 	any     bool
+	stopped time.Time
 	changes int
 }
 
@@ -30,7 +31,8 @@ func (p *fakePeers) Authenticate(k store.Key) store.Key {
 }
 func (p *fakePeers) Vouched(k store.Key) bool { return bytes.Equal(k.MAC, p.Authenticate(k).MAC) }
 func (p *fakePeers) Have(kid string) bool     { return p.have[kid] }
-func (p *fakePeers) AnyKey() bool             { return p.any }
+func (p *fakePeers) AnyKey(time.Time) bool    { return p.any }
+func (p *fakePeers) Stopped() time.Time       { return p.stopped }
 func (*fakePeers) Patience() time.Duration    { return 9 * time.Second }
 func (p *fakePeers) Changed()                 { p.changes++ }
 
@@ -88,7 +90,7 @@ func TestPeersMayTakeTheirTime(t *testing.T) {
 		first := signing(t, r)
 		live(t, r, c, time.Second)
 		if byHand {
-			if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+			if err := RequestRotation(t.Context(), s, c.Now(), false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -280,7 +282,7 @@ func TestLostRowThatSeveralShare(t *testing.T) {
 	if got := rows(t, s); len(got) != 1 || !reflect.DeepEqual(got[0], was) {
 		t.Errorf("was %+v\nare %+v", was, got)
 	}
-	if h := second.held[kid]; h == nil || h.lost || h.barred || second.unconfirmed != nil {
+	if h := second.held[kid]; h == nil || h.lost || h.barred || len(second.unconfirmed) > 0 {
 		t.Errorf("the second has %+v, and makes %+v", h, second.unconfirmed)
 	}
 	if strings.Contains(log.String(), "lost a signing key") {

@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"flag"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // A life takes a tenth of a second, several with the race detector. After a change
@@ -32,7 +34,8 @@ func soak() bool { return os.Getenv("WATCHWORD_SOAK") != "" }
 
 // TestInvariants lives a ring's life at random: time passes, or stands still and
 // then jumps, in either direction; the process is killed and started; the store
-// fails in both ways, for a moment or for long; keys are rotated and revoked. After
+// fails in both ways, for a moment or for long; a keeper is away, or gets new keys; keys are
+// rotated, also at once, and revoked; there are one or two algorithms. After
 // each step the promises of Ring are held against what an outsider can know: the
 // key sets that were served, the tokens that were signed, the rows.
 func TestInvariants(t *testing.T) {
@@ -44,9 +47,9 @@ func TestInvariants(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
-		mode := rapid.SampledFrom(modes).Draw(rt, "mode")
+		mode := rapid.SampledFrom([]string{inDatabase, inMemory, inKeeper}).Draw(rt, "mode")
 		w := newWorld(t, rt, sqlstore.New(db), mode)
-		rt.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"":            w.invariants,
 			"live":        w.live,
 			"freeze":      w.freeze,
@@ -56,9 +59,18 @@ func TestInvariants(t *testing.T) {
 			"store works": w.storeWorks,
 			"rotate":      w.rotate,
 			"revoke":      w.revoke,
-		})
+		}
+		if mode == inKeeper {
+			actions["keeper has a new key"] = w.newKept
+			actions["keeper is away"] = w.keeperAway
+			actions["keeper is back"] = w.keeperBack
+		}
+		rt.Repeat(actions)
 	})
 }
+
+// inKeeper is the mode of keys that a keeper has.
+const inKeeper = "keeper"
 
 // A served is a key set as a cache may hold it.
 type served struct {
@@ -72,44 +84,66 @@ type signed struct {
 	until time.Time // leeway included
 }
 
-type world struct {
-	t     *testing.T
-	rt    *rapid.T
-	clock *clock
-	store *faulty
-	mode  string
-	cfg   Config
-	ring  *Ring // nil: the process is down
+// A published key is in the key set.
+type published struct {
+	age     time.Duration // of the world, when it was seen there first
+	follows bool          // another key signed then
+}
 
-	age      time.Duration // how long the world has existed; a clock put back does not change it
-	caches   []served      // what a cache that honours MaxAge may hold, oldest first
-	tokens   []signed
-	current  string          // who signed last
-	removed  map[string]bool // kids that were published and are not any more
-	revoked  map[string]bool
-	believed map[string]bool // kids that were in the store when a life began
-	excused  bool            // the last key was revoked: its successor need not be known
-	good     time.Time       // when the store last did all that was asked
-	ripening time.Time       // until then a new life may have no key
-	putBack  bool            // the clock was, once
-	dark     int             // for how many seconds nothing signed, with a store that works
+type world struct {
+	t      *testing.T
+	rt     *rapid.T
+	clock  *clock
+	store  *faulty
+	keeper *keeper // of inKeeper
+	random io.Reader
+	mode   string
+	cfg    Config
+	policy policy
+	ring   *Ring // nil: the process is down
+
+	age       time.Duration // how long the world has existed; a clock put back does not change it
+	caches    []served      // what a cache that honours MaxAge may hold, oldest first
+	tokens    []signed
+	current   map[string]string // who signed last, by algorithm
+	published map[string]published
+	removed   map[string]bool // kids that were published and are not any more
+	revoked   map[string]bool
+	believed  map[string]bool      // kids that were in the store when a life began
+	lapsed    map[string]bool      // by algorithm: none signed, because the store or the process was away for too long
+	excused   map[string]bool      // by algorithm: the last key was revoked, and its successor need not be known
+	good      map[string]time.Time // by algorithm: when the store and the keeper last did all that was asked
+	atOnce    time.Time            // when a rotation at once was asked for last
+	ripening  time.Time            // until then a new life may have no key
+	putBack   bool                 // the clock was, once
+	dark      int                  // for how many seconds nothing signed, with a store and a keeper that work
 }
 
 func newWorld(t *testing.T, rt *rapid.T, s store.Store, mode string) *world {
 	c := &clock{now: start}
-	w := &world{t: t, rt: rt, clock: c, store: &faulty{Store: s},
-		removed: map[string]bool{}, revoked: map[string]bool{}, believed: map[string]bool{}}
+	w := &world{t: t, rt: rt, clock: c, store: &faulty{Store: s}, mode: mode, random: rand.NewChaCha8([32]byte{}),
+		current: map[string]string{}, published: map[string]published{}, removed: map[string]bool{}, revoked: map[string]bool{},
+		believed: map[string]bool{}, excused: map[string]bool{}, lapsed: map[string]bool{}, good: map[string]time.Time{}}
 	w.cfg = testConfig(t, w.store, c)
-	w.mode = mode
-	random := rand.NewChaCha8([32]byte{})
-	if w.cfg.Source = (keysource.Sealed{Box: newBox(t, 1), Rand: random}); mode == inMemory {
-		w.cfg.Source = keysource.Memory{Rand: random}
+	w.cfg.PublishAhead = rapid.SampledFrom([]time.Duration{0, publishAhead}).Draw(rt, "ahead")
+	w.cfg.Algorithms = [][]string{{accesstoken.EdDSA}, {accesstoken.EdDSA, accesstoken.ES256}}[rapid.IntRange(0, 1).Draw(rt, "second algorithm")]
+	w.policy = testPolicy
+	w.policy.ahead = max(w.cfg.PublishAhead, w.cfg.MaxAge)
+	switch mode {
+	case inDatabase:
+		w.cfg.Source = keysource.Sealed{Box: newBox(t, 1), Rand: w.random}
+	case inMemory:
+		w.cfg.Source = keysource.Memory{Rand: w.random}
+	case inKeeper:
+		w.keeper = &keeper{}
+		w.keeper.makeFor(t, accesstoken.EdDSA, w.random)
+		w.cfg.Source = outside(t, w.keeper)
 	}
 	w.boot()
 	return w
 }
 
-// boot starts the process, if the store lets it.
+// boot starts the process, if the store and the keeper let it.
 func (w *world) boot() {
 	for _, k := range rows(w.t, w.store.Store) {
 		delete(w.removed, k.ID) // the row could not be deleted, and a clock may be back
@@ -121,9 +155,11 @@ func (w *world) boot() {
 	if err != nil {
 		return
 	}
-	w.ring, w.good = ring, w.clock.Now()
+	w.ring = ring
+	w.good[w.cfg.Algorithms[0]] = w.clock.Now()
 	if w.mode == inMemory {
-		w.current, w.tokens = "", nil // nobody can verify them
+		clear(w.current) // nobody can verify their tokens
+		w.tokens = nil
 	}
 }
 
@@ -143,7 +179,7 @@ func (w *world) mayRipen() {
 		own, others = own || held, others || !held
 	}
 	if w.mode == inMemory && !own && others {
-		w.ripening = w.clock.Now().Add(testPolicy.ripen())
+		w.ripening = w.clock.Now().Add(w.policy.ripen())
 	}
 }
 
@@ -152,11 +188,36 @@ func (w *world) refresh() {
 		w.boot()
 	} else {
 		w.mayRipen()
-		if err := w.ring.Refresh(context.Background()); err == nil {
-			w.good = w.clock.Now()
-		}
+		w.worked(w.ring.Refresh(context.Background()))
 	}
 	w.observe()
+}
+
+// worked notes for which algorithms the store and the keeper did all that was asked. One whose
+// key the keeper does not have holds up no other.
+func (w *world) worked(err error) {
+	for _, algorithm := range w.cfg.Algorithms {
+		if err == nil || w.well() && w.unused(algorithm) {
+			w.good[algorithm] = w.clock.Now()
+		}
+	}
+}
+
+// well reports whether the store and the keeper work.
+func (w *world) well() bool { return w.store.next == nil && (w.keeper == nil || w.keeper.err == nil) }
+
+// unused reports whether a key can be made, or the keeper has one that was never used.
+func (w *world) unused(algorithm string) bool {
+	if w.keeper == nil {
+		return true
+	}
+	keys, _ := w.keeper.Keys(context.Background(), algorithm)
+	if len(keys) == 0 {
+		return false
+	}
+	kid := accesstoken.Key{Algorithm: algorithm, Public: keys[len(keys)-1].Public()}.Thumbprint()
+	_, used := w.published[kid]
+	return !used && !w.revoked[kid] && !slices.ContainsFunc(rows(w.t, w.store.Store), func(k store.Key) bool { return k.ID == kid })
 }
 
 // live lets time pass with Run at work.
@@ -165,7 +226,7 @@ func (w *world) live(rt *rapid.T) {
 		w.move(time.Second)
 		w.observe()
 		w.refresh()
-		if w.dark++; w.ring != nil && w.signer() != "" || w.store.next != nil {
+		if w.dark++; w.ring != nil && w.signer() != "" || !w.well() || !w.unused(w.cfg.Algorithms[0]) {
 			w.dark = 0
 		}
 	}
@@ -182,7 +243,9 @@ func (w *world) clockBack(rt *rapid.T) {
 	w.putBack, w.dark = true, 0
 	back := time.Duration(rapid.IntRange(1, 300).Draw(rt, "seconds")) * time.Second
 	w.clock.Move(-back)
-	w.good = w.clock.Now()
+	for algorithm := range w.good {
+		w.good[algorithm] = w.clock.Now()
+	}
 	w.tokens = nil // they come from the future
 	w.refresh()
 }
@@ -204,9 +267,13 @@ func (w *world) storeWorks(*rapid.T) {
 	w.refresh()
 }
 
-func (w *world) rotate(*rapid.T) {
-	if err := RequestRotation(context.Background(), w.store.Store, w.clock.Now()); err != nil {
-		w.rt.Fatal(err)
+func (w *world) rotate(rt *rapid.T) {
+	atOnce := rapid.Bool().Draw(rt, "at once")
+	if err := RequestRotation(context.Background(), w.store.Store, w.clock.Now(), atOnce); err != nil {
+		rt.Fatal(err)
+	}
+	if atOnce {
+		w.atOnce = w.clock.Now()
 	}
 	w.refresh()
 }
@@ -216,7 +283,8 @@ func (w *world) revoke(rt *rapid.T) {
 	if len(keys) == 0 {
 		return
 	}
-	kid := keys[rapid.IntRange(0, len(keys)-1).Draw(rt, "key")].ID
+	row := keys[rapid.IntRange(0, len(keys)-1).Draw(rt, "key")]
+	kid := row.ID
 	if err := w.store.Store.Update(context.Background(), func(r store.Records) error {
 		_, err := RevokeIn(context.Background(), r, Alone{}, kid, w.clock.Now())
 		return err
@@ -224,7 +292,9 @@ func (w *world) revoke(rt *rapid.T) {
 		rt.Fatal(err)
 	}
 	w.revoked[kid] = true
-	w.excused = w.excused || kid == w.current
+	if kid == w.current[row.Algorithm] || State(row, w.clock.Now()) == Active {
+		w.excused[row.Algorithm] = true
+	}
 	w.tokens = slices.DeleteFunc(w.tokens, func(s signed) bool { return s.kid == kid })
 	if w.ring != nil {
 		w.mayRipen()
@@ -233,6 +303,21 @@ func (w *world) revoke(rt *rapid.T) {
 			rt.Fatalf("the revoked key %s is used", kid)
 		}
 	}
+	w.refresh()
+}
+
+func (w *world) newKept(rt *rapid.T) {
+	w.keeper.makeFor(w.t, rapid.SampledFrom(w.cfg.Algorithms).Draw(rt, "algorithm"), w.random)
+	w.refresh()
+}
+
+func (w *world) keeperAway(*rapid.T) {
+	w.keeper.err = keysource.ErrKeeperAway
+	w.refresh()
+}
+
+func (w *world) keeperBack(*rapid.T) {
+	w.keeper.err = nil
 	w.refresh()
 }
 
@@ -249,6 +334,15 @@ func (w *world) signer() string {
 	return s.KeyID()
 }
 
+// signerFor returns the kid that signs for an algorithm, or "".
+func (w *world) signerFor(algorithm string) string {
+	turn, ok := w.ring.view.Load().signing[algorithm]
+	if !ok || !w.clock.Now().Before(turn.until) {
+		return ""
+	}
+	return turn.signer.KeyID()
+}
+
 // observe is a request that fetches the key set and one that logs in.
 func (w *world) observe() {
 	if w.ring == nil {
@@ -262,6 +356,14 @@ func (w *world) observe() {
 		}
 		if w.revoked[k.ID] && w.store.next == nil {
 			w.rt.Fatalf("the revoked key %s is published", k.ID)
+		}
+		if _, known := w.published[k.ID]; !known {
+			follows := false
+			for _, algorithm := range w.cfg.Algorithms {
+				signs := w.signerFor(algorithm)
+				follows = follows || signs != "" && signs != k.ID
+			}
+			w.published[k.ID] = published{w.age, follows && !w.lapsed[k.Algorithm]}
 		}
 	}
 	if n := len(w.caches); n > 0 && slices.Equal(w.caches[n-1].kids, kids) {
@@ -281,26 +383,48 @@ func (w *world) observeSigner() {
 	if w.ring == nil {
 		return
 	}
-	kid := w.signer()
-	if kid == "" {
-		return
+	for _, algorithm := range w.cfg.Algorithms {
+		kid := w.signerFor(algorithm)
+		if kid == "" {
+			if w.clock.Now().Sub(w.good[algorithm]) > w.policy.slack() {
+				w.lapsed[algorithm] = true // its next key may follow one of the other algorithm
+			}
+			continue
+		}
+		w.lapsed[algorithm] = false
+		if kid != w.current[algorithm] {
+			if !w.excused[algorithm] {
+				w.mayBegin(algorithm, kid)
+			}
+			w.current[algorithm], w.excused[algorithm] = kid, false
+		}
+		until := w.clock.Now().Add(w.policy.tokenDuration + w.policy.leeway)
+		w.tokens = append(w.tokens, signed{kid, until})
 	}
-	if kid != w.current {
-		w.mayBegin(kid)
-		w.current, w.excused = kid, false
-	}
-	until := w.clock.Now().Add(testPolicy.tokenDuration + testPolicy.leeway)
-	w.tokens = append(w.tokens, signed{kid, until})
 }
 
-// mayBegin holds that every cache has the key that begins to sign, unless none of
-// the keys that a cache may have can sign any more, or the last one was revoked.
-func (w *world) mayBegin(kid string) {
-	if w.mode == inDatabase && w.believed[kid] {
+// mayBegin holds that a key that begins to sign has been published for as long as is promised,
+// and that every cache has it, unless none of the keys that a cache may have can sign any more.
+func (w *world) mayBegin(algorithm, kid string) {
+	row := row(w.t, w.store.Store, kid)
+	if p := w.published[kid]; p.follows && !w.putBack {
+		since := w.age - p.age
+		if w.believed[kid] {
+			since = w.clock.Now().Sub(row.CreatedAt)
+		}
+		want := w.policy.ahead
+		if former := w.row(w.current[algorithm]); former != nil && former.ActivateAt.Before(w.atOnce) {
+			want = w.policy.maxAge
+		}
+		if since < want {
+			w.rt.Fatalf("%s of %s signs after %v, and not %v, after %s", kid, algorithm, since, want, w.current[algorithm])
+		}
+	}
+	if w.mode != inMemory && w.believed[kid] {
 		return
 	}
 	for _, c := range w.caches {
-		if c.age <= w.age-testPolicy.maxAge || slices.Contains(c.kids, kid) || w.excused {
+		if c.age <= w.age-w.policy.maxAge || slices.Contains(c.kids, kid) {
 			continue
 		}
 		for _, other := range c.kids {
@@ -311,6 +435,25 @@ func (w *world) mayBegin(kid string) {
 	}
 }
 
+// row returns the row of a key in the store, or nil.
+func (w *world) row(kid string) *store.Key {
+	for _, k := range rows(w.t, w.store.Store) {
+		if k.ID == kid {
+			return &k
+		}
+	}
+	return nil
+}
+
+// wellBefore holds that what is wrong comes of a store or keeper that was away for too long, or of
+// a clock that was put back.
+func (w *world) wellBefore(algorithm, wrong string) {
+	now := w.clock.Now()
+	if since := now.Sub(w.good[algorithm]); !w.putBack && now.After(w.ripening) && since <= w.policy.slack() {
+		w.rt.Fatalf("%s, although the store was well %v ago", wrong, since)
+	}
+}
+
 func (w *world) invariants(rt *rapid.T) {
 	w.rt = rt
 	w.observe()
@@ -318,22 +461,36 @@ func (w *world) invariants(rt *rapid.T) {
 		return
 	}
 	now := w.clock.Now()
-	kid := w.signer()
-	if kid != "" {
-		if _, published := w.ring.Key(kid); !published {
-			rt.Fatalf("%s signs and is not published", kid)
-		}
-		if !slices.ContainsFunc(rows(w.t, w.store.Store), func(k store.Key) bool { return k.ID == kid }) {
-			rt.Fatalf("%s signs and is not in the store", kid)
+	count := map[string]int{}
+	for _, k := range w.ring.Published() {
+		phase := string(State(k.Row, now)) + " key for " + k.Algorithm
+		if count[phase]++; count[phase] > 1 && !w.putBack && (State(k.Row, now) == Active || State(k.Row, now) == Published) {
+			rt.Fatalf("there is more than one %s", phase)
 		}
 	}
-	unreplaced := w.excused && w.store.next != nil
-	if kid == "" && !w.putBack && now.After(w.ripening) && !unreplaced && now.Sub(w.good) <= testPolicy.slack() {
-		rt.Fatalf("nothing signs, although the store was well %v ago", now.Sub(w.good))
+	unreplaced := false
+	for _, algorithm := range w.cfg.Algorithms {
+		kid := w.signerFor(algorithm)
+		if kid != "" {
+			if _, published := w.ring.Key(kid); !published {
+				rt.Fatalf("%s signs and is not published", kid)
+			}
+			if w.row(kid) == nil {
+				rt.Fatalf("%s signs and is not in the store", kid)
+			}
+		}
+		excused := w.excused[algorithm] && (!w.well() || !w.unused(algorithm))
+		unreplaced = unreplaced || excused
+		if kid == "" && w.current[algorithm] != "" && !w.lapsed[algorithm] && !excused {
+			w.wellBefore(algorithm, "nothing signs for "+algorithm)
+		}
+	}
+	if w.signer() == "" && !unreplaced {
+		w.wellBefore(w.cfg.Algorithms[0], "nothing signs")
 	}
 	// Behind a clock that was ahead a key may look as if it had not signed yet, and is
 	// ripened again.
-	if time.Duration(w.dark)*time.Second > 2*testPolicy.ripen() {
+	if time.Duration(w.dark)*time.Second > 2*w.policy.follow() {
 		rt.Fatalf("nothing signed for %d seconds, although the store is well", w.dark)
 	}
 	for _, s := range w.tokens {

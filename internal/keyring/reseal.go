@@ -68,10 +68,16 @@ func resealKey(ctx context.Context, r store.Records, b *seal.Box, kid string, no
 		if phase := State(row, now); phase == Revoked || phase == Removed {
 			continue
 		}
-		source := keysource.Sealed{Box: b}
+		stored := keysource.Sealed{Box: b}
+		var source keysource.Source = stored
+		if !stored.Opens(row.Sealed) {
+			source = keysource.Outside{Name: keysource.NameOf(row.Sealed), Box: b}
+		}
 		authentic := Authentic(source, row) // else it is left as it is
-		if row.Sealed, changed, err = source.Reseal(kid, row.Sealed); err != nil {
-			return false, false, err
+		if stored.Opens(row.Sealed) {
+			if row.Sealed, changed, err = stored.Reseal(kid, row.Sealed); err != nil {
+				return false, false, err
+			}
 		}
 		if authentic && !b.Current(row.SourceMAC) {
 			row.SourceMAC, changed = source.MAC(kid, Statement(row)), true

@@ -10,6 +10,8 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
+
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // sealedKeys puts keys into the store: made by different instances, so that they
@@ -19,7 +21,7 @@ func sealedKeys(t *testing.T, s store.Store, c *clock, box *seal.Box, names ...s
 	for _, name := range names {
 		cfg := testConfig(t, s, c)
 		cfg.Source, cfg.InstanceID = sealed(box), name
-		fresh, err := newKey(cfg, c.Now().Add(time.Hour))
+		fresh, err := newKey(t.Context(), cfg, accesstoken.EdDSA, c.Now().Add(time.Hour), unused)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +64,7 @@ func TestReseal(t *testing.T) {
 		if after.ID != before[i].ID || after.RetireAt != before[i].RetireAt || !bytes.Equal(after.PublicJWK, before[i].PublicJWK) {
 			t.Errorf("more than the seal changed: %+v, was %+v", after, before[i])
 		}
-		if _, _, err := openKey(sealed(newBox(t, 2)), after); err != nil && after.ID != revoked {
+		if _, _, err := openKey(t.Context(), sealed(newBox(t, 2)), after); err != nil && after.ID != revoked {
 			t.Error(err)
 		}
 	}
@@ -176,7 +178,7 @@ func TestVouchingAgainstResealAndRevocation(t *testing.T) {
 		if !revokes && !peers.Vouched(after) {
 			t.Error("it has no MAC")
 		}
-		if _, _, err := openKey(sealed(newBox(t, 2)), after); err != nil && !revokes {
+		if _, _, err := openKey(t.Context(), sealed(newBox(t, 2)), after); err != nil && !revokes {
 			t.Errorf("the key is sealed under the old storage key again: %v", err)
 		}
 	}

@@ -30,6 +30,9 @@ import (
 var ErrNoSigningKey = problem.New(problem.Unavailable, "no_signing_key",
 	"this server has no key that it may sign with at the moment")
 
+var errNoNewKey = problem.New(problem.Unavailable, "no_signing_key",
+	"every signing key that is there was used before or is revoked; the operator has to make another one").Because(keysource.ErrNoNewKey)
+
 // Store is what a Ring needs of package store.
 type Store interface {
 	store.Keys
@@ -37,15 +40,18 @@ type Store interface {
 	Update(ctx context.Context, f func(r store.Records) error) error
 }
 
-// Config is what a Ring is made of. All of it is required, but Revoked.
+// Config is what a Ring is made of. All of it is required, but Algorithms and Revoked.
 type Config struct {
-	Source        keysource.Source
-	Algorithm     string        // of new keys: one of accesstoken.Algorithms
+	Source keysource.Source
+	// Algorithms are those of new keys, of accesstoken.Algorithms. The ring holds a key for each;
+	// the first one signs. None: the ring makes no keys.
+	Algorithms    []string
 	KeyDuration   time.Duration // how long a key is active
+	PublishAhead  time.Duration // how long a key that follows another is published before it signs, MaxAge at least
 	TokenDuration time.Duration // how long a token lives at most
 	Leeway        time.Duration // by which verifiers accept a token after its exp
 	MaxAge        time.Duration // of the served key set (Cache-Control)
-	InstanceID    string        // prefix of the kids made here
+	InstanceID    string        // prefix of the kids made here, if the Source's keys are not shared
 	Store         Store
 	Peers         Peers // Alone, or the cluster
 	// Revoked are the keys that were seen revoked. Nil: none were.
@@ -63,8 +69,13 @@ type Peers interface {
 	Have(kid string) bool
 	// Patience is how long Have may stay false beyond that time.
 	Patience() time.Duration
-	// AnyKey reports whether there is a key, of whichever replica, that a cache may hold.
-	AnyKey() bool
+	// AnyKey reports whether there is a key, of whichever replica, that a cache may hold and
+	// that was made after the given moment, or whether a cache may hold a key set that a replica
+	// serves without any key, since it signs with a secret.
+	AnyKey(after time.Time) bool
+	// Stopped is the moment since which no replica had served a key set when this one started.
+	// It is zero if another one was running, or if that is not known.
+	Stopped() time.Time
 	// Changed is called when keys came, went or were revoked. It does not block.
 	Changed()
 }
@@ -74,15 +85,16 @@ type Peers interface {
 //
 // What it promises at every moment after Open:
 //
-//   - At most one key signs.
+//   - At most one key signs for each of Config.Algorithms. Of the ring's keys for the same
+//     algorithm, at most one is published and does not sign yet.
 //   - One key signs, with these exceptions. The store has been away for a tenth of
 //     KeyDuration longer than until the rotation that was due. The first key is not ripe
 //     yet (see Open). A clock was put back; then no key may sign for as long as a key
 //     ripens.
-//   - No key signs before every replica has published it for MaxAge. The exceptions are
-//     the very first key, if no cache can hold another one, and the key that replaces a
-//     revoked one. A key that Open finds in the store counts as published since it was
-//     made.
+//   - No key signs before every replica has published it for MaxAge, and a key that follows
+//     another for PublishAhead. The exceptions are the very first key, if no cache can hold
+//     another one, and the key that replaces a revoked one. A key that Open finds in the store
+//     counts as published since it was made.
 //   - A token that lives for TokenDuration at most expires, Leeway included, before its
 //     key leaves the key set.
 //   - A key is neither used nor published before it is known to be in the store. The kid
@@ -99,13 +111,18 @@ type Ring struct {
 	view    atomic.Pointer[view]
 	bell    poll.Bell // wakes Run
 
-	mu   sync.Mutex // guards everything below; held across a whole Refresh
-	held map[string]*held
-	gone map[string]bool // kids removed here whose row is not yet deleted
-	// unconfirmed is a key that was made here and is not known to be in the store: its
-	// transaction may have failed, or may have been done all the same.
-	unconfirmed *fresh
-	replaces    time.Time // keys made before that are of another algorithm
+	mu     sync.Mutex // guards everything below; held across a whole Refresh
+	opened bool       // Open has returned
+	held   map[string]*held
+	gone   map[string]bool // kids removed here whose row is not yet deleted
+	// unconfirmed are keys that were made here and are not known to be in the store, by
+	// algorithm: the transaction may have failed, or may have been done all the same.
+	unconfirmed map[string]*fresh
+	used        map[string]bool      // kids that the store knows and has no row of
+	missing     map[string]bool      // kids whose source does not have the key any more
+	noNewKey    map[string]bool      // by algorithm: no key is left, and the source had no other one at the last attempt
+	noneUntil   map[string]time.Time // by algorithm: the source had no other key, and is asked again then
+	replaces    time.Time            // keys made before that may be of an algorithm that is no longer wanted
 	// rejected are the rows that were counted and logged because they are not believed.
 	rejected map[string]bool
 }
@@ -114,9 +131,15 @@ type Ring struct {
 type view struct {
 	keys      *accesstoken.KeySet
 	published []PublicKey
-	signer    *token.Signer // nil: none may sign
-	until     time.Time     // when signer stops
-	retryAt   time.Time     // when there may be a signer, if there is none
+	signing   map[string]turn // by algorithm; without those for which no key may sign
+	retryAt   time.Time       // when there may be a signer, if there is none
+	noNewKey  bool            // there is none until the source has another key
+}
+
+// A turn is a key that signs, until it stops.
+type turn struct {
+	signer *token.Signer
+	until  time.Time
 }
 
 // held is a key with its private half.
@@ -150,16 +173,17 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 			tokenDuration: cfg.TokenDuration,
 			leeway:        cfg.Leeway,
 			maxAge:        cfg.MaxAge,
+			ahead:         max(cfg.PublishAhead, cfg.MaxAge),
 			patience:      cfg.Peers.Patience(),
 		},
-		metrics: newMetrics(),
-		bell:    poll.NewBell(),
-		held:    map[string]*held{},
-		gone:    map[string]bool{}, rejected: map[string]bool{},
+		bell: poll.NewBell(),
+		held: map[string]*held{},
+		gone: map[string]bool{}, rejected: map[string]bool{}, unconfirmed: map[string]*fresh{}, used: map[string]bool{}, missing: map[string]bool{}, noneUntil: map[string]time.Time{}, noNewKey: map[string]bool{},
 	}
 	if cfg.Revoked == nil {
 		r.cfg.Revoked = NewTombstones(r.policy.longest(), cfg.Now)
 	}
+	r.metrics = newMetrics(r.cfg.Revoked)
 	r.view.Store(&view{})
 	if err := r.load(ctx); err != nil {
 		return nil, err
@@ -170,6 +194,9 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if err := r.metrics.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	r.opened = true
+	r.mu.Unlock()
 	return r, nil
 }
 
@@ -178,26 +205,43 @@ const maxInstanceID = 128
 
 func (c Config) check() error {
 	switch {
-	case !slices.Contains(accesstoken.Algorithms(), c.Algorithm):
-		return fmt.Errorf("tokens.algorithm is %q: use one of %v", c.Algorithm, accesstoken.Algorithms())
+	case slices.ContainsFunc(c.Algorithms, func(a string) bool { return !slices.Contains(accesstoken.Algorithms(), a) }):
+		return fmt.Errorf("tokens.algorithm or tokens.algorithms has %q: use %v", c.Algorithms, accesstoken.Algorithms())
 	case c.TokenDuration <= 0 || c.KeyDuration < c.TokenDuration:
 		return fmt.Errorf("keys live for %v and tokens for %v: make tokens.key_duration at least as long as tokens.token_duration", c.KeyDuration, c.TokenDuration)
 	case c.MaxAge < 0 || c.KeyDuration < 2*c.MaxAge:
 		return fmt.Errorf("keys live for %v, and the key set may be cached for %v: make tokens.key_duration at least twice as long", c.KeyDuration, c.MaxAge)
+	case strings.ContainsFunc(c.InstanceID, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("cluster.instance_id is printable ASCII without spaces")
 	case c.InstanceID == "" || len(c.InstanceID) > maxInstanceID:
 		return fmt.Errorf("cluster.instance_id has %d characters: give it 1 to %d", len(c.InstanceID), maxInstanceID)
 	}
 	return nil
 }
 
-// Signer returns the key that signs now. The error is ErrNoSigningKey, with the
-// time after which trying again may help.
+// Signer returns the key that signs now: the one for the first of Config.Algorithms for which
+// a key may sign. The error is ErrNoSigningKey, with the time after which trying again may
+// help; it is keysource.ErrNoNewKey, too, if the operator has to make a key.
 func (r *Ring) Signer() (*token.Signer, error) {
 	v, now := r.view.Load(), r.cfg.Now()
-	if v.signer != nil && now.Before(v.until) {
-		return v.signer, nil
+	for _, algorithm := range r.cfg.Algorithms {
+		if s, ok := v.signing[algorithm]; ok && now.Before(s.until) {
+			return s.signer, nil
+		}
+	}
+	if v.noNewKey {
+		return nil, errNoNewKey.After(r.policy.poll())
 	}
 	return nil, ErrNoSigningKey.After(max(r.policy.poll(), v.retryAt.Sub(now)))
+}
+
+// lane returns for which of Config.Algorithms a key signs. A key of an algorithm that is not
+// among them any more goes on in the place of the first one, until that has a key.
+func (r *Ring) lane(algorithm string) string {
+	if len(r.cfg.Algorithms) > 0 && !slices.Contains(r.cfg.Algorithms, algorithm) {
+		return r.cfg.Algorithms[0]
+	}
+	return algorithm
 }
 
 // A PublicKey is one that this replica publishes.
@@ -289,7 +333,7 @@ func (r *Ring) load(ctx context.Context) error {
 	if err := r.adoptLocked(ctx, rows); err != nil {
 		return err
 	}
-	if err := r.refuseLocked(rows); err != nil {
+	if err := r.refuseLocked(ctx, rows); err != nil {
 		return err
 	}
 	for _, h := range r.held {
@@ -300,27 +344,31 @@ func (r *Ring) load(ctx context.Context) error {
 	if err := r.vouchLocked(ctx, rows, func(k store.Key) bool { return r.cfg.Peers.Vouched(k) }); err != nil {
 		return err
 	}
-	if newest := r.newestLocked(); newest != nil && newest.row.Algorithm != r.cfg.Algorithm {
-		r.replaces = r.wall()
-	}
+	r.replaces = r.wall()
 	return nil
 }
 
 // refuseLocked returns why the process must not start with what is not believed of the store:
 // a storage key that is another one, or keys of an older version without which all tokens that
 // are out would end.
-func (r *Ring) refuseLocked(rows []store.Key) error {
-	var former []string
+func (r *Ring) refuseLocked(ctx context.Context, rows []store.Key) error {
+	var former, foreign []string
 	for _, row := range rows {
 		if r.held[row.ID] != nil || !row.RevokedAt.IsZero() || State(row, r.wall()) == Removed || !r.cfg.Source.Opens(row.Sealed) {
 			continue
 		}
-		switch _, err := r.cfg.Source.Open(row.ID, row.Sealed); {
+		switch _, err := r.cfg.Source.Open(ctx, row.ID, row.Algorithm, row.Sealed); {
 		case errors.Is(err, seal.ErrUnknownKey):
 			return err
 		case errors.Is(err, keysource.ErrFormer) && !r.cfg.Peers.Vouched(row):
 			former = append(former, row.ID)
+		case r.cfg.Source.Foreign(row.SourceMAC):
+			foreign = append(foreign, row.ID)
 		}
+	}
+	if len(foreign) > 0 && len(r.held) == 0 {
+		return fmt.Errorf("what the database says about the signing keys (%s) is authenticated under another storage key: "+
+			"start with the storage key that was used before (AUTH_STORAGE_KEY; without it, AUTH_CLUSTER_SECRET or the key file beside the database): %w", strings.Join(foreign, ", "), seal.ErrUnknownKey)
 	}
 	if len(former) > 0 && len(r.held) == 0 {
 		return fmt.Errorf("the signing keys in the database (%s) are from an older version, which did not authenticate what the database says about them: "+
@@ -355,19 +403,28 @@ func (r *Ring) refreshLocked(ctx context.Context) error {
 	if err := r.vouchLocked(ctx, rows, func(k store.Key) bool { return k.MAC != nil || r.cfg.Peers.Vouched(k) }); err != nil {
 		return errors.Join(adoptErr, err)
 	}
-	changed, err := r.changeLocked(ctx, rows)
+	asked, err := rotationAsked(ctx, r.cfg.Store)
 	if err != nil {
 		return errors.Join(adoptErr, err)
 	}
-	if changed {
+	var failed error // of one algorithm, which does not hold up the others
+	for i, algorithm := range r.cfg.Algorithms {
+		if i > 0 && !r.opened {
+			break // Open waits for the first one alone
+		}
+		changed, err := r.changeLaneLocked(ctx, algorithm, rows, asked)
+		failed = errors.Join(failed, err)
+		if !changed {
+			continue
+		}
 		if rows, _, err = r.rowsLocked(ctx, r.cfg.Store); err != nil {
-			return errors.Join(adoptErr, fmt.Errorf("signing keys: %w", err))
+			return errors.Join(adoptErr, failed, fmt.Errorf("signing keys: %w", err))
 		}
 		adoptErr = r.adoptLocked(ctx, rows)
 		r.publishLocked(ctx)
 		r.cfg.Peers.Changed()
 	}
-	return errors.Join(adoptErr, r.cleanLocked(ctx, rows))
+	return errors.Join(adoptErr, failed, r.cleanLocked(ctx, rows))
 }
 
 // rowsLocked returns the keys in the store. A row of a key that is held here, which no process
@@ -451,14 +508,14 @@ func (r *Ring) adoptLocked(ctx context.Context, rows []store.Key) error {
 	there := make(map[string]bool, len(rows))
 	for _, row := range rows {
 		there[row.ID] = true
-		h, made := r.held[row.ID], r.unconfirmed
+		h, made := r.held[row.ID], r.unconfirmed[row.Algorithm]
 		if made != nil && made.row.ID == row.ID {
-			r.unconfirmed = nil // it is in the store after all
+			delete(r.unconfirmed, row.Algorithm) // it is in the store after all
 		} else {
 			made = nil
 		}
 		switch {
-		case r.gone[row.ID]:
+		case r.gone[row.ID] && !(keysource.IsKept(row.Sealed) && State(row, r.wall()) != Removed): // else it goes on after all
 		case h != nil:
 			if row.SourceMAC == nil && row.RevokedAt.IsZero() {
 				r.rejectLocked(ctx, rejectedMAC, row.ID, "nobody who has its key wrote it; what was known of the key before stays")
@@ -466,15 +523,19 @@ func (r *Ring) adoptLocked(ctx context.Context, rows []store.Key) error {
 			h.row, h.until, h.lost, h.barred = r.bounded(row, h.end), time.Time{}, false, false
 		case !row.RevokedAt.IsZero(), State(row, r.wall()) == Removed:
 		case made == nil && !r.cfg.Source.Opens(row.Sealed):
-			if r.cfg.Source.Opens([]byte{}) && r.authentic(row) {
-				r.rejectLocked(ctx, rejectedMAC, row.ID, "its private half was deleted")
+			if r.cfg.Source.Shared() && r.authentic(row) {
+				r.rejectLocked(ctx, rejectedMAC, row.ID, "its private half was deleted, or replaced by that of another source of keys")
 			}
 		case !r.authentic(row):
 			r.rejectLocked(ctx, r.unauthentic(row), row.ID, "nobody who has its key wrote it; it neither signs nor verifies here")
 		case made != nil:
 			r.held[row.ID] = &held{row: r.bounded(row, made.end), signer: made.signer, end: made.end}
 		default:
-			signer, end, err := openKey(r.cfg.Source, row)
+			signer, end, err := openKey(ctx, r.cfg.Source, row)
+			if r.missing[row.ID] = errors.Is(err, keysource.ErrGone); r.missing[row.ID] {
+				r.rejectLocked(ctx, rejectedGone, row.ID, err.Error())
+				continue
+			}
 			if err != nil {
 				first = cmp.Or(first, err)
 				continue
@@ -487,7 +548,7 @@ func (r *Ring) adoptLocked(ctx context.Context, rows []store.Key) error {
 		h.lost = !there[kid]
 		return h.lost && h.row.ActivateAt.After(now)
 	})
-	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] })
+	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] || r.held[kid] != nil })
 	return first
 }
 
@@ -572,28 +633,42 @@ func (r *Ring) vouchLocked(ctx context.Context, rows []store.Key, vouched func(s
 	return nil
 }
 
-// changeLocked writes what is due, and reports whether it wrote. It does so in one
-// transaction, which reads the store again: of two processes that share their keys, one
-// does it.
-func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error) {
-	before, err := rotateBefore(ctx, r.cfg.Store)
-	if err != nil {
-		return false, err
-	}
-	due := r.planLocked(rows, before)
+// changeLaneLocked writes what is due for one algorithm, and reports whether it wrote. It does
+// so in one transaction, which reads the store again: of two processes that share their keys,
+// one does it.
+func (r *Ring) changeLaneLocked(ctx context.Context, algorithm string, rows []store.Key, asked rotation) (bool, error) {
+	due := r.planLocked(algorithm, rows, asked, false)
 	if !due.create {
-		r.unconfirmed = nil
+		delete(r.unconfirmed, algorithm)
+	}
+	if made := r.unconfirmed[algorithm]; made != nil && !made.end.IsZero() && made.end.Before(r.wall().Add(r.policy.longest()-r.policy.keyDuration)) {
+		delete(r.unconfirmed, algorithm) // the store has been away for so long that what is left of its life is too short
+	}
+	none := false // the source has no new key
+	r.noNewKey[algorithm] = false
+	if due.create && r.unconfirmed[algorithm] == nil {
+		without := r.planLocked(algorithm, rows, asked, true)
+		none = !without.create && r.wall().Before(r.noneUntil[algorithm])
+		if !none {
+			made, err := r.newKeyLocked(ctx, algorithm, rows)
+			none = errors.Is(err, keysource.ErrNoNewKey) && !without.create
+			switch {
+			case none:
+				r.noneUntil[algorithm] = r.wall().Add(askSourceEvery)
+				r.cfg.Logger.InfoContext(ctx, "the source of signing keys has no other key; the present one goes on", "algorithm", algorithm)
+			case err != nil:
+				r.noNewKey[algorithm] = errors.Is(err, keysource.ErrNoNewKey)
+				return false, fmt.Errorf("signing keys: %s: %w", algorithm, err)
+			default:
+				r.unconfirmed[algorithm] = made
+			}
+		}
+		if none {
+			due = without
+		}
 	}
 	if due.empty() {
 		return false, nil
-	}
-	if made := r.unconfirmed; made != nil && made.end.Before(r.wall().Add(r.policy.longest()-r.policy.keyDuration)) {
-		r.unconfirmed = nil // the store has been away for so long that what is left of its life is too short
-	}
-	if due.create && r.unconfirmed == nil {
-		if r.unconfirmed, err = newKey(r.cfg, r.wall().Add(r.policy.longest())); err != nil {
-			return false, err
-		}
 	}
 	// The new ends of active times hold here from now on, also if it does not become known
 	// whether the transaction succeeded.
@@ -602,15 +677,19 @@ func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error)
 			h.until = r.policy.lastSigning(k)
 		}
 	}
-	err = r.cfg.Store.Update(ctx, func(rec store.Records) error {
+	err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
 		rows, _, err := r.rowsLocked(ctx, rec)
 		if err != nil {
 			return err
 		}
-		return r.applyLocked(ctx, rec, r.planLocked(rows, before), r.unconfirmed)
+		return r.applyLocked(ctx, rec, r.planLocked(algorithm, rows, asked, none), r.unconfirmed[algorithm])
 	})
-	if errors.Is(err, store.ErrConflict) {
-		r.unconfirmed = nil // it was in the store and is gone again
+	if made := r.unconfirmed[algorithm]; made != nil && errors.Is(err, store.ErrConflict) {
+		r.used[made.row.ID] = true
+		delete(r.unconfirmed, algorithm) // it was in the store and is gone again
+		if keysource.IsKept(made.row.Sealed) {
+			err = keysource.ErrNoNewKey
+		}
 	}
 	if err != nil {
 		return false, fmt.Errorf("signing keys: %w", err)
@@ -618,19 +697,44 @@ func (r *Ring) changeLocked(ctx context.Context, rows []store.Key) (bool, error)
 	return true, nil
 }
 
-func (r *Ring) planLocked(rows []store.Key, before time.Time) plan {
+// askSourceEvery is how often a source that makes no keys is asked whether it has another one,
+// while the present one goes on.
+const askSourceEvery = time.Minute
+
+// newKeyLocked has the source make a key that was never used.
+func (r *Ring) newKeyLocked(ctx context.Context, algorithm string, rows []store.Key) (*fresh, error) {
+	used := func(kid string) bool {
+		return r.used[kid] || r.gone[kid] || r.cfg.Revoked.Has(kid) || slices.ContainsFunc(rows, func(k store.Key) bool { return k.ID == kid })
+	}
+	return newKey(ctx, r.cfg, algorithm, r.wall().Add(r.policy.longest()), used)
+}
+
+// planLocked returns what is due for one algorithm. The parameter none says that the source has
+// no new key.
+func (r *Ring) planLocked(algorithm string, rows []store.Key, asked rotation, none bool) plan {
 	now := r.wall()
-	if before.After(now) {
-		before = time.Time{} // the request is from a clock that is ahead; it holds when this one gets there
+	d := demand{
+		before: asked.before, atOnce: asked.atOnce, none: none, stopped: r.cfg.Peers.Stopped(),
+		ours: func(k store.Key) bool {
+			return r.lane(k.Algorithm) == algorithm && (r.held[k.ID] != nil || !r.missing[k.ID] && r.cfg.Source.Opens(k.Sealed) && r.authentic(k))
+		},
+		wrong: func(k store.Key) bool { return k.Algorithm != algorithm && k.CreatedAt.Before(r.replaces) },
 	}
-	before = latest(before, r.replaces)
-	ours := func(k store.Key) bool { return r.held[k.ID] != nil || r.cfg.Source.Opens(k.Sealed) && r.authentic(k) }
-	outdated := func(k store.Key) bool { return k.CreatedAt.Before(before) }
-	elsewhere := r.cfg.Peers.AnyKey()
+	// A request that is from a clock that is ahead holds when this one gets there.
+	if d.before.After(now) {
+		d.before = time.Time{}
+	}
+	if d.atOnce.After(now) {
+		d.atOnce = time.Time{}
+	}
+	d.elsewhere = r.cfg.Peers.AnyKey(d.stopped)
 	for _, h := range r.held {
-		elsewhere = elsewhere || h.lost && r.mayBeCached(h)
+		d.elsewhere = d.elsewhere || h.lost && r.mayBeCached(h)
 	}
-	return r.policy.plan(rows, elsewhere, ours, outdated, now)
+	for other, s := range r.view.Load().signing {
+		d.follows = d.follows || other != algorithm && r.cfg.Now().Before(s.until)
+	}
+	return r.policy.plan(rows, d, now)
 }
 
 // errMeanwhile: the keys changed between the first look and the transaction.
@@ -658,8 +762,20 @@ func (r *Ring) applyLocked(ctx context.Context, rec store.Records, p plan, made 
 }
 
 // clean deletes the rows of removed keys.
+//
+// The last row of a keeper's keys stays for each algorithm: if no replica runs for so long that
+// its time ends, the key goes on afterwards, since it is the only one that the keeper has.
 func (r *Ring) cleanLocked(ctx context.Context, rows []store.Key) error {
+	last := map[string]string{} // kids, by source and algorithm
+	for _, row := range slices.SortedFunc(slices.Values(rows), byActivation) {
+		if keysource.IsKept(row.Sealed) && row.RevokedAt.IsZero() {
+			last[keysource.NameOf(row.Sealed)+row.Algorithm] = row.ID
+		}
+	}
 	for _, row := range rows {
+		if last[keysource.NameOf(row.Sealed)+row.Algorithm] == row.ID {
+			continue
+		}
 		end := row.RemoveAt
 		if row.Instance != r.cfg.InstanceID && !r.cfg.Source.Opens(row.Sealed) {
 			end = end.Add(timing.ForeignRows)
@@ -706,27 +822,37 @@ func (r *Ring) publishLocked(ctx context.Context) {
 	if old.keys == nil || !sameKeys(keys, old.keys.Keys()) {
 		v.keys = keySet(keys)
 	}
-	signing := r.chooseLocked(now, old.signer)
-	if signing != nil {
-		v.signer, v.until = signing.signer, signing.lastSigning(r.policy)
-	} else if newest := r.newestLocked(); newest != nil {
+	v.signing = make(map[string]turn, len(r.cfg.Algorithms))
+	var first *held
+	for _, algorithm := range r.cfg.Algorithms {
+		h := r.chooseLocked(algorithm, now, old.signing[algorithm].signer)
+		if h == nil {
+			continue
+		}
+		v.signing[algorithm] = turn{h.signer, h.lastSigning(r.policy)}
+		first = cmp.Or(first, h)
+		if h.signer != old.signing[algorithm].signer {
+			r.cfg.Logger.InfoContext(ctx, "signing key active", "kid", h.row.ID, "algorithm", h.row.Algorithm, "retires_at", h.row.RetireAt)
+		}
+	}
+	if newest := r.newestLocked(); newest != nil && first == nil {
 		v.retryAt = newest.row.ActivateAt
 	}
-	r.view.Store(v)
-
-	if v.signer != nil && v.signer != old.signer {
-		r.cfg.Logger.InfoContext(ctx, "signing key active", "kid", signing.row.ID, "retires_at", signing.row.RetireAt)
+	if first == nil && len(r.cfg.Algorithms) > 0 {
+		v.noNewKey = r.noNewKey[r.cfg.Algorithms[0]]
 	}
-	r.metrics.show(r.held, r.unconfirmed != nil, signing, now)
+	r.view.Store(v)
+	r.metrics.show(r.held, len(r.unconfirmed), first, now)
 }
 
-// chooseLocked returns the key that signs now: the newest one whose active time has begun
-// and that every cache has. A key that signs already stays, also if a clock was put back.
-// The keys before a revoked one do not sign again.
-func (r *Ring) chooseLocked(now time.Time, signing *token.Signer) *held {
+// chooseLocked returns the key that signs now for one algorithm: the newest one whose active
+// time has begun and that every cache has. A key that signs already stays, also if a clock was
+// put back. The keys before a revoked one do not sign again.
+func (r *Ring) chooseLocked(algorithm string, now time.Time, signing *token.Signer) *held {
 	var revoked []store.Key
 	for _, h := range slices.Backward(r.inOrderLocked()) {
 		switch {
+		case r.lane(h.row.Algorithm) != algorithm:
 		case !h.row.RevokedAt.IsZero():
 			revoked = append(revoked, h.row)
 		case h.signer != signing && (h.row.ActivateAt.After(now) || !r.ripe(h, now)):

@@ -47,12 +47,8 @@ func TestFirstKeySignsAtOnce(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	r := open(t, testConfig(t, s, c))
 	kid := signing(t, r)
-	if !strings.HasPrefix(kid, "auth-0-") {
-		t.Fatalf("the kid %q does not begin with the instance", kid)
-	}
-	public, ok := r.Key(kid)
-	if !ok || kid != "auth-0-"+public.Thumbprint() {
-		t.Errorf("kid %q, want the instance and the thumbprint %q", kid, public.Thumbprint())
+	if public, ok := r.Key(kid); !ok || kid != public.Thumbprint() {
+		t.Errorf("kid %q, want the thumbprint %q, because other replicas may share the key", kid, public.Thumbprint())
 	}
 	if err := check(r, sign(t, r, c.Now()), c.Now()); err != nil {
 		t.Error(err)
@@ -66,7 +62,7 @@ func TestEveryAlgorithmSurvivesARestart(t *testing.T) {
 	for _, alg := range accesstoken.Algorithms() {
 		s, c := newStore(t), &clock{now: start}
 		cfg := testConfig(t, s, c)
-		cfg.Algorithm = alg
+		cfg.Algorithms = []string{alg}
 		before := open(t, cfg)
 		compact := sign(t, before, c.Now())
 
@@ -239,7 +235,7 @@ func TestRotationRequest(t *testing.T) {
 		r := open(t, cfg)
 		first := signing(t, r)
 		live(t, r, c, 10*time.Second)
-		if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+		if err := RequestRotation(t.Context(), s, c.Now(), false); err != nil {
 			t.Fatal(err)
 		}
 		live(t, r, c, time.Second)
@@ -262,20 +258,24 @@ func TestRotationRequest(t *testing.T) {
 	}
 }
 
-// Rotation is asked for when the next key is published already: it is as old as
-// the one it was to follow, and must not be waited for.
+// Rotation is asked for when the next key is published already. That one has signed nothing, so
+// it is the one that follows, as soon as it was published for long enough.
 func TestRotationRequestDuringARotation(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	r := open(t, testConfig(t, s, c))
 	first := signing(t, r)
 	live(t, r, c, 74*time.Second)
 	next := r.Public().Keys()[1].ID
-	if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+	if err := RequestRotation(t.Context(), s, c.Now(), false); err != nil {
 		t.Fatal(err)
 	}
-	live(t, r, c, 18*time.Second)
-	if kid := signing(t, r); kid == first || kid == next || kid == "" {
-		t.Errorf("%q signs, want a key made after the request", kid)
+	live(t, r, c, 15*time.Second)
+	if kid := signing(t, r); kid != first {
+		t.Errorf("%q signs, want the first key until the next one was published for 17s", kid)
+	}
+	live(t, r, c, time.Second)
+	if kid := signing(t, r); kid != next {
+		t.Errorf("%q signs, want the key that was published already", kid)
 	}
 	live(t, r, c, 50*time.Second)
 	if len(rows(t, s)) != 1 {
@@ -316,7 +316,7 @@ func TestRotationOfUnknownFate(t *testing.T) {
 	cfg := testConfig(t, s, c)
 	r := open(t, cfg)
 	first := signing(t, r)
-	if err := RequestRotation(t.Context(), s, c.Now().Add(time.Second)); err != nil {
+	if err := RequestRotation(t.Context(), s, c.Now().Add(time.Second), false); err != nil {
 		t.Fatal(err)
 	}
 	c.Move(time.Second)
@@ -357,7 +357,7 @@ func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	cfg := testConfig(t, s, c)
 	compact := sign(t, open(t, cfg), c.Now())
-	cfg.Algorithm = accesstoken.ES256
+	cfg.Algorithms = []string{accesstoken.ES256}
 	c.Move(time.Second)
 	r := open(t, cfg)
 	if got, _ := r.Signer(); got.Algorithm() != accesstoken.EdDSA {
@@ -606,7 +606,7 @@ func TestPlantedRowsAreNotTrusted(t *testing.T) {
 	r := open(t, cfg)
 	genuine := row(t, s, signing(t, r))
 
-	evil, err := newKey(cfg, start.Add(time.Hour))
+	evil, err := newKey(t.Context(), cfg, accesstoken.EdDSA, start.Add(time.Hour), unused)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -739,7 +739,7 @@ func TestClockPutBackDuringARotation(t *testing.T) {
 	next := r.Public().Keys()[1].ID
 	c.Move(-24 * time.Hour)
 	live(t, r, c, 2*time.Second)
-	if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+	if err := RequestRotation(t.Context(), s, c.Now(), false); err != nil {
 		t.Fatal(err)
 	}
 	for range 17 {
@@ -760,11 +760,11 @@ func TestClockPutBackDuringARotation(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	for want, change := range map[string]func(*Config){
-		"tokens.algorithm":    func(cfg *Config) { cfg.Algorithm = "HS256" },
+		"tokens.algorithm":    func(cfg *Config) { cfg.Algorithms = []string{"HS256"} },
 		"tokens.key_duration": func(cfg *Config) { cfg.KeyDuration = cfg.TokenDuration - 1 },
 		"may be cached":       func(cfg *Config) { cfg.MaxAge = cfg.KeyDuration },
 		"cluster.instance_id": func(cfg *Config) { cfg.InstanceID = "" },
-		"an id is printable":  func(cfg *Config) { cfg.InstanceID = "two words" },
+		"printable ASCII":     func(cfg *Config) { cfg.InstanceID = "two words" },
 	} {
 		cfg := testConfig(t, s, c)
 		change(&cfg)
@@ -824,7 +824,7 @@ func runRotates(t *testing.T) {
 	if len(seen) < 3 {
 		t.Errorf("%d keys signed in the time of three", len(seen))
 	}
-	if families, err := registry.Gather(); err != nil || len(families) != 4 {
+	if families, err := registry.Gather(); err != nil || len(families) != 5 {
 		t.Errorf("%d metrics, %v", len(families), err)
 	}
 }
@@ -860,7 +860,7 @@ func TestReplicasWhoseTokensLiveDifferentlyLong(t *testing.T) {
 		case minute%300 == 150:
 			b, lifeOfB = boot(lives[minute/300%len(lives)])
 		case minute%240 == 100:
-			if err := RequestRotation(t.Context(), s, c.Now()); err != nil {
+			if err := RequestRotation(t.Context(), s, c.Now(), false); err != nil {
 				t.Fatal(err)
 			}
 		}

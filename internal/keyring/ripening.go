@@ -13,10 +13,17 @@ func Ripening(keyDuration, maxAge time.Duration) time.Duration {
 	return policy{keyDuration: keyDuration, maxAge: maxAge}.ripen()
 }
 
+// Following is how long a key that follows another is in the key set before it signs, if
+// tokens.key_publish_ahead is ahead.
+func Following(keyDuration, maxAge, ahead time.Duration) time.Duration {
+	return policy{keyDuration: keyDuration, ahead: max(ahead, maxAge)}.follow()
+}
+
 // LongestLife is how long any row may let a key live that is active for keyDuration and signs
-// tokens that live for tokenDuration, if a key set may be cached for maxAge.
-func LongestLife(keyDuration, tokenDuration, maxAge time.Duration) time.Duration {
+// tokens that live for tokenDuration, if a key set may be cached for maxAge and a key that follows another is published
+// for ahead before.
+func LongestLife(keyDuration, tokenDuration, maxAge, ahead time.Duration) time.Duration {
 	return policy{
-		keyDuration: keyDuration, tokenDuration: tokenDuration, maxAge: maxAge, leeway: timing.Leeway, patience: timing.Patience,
+		keyDuration: keyDuration, tokenDuration: tokenDuration, maxAge: maxAge, ahead: max(ahead, maxAge), leeway: timing.Leeway, patience: timing.Patience,
 	}.longest()
 }

@@ -63,10 +63,10 @@ func AdoptIn(ctx context.Context, r store.Records, source keysource.Sealed, now 
 	}
 	end := now.Add(longest).UTC().Truncate(time.Microsecond)
 	for _, k := range rows {
-		if k.Sealed == nil || State(k, now) == Revoked || State(k, now) == Removed {
+		if !source.Opens(k.Sealed) || State(k, now) == Revoked || State(k, now) == Removed {
 			continue
 		}
-		opened, err := source.Open(k.ID, k.Sealed)
+		opened, err := source.Open(ctx, k.ID, k.Algorithm, k.Sealed)
 		if !errors.Is(err, keysource.ErrFormer) {
 			continue
 		}
@@ -92,19 +92,46 @@ func AdoptIn(ctx context.Context, r store.Records, source keysource.Sealed, now 
 	return kids, nil
 }
 
-// settingRotateBefore holds the moment before which no key may have been made.
-const settingRotateBefore = "signing_keys.rotate_before"
+// settingRotateBefore holds the moment before which no key may have come to sign, and
+// settingRotateAtOnce the latest of those with atOnce.
+const (
+	settingRotateBefore = "signing_keys.rotate_before"
+	settingRotateAtOnce = "signing_keys.rotate_at_once"
+)
 
-// RequestRotation asks every running replica to replace the keys that were made before
-// now. A replica sees the request within a second, and its next key signs after the key
-// set's max-age. Tokens of the old keys stay valid.
-func RequestRotation(ctx context.Context, s store.Settings, now time.Time) error {
-	return s.PutSetting(ctx, settingRotateBefore, now.UTC().Format(time.RFC3339Nano))
+// A rotation is what was asked for last.
+type rotation struct {
+	before time.Time // a key that came to sign before is to be replaced
+	atOnce time.Time // if it did before that, the next one need not wait for PublishAhead
 }
 
-// rotateBefore reads the latest request. It returns the zero time if there was none.
-func rotateBefore(ctx context.Context, s store.Settings) (time.Time, error) {
-	text, err := s.Setting(ctx, settingRotateBefore)
+// RequestRotation asks every running replica to replace the keys that came to sign before
+// now. A replica sees the request within a second, and its next key signs when it has been
+// published for Config.PublishAhead; with atOnce, for Config.MaxAge, and verifiers that keep a
+// key set for longer than its max-age may refuse its tokens at first. Tokens of the old keys
+// stay valid.
+func RequestRotation(ctx context.Context, s store.Settings, now time.Time, atOnce bool) error {
+	text := now.UTC().Format(time.RFC3339Nano)
+	if atOnce {
+		if err := s.PutSetting(ctx, settingRotateAtOnce, text); err != nil {
+			return err
+		}
+	}
+	return s.PutSetting(ctx, settingRotateBefore, text)
+}
+
+// rotationAsked reads the latest requests.
+func rotationAsked(ctx context.Context, s store.Settings) (asked rotation, err error) {
+	if asked.before, err = moment(ctx, s, settingRotateBefore); err != nil || asked.before.IsZero() {
+		return rotation{}, err
+	}
+	asked.atOnce, err = moment(ctx, s, settingRotateAtOnce)
+	return asked, err
+}
+
+// moment reads a setting that is a time. It returns the zero time if there is none.
+func moment(ctx context.Context, s store.Settings, name string) (time.Time, error) {
+	text, err := s.Setting(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
 		return time.Time{}, nil
 	}
@@ -113,7 +140,7 @@ func rotateBefore(ctx context.Context, s store.Settings) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("signing keys: the setting %s is not a time: %w", settingRotateBefore, err)
+		return time.Time{}, fmt.Errorf("signing keys: the setting %s is not a time: %w", name, err)
 	}
 	return t, nil
 }
@@ -125,34 +152,39 @@ type fresh struct {
 	end    time.Time
 }
 
-// newKey makes a key, which lives until end at most. Its kid is the instance id and the
-// RFC 7638 thumbprint.
-func newKey(cfg Config, end time.Time) (*fresh, error) {
+// newKey has the source make a key, or give one that was never used. A key that it makes lives
+// until end at most. Its kid is the RFC 7638
+// thumbprint, after the instance id if the key is this process's alone.
+func newKey(ctx context.Context, cfg Config, algorithm string, end time.Time, used func(kid string) bool) (*fresh, error) {
 	name := func(public crypto.PublicKey) string {
-		return cfg.InstanceID + "-" + accesstoken.Key{Algorithm: cfg.Algorithm, Public: public}.Thumbprint()
+		thumbprint := accesstoken.Key{Algorithm: algorithm, Public: public}.Thumbprint()
+		if cfg.Source.Shared() {
+			return thumbprint
+		}
+		return cfg.InstanceID + "-" + thumbprint
 	}
-	private, sealed, err := cfg.Source.New(cfg.Algorithm, end, name)
+	made, sealed, err := cfg.Source.New(ctx, algorithm, end, used, name)
 	if err != nil {
-		return nil, fmt.Errorf("signing keys: %w", err)
+		return nil, err
 	}
-	kid := name(private.Public())
-	signer, err := token.NewSigner(kid, cfg.Algorithm, private)
+	kid := name(made.Public())
+	signer, err := token.NewSigner(kid, algorithm, made.Signer)
 	if err != nil {
-		return nil, fmt.Errorf("signing keys: %w", err)
+		return nil, err
 	}
-	row := store.Key{ID: kid, Instance: cfg.InstanceID, Algorithm: cfg.Algorithm, Sealed: sealed}
+	row := store.Key{ID: kid, Instance: cfg.InstanceID, Algorithm: algorithm, Sealed: sealed}
 	jwk, err := signer.Public().MarshalJSON()
 	if err != nil {
-		return nil, fmt.Errorf("signing keys: %w", err)
+		return nil, err
 	}
 	row.PublicJWK = markState(jwk)
-	return &fresh{row: row, signer: signer, end: end}, nil
+	return &fresh{row: row, signer: signer, end: made.End}, nil
 }
 
 // openKey makes the private half of a row usable, and returns until when it may live. The
 // public half is derived from it and not read from the row.
-func openKey(source keysource.Source, row store.Key) (*token.Signer, time.Time, error) {
-	opened, err := source.Open(row.ID, row.Sealed)
+func openKey(ctx context.Context, source keysource.Source, row store.Key) (*token.Signer, time.Time, error) {
+	opened, err := source.Open(ctx, row.ID, row.Algorithm, row.Sealed)
 	if err != nil {
 		return nil, time.Time{}, err
 	}

@@ -45,11 +45,25 @@ func (t *Tombstones) Add(kid string, until time.Time) {
 func (t *Tombstones) Entry(id revoked.ID, until time.Time) {
 	end := latest(until, t.now().Add(t.keep)).Unix()
 	t.mu.RLock()
-	_, known := t.ends[id]
+	before, known := t.ends[id]
 	t.mu.RUnlock()
-	if !known { // else it would be kept for longer each time that its row is read
-		t.Merge([]Tombstone{{id, end}})
+	if known && before >= until.Unix() { // else it would be kept for longer each time that its row is read
+		return
 	}
+	t.Merge([]Tombstone{{id, end}})
+}
+
+// Len returns how many there are.
+func (t *Tombstones) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n, now := 0, t.now().Unix()
+	for _, end := range t.ends {
+		if end >= now {
+			n++
+		}
+	}
+	return n
 }
 
 // Merge takes in what another replica knows.

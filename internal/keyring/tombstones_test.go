@@ -29,6 +29,15 @@ func TestTombstones(t *testing.T) {
 	if ts.Has("a") || !ts.Has("b") {
 		t.Errorf("afterwards: %v", ts.All())
 	}
+	// The revocation log may say later that an entry is needed for longer, as that of a signing secret.
+	ts.Add("b", start.Add(100*time.Hour))
+	c.Move(50 * time.Hour)
+	if ts.Merge(nil); !ts.Has("b") || ts.Len() != 1 {
+		t.Errorf("a tombstone ends before its entry: %v", ts.All())
+	}
+	if c.Move(51 * time.Hour); ts.Len() != 0 {
+		t.Errorf("%d are counted of which none is kept any more", ts.Len())
+	}
 	if other.Merge([]Tombstone{{revoked.Digest(revoked.Key, "late"), start.Unix()}}); other.Has("late") {
 		t.Error("one that has ended is taken in")
 	}

@@ -39,14 +39,14 @@ func kid(crypto.PublicKey) string { return "auth-0-key" }
 func TestSealed(t *testing.T) {
 	s := Sealed{Box: box(t, 1), Rand: rand.Reader}
 	for _, algorithm := range accesstoken.Algorithms() {
-		private, sealed, err := s.New(algorithm, end, kid)
+		private, sealed, err := s.New(t.Context(), algorithm, end, nil, kid)
 		if err != nil {
 			t.Fatal(algorithm, err)
 		}
 		if !s.Opens(sealed) {
 			t.Errorf("%s: what was sealed is not opened", algorithm)
 		}
-		opened, err := Sealed{Box: box(t, 1)}.Open("auth-0-key", sealed)
+		opened, err := Sealed{Box: box(t, 1)}.Open(t.Context(), "auth-0-key", accesstoken.EdDSA, sealed)
 		if err != nil {
 			t.Fatal(algorithm, err)
 		}
@@ -58,7 +58,7 @@ func TestSealed(t *testing.T) {
 			t.Errorf("%s: opened for %s until %v", algorithm, opened.Algorithm, opened.End)
 		}
 	}
-	_, sealed, err := s.New(accesstoken.EdDSA, end, kid)
+	_, sealed, err := s.New(t.Context(), accesstoken.EdDSA, end, nil, kid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestSealed(t *testing.T) {
 		"of a later version":  {s, "auth-0-key", s.Box.Seal(append(plain, "unknown"...), place("auth-0-key")), "later version"},
 		"not a key":           {s, "auth-0-key", s.Box.Seal([]byte("der"), place("auth-0-key")), "not a private key"},
 	} {
-		if _, err := c.source.Open(c.kid, c.sealed); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.kid) {
+		if _, err := c.source.Open(t.Context(), c.kid, accesstoken.EdDSA, c.sealed); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.kid) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
@@ -95,7 +95,7 @@ func TestSealed(t *testing.T) {
 
 // A key that is sealed anew opens under the new storage key alone.
 func TestReseal(t *testing.T) {
-	_, old, err := Sealed{Box: box(t, 1), Rand: rand.Reader}.New(accesstoken.EdDSA, end, kid)
+	_, old, err := Sealed{Box: box(t, 1), Rand: rand.Reader}.New(t.Context(), accesstoken.EdDSA, end, nil, kid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestReseal(t *testing.T) {
 	if err != nil || !changed {
 		t.Fatalf("changed %v, %v", changed, err)
 	}
-	if key, err := (Sealed{Box: box(t, 2)}).Open("auth-0-key", again); err != nil || key.Public() == nil {
+	if key, err := (Sealed{Box: box(t, 2)}).Open(t.Context(), "auth-0-key", accesstoken.EdDSA, again); err != nil || key.Public() == nil {
 		t.Error(err)
 	}
 	if _, changed, err := (Sealed{Box: box(t, 2, 1)}).Reseal("auth-0-key", again); err != nil || changed {
@@ -117,7 +117,7 @@ func TestReseal(t *testing.T) {
 // A key in memory leaves nothing in the store and cannot be opened again.
 func TestMemory(t *testing.T) {
 	m := Memory{Rand: rand.Reader}
-	private, sealed, err := m.New(accesstoken.EdDSA, end, kid)
+	private, sealed, err := m.New(t.Context(), accesstoken.EdDSA, end, nil, kid)
 	if err != nil || sealed != nil {
 		t.Fatalf("%v, %v", sealed, err)
 	}
@@ -127,10 +127,10 @@ func TestMemory(t *testing.T) {
 	if m.Opens([]byte("what another source has sealed")) {
 		t.Error("it opens a sealed key")
 	}
-	if _, err := m.Open("auth-0-key", nil); err == nil {
+	if _, err := m.Open(t.Context(), "auth-0-key", accesstoken.EdDSA, nil); err == nil {
 		t.Error("it opens nothing")
 	}
-	if _, _, err := m.New("HS256", end, kid); err == nil {
+	if _, _, err := m.New(t.Context(), "HS256", end, nil, kid); err == nil {
 		t.Error("an algorithm without a private key")
 	}
 }

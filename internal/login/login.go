@@ -53,14 +53,27 @@ type People interface {
 	AuthorizeOn(ctx context.Context, actor directory.Actor, permission, user string) (store.User, error)
 }
 
+// Keys are what this replica signs with.
+type Keys interface {
+	// Signer returns the key that signs now. The error is a problem that says why there is none.
+	Signer() (*token.Signer, error)
+	// ReplaceRevoked stops using a key that was revoked, and replaces it.
+	ReplaceRevoked(ctx context.Context, kid string) error
+	// Voucher authenticates the rows of keys for the other replicas.
+	Voucher() keyring.Voucher
+}
+
 // Config is what a Service needs.
 type Config struct {
 	People   People
 	Store    store.Store
 	Sessions *session.Store
-	Keys     *keyring.Ring
+	Keys     Keys
 	// Key finds the key of a token, whichever replica signed it.
-	Key         func(kid string) (accesstoken.Key, error)
+	Key func(kid string) (accesstoken.Key, error)
+	// SecretKids returns all kids of the signing secret that has the given one among them; none:
+	// no secret has it.
+	SecretKids  func(kid string) []string
 	Revocations *revocation.Log
 	View        *revocation.View
 	Audit       *audit.Trail

@@ -190,7 +190,7 @@ func newService(t *testing.T) (*Service, *people) {
 		t.Fatal(err)
 	}
 	keys, err := keyring.Open(t.Context(), keyring.Config{
-		Source: keysource.Memory{Rand: rand.Reader}, Algorithm: accesstoken.EdDSA, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: time.Second,
+		Source: keysource.Memory{Rand: rand.Reader}, Algorithms: []string{accesstoken.EdDSA}, KeyDuration: time.Hour, TokenDuration: time.Minute, MaxAge: time.Second,
 		InstanceID: "a", Store: db, Peers: keyring.Alone{}, Now: time.Now, Logger: quiet, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -38,6 +38,8 @@ type Target struct {
 	// or the present moment: all that exist now, which needs no clock.
 	IssuedBefore time.Time
 	KeyID        string
+	// Reason is why a key is revoked, for the audit trail. It may be empty.
+	Reason string
 }
 
 // Revoke revokes a target if the holder of the token may: users may revoke what is their
@@ -49,9 +51,12 @@ func (s *Service) Revoke(ctx context.Context, by *accesstoken.Token, target Targ
 	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: r.target, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
 		event.Outcome, event.Detail = outcome(err), problem.From(err).Code
+		if event.Outcome == audit.Failed && target.Reason != "" { // the key may be revoked
+			event.Detail += ": " + target.Reason
+		}
 	}
 	switch {
-	case r.nothing || event.Outcome == "":
+	case r.nothing || event.Outcome == "" || err == nil && target.KeyID != "": // or revokeKey has written it
 	case r.own:
 		s.Audit.RecordOwn(ctx, event)
 	default:
@@ -99,7 +104,7 @@ func (s *Service) revoke(ctx context.Context, by *accesstoken.Token, target Targ
 	if r.seq, r.nothing, err = s.known(ctx, &accesstoken.Token{KeyID: target.KeyID, Epoch: math.MaxInt64}); err != nil || r.nothing {
 		return r, err
 	}
-	r.seq, err = s.RevokeKey(ctx, by.Subject, target.KeyID)
+	r.seq, err = s.revokeKey(ctx, by, target, client)
 	return r, err
 }
 
@@ -322,37 +327,60 @@ func endEvent(by *accesstoken.Token, action, target string, client Client, err e
 // revocation of a key is kept at least.
 const KeySetOutage = timing.KeySetOutage
 
-// RevokeKey revokes a signing key and everything that it signed, and replaces it.
-func (s *Service) RevokeKey(ctx context.Context, actor, kid string) (int64, error) {
-	var seq int64
-	err := s.Store.Update(ctx, func(r store.Records) (err error) {
-		seq, err = RevokeKeyIn(ctx, r, s.Revocations, s.Keys.Voucher(), kid, actor, s.Now())
+// revokeKey revokes a signing key and everything that it signed, and replaces it. The event of
+// the audit trail is part of the transaction: a key that is revoked has one, also if the answer
+// of the database is lost.
+func (s *Service) revokeKey(ctx context.Context, by *accesstoken.Token, target Target, client Client) (seq int64, err error) {
+	event := store.AuditEvent{
+		Actor: by.Subject, Action: "revoke", Target: target.KeyID, Outcome: audit.OK, Address: client.Address, Detail: target.Reason,
+	}
+	err = s.Store.Update(ctx, func(r store.Records) error {
+		if err := s.Audit.RecordIn(ctx, r, event); err != nil {
+			return err
+		}
+		seq, err = RevokeKeyIn(ctx, r, s.Revocations, s.Keys.Voucher(), target.KeyID, s.SecretKids(target.KeyID), by.Subject, s.Now())
 		return err
 	})
 	if err != nil {
 		return 0, unavailable(err)
 	}
-	if err := s.Keys.ReplaceRevoked(ctx, kid); err != nil {
-		s.Logger.Error("a revoked signing key could not be replaced at once; trying on", "kid", kid, "err", err)
+	s.Audit.Log(ctx, event)
+	if err := s.Keys.ReplaceRevoked(ctx, target.KeyID); err != nil {
+		s.Logger.Error("a revoked signing key could not be replaced at once; trying on", "kid", target.KeyID, "err", err)
 	}
 	return seq, s.settle(ctx, seq)
 }
 
-// RevokeKeyIn is RevokeKey's part in the store: the key and the entry in the log, both or
-// neither. The entry is kept for as long as any resource server may still know the key, so
+// secretRevoked is how long the revocation of a signing secret is kept: operators may leave a
+// revoked secret in their configuration, and with it anybody who has it signs tokens.
+const secretRevoked = 10 * 365 * 24 * time.Hour
+
+// RevokeKeyIn is the part in the store of revoking a key: the key and the entries in the log, all or
+// none. The entry of a key is kept for as long as any resource server may still know the key, so
 // that it also covers what a thief of the key may sign.
-func RevokeKeyIn(ctx context.Context, r store.Records, log *revocation.Log, by keyring.Voucher, kid, actor string, now time.Time) (seq int64, err error) {
+//
+// If the kid is that of a signing secret, secretKids are all kids of the secret, one for each
+// algorithm. All of them are revoked, because a thief of the secret may sign under each.
+func RevokeKeyIn(
+	ctx context.Context, r store.Records, log *revocation.Log, by keyring.Voucher, kid string, secretKids []string, actor string, now time.Time,
+) (seq int64, err error) {
+	kids, end := []string{kid}, now.Add(KeySetOutage)
 	key, err := keyring.RevokeIn(ctx, r, by, kid, now)
-	if err != nil {
+	switch {
+	case len(secretKids) > 0 && (err == nil || errors.Is(err, keyring.ErrUnknownKey)): // a row with its kid is a forged one
+		kids, end = secretKids, now.Add(secretRevoked)
+	case err != nil:
 		return 0, err
-	}
-	end := now.Add(KeySetOutage)
-	if key.RemoveAt.After(end) {
+	case key.RemoveAt.After(end):
 		end = key.RemoveAt
 	}
-	return log.Append(ctx, r, store.Revocation{
-		Kind: string(revoked.Key), Subject: kid, CreatedAt: now, ExpiresAt: end, Actor: actor, Reason: "key_revoked",
-	})
+	entries := make([]store.Revocation, len(kids))
+	for i, kid := range kids {
+		entries[i] = store.Revocation{
+			Kind: string(revoked.Key), Subject: kid, CreatedAt: now, ExpiresAt: end, Actor: actor, Reason: "key_revoked",
+		}
+	}
+	return log.Append(ctx, r, entries...)
 }
 
 // revokeSessionByID revokes a session of which only the id is known. The record of another

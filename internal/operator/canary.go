@@ -81,10 +81,14 @@ func Canary(ctx context.Context, cfg *config.Config, replicas []string, username
 }
 
 // ResourceServer returns the verifier of a resource server that follows the service at a URL
-// and accepts tokens for an audience. A nil client is the one of package verify.
+// and accepts tokens for an audience, also those of the configured secrets. A nil client is the one of package verify.
 func ResourceServer(cfg *config.Config, base string, audience []string, client *http.Client, logger *slog.Logger) (*verify.Verifier, error) {
+	var secrets []string
+	for _, s := range cfg.SharedSecrets() {
+		secrets = append(secrets, s.Text)
+	}
 	return verify.New(verify.Config{
-		Issuer: cfg.Tokens.Issuer, Audience: audience, Leeway: Leeway,
+		Secrets: secrets, Issuer: cfg.Tokens.Issuer, Audience: audience, Leeway: Leeway,
 		KeySetURL: base + "/.well-known/jwks.json", RevocationsURL: base + "/api/revocations",
 		HTTPClient: client, Logger: logger,
 	})

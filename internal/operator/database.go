@@ -17,6 +17,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -140,7 +141,8 @@ func FactorBox(ctx context.Context, cfg *config.Config, holders Holders) (*seal.
 	switch {
 	case cfg.Storage.Key != "" || holders != nil && cfg.Database.IsSQLite():
 		// Where signing keys are kept in memory, former ones in the database may be lost.
-		primary, err := storageKey(ctx, cfg, holders, cfg.KeysIn() == config.KeysDatabase, previous)
+		signing := cfg.KeysIn() != config.KeysMemory && cfg.KeysIn() != config.KeysSecret
+		primary, err := storageKey(ctx, cfg, holders, signing, previous)
 		if err != nil {
 			return nil, err
 		}
@@ -222,7 +224,7 @@ func needsAnotherKey(ctx context.Context, cfg *config.Config, holders Holders, s
 	if derived != nil {
 		given = append(slices.Clone(given), derived)
 	}
-	lost := func([]byte) bool { return true }
+	lost := func([]byte) bool { return true } // of what is sealed, or a MAC
 	if len(given) > 0 {
 		box, err := seal.New(given[0], given[1:]...)
 		if err != nil {
@@ -235,7 +237,15 @@ func needsAnotherKey(ctx context.Context, cfg *config.Config, holders Holders, s
 		if err != nil {
 			return "", err
 		}
-		if slices.ContainsFunc(all, func(k store.Key) bool { return k.Sealed != nil && lost(k.Sealed) }) {
+		if slices.ContainsFunc(all, func(k store.Key) bool {
+			switch keysource.NameOf(k.Sealed) {
+			case keysource.NameMemory:
+				return false
+			case keysource.NameDatabase:
+				return lost(k.Sealed)
+			}
+			return k.SourceMAC != nil && lost(k.SourceMAC) // kept elsewhere
+		}) {
 			return "signing keys", nil
 		}
 	}

@@ -41,12 +41,12 @@ func TestRevokeKeyIsOneStep(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := p.RevokeKey(t.Context(), config.Default(), "node-2"); !errors.Is(err, keyring.ErrUnknownKey) {
+	if err := p.RevokeKey(t.Context(), config.Default(), "node-2", "leaked"); !errors.Is(err, keyring.ErrUnknownKey) {
 		t.Fatalf("a key that is not there: %v", err)
 	}
 	expectTrail(t, p)
 
-	if err := p.RevokeKey(t.Context(), config.Default(), "node-1"); err != nil {
+	if err := p.RevokeKey(t.Context(), config.Default(), "node-1", "leaked\nin a log"); err != nil {
 		t.Fatal(err)
 	}
 	lines, _, err := p.Store.RevocationsAfter(t.Context(), 0, 10)
@@ -64,11 +64,14 @@ func TestRevokeKeyIsOneStep(t *testing.T) {
 		t.Errorf("the key is %+v", keys[0])
 	}
 	expectTrail(t, p, "key.revoke node-1 ok")
+	if events, err := p.Audit.Events(t.Context(), store.AuditQuery{Limit: 1}); err != nil || events[0].Detail != "leaked�in a log" {
+		t.Errorf("the trail has %+v, %v", events, err)
+	}
 }
 
 func TestRotateKeysIsWrittenDown(t *testing.T) {
 	p := offline(t)
-	if err := p.RotateKeys(t.Context()); err != nil {
+	if err := p.RotateKeysAtOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	expectTrail(t, p, "key.rotate  ok")

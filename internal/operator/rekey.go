@@ -24,24 +24,19 @@ type Rekeyed struct {
 // replicas may run meanwhile if they were given both keys. What was done before an
 // error is reported with it.
 func (p *Parts) Rekey(ctx context.Context, cfg *config.Config) ([]Rekeyed, error) {
-	box, err := StorageBox(ctx, cfg, p.Store)
-	if err != nil {
+	if _, err := StorageBox(ctx, cfg, p.Store); err != nil {
 		return nil, err
 	}
-	factors, err := FactorBox(ctx, cfg, p.Store)
+	// It also knows the key that follows from the cluster's secret, under which the rows of kept
+	// keys and the factors were before there was a storage key.
+	box, err := FactorBox(ctx, cfg, p.Store)
 	if err != nil {
 		return nil, err
 	}
 	var done []Rekeyed
 	var errs []error
-	for _, h := range []struct {
-		seal.Holder
-		box *seal.Box
-	}{
-		{keyring.Sealed{Store: p.Store, Now: time.Now}, box},
-		{mfa.Sealed{Store: p.Store}, factors},
-	} {
-		counts, err := h.Reseal(ctx, h.box)
+	for _, h := range []seal.Holder{keyring.Sealed{Store: p.Store, Now: time.Now}, mfa.Sealed{Store: p.Store}} {
+		counts, err := h.Reseal(ctx, box)
 		done = append(done, Rekeyed{h.Sealed(), counts})
 		errs = append(errs, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -631,6 +632,43 @@ func TestTheExpiredIsSwept(t *testing.T) {
 		}
 		if n, err := r.Sweep(t.Context()); n != 2*sweepBatch+5 || err != nil {
 			t.Errorf("swept %d, %v", n, err)
+		}
+	})
+}
+
+// The revocation of a signing secret is kept for ten years, in memory and in the log, and a
+// replica that starts at the end of them reads it.
+func TestTenYears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLog()
+		cfg := Config{Poll: time.Second, MaxStaleness: 5 * time.Second}
+		r := prepare(t, m, cfg)
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		end := time.Now().AddDate(10, 0, 0)
+		for _, until := range []time.Time{end, time.Now().Add(time.Hour)} {
+			l := store.Revocation{Kind: string(revoked.Key), Subject: "k", ExpiresAt: until, CreatedAt: time.Now()}
+			if _, err := m.AppendRevocation(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(end))
+		if _, err := r.Sweep(t.Context()); err != nil || !r.KeyRevoked("k") {
+			t.Errorf("ten years later it is revoked: %v, %v", r.KeyRevoked("k"), err)
+		}
+		var until time.Time // the latest
+		cfg.OnKey = func(_ revoked.ID, end time.Time) { until = slices.MaxFunc([]time.Time{until, end}, time.Time.Compare) }
+		other := prepare(t, m, cfg)
+		if err := other.Refresh(t.Context()); err != nil || !other.KeyRevoked("k") || until.Before(end) {
+			t.Errorf("a replica that starts: revoked is %v until %v, %v", other.KeyRevoked("k"), until, err)
+		}
+		time.Sleep(timing.ClockSkew + 2*time.Second)
+		if _, err := r.Sweep(t.Context()); err != nil || r.KeyRevoked("k") || len(m.lines) != 1 { // the last entry of a log is always kept
+			t.Errorf("after its end, the log has %d entries, %v", len(m.lines), err)
 		}
 	})
 }

@@ -121,6 +121,7 @@ func (b *Box) Reseal(sealed []byte, place string) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
+	defer clear(plaintext)
 	if keyID(sealed[1:headerSize]) == b.primary {
 		return sealed, false, nil
 	}

@@ -53,12 +53,13 @@ func Config(t testing.TB) *config.Config {
 }
 
 // ClusterConfig is the configuration of a replica on a shared database, whose key sets are
-// cached for a second.
+// cached for a second. No verifier keeps them for longer, so a key that follows another one
+// signs as soon as that.
 func ClusterConfig(t testing.TB, database string) *config.Config {
 	cfg := Config(t)
 	cfg.Database.URL, cfg.Database.AcquireTimeout = database, config.Default().Database.AcquireTimeout
 	cfg.Cluster.Enabled, cfg.Cluster.Secret = true, ClusterSecret
-	cfg.Tokens.KeySetMaxAge = time.Second
+	cfg.Tokens.KeySetMaxAge, cfg.Tokens.KeyPublishAhead = time.Second, time.Second
 	return cfg
 }
 

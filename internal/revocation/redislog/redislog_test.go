@@ -96,6 +96,24 @@ func TestKeyOfAToken(t *testing.T) {
 	}
 }
 
+// The revocation of a signing secret is kept for ten years. A shorter entry for the same kid does
+// not end it earlier.
+func TestTenYears(t *testing.T) {
+	l, c := open(t, testenv.Redis(t))
+	tenYears := time.Until(time.Now().AddDate(10, 0, 0))
+	long, short := line(revoked.Key, "k"), line(revoked.Key, "k")
+	long.ExpiresAt = time.Now().Add(tenYears)
+	l.tell(t, "log", 0, 2, long, short)
+	l.tell(t, "log", 2, 3, short)
+	if !l.ask(t, accesstoken.Token{KeyID: "k"}).Revoked {
+		t.Error("it is not revoked")
+	}
+	left, err := c.Do(t.Context(), c.B().Pttl().Key("revoked_key:k").Build()).AsInt64()
+	if want := tenYears + timing.ClockSkew; err != nil || left > want.Milliseconds() || left < (want-time.Minute).Milliseconds() {
+		t.Errorf("it lives for %d ms, %v", left, err)
+	}
+}
+
 // Lines that come twice, or late, take nothing back of what is known.
 func TestTheGreaterStays(t *testing.T) {
 	l, c := open(t, testenv.Redis(t))
