@@ -83,6 +83,8 @@ func newWorld(t *testing.T, p plan) *world {
 			"WATCHWORD_SESSIONS_MAX_PER_USER=0", "WATCHWORD_SERVER_MAX_REQUESTS_PER_USER=1000",
 			"ADMIN_GUI_USERNAME=" + adminName, "ADMIN_GUI_PASSWORD=" + adminPassword,
 			"WATCHWORD_TOKENS_KEY_SET_MAX_AGE=" + p.maxAge.String(),
+			// The verifiers here keep a key set for no longer than its max-age.
+			"WATCHWORD_TOKENS_KEY_PUBLISH_AHEAD=" + p.maxAge.String(),
 			"WATCHWORD_TOKENS_TOKEN_DURATION=" + p.tokens.String(),
 			"WATCHWORD_TOKENS_KEY_DURATION=" + p.keys.String(),
 		}, p.env...)

@@ -26,6 +26,7 @@ type Options struct {
 	Store store.Store      // the same for what must last
 	Now   func() time.Time // nil: the clock of the machine
 	Quiet bool             // there is no network, as in a bubble of package synctest
+	Early bool             // New need not wait until the replica is ready
 }
 
 // A World is a replica with an administrator, and calls to it.
@@ -63,8 +64,11 @@ func NewWith(t testing.TB, o Options, change func(*config.Config)) *World {
 	w.Open = func(ctx context.Context, logger *slog.Logger) (kit.Replica, error) {
 		return app.New(ctx, app.Options{Config: cfg, Version: "test", State: o.State, Store: o.Store, Now: o.Now, Logger: logger})
 	}
-	w.Start()
+	w.Begin()
 	t.Cleanup(w.Stop)
+	if !o.Early {
+		w.IsReady()
+	}
 	return w
 }
 
