@@ -11,14 +11,14 @@ TOOL    := $(GO) tool -modfile=tools.mod
 export GOTOOLCHAIN := $(shell awk '$$1 == "toolchain" { print $$2 }' go.mod)
 
 # Checks and tests need no DWARF, which is an eighth of the compiler's work. The checks see the
-# code with the flags of its tests, which scripts/test.sh explains, so that nothing is compiled
-# twice; the tools themselves have no race detector. Two fifths of what staticcheck did was to
-# collect garbage.
+# code with the flags of its tests, which scripts/test.sh explains, and so do those of
+# test/interop, so that nothing is compiled or looked through twice; the tools themselves have
+# no race detector. Two fifths of what staticcheck did was to collect garbage.
 PLAIN := $(shell cat .ci/goflags)
 RACED := $(shell cat .ci/goflags.race)
 vet lint vuln: export GOGC = 400
 
-.PHONY: help run cluster build test soak ci fmt vet lint vuln tidy docs docs-check bench tools clean
+.PHONY: help run cluster build build-hsm test soak ci fmt vet lint vuln tidy docs docs-check bench tools clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ cluster: build tools ## PostgreSQL, Redis, three replicas and a load balancer on
 build: ## Build bin/watchword
 	@mkdir -p bin
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
+
+build-hsm: ## Build bin/watchword with support for HSMs (PKCS #11); needs a C compiler
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -tags pkcs11 -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
 
 test: tools ## Every test; those that start no processes with the race detector
 	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
@@ -52,12 +56,12 @@ fmt: ## Fail if a file is not formatted
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; }
 
 vet: ## go vet
-	@GOFLAGS="$(RACED)" $(GO) vet ./...
-	@cd test/interop && GOFLAGS="$(PLAIN)" $(GO) vet ./...
+	@for m in $(MODULES); do (cd $$m && GOFLAGS="$(RACED)" $(GO) vet ./...) || exit 1; done
+	@cd test/transit && GOFLAGS="$(PLAIN)" $(GO) vet ./...
 
 lint: ## staticcheck
-	@tool=$$(GOFLAGS="$(PLAIN)" $(TOOL) -n staticcheck) && GOFLAGS="$(RACED)" $$tool ./... && \
-		cd test/interop && GOFLAGS="$(PLAIN)" $$tool ./...
+	@tool=$$(GOFLAGS="$(PLAIN)" $(TOOL) -n staticcheck) && \
+		for m in $(MODULES); do (cd $$m && GOFLAGS="$(RACED)" $$tool ./...) || exit 1; done
 
 vuln: ## Fail if a known vulnerability can be reached; the list of them is a module in tools.mod
 	@$(GO) mod download -modfile=tools.mod golang.org/x/vulndb
