@@ -29,7 +29,7 @@ func TestBucketsExpire(t *testing.T) {
 				t.Fatal(err)
 			}
 			left, err := strconv.Atoi(do(t, c, "EVAL", "return tostring(redis.call('PTTL', KEYS[1]))", "1", "rate:{o}:login:"+key.ID))
-			most := (d.ResetAfter + time.Millisecond - 1).Milliseconds()
+			most := (d.ResetAfter + time.Millisecond - 1).Milliseconds() + 1 // PTTL goes by a clock that Redis reads once in a while
 			if err != nil || int64(left) > most || left == -1 || left == -2 && d.ResetAfter > 10*time.Second {
 				t.Errorf("%+v: it is kept for %d ms, %v, and empty in %v", rate, left, err, d.ResetAfter)
 			}
