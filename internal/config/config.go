@@ -28,6 +28,7 @@ type Config struct {
 	Password   Password   `yaml:"password"`
 	Limits     Limits     `yaml:"limits"`
 	MFA        MFA        `yaml:"mfa"`
+	Pages      Pages      `yaml:"pages"`
 	Audit      Audit      `yaml:"audit"`
 	Admin      Admin      `yaml:"admin"`
 	Users      Users      `yaml:"users"`
@@ -249,8 +250,8 @@ type Tokens struct {
 	// How long an access token is valid. Shorter is safer with services that do
 	// not follow the revocation feed, and costs more renewals.
 	TokenDuration time.Duration `yaml:"token_duration"`
-	// How long a refresh token may lie unused. The session's own end comes first
-	// if it is earlier.
+	// How long a refresh token may lie unused, and a browser's session on the pages. The
+	// session's own end comes first if it is earlier.
 	RefreshDuration time.Duration `yaml:"refresh_duration"`
 	// For how long a spent refresh token still gives the same successor, so that two
 	// tabs may renew at once. After it the token gives another one, as long as none has
@@ -330,10 +331,12 @@ type UserInfo struct {
 
 // Sessions is how long people stay signed in.
 type Sessions struct {
-	// How long a session lasts, however often it is renewed.
+	// How long a session lasts, however often it is renewed, and a browser's, however much
+	// it is used.
 	TTL time.Duration `yaml:"ttl"`
-	// A session that is not renewed for so long ends. 0s: it never ends by being
-	// idle. Not shorter than tokens.token_duration.
+	// A session that is not renewed for so long ends, and a browser's that is not used. A
+	// page that keeps itself up to date is no use. 0s: no session ends by being idle before
+	// tokens.refresh_duration. Not shorter than tokens.token_duration.
 	Idle time.Duration `yaml:"idle"`
 	// How many sessions a user may have at once; one more ends the oldest, up to 100
 	// with each sign-in, so that a lower number than before takes effect in steps. Each
@@ -488,6 +491,26 @@ type Passkeys struct {
 	Origins []string `yaml:"origins"`
 }
 
+// Pages are what people see: the sign-in, their account, and the administration. docs/pages.md
+// shows them.
+type Pages struct {
+	// Enabled serves /signin, /account and /admin. Without it there are no pages, and
+	// everything is done over the API and the command.
+	Enabled bool `yaml:"enabled"`
+	// Name is what the pages call this service: one line of at most 40 characters.
+	Name string `yaml:"name"`
+	// LogoFile is a picture that stands beside the name: SVG, PNG or WebP of at most 64 KiB. It
+	// is read at the start. Default: Watchword's own.
+	LogoFile string `yaml:"logo_file"`
+	// Accent is the color of buttons and links, written #rrggbb. It has to be readable on the
+	// light pages: a contrast of 4.5 to 1 is required. The dark pages have a lighter one, which
+	// is derived from it.
+	Accent string `yaml:"accent"`
+	// Header is the color of the bar at the top, written #rrggbb. The text on it is white or
+	// nearly black, whichever is easier to read.
+	Header string `yaml:"header"`
+}
+
 // Audit is the trail of who did what.
 type Audit struct {
 	// How long events are kept. An event takes about 400 bytes in the database;
@@ -616,6 +639,12 @@ func Default() *Config {
 		},
 		MFA: MFA{
 			Required: Required{Mode: RequiredWhenEnrolled},
+		},
+		Pages: Pages{
+			Enabled: true,
+			Name:    "Watchword",
+			Accent:  "#2454c6",
+			Header:  "#14213d",
 		},
 		Admin: Admin{
 			FreshFor: 10 * time.Minute,

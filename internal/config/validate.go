@@ -30,6 +30,7 @@ func (c *Config) Validate() error {
 	c.Password.validate(v)
 	c.Limits.validate(v)
 	c.validateMFA(v)
+	c.Pages.validate(v)
 
 	c.validateSigning(v)
 	if c.Storage.Key != "" {
