@@ -46,6 +46,7 @@ type (
 	Key        = store.Key
 	Revocation = store.Revocation
 	LogHead    = store.LogHead
+	Grant      = store.Grant
 	AuditEvent = store.AuditEvent
 	AuditQuery = store.AuditQuery
 	AuditPage  = store.AuditPage

@@ -72,6 +72,7 @@ Times are written as in RFC 3339, and count in whole milliseconds.`,
 	f.StringVar(&q.Action, "action", "", "only this `action`, such as login or user.create")
 	f.StringVar(&q.Target, "target", "", "only what was done to what has this `id`")
 	f.StringVar(&q.Outcome, "outcome", "", "only this `outcome`: ok, denied or failed")
+	f.StringVar(&q.Address, "address", "", "only what a client at this `address` did")
 	f.StringVar(&since, "since", "", "no event earlier than this `time`")
 	f.StringVar(&until, "until", "", "only events earlier than this `time`")
 	f.IntVar(&limit, "limit", audit.DefaultPage, "how `many` events; 0: all")

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,7 @@ var (
 	errLimit   = problem.New(problem.Invalid, "invalid_limit", "a page has 1 to %d items", MaxPage)
 	errCursor  = problem.New(problem.Invalid, "invalid_cursor", "this is not where a page ended")
 	errOutcome = problem.New(problem.Invalid, "invalid_outcome", "an outcome is %s, %s or %s", OK, Denied, Failed)
+	errAddress = problem.New(problem.Invalid, "invalid_address", "an address is one such as 192.0.2.1 or 2001:db8::1")
 	errRange   = problem.New(problem.Invalid, "invalid_time_range", "until must be later than since")
 )
 
@@ -29,6 +31,7 @@ type Query struct {
 	Action  string
 	Target  string // id
 	Outcome string
+	Address string // of the client
 	// Since and Until bound the time of an event, which is Since or later and before
 	// Until. They count in whole milliseconds.
 	Since time.Time
@@ -61,6 +64,14 @@ func (t *Trail) Page(ctx context.Context, q Query) (Page, error) {
 		return Page{}, errOutcome
 	}
 	stored := store.AuditQuery{Actor: q.Actor, Action: q.Action, Target: q.Target, Outcome: q.Outcome, Limit: q.Limit}
+	if q.Address != "" {
+		address, err := netip.ParseAddr(q.Address)
+		if err != nil {
+			return Page{}, errAddress
+		}
+		// As package httpkit writes it.
+		stored.Address = address.Unmap().WithZone("").String()
+	}
 	if !q.Since.IsZero() {
 		stored.After = idsFrom(q.Since)
 	}

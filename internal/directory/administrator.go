@@ -32,6 +32,26 @@ func (s *Service) HasAdministrator(ctx context.Context) (bool, error) {
 	return has, fault(err)
 }
 
+// AnyAdministrator reports whether an enabled user has any permission of administration: a
+// superuser, or whoever else holds a value of the claim Admin.
+func (s *Service) AnyAdministrator(ctx context.Context) (bool, error) {
+	any, err := s.Store.AnyoneHoldsAny(ctx, Admin)
+	return any, fault(err)
+}
+
+// Administration returns the actor, as a user, and their rights, if they have at least one
+// permission of administration; ErrNotAnAdministrator otherwise. System is no user.
+func (s *Service) Administration(ctx context.Context, actor Actor) (store.User, Rights, error) {
+	user, rights, err := s.standing(ctx, s.Store, actor)
+	if errors.Is(err, ErrPermissionMissing) || err == nil && !rights.Administer() {
+		err = ErrNotAnAdministrator
+	}
+	if err != nil {
+		return store.User{}, Rights{}, fault(err)
+	}
+	return withoutHash(user), rights, nil
+}
+
 // EnsureAdministrator makes the first administrator, once in the life of a database. Of
 // all replicas that try, one succeeds, and only there created is true: nobody but its
 // caller knows the password. While there is an administrator, nothing happens; and if the

@@ -24,13 +24,14 @@ type ClaimPatch struct {
 	Name      *string
 	ShortName *string
 	Value     *string
+	Version   *int64 // as that of UserPatch
 }
 
 // CreateClaim adds a claim. It needs ClaimsWrite and the claim's right itself, so that
 // only a superuser can make a right that nobody has held before.
 func (s *Service) CreateClaim(ctx context.Context, actor Actor, n NewClaim) (store.Claim, error) {
 	var one store.Claim
-	if err := patchClaim(&one, ClaimPatch{&n.Name, &n.ShortName, &n.Value}); err != nil {
+	if err := patchClaim(&one, ClaimPatch{Name: &n.Name, ShortName: &n.ShortName, Value: &n.Value}); err != nil {
 		return store.Claim{}, err
 	}
 	err := s.change(ctx, actor, ClaimsWrite, "claim.create", one.Name, func(c *change) error {
@@ -74,6 +75,20 @@ func (s *Service) Claims(ctx context.Context, actor Actor, p Page) (List[store.C
 	return list(ctx, p, fold, func(c store.Claim) string { return c.NameKey }, s.Store.Claims)
 }
 
+// GroupsWithClaim returns the groups that give a claim, named by id or name. It needs ClaimsRead
+// and GroupsRead.
+func (s *Service) GroupsWithClaim(ctx context.Context, actor Actor, claim string) ([]store.Group, error) {
+	one, err := s.Claim(ctx, actor, claim)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Authorize(ctx, actor, GroupsRead); err != nil {
+		return nil, err
+	}
+	groups, err := s.Store.GroupsWithClaim(ctx, one.ID)
+	return groups, fault(err)
+}
+
 // UpdateClaim changes a claim. It needs ClaimsWrite, the claim's right before and after,
 // and all rights of the groups that give the claim and of their members. When the right
 // changes, it revokes the members' tokens. ErrClaimsTooLarge: the claims of a group or of a
@@ -83,6 +98,9 @@ func (s *Service) UpdateClaim(ctx context.Context, actor Actor, claim string, p 
 	var one store.Claim
 	err := s.changeClaim(ctx, actor, action, claim, func(c *change, found store.Claim, groups []store.Group) error {
 		one = found
+		if p.Version != nil && *p.Version != one.Version {
+			return ErrChangedMeanwhile
+		}
 		if err := patchClaim(&one, p); err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/limit"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
@@ -25,6 +26,8 @@ var (
 	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "the username or the password is wrong")
 	// ErrPermissionMissing: the actor lacks the permission for what was asked.
 	ErrPermissionMissing = problem.New(problem.Denied, "permission_missing", "your account may not do this")
+	// ErrNotAnAdministrator: the actor has no permission of administration.
+	ErrNotAnAdministrator = problem.New(problem.Denied, "not_an_administrator", "your account has no right of administration")
 	// ErrBeyondOwnRights: an object of the change holds, or would give, a right that the
 	// actor does not hold.
 	ErrBeyondOwnRights = problem.New(problem.Denied, "beyond_own_rights", "this touches rights that your own account does not hold")
@@ -95,6 +98,8 @@ type Config struct {
 	Hasher      Hasher
 	Audit       Auditor
 	Revocations Revoker
+	// State has the progress of imports; nil: nothing can be imported.
+	State state.Store
 	// OnEnded is called for each user whose sessions have all ended, so that their records
 	// can be deleted at once. It may fail: the user's SessionEpoch has ended the sessions.
 	// It may be nil.
@@ -145,24 +150,10 @@ func (s *Service) AuthorizeOn(ctx context.Context, actor Actor, permission, user
 // authorize returns the rights of an actor who may use the permission. Every use case that
 // needs one comes here, so that none forgets what the actor's token is good for.
 func (s *Service) authorize(ctx context.Context, r store.Records, actor Actor, permission string) (Rights, error) {
-	if actor.system {
-		return RightsOf([]store.Claim{{ShortName: Admin, Value: Superuser}}), nil
+	_, rights, err := s.standing(ctx, r, actor)
+	if err != nil || actor.system {
+		return rights, err
 	}
-	if err := actor.atHome(); err != nil {
-		return Rights{}, err
-	}
-	user, err := r.User(ctx, actor.ID)
-	if errors.Is(err, store.ErrNotFound) || (err == nil && user.Disabled) {
-		return Rights{}, ErrPermissionMissing
-	}
-	if err != nil {
-		return Rights{}, err
-	}
-	claims, err := r.ClaimsOfUser(ctx, actor.ID)
-	if err != nil {
-		return Rights{}, err
-	}
-	rights := RightsOf(claims)
 	if permission != own && permission != ownFresh && !rights.Can(permission) {
 		return Rights{}, ErrPermissionMissing
 	}
@@ -170,6 +161,29 @@ func (s *Service) authorize(ctx context.Context, r store.Records, actor Actor, p
 		return Rights{}, ErrReauthenticate.Within(s.FreshFor)
 	}
 	return rights, nil
+}
+
+// standing returns the actor as a user, and the actor's rights. ErrPermissionMissing: there is
+// no such user, or no enabled one.
+func (s *Service) standing(ctx context.Context, r store.Records, actor Actor) (store.User, Rights, error) {
+	if actor.system {
+		return store.User{}, RightsOf([]store.Claim{{ShortName: Admin, Value: Superuser}}), nil
+	}
+	if err := actor.atHome(); err != nil {
+		return store.User{}, Rights{}, err
+	}
+	user, err := r.User(ctx, actor.ID)
+	if errors.Is(err, store.ErrNotFound) || (err == nil && user.Disabled) {
+		return store.User{}, Rights{}, ErrPermissionMissing
+	}
+	if err != nil {
+		return store.User{}, Rights{}, err
+	}
+	claims, err := r.ClaimsOfUser(ctx, actor.ID)
+	if err != nil {
+		return store.User{}, Rights{}, err
+	}
+	return user, RightsOf(claims), nil
 }
 
 // own stands in the place of a permission for what actors may do with what is their own, and

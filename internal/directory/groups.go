@@ -20,7 +20,8 @@ type NewGroup struct {
 
 // A GroupPatch is a change of a group. What is nil stays as it is.
 type GroupPatch struct {
-	Name *string
+	Name    *string
+	Version *int64 // as that of UserPatch
 }
 
 // CreateGroup adds a group. It needs GroupsWrite and the rights of all its claims.
@@ -100,6 +101,9 @@ func (s *Service) UpdateGroup(ctx context.Context, actor Actor, group string, p 
 	var g store.Group
 	err := s.changeGroup(ctx, actor, action, group, func(c *change, found store.Group) (err error) {
 		g = found
+		if p.Version != nil && *p.Version != g.Version {
+			return ErrChangedMeanwhile
+		}
 		if p.Name != nil {
 			if g.Name, g.NameKey, err = names.New("group", *p.Name); err != nil {
 				return err

@@ -43,6 +43,9 @@ func TestVerifiedEmails(t *testing.T) {
 	step(delegate, UserPatch{Email: new("anna@example.com")}, false) // another
 	step(delegate, UserPatch{Email: new("anna@example.org")}, false) // proven once, and not since
 	step(helper, UserPatch{Email: new("anna@example.net"), EmailVerified: new(true)}, true)
+	// That the former address was the user's says nothing of another one.
+	w.want(second(w.UpdateUser(ctx, as(delegate), anna.ID, UserPatch{Email: new("anna@elsewhere.example"), EmailVerified: new(true)})), "permission_missing")
+	step(delegate, UserPatch{EmailVerified: new(true)}, true)
 	step(delegate, UserPatch{EmailVerified: new(false)}, false)
 }
 

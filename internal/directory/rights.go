@@ -79,6 +79,17 @@ func (r Rights) Holds(one Right) bool {
 // Can reports whether the set has a permission.
 func (r Rights) Can(permission string) bool { return r.Holds(Right{Admin, permission}) }
 
+// Administer reports whether the set has any permission, so that its holder is an
+// administrator.
+func (r Rights) Administer() bool {
+	for one := range r.held {
+		if one.ShortName == Admin {
+			return true
+		}
+	}
+	return r.all
+}
+
 // Include reports whether the set has every right of other. Only a superuser's rights
 // include those of a superuser.
 func (r Rights) Include(other Rights) bool {

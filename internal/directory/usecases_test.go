@@ -162,7 +162,7 @@ func TestWhatTakesRightsTakesTokens(t *testing.T) {
 		"join":   {do: func(w *world) error { return w.AddToGroup(w.t.Context(), System(), "cora", "readers") }},
 		"link":   {do: func(w *world) error { return w.AddClaim(w.t.Context(), System(), "readers", "shop=buyer") }},
 		"rename group": {do: func(w *world) error {
-			return second(w.UpdateGroup(w.t.Context(), System(), "readers", GroupPatch{new("x")}))
+			return second(w.UpdateGroup(w.t.Context(), System(), "readers", GroupPatch{Name: new("x")}))
 		}},
 		"rename claim": {do: func(w *world) error {
 			return second(w.UpdateClaim(w.t.Context(), System(), "log=r", ClaimPatch{Name: new("x")}))
@@ -387,4 +387,45 @@ func TestClaimsHaveToFitIntoAToken(t *testing.T) {
 		err = w.AddClaim(t.Context(), System(), a.ID, fmt.Sprintf("b=%02d", i)+long)
 	}
 	w.want(err, "claims_too_large")
+}
+
+// A change of what the actor has not seen as it is now is refused, and changes nothing.
+func TestChangesOfWhatWasSeen(t *testing.T) {
+	w := newWorld(t)
+	ctx, root := t.Context(), as(w.superuser("root"))
+	u, g := w.user("alice"), w.group("crew")
+	c, err := w.Claim(ctx, root, w.claim("log", "r"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round, want := range []string{"", "changed_meanwhile"} {
+		name := fmt.Sprintf("name %d", round)
+		w.want(second(w.UpdateUser(ctx, root, u.ID, UserPatch{FirstName: &name, Version: &u.Version})), want)
+		w.want(second(w.UpdateGroup(ctx, root, g.ID, GroupPatch{Name: &name, Version: &g.Version})), want)
+		w.want(second(w.UpdateClaim(ctx, root, c.ID, ClaimPatch{Name: &name, Version: &c.Version})), want)
+	}
+	if got := w.stored(u).FirstName; got != "name 0" {
+		t.Errorf("the name is %q", got)
+	}
+}
+
+// Who sees claims and groups sees which groups give a claim.
+func TestGroupsWithClaim(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	claim := w.claim("log", "r")
+	w.group("first", claim)
+	w.group("second", claim)
+	w.group("third")
+	reader := as(w.user("reader", "admin=claims:read", "admin=groups:read"))
+	groups, err := w.GroupsWithClaim(ctx, reader, claim)
+	if err != nil || len(groups) != 2 || groups[0].Name != "first" || groups[1].Name != "second" {
+		t.Errorf("%v %v", groups, err)
+	}
+	for _, rights := range []string{"admin=claims:read", "admin=groups:read"} {
+		_, err := w.GroupsWithClaim(ctx, as(w.user(strings.Trim(rights[6:9], ":"), rights)), claim)
+		w.want(err, "permission_missing")
+	}
+	_, err = w.GroupsWithClaim(ctx, reader, "nothing")
+	w.want(err, "claim_not_found")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -42,6 +43,9 @@ type UserPatch struct {
 	FirstName     *string
 	LastName      *string
 	Disabled      *bool
+	// Version is that of the user as whoever changes it has seen it. ErrChangedMeanwhile: the
+	// user has another one.
+	Version *int64
 }
 
 // CreateUser adds a user. It needs UsersWrite and all rights of the groups. It refuses an
@@ -49,10 +53,22 @@ type UserPatch struct {
 // while tokens may be valid that give them to somebody else, and any name of a user who
 // holds rights that the actor does not hold.
 func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store.User, error) {
+	return s.createUser(ctx, actor, n, "")
+}
+
+// createUser is CreateUser for a user who may have a hash (PHC string) in the place of a
+// password.
+func (s *Service) createUser(ctx context.Context, actor Actor, n NewUser, hash string) (store.User, error) {
 	const action = "user.create"
 	user, err := n.user()
 	if err != nil {
 		return store.User{}, err
+	}
+	if hash != "" {
+		if err := password.CheckForeign(hash); err != nil {
+			return store.User{}, err
+		}
+		user.PasswordHash = hash
 	}
 	if n.Password != "" {
 		if user.PasswordHash, err = s.hashFor(ctx, actor, action, user.Username, n.Password); err != nil {
@@ -63,6 +79,9 @@ func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store
 		var groups []store.Group
 		for _, ref := range n.Groups {
 			g, err := findGroup(ctx, c.r, ref)
+			if errors.Is(err, ErrGroupNotFound) {
+				return problem.New(problem.NotFound, ErrGroupNotFound.Code, "there is no group %q", ref)
+			}
 			if err != nil {
 				return err
 			}
@@ -78,7 +97,10 @@ func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store
 		if err := c.createUser(ctx, &user); err != nil {
 			return err
 		}
-		for _, g := range groups {
+		for i, g := range groups {
+			if slices.Contains(groups[:i], g) {
+				continue
+			}
 			if err := c.join(ctx, user, g); err != nil {
 				return err
 			}
@@ -146,6 +168,19 @@ func (s *Service) User(ctx context.Context, actor Actor, ref string) (store.User
 	return withoutHash(u), fault(err)
 }
 
+// UsersWithIDs returns those of the users who are there, in the order of their ids. It needs
+// UsersRead.
+func (s *Service) UsersWithIDs(ctx context.Context, actor Actor, ids []string) ([]store.User, error) {
+	if err := s.Authorize(ctx, actor, UsersRead); err != nil {
+		return nil, err
+	}
+	users, err := s.Store.UsersWithIDs(ctx, ids)
+	for i := range users {
+		users[i] = withoutHash(users[i])
+	}
+	return users, fault(err)
+}
+
 // Users returns users in the order of their names. It needs UsersRead.
 func (s *Service) Users(ctx context.Context, actor Actor, p Page) (List[store.User], error) {
 	if err := s.Authorize(ctx, actor, UsersRead); err != nil {
@@ -190,6 +225,9 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 	var u store.User
 	err := s.changeUser(ctx, actor, action, user, func(c *change, found store.User) error {
 		u = found
+		if p.Version != nil && *p.Version != u.Version {
+			return ErrChangedMeanwhile
+		}
 		if p.Password != nil && u.ID == actor.ID {
 			return errOwnPassword
 		}
@@ -202,7 +240,7 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, user string, p Us
 		if u == found {
 			return errNothing
 		}
-		if u.EmailVerified && !found.EmailVerified && !c.rights.Can(UsersVerify) {
+		if u.EmailVerified && (!found.EmailVerified || u.Email != found.Email) && !c.rights.Can(UsersVerify) {
 			return ErrPermissionMissing
 		}
 		if err := c.updateUser(ctx, found, &u); err != nil {
@@ -427,7 +465,7 @@ func findUser(ctx context.Context, r store.Records, ref string) (store.User, err
 // name.
 func find[T any](ctx context.Context, ref string, byID, byName func(context.Context, string) (T, error), fold func(string) (string, error)) (T, error) {
 	var none T
-	if id, err := uuid.Parse(ref); err == nil && id.String() == ref {
+	if isID(ref) {
 		return byID(ctx, ref)
 	}
 	key, err := fold(ref)
@@ -435,6 +473,12 @@ func find[T any](ctx context.Context, ref string, byID, byName func(context.Cont
 		return none, store.ErrNotFound // nothing can have such a name
 	}
 	return byName(ctx, key)
+}
+
+// isID reports whether a text is an id in the form in which ids are written.
+func isID(text string) bool {
+	id, err := uuid.Parse(text)
+	return err == nil && id.String() == text
 }
 
 // withoutHash is a user as this package returns it: without the hash of the password.

@@ -23,6 +23,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
+	"github.com/watchword-auth/watchword/internal/state/sqlstate"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
 	"github.com/watchword-auth/watchword/internal/testenv"
@@ -120,7 +121,7 @@ func replica(t testing.TB, url string) *world {
 		}
 	})
 	w.Service = New(Config{
-		Store: records, Hasher: hasher(t, password.Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64}), Audit: trail,
+		Store: records, State: sqlstate.New(db, time.Now), Hasher: hasher(t, password.Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 64}), Audit: trail,
 		Revocations: &revocation.Log{Store: records, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: maxTokenLife}},
 		Limits:      limittest.Unlimited(), OnEnded: w.onEnded, FreshFor: freshFor,
 		Now: time.Now, Rand: rand.Reader, Logger: logger,

@@ -320,7 +320,7 @@ func (a *Admin) mountClaims(api *httpkit.API) {
 			PathID
 			Body ClaimPatch
 		}) (*output[Claim], error) {
-			one, err := a.Directory.UpdateClaim(ctx, c.Actor(), in.ID, directory.ClaimPatch(in.Body))
+			one, err := a.Directory.UpdateClaim(ctx, c.Actor(), in.ID, directory.ClaimPatch{Name: in.Body.Name, ShortName: in.Body.ShortName, Value: in.Body.Value})
 			return answerWith(claimView, one, err)
 		})
 	httpkit.Register(api, endpoint(http.MethodDelete, one, "claims", "delete-claim", "Delete a claim"),

@@ -37,6 +37,7 @@ type auditQuery struct {
 	Action  string    `query:"action" maxLength:"64" doc:"what was done" example:"user.create"`
 	Target  string    `query:"target" maxLength:"256" doc:"id of what it was done to"`
 	Outcome string    `query:"outcome" enum:"ok,denied,failed"`
+	Address string    `query:"address" maxLength:"64" doc:"of the client" example:"192.0.2.1"`
 	Since   time.Time `query:"since" doc:"no event that is earlier; in whole milliseconds"`
 	Until   time.Time `query:"until" doc:"only events that are earlier; in whole milliseconds"`
 	After   string    `query:"after" maxLength:"64" doc:"next of the page before"`

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/problem"
 )
 
 // maxEncoded bounds a PHC string from the database or the init file, in bytes.
@@ -58,6 +59,30 @@ var errPHC = errors.New("not an Argon2id hash in PHC form ($argon2id$v=19$m=…,
 func CheckHash(phc string) error {
 	_, err := parsePHC(phc)
 	return err
+}
+
+// The least that a hash from elsewhere may cost: by OWASP, Argon2id is as strong as it should be
+// with 7 MiB and 5 iterations, or more memory and fewer of them.
+const (
+	minForeignMemory = 7 << 10              // KiB
+	minForeignWork   = minForeignMemory * 5 // memory × iterations
+)
+
+// CheckForeign returns why a hash that another system has made is not taken: it is no hash of
+// this form, costs more than is allowed, or so little that whoever steals the database finds the
+// password. At the first login it is replaced by one of today's cost (Hasher.Outdated).
+func CheckForeign(phc string) error {
+	e, err := parsePHC(phc)
+	switch {
+	case errors.Is(err, errPHC):
+		return problem.New(problem.Invalid, "invalid_password_hash", "this is %v", err)
+	case err != nil:
+		return problem.New(problem.Invalid, "invalid_password_hash", "%v", err)
+	case e.memory < minForeignMemory || e.memory*e.iterations < minForeignWork:
+		return problem.New(problem.Invalid, "weak_password_hash",
+			"a password hash has at least %d KiB of memory, and %d KiB times iterations", minForeignMemory, minForeignWork)
+	}
+	return nil
 }
 
 // parsePHC reads a hash, and refuses whatever this package would not have written, but

@@ -351,7 +351,10 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 			t.Fatal(err)
 		}
 	}
-	pages := []store.Page{{Limit: 2}, {After: "a", Limit: 2}, {Prefix: "a", Limit: 2}, {After: "ab", Prefix: "a", Limit: 2}}
+	pages := []store.Page{
+		{Limit: 2}, {After: "a", Limit: 2}, {Prefix: "a", Limit: 2}, {After: "ab", Prefix: "a", Limit: 2},
+		{Descending: true, Limit: 2}, {After: "a", Descending: true, Limit: 2}, {Prefix: "a", Descending: true, Limit: 2},
+	}
 	user := store.User{ID: "u1", Username: "Alice", NameKey: "alice", Email: "a@example.com", FirstName: "A", LastName: "L", PasswordHash: "$", Epoch: 1, SessionEpoch: 1, CreatedAt: at, UpdatedAt: at, Version: 1}
 	group := store.Group{ID: "g1", Name: "Admins", NameKey: "admins", CreatedAt: at, UpdatedAt: at, Version: 1}
 	claim := store.Claim{ID: "c1", Name: "Admin", NameKey: "admin", ShortName: "admin", Value: "rw", CreatedAt: at, UpdatedAt: at, Version: 1}
@@ -360,7 +363,8 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 	ok(second(s.User(ctx, "u1")), second(s.UserByName(ctx, "alice")), second(s.GroupsOfUser(ctx, "u1")), second(s.ClaimsOfUser(ctx, "u1")))
 	ok(second(s.Group(ctx, "g1")), second(s.GroupByName(ctx, "admins")), second(s.ClaimsOfGroup(ctx, "g1")))
 	ok(second(s.Claim(ctx, "c1")), second(s.ClaimByName(ctx, "admin")), second(s.GroupsWithClaim(ctx, "c1")))
-	ok(second(s.AnyoneHolds(ctx, "admin", "rw")))
+	ok(second(s.AnyoneHolds(ctx, "admin", "rw")), second(s.AnyoneHoldsAny(ctx, "admin")))
+	ok(second(s.UsersWithIDs(ctx, []string{"u1", "none"})), second(s.GroupsOfUsers(ctx, []string{"u1"})), second(s.GrantsOfUser(ctx, "u1")))
 	mark := store.Mark{Kind: "email", Digest: "d", UserID: "u1"}
 	ok(s.PutMark(ctx, mark), second(s.MarksOfUser(ctx, "u1")), second(s.TakenMark(ctx, "email", "d", "u2", at)), second(s.UsersNamed(ctx, "alice", "email", "d")))
 	ok(second(s.ClaimsOfMarked(ctx, "d", "u2")), second(s.ClaimsOfMembers(ctx, "g1")), second(s.UsersWithoutMark(ctx, "name", "", 2)))
@@ -402,12 +406,12 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 		ok(second(s.AppendRevocation(ctx, store.Revocation{Kind: "jti", Subject: "j", IssuedBefore: at, ExpiresAt: at, CreatedAt: at, Actor: "u1", Reason: "logout"})))
 	}
 	_, _, err = s.RevocationsAfter(ctx, 0, 2)
-	ok(err, second(s.DeleteExpiredRevocations(ctx, at.Add(time.Second), 2)), s.RenewLog(ctx, "another"))
+	ok(err, second(s.RevocationsBefore(ctx, 0, 2)), second(s.DeleteExpiredRevocations(ctx, at.Add(time.Second), 2)), s.RenewLog(ctx, "another"))
 
 	for i, id := range []string{"e1", "e2"} {
 		ok(s.AppendAudit(ctx, store.AuditEvent{ID: id, At: at.Add(time.Duration(i)), Actor: "u1", Action: "login", Target: "t", Outcome: "ok", Address: "::1", Detail: "d"}))
 	}
-	for i := range 8 {
+	for i := range 16 {
 		q := store.AuditQuery{Limit: 2}
 		if i&1 > 0 {
 			q.Action = "login"
@@ -417,6 +421,9 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 		}
 		if i&4 > 0 {
 			q.Target = "t"
+		}
+		if i&8 > 0 {
+			q.Address = "::1"
 		}
 		ok(second(s.AuditEvents(ctx, q)))
 	}

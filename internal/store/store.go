@@ -67,9 +67,18 @@ type Records interface {
 // The cost depends on the number of records that are returned, not on the size of the
 // table.
 type Page struct {
-	After  string
+	After  string // empty: from the start
 	Prefix string
-	Limit  int
+	// Descending turns the order round: the last name comes first, and what comes after After
+	// are the lower keys.
+	Descending bool
+	Limit      int
+}
+
+// A Grant is a claim that a user holds, and one of the groups through which they hold it.
+type Grant struct {
+	Claim Claim
+	Group Group
 }
 
 // A User is a person or a machine that logs in.
@@ -146,6 +155,8 @@ type Users interface {
 	CreateUser(ctx context.Context, u User) error
 	// User by id, or ErrNotFound.
 	User(ctx context.Context, id string) (User, error)
+	// UsersWithIDs returns those of the users who are there, each once, in the order of their ids.
+	UsersWithIDs(ctx context.Context, ids []string) ([]User, error)
 	// UserByName by name key, or ErrNotFound.
 	UserByName(ctx context.Context, nameKey string) (User, error)
 	// Users in the order of their name keys.
@@ -171,6 +182,11 @@ type Users interface {
 	AddMember(ctx context.Context, userID, groupID string) error
 	RemoveMember(ctx context.Context, userID, groupID string) error
 	GroupsOfUser(ctx context.Context, userID string) ([]Group, error)
+	// GroupsOfUsers returns what GroupsOfUser returns of each of the users who has groups.
+	GroupsOfUsers(ctx context.Context, userIDs []string) (map[string][]Group, error)
+	// GrantsOfUser returns each claim of ClaimsOfUser once for every group that gives it,
+	// ordered by short name, value, claim and the group's name.
+	GrantsOfUser(ctx context.Context, userID string) ([]Grant, error)
 	MembersOfGroup(ctx context.Context, groupID string, p Page) ([]User, error)
 	// ClaimsOfMembers returns the claims of all members of a group, through all groups of
 	// theirs, each once, in the order of ClaimsOfUser.
@@ -182,6 +198,9 @@ type Users interface {
 	UserWithClaims(ctx context.Context, id string) (User, []Claim, error)
 	// AnyoneHolds reports whether an enabled user holds the claim.
 	AnyoneHolds(ctx context.Context, shortName, value string) (bool, error)
+	// AnyoneHoldsAny reports whether an enabled user holds a claim of the short name,
+	// whatever its value.
+	AnyoneHoldsAny(ctx context.Context, shortName string) (bool, error)
 }
 
 // A Factor is what a user authenticates with besides the password or in its place (package
@@ -351,6 +370,10 @@ type Revocations interface {
 	// and the head as of the same moment: with fewer than limit entries, the caller has
 	// everything up to that head. Expired entries may be missing.
 	RevocationsAfter(ctx context.Context, after int64, limit int) ([]Revocation, LogHead, error)
+	// RevocationsBefore returns up to limit entries with Seq < before, the newest first;
+	// before 0: from the newest on. It is for people: an entry that is being written
+	// meanwhile may be missing before a later one. Its cost depends on limit alone.
+	RevocationsBefore(ctx context.Context, before int64, limit int) ([]Revocation, error)
 	// DeleteExpiredRevocations removes up to limit entries whose ExpiresAt is before t,
 	// but never the last entry of the log: by it readers see whether the log is still
 	// the one that they have read. The head stays.
@@ -383,6 +406,7 @@ type AuditQuery struct {
 	Action  string
 	Target  string
 	Outcome string
+	Address string
 
 	Limit int
 }

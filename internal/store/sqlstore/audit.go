@@ -42,7 +42,7 @@ func (r records) AuditEvents(ctx context.Context, query store.AuditQuery) (store
 	if query.Limit <= 0 {
 		return store.AuditPage{}, nil
 	}
-	actor, target := text(query.Actor, maxAuditText), text(query.Target, maxAuditText)
+	actor, target, address := text(query.Actor, maxAuditText), text(query.Target, maxAuditText), text(query.Address, maxAuditText)
 	from, args := "audit_events WHERE ", []any{}
 	switch { // these two have an index, which is in the order of the ids
 	case target != "":
@@ -55,7 +55,7 @@ func (r records) AuditEvents(ctx context.Context, query store.AuditQuery) (store
 	const order = " ORDER BY id DESC LIMIT ?"
 
 	end := ""
-	if query.Action != "" || query.Outcome != "" || actor != "" && target != "" {
+	if query.Action != "" || query.Outcome != "" || address != "" || actor != "" && target != "" {
 		var err error
 		end, err = one(ctx, r.q, readString, "SELECT id FROM "+from+order+" OFFSET ?", append(args, 1, store.AuditScan-1)...)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -64,8 +64,8 @@ func (r records) AuditEvents(ctx context.Context, query store.AuditQuery) (store
 		// The inner limit leaves a planner no other index than that of the first
 		// condition. It is twice as high as it need be, for what was written since.
 		from = "(SELECT " + auditColumns + " FROM " + from + " AND id >= ?" + order + ") AS seen" +
-			" WHERE (? = '' OR actor = ?) AND (? = '' OR action = ?) AND (? = '' OR outcome = ?)"
-		args = append(args, end, 2*store.AuditScan, actor, actor, query.Action, query.Action, query.Outcome, query.Outcome)
+			" WHERE (? = '' OR actor = ?) AND (? = '' OR action = ?) AND (? = '' OR outcome = ?) AND (? = '' OR address = ?)"
+		args = append(args, end, 2*store.AuditScan, actor, actor, query.Action, query.Action, query.Outcome, query.Outcome, address, address)
 	}
 	events, err := list(ctx, r.q, readAudit, "SELECT "+auditColumns+" FROM "+from+order, append(args, query.Limit+1)...)
 	if len(events) > query.Limit {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"math"
 	"slices"
 	"time"
 
@@ -91,6 +92,20 @@ func (r records) readLog(ctx context.Context, after int64, limit int) ([]store.R
 		return nil, store.LogHead{}, err
 	}
 	return revs, head, nil
+}
+
+// RevocationsBefore implements store.Revocations.
+func (r records) RevocationsBefore(ctx context.Context, before int64, limit int) ([]store.Revocation, error) {
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	return list(ctx, r.q, func(scan sqldb.Scan) (rev store.Revocation, err error) {
+		var issued, expires, created int64
+		err = scan(&rev.Seq, &rev.Kind, &rev.Subject, &rev.Epoch, &issued, &expires, &created, &rev.Actor, &rev.Reason)
+		rev.IssuedBefore, rev.ExpiresAt, rev.CreatedAt = timeOf(issued), timeOf(expires), timeOf(created)
+		return rev, err
+	}, `SELECT seq, kind, subject, epoch, issued_before, expires_at, created_at, actor, reason FROM revocations
+		WHERE seq < ? ORDER BY seq DESC LIMIT ?`, before, limit)
 }
 
 // DeleteExpiredRevocations implements store.Revocations.

@@ -183,6 +183,43 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		"list":      func(t *testing.T, ctx context.Context, r records) error { return want(t, 20)(r.Users(ctx, page)) },
 		"search":    func(t *testing.T, ctx context.Context, r records) error { return want(t, 20)(r.Users(ctx, search)) },
 		"no result": func(t *testing.T, ctx context.Context, r records) error { return want(t, 0)(r.Users(ctx, nobody)) },
+		"list, backwards": func(t *testing.T, ctx context.Context, r records) error {
+			page := page
+			page.Descending = true
+			return want(t, 20)(r.Users(ctx, page))
+		},
+		"list, from the end": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.Users(ctx, store.Page{Descending: true, Limit: 20}))
+		},
+		"search, backwards": func(t *testing.T, ctx context.Context, r records) error {
+			search := search
+			search.Descending = true
+			return want(t, 20)(r.Users(ctx, search))
+		},
+		"search, before": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.Users(ctx, store.Page{Prefix: "user", After: userName(many / 2), Descending: true, Limit: 20}))
+		},
+		"no result, backwards": func(t *testing.T, ctx context.Context, r records) error {
+			nobody := nobody
+			nobody.Descending = true
+			return want(t, 0)(r.Users(ctx, nobody))
+		},
+		"nobody, by e-mail address": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 0)(r.UsersNamed(ctx, "", "email", "none"))
+		},
+		"users with ids": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 2)(r.UsersWithIDs(ctx, []string{id, "none", fmt.Sprintf("019%08d-0000-7000-8000-000000000000", many/100+1), id}))
+		},
+		"groups of users": func(t *testing.T, ctx context.Context, r records) error {
+			groups, err := r.GroupsOfUsers(ctx, []string{id, fmt.Sprintf("019%08d-0000-7000-8000-000000000000", many/100+1)})
+			if len(groups) != 2 || len(groups[id]) != 3 {
+				t.Errorf("%v", groups)
+			}
+			return err
+		},
+		"grants of a user": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 3)(r.GrantsOfUser(ctx, id))
+		},
 		"groups of a user": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 3)(r.GroupsOfUser(ctx, id))
 		},
@@ -205,17 +242,32 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		"members": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 20)(r.MembersOfGroup(ctx, "all", page))
 		},
+		"members, backwards": func(t *testing.T, ctx context.Context, r records) error {
+			page := page
+			page.Descending = true
+			return want(t, 20)(r.MembersOfGroup(ctx, "all", page))
+		},
+		"members, searched backwards": func(t *testing.T, ctx context.Context, r records) error {
+			search := search
+			search.Descending = true
+			return want(t, 20)(r.MembersOfGroup(ctx, "all", search))
+		},
+		"members, from the end": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.MembersOfGroup(ctx, "all", store.Page{Descending: true, Limit: 20}))
+		},
 		"members, searched": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 20)(r.MembersOfGroup(ctx, "all", search))
 		},
 		"members of a small group": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 1)(r.MembersOfGroup(ctx, "admins", store.Page{Limit: 20}))
 		},
-		"everyone holds":  func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "all", true) },
-		"one holds":       func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "admins", true) },
-		"who left hold":   func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "left", false) },
-		"nobody holds":    func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "none", false) },
-		"group with name": func(t *testing.T, ctx context.Context, r records) error { return second(r.GroupByName(ctx, "g2")) },
+		"everyone holds any": func(t *testing.T, ctx context.Context, r records) error { return second(r.AnyoneHoldsAny(ctx, "all")) },
+		"nobody holds any":   func(t *testing.T, ctx context.Context, r records) error { return second(r.AnyoneHoldsAny(ctx, "left")) },
+		"everyone holds":     func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "all", true) },
+		"one holds":          func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "admins", true) },
+		"who left hold":      func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "left", false) },
+		"nobody holds":       func(t *testing.T, ctx context.Context, r records) error { return holds(t, r, "none", false) },
+		"group with name":    func(t *testing.T, ctx context.Context, r records) error { return second(r.GroupByName(ctx, "g2")) },
 		"mark of nobody": func(t *testing.T, ctx context.Context, r records) error {
 			if _, err := r.TakenMark(ctx, "email", "none", id, now); err != store.ErrNotFound {
 				return err
@@ -284,6 +336,12 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 			revs, _, err := r.RevocationsAfter(ctx, last/2, 20)
 			return want(t, 20)(revs, err)
 		},
+		"newest of the log": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.RevocationsBefore(ctx, 0, 20))
+		},
+		"older ones of the log": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 20)(r.RevocationsBefore(ctx, last/2, 20))
+		},
 		"append to the log": func(t *testing.T, ctx context.Context, r records) error {
 			return second(r.AppendRevocation(ctx, store.Revocation{Kind: "jti"}))
 		},
@@ -313,6 +371,9 @@ func everyOperation(t *testing.T, db *sqldb.DB, plan func(t *testing.T, q sqldb.
 		},
 		"look through the trail for refusals": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 4)(r.AuditEvents(ctx, store.AuditQuery{Outcome: "denied", Before: refusal(5) + "0", Limit: 20}))
+		},
+		"look through the trail for an address": func(t *testing.T, ctx context.Context, r records) error {
+			return want(t, 0)(r.AuditEvents(ctx, store.AuditQuery{Address: "192.0.2.1", Limit: 20}))
 		},
 		"look through the trail of one": func(t *testing.T, ctx context.Context, r records) error {
 			return want(t, 2)(r.AuditEvents(ctx, store.AuditQuery{Actor: "busy", Outcome: "denied", Limit: 2}))
@@ -405,6 +466,8 @@ func count(list any) int {
 		return len(l)
 	case []store.Claim:
 		return len(l)
+	case []store.Grant:
+		return len(l)
 	case []store.Factor:
 		return len(l)
 	case []store.Revocation:
@@ -442,7 +505,7 @@ var (
 	sqliteCount = regexp.MustCompile(`(?m)^VM-steps: (\d+)$`)
 	// What SQLite calls a scan: of nothing, or of a part that has been found already.
 	sqliteOneRow = regexp.MustCompile(`^SCAN (CONSTANT ROW|r LEFT-JOIN|seen)$`)
-	sqliteSorted = regexp.MustCompile(`u\.name_key > |m\.user_key > |FROM revocations WHERE|FROM audit_events WHERE`)
+	sqliteSorted = regexp.MustCompile(`u\.name_key [<>]|m\.user_key [<>]|FROM revocations WHERE|FROM audit_events WHERE`)
 )
 
 // sqlitePlan returns the tables that a statement scans. It lets no page be sorted, because

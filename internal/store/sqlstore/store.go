@@ -86,20 +86,29 @@ func page[T any](ctx context.Context, q sqldb.Q, read func(sqldb.Scan) (T, error
 	if p.Limit <= 0 {
 		return nil, nil
 	}
-	// There is one lower bound, because of two SQLite begins to read at the lower one.
-	// The prefix is a range, which every database reads from the index, unlike LIKE.
-	if p.After >= p.Prefix {
-		query += " AND " + column + " > ?"
-		args = append(args, p.After)
-	} else {
-		query += " AND " + column + " >= ?"
-		args = append(args, p.Prefix)
-	}
+	lower, upper, order := p.Prefix, "", ""
 	if p.Prefix != "" {
-		query += " AND " + column + " < ?"
-		args = append(args, p.Prefix+string(utf8.MaxRune))
+		upper = p.Prefix + string(utf8.MaxRune)
 	}
-	return list(ctx, q, read, query+" ORDER BY "+column+" LIMIT ?", append(args, p.Limit)...)
+	above := ">="
+	switch {
+	case p.Descending:
+		order = " DESC"
+		if p.After != "" && (upper == "" || p.After < upper) {
+			upper = p.After
+		}
+	case p.After >= p.Prefix:
+		lower, above = p.After, ">"
+	}
+	// There is one bound on each side, because of two SQLite begins to read at the outer one.
+	// The prefix is a range, which every database reads from the index, unlike LIKE.
+	query += " AND " + column + " " + above + " ?"
+	args = append(args, lower)
+	if upper != "" {
+		query += " AND " + column + " < ?"
+		args = append(args, upper)
+	}
+	return list(ctx, q, read, query+" ORDER BY "+column+order+" LIMIT ?", append(args, p.Limit)...)
 }
 
 // exists reports whether a SELECT finds a row.

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"slices"
+	"strings"
 
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -46,6 +48,20 @@ func (r records) CreateUser(ctx context.Context, u store.User) error {
 // User implements store.Users.
 func (r records) User(ctx context.Context, id string) (store.User, error) {
 	return one(ctx, r.q, readUser, "SELECT "+userColumns+" FROM users u WHERE u.id = ?", id)
+}
+
+// UsersWithIDs implements store.Users.
+func (r records) UsersWithIDs(ctx context.Context, ids []string) (users []store.User, err error) {
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+	for some := range slices.Chunk(ids, usersAtOnce) {
+		found, err := list(ctx, r.q, readUser, "SELECT "+userColumns+" FROM users u WHERE u.id IN (?"+strings.Repeat(", ?", usersAtOnce-1)+
+			") ORDER BY u.id", filled(some)...)
+		if err != nil {
+			return nil, err
+		}
+		users = append(users, found...)
+	}
+	return users, nil
 }
 
 // UserByName implements store.Users.
@@ -162,6 +178,57 @@ func (r records) GroupsOfUser(ctx context.Context, userID string) ([]store.Group
 		JOIN usergroups g ON g.id = m.group_id WHERE m.user_id = ? ORDER BY g.name_key`, userID)
 }
 
+// usersAtOnce is how many users one statement is about that is about several. Their number is
+// fixed, so that there is one statement.
+const usersAtOnce = 50
+
+// filled are the arguments of such a statement. There are usersAtOnce ids at most.
+func filled(ids []string) []any {
+	all := make([]any, usersAtOnce)
+	for i := range all {
+		all[i] = ids[min(i, len(ids)-1)]
+	}
+	return all
+}
+
+// GroupsOfUsers implements store.Users.
+func (r records) GroupsOfUsers(ctx context.Context, userIDs []string) (map[string][]store.Group, error) {
+	type membership struct {
+		user  string
+		group store.Group
+	}
+	all := make(map[string][]store.Group)
+	for some := range slices.Chunk(userIDs, usersAtOnce) {
+		found, err := list(ctx, r.q, func(scan sqldb.Scan) (m membership, err error) {
+			m.group, err = readGroup(func(group ...any) error { return scan(append(group, &m.user)...) })
+			return m, err
+		}, "SELECT "+groupColumns+`, m.user_id FROM memberships m JOIN usergroups g ON g.id = m.group_id
+			WHERE m.user_id IN (?`+strings.Repeat(", ?", usersAtOnce-1)+`) ORDER BY g.name_key`, filled(some)...)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range found {
+			all[m.user] = append(all[m.user], m.group)
+		}
+	}
+	return all, nil
+}
+
+// GrantsOfUser implements store.Users.
+func (r records) GrantsOfUser(ctx context.Context, userID string) ([]store.Grant, error) {
+	return list(ctx, r.q, func(scan sqldb.Scan) (g store.Grant, err error) {
+		g.Claim, err = readClaim(func(claim ...any) (err error) {
+			g.Group, err = readGroup(func(group ...any) error { return scan(append(claim, group...)...) })
+			return err
+		})
+		return g, err
+	}, "SELECT "+claimColumns+", "+groupColumns+` FROM memberships m
+		JOIN usergroups g ON g.id = m.group_id
+		JOIN group_claims gc ON gc.group_id = m.group_id
+		JOIN claims c ON c.id = gc.claim_id
+		WHERE m.user_id = ? ORDER BY c.short_name, c.held_value, c.id, g.name_key`, userID)
+}
+
 // MembersOfGroup implements store.Users.
 func (r records) MembersOfGroup(ctx context.Context, groupID string, p store.Page) ([]store.User, error) {
 	return page(ctx, r.q, readUser, p, "m.user_key", "SELECT "+userColumns+` FROM memberships m
@@ -225,13 +292,22 @@ func (r records) UserWithClaims(ctx context.Context, id string) (store.User, []s
 // joining the subquery: a join reads all memberships if the planner expects large groups,
 // which takes longest when this group is small.
 func (r records) AnyoneHolds(ctx context.Context, shortName, value string) (bool, error) {
-	return exists(ctx, r.q, `SELECT 1 FROM claims c
+	return exists(ctx, r.q, anyoneHolds("c.short_name = ? AND c.held_value = ?"), shortName, value)
+}
+
+// AnyoneHoldsAny implements store.Users.
+func (r records) AnyoneHoldsAny(ctx context.Context, shortName string) (bool, error) {
+	return exists(ctx, r.q, anyoneHolds("c.short_name = ?"), shortName)
+}
+
+func anyoneHolds(which string) string {
+	return `SELECT 1 FROM claims c
 		JOIN group_claims gc ON gc.claim_id = c.id
-		WHERE c.short_name = ? AND c.held_value = ? AND EXISTS (
+		WHERE ` + which + ` AND EXISTS (
 			SELECT 1 FROM memberships m JOIN users u ON u.id = m.user_id
 			WHERE m.group_id = gc.group_id AND u.disabled = 0
 			ORDER BY m.user_key LIMIT 1 OFFSET 0)
-		LIMIT 1`, shortName, value)
+		LIMIT 1`
 }
 
 // free returns ErrConflict if the id or the name of a new user, group or claim is taken.

@@ -49,6 +49,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"names that are no text", noText},
 			{"pages", pages},
 			{"memberships", memberships},
+			{"groups and grants of users", grants},
 			{"a user with claims", userWithClaims},
 			{"verified e-mail addresses", verifiedEmails},
 			{"marks", marks},
@@ -274,6 +275,11 @@ func noText(t *testing.T, a, _ store.Store) {
 		is(t, third(a.UserWithClaims(ctx, name)), store.ErrNotFound)
 		equal(t, len(must(a.GroupsOfUser(ctx, name))(t)), 0)
 		equal(t, must(a.AnyoneHolds(ctx, name, name))(t), false)
+		equal(t, must(a.AnyoneHoldsAny(ctx, name))(t), false)
+		equal(t, len(must(a.GrantsOfUser(ctx, name))(t)), 0)
+		equal(t, len(must(a.GroupsOfUsers(ctx, []string{name}))(t)), 0)
+		equal(t, len(must(a.UsersWithIDs(ctx, []string{name}))(t)), 0)
+		equal(t, len(must(a.Users(ctx, store.Page{After: name, Descending: true, Limit: 10}))(t)), 0)
 	}
 }
 
@@ -330,6 +336,17 @@ func pages(t *testing.T, a, b store.Store) {
 			{store.Page{Limit: 100, Prefix: "A"}, nil},
 			{store.Page{Limit: 100, After: "\U0001F388"}, nil},
 			{store.Page{Limit: 0}, nil},
+			{store.Page{Limit: 100, Descending: true}, reversed(sorted)},
+			{store.Page{Limit: 3, Descending: true}, []string{"\U0001F388", "äb", "ä"}},
+			{store.Page{Limit: 2, After: "a%b", Descending: true}, []string{"a%", "a b"}},
+			{store.Page{Limit: 100, After: "B", Descending: true}, nil},
+			{store.Page{Limit: 100, After: "a ", Descending: true}, []string{"a", "B"}},
+			{store.Page{Limit: 3, Prefix: "a", Descending: true}, []string{"abc", "ab", "a_"}},
+			{store.Page{Limit: 100, Prefix: "a", After: "a%", Descending: true}, []string{"a b", "a"}},
+			{store.Page{Limit: 100, Prefix: "a", After: "b", Descending: true}, []string{"abc", "ab", "a_", "a%b", "a%", "a b", "a"}},
+			{store.Page{Limit: 100, Prefix: "ab", After: "ab", Descending: true}, nil},
+			{store.Page{Limit: 100, Prefix: "ab", After: "B", Descending: true}, nil},
+			{store.Page{Limit: 0, Descending: true}, nil},
 		} {
 			got, err := list(test.page)
 			if err != nil || !reflect.DeepEqual(got, test.want) {
@@ -338,6 +355,61 @@ func pages(t *testing.T, a, b store.Store) {
 		}
 	}
 	equal(t, len(must(b.MembersOfGroup(ctx, "id-a", store.Page{Limit: 10}))(t)), 0)
+}
+
+func reversed(list []string) []string {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
+}
+
+// grants are what GrantsOfUser and GroupsOfUsers return, which a page of users is made of.
+func grants(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	var ids []string
+	for i := range 120 { // more than one statement asks for
+		name := fmt.Sprintf("u%03d", i)
+		ok(t, a.CreateUser(ctx, user(name)))
+		ids = append(ids, "id-"+name)
+	}
+	for _, g := range []string{"two", "one", "bare", "three"} {
+		ok(t, a.CreateGroup(ctx, group(g)))
+	}
+	for _, c := range []store.Claim{claim("c1", "log", "w"), claim("c2", "log", "r"), claim("c3", "admin", "s"), claim("c0", "log", "r")} {
+		ok(t, a.CreateClaim(ctx, c))
+	}
+	for g, claims := range map[string][]string{"one": {"c1", "c2"}, "two": {"c2", "c3", "c0"}, "three": {"c3"}} {
+		for _, c := range claims {
+			ok(t, a.AddClaim(ctx, "id-"+g, "id-"+c))
+		}
+	}
+	for _, m := range [][2]string{{"u000", "one"}, {"u000", "two"}, {"u000", "bare"}, {"u050", "bare"}, {"u119", "three"}, {"u119", "one"}} {
+		ok(t, a.AddMember(ctx, "id-"+m[0], "id-"+m[1]))
+	}
+	equal(t, must(b.GrantsOfUser(ctx, "id-u000"))(t), []store.Grant{
+		{Claim: claim("c3", "admin", "s"), Group: group("two")},
+		{Claim: claim("c0", "log", "r"), Group: group("two")},
+		{Claim: claim("c2", "log", "r"), Group: group("one")},
+		{Claim: claim("c2", "log", "r"), Group: group("two")},
+		{Claim: claim("c1", "log", "w"), Group: group("one")},
+	})
+	equal(t, len(must(b.GrantsOfUser(ctx, "id-u050"))(t)), 0)
+	equal(t, len(must(b.GrantsOfUser(ctx, "nobody"))(t)), 0)
+	all := map[string][]store.Group{
+		"id-u000": {group("bare"), group("one"), group("two")},
+		"id-u050": {group("bare")},
+		"id-u119": {group("one"), group("three")},
+	}
+	equal(t, must(b.GroupsOfUsers(ctx, ids))(t), all)
+	equal(t, must(b.GroupsOfUsers(ctx, []string{"id-u050", "nobody", "id-u001", "id-u050"}))(t), map[string][]store.Group{"id-u050": {group("bare")}})
+	equal(t, len(must(b.GroupsOfUsers(ctx, nil))(t)), 0)
+
+	equal(t, len(must(b.UsersWithIDs(ctx, nil))(t)), 0)
+	found := must(b.UsersWithIDs(ctx, append([]string{"nobody", ids[1]}, ids...)))(t)
+	equal(t, len(found), len(ids))
+	for i, id := range slices.Sorted(slices.Values(ids)) {
+		equal(t, found[i], must(b.User(ctx, id))(t))
+	}
 }
 
 func memberships(t *testing.T, a, b store.Store) {
@@ -581,6 +653,7 @@ func anyoneHolds(t *testing.T, a, b store.Store) {
 	check := func(want bool) {
 		t.Helper()
 		equal(t, must(b.AnyoneHolds(ctx, "admin", "s"))(t), want)
+		equal(t, must(b.AnyoneHoldsAny(ctx, "admin"))(t), want)
 	}
 	ok(t, a.CreateClaim(ctx, claim("super", "admin", "s")))
 	ok(t, a.CreateGroup(ctx, group("admins")))
@@ -591,6 +664,8 @@ func anyoneHolds(t *testing.T, a, b store.Store) {
 	check(true)
 	equal(t, must(b.AnyoneHolds(ctx, "admin", "S"))(t), false)
 	equal(t, must(b.AnyoneHolds(ctx, "s", "admin"))(t), false)
+	equal(t, must(b.AnyoneHoldsAny(ctx, "Admin"))(t), false)
+	equal(t, must(b.AnyoneHoldsAny(ctx, "s"))(t), false)
 	off := user("root")
 	off.Disabled = true
 	ok(t, a.UpdateUser(ctx, off))
@@ -677,6 +752,20 @@ func revocations(t *testing.T, a, b store.Store) {
 		}
 		equal(t, at, store.LogHead{ID: head.ID, Seq: 5, Now: at.Now})
 	}
+	for _, test := range []struct {
+		before int64
+		limit  int
+		want   []int
+	}{{0, 10, []int{5, 4, 3, 2, 1}}, {0, 2, []int{5, 4}}, {5, 2, []int{4, 3}}, {2, 10, []int{1}}, {1, 10, nil}, {99, 1, []int{5}}, {-1, 1, []int{5}}, {0, 0, nil}} {
+		revs := must(b.RevocationsBefore(ctx, test.before, test.limit))(t)
+		var newestFirst []store.Revocation
+		for _, n := range test.want {
+			newestFirst = append(newestFirst, want[n-1])
+		}
+		if len(revs) != len(newestFirst) || len(revs) > 0 && !reflect.DeepEqual(revs, newestFirst) {
+			t.Errorf("before %d, %d: %+v, want %+v", test.before, test.limit, revs, newestFirst)
+		}
+	}
 	ok(t, a.RenewLog(ctx, "another"))
 	_, same, err := b.RevocationsAfter(ctx, 0, 0)
 	ok(t, err)
@@ -705,6 +794,10 @@ func expiredRevocations(t *testing.T, a, b store.Store) {
 	if len(revs) != 3 || revs[0].Seq != 1 || revs[1].Seq != 2 || revs[2].Seq != 5 || head.Seq != 5 { // the last entry stays
 		t.Fatalf("left: %+v, head %+v", revs, head)
 	}
+	revs = must(b.RevocationsBefore(ctx, 0, 2))(t)
+	if len(revs) != 2 || revs[0].Seq != 5 || revs[1].Seq != 2 {
+		t.Fatalf("left, newest first: %+v", revs)
+	}
 	equal(t, must(b.DeleteExpiredRevocations(ctx, now.Add(time.Hour*9), 10))(t), 2)
 	equal(t, must(a.AppendRevocation(ctx, revocation(1)))(t), 6) // the head stayed
 	equal(t, must(b.DeleteExpiredRevocations(ctx, now.Add(time.Hour*9), 10))(t), 1)
@@ -717,7 +810,7 @@ func audit(t *testing.T, a, b store.Store) {
 		e := store.AuditEvent{
 			ID: fmt.Sprintf("01-%02d", i), At: now.Add(time.Duration(i) * time.Minute), Actor: fmt.Sprint("actor", i%2),
 			Action: []string{"login", "Login", "logout"}[i%3], Target: fmt.Sprint("target", i%4),
-			Outcome: []string{"ok", "denied", "denied", "failed", "failed"}[i%5], Address: "192.0.2.1", Detail: "für 🎈",
+			Outcome: []string{"ok", "denied", "denied", "failed", "failed"}[i%5], Address: fmt.Sprint("192.0.2.", i%3), Detail: "für 🎈",
 		}
 		ok(t, a.AppendAudit(ctx, e))
 		all = append([]store.AuditEvent{e}, all...)
@@ -748,6 +841,11 @@ func audit(t *testing.T, a, b store.Store) {
 		{Actor: "actor0", Outcome: "ok", Before: all[1].ID},
 		{Target: "target1", Action: "login", Outcome: "denied"},
 		{Target: "target3", Actor: "actor1", Action: "login", Outcome: "failed", After: "01-0"},
+		{Address: "192.0.2.1"},
+		{Address: "192.0.2."},
+		{Address: "192.0.2.1", Outcome: "denied", Before: all[1].ID},
+		{Address: "192.0.2.2", Actor: "actor1", Target: "target3"},
+		{Address: "192.0.2.1\x00"},
 		{Actor: "' OR '1'='1"},
 		{Action: "x' OR 'a'='a"},
 		{Outcome: `\' OR 1=1 -- `},
@@ -759,7 +857,7 @@ func audit(t *testing.T, a, b store.Store) {
 		var want []store.AuditEvent
 		for _, e := range all {
 			if (q.Before == "" || e.ID < q.Before) && e.ID > q.After && asked(q.Actor, e.Actor) && asked(q.Target, e.Target) &&
-				asked(q.Action, e.Action) && asked(q.Outcome, e.Outcome) {
+				asked(q.Action, e.Action) && asked(q.Outcome, e.Outcome) && asked(q.Address, e.Address) {
 				want = append(want, e)
 			}
 		}
