@@ -30,13 +30,16 @@ type Class string
 const (
 	Login Class = "login" // a password is presented
 	MFA   Class = "mfa"   // a second factor is presented
-	Renew Class = "renew" // a refresh token is presented
-	API   Class = "api"   // an access token is presented
-	Admin Class = "admin" // an access token is presented for administration
+	// Ceremony: a sign-in by passkey alone may begin, and nothing is presented. Each sign-in page
+	// that is open asks for it, so it uses up nothing of MFA.
+	Ceremony Class = "ceremony"
+	Renew    Class = "renew" // a refresh token is presented
+	API      Class = "api"   // an access token is presented
+	Admin    Class = "admin" // an access token is presented for administration
 )
 
 // Classes are all of them.
-var Classes = []Class{Login, MFA, Renew, API, Admin}
+var Classes = []Class{Login, MFA, Ceremony, Renew, API, Admin}
 
 // A Policy is the rates of a class. A rate without a burst counts nothing.
 type Policy struct{ PerAddress, PerAccount state.Rate }

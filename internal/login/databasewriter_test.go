@@ -24,14 +24,14 @@ import (
 // An attacker who can write the database changes every column of every row of the shared state, in
 // every way that the database takes, and puts back the record of a session that has ended. That
 // session is not renewed while the log has its entry. A live one is renewed only with its own
-// refresh token, for its own user, and not beyond its end. A user whose records cannot be read can
+// refresh token, for its own user, and not beyond its end. The same holds for the cookies of browsers. A user whose records cannot be read can
 // log in. No bucket lets more through than its rate says.
 
 // stateTables are the tables of the shared state, each with the column that names a row.
 var stateTables = map[string]string{"state_records": "id", "state_rates": "id"}
 
-// A stateStage is a service with three sessions: one of ada's that has ended, one of hers that is
-// live, and one of bob's.
+// A stateStage is a service with six sessions, three of apps and three of browsers: one of ada's that
+// has ended, one of hers that is live, and one of bob's.
 type stateStage struct {
 	t       *testing.T
 	s       *Service
@@ -42,9 +42,11 @@ type stateStage struct {
 	metrics *prometheus.Registry
 
 	ended, live, bobs Grant
+	cookies           struct{ ended, live, bobs Grant }
 	spent             string            // ended's refresh token before its last one
 	before, now       sqldbtest.Content // before and after the one session has ended
 	attacks, renewed  int
+	recognised        int
 }
 
 const stageTTL = time.Hour
@@ -70,7 +72,8 @@ func (g *stateStage) set() {
 	g.later = 0
 	g.s.begun = budget{rate: sessionRate}
 	g.load(nil)
-	g.ended, g.live, g.bobs = g.login("ada"), g.login("ada"), g.login("bob")
+	g.ended, g.live, g.bobs = g.login("ada", Client{}), g.login("ada", Client{}), g.login("bob", Client{})
+	g.cookies.ended, g.cookies.live, g.cookies.bobs = g.login("ada", desktop), g.login("ada", desktop), g.login("bob", desktop)
 	g.spent = g.ended.RefreshToken
 	var err error
 	if g.ended, err = g.s.Renew(g.t.Context(), g.spent, "", Client{}); err != nil {
@@ -88,20 +91,23 @@ func (g *stateStage) set() {
 	if err == nil {
 		err = g.s.logout(g.t.Context(), sessionOf(token), Client{})
 	}
+	if err == nil {
+		err = g.s.SignOut(g.t.Context(), g.cookies.ended.Cookie, desktop)
+	}
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	g.now = sqldbtest.Dump(g.t, g.db, g.columns)
-	if len(g.before["state_records"]) != 3 || len(g.now["state_records"]) != 2 {
+	if len(g.before["state_records"]) != 6 || len(g.now["state_records"]) != 4 {
 		g.t.Fatal("the records are not those of the sessions")
 	}
 }
 
 func bucket(id string) state.Key { return state.Key{Kind: "test", Owner: "o", ID: id} }
 
-func (g *stateStage) login(name string) Grant {
+func (g *stateStage) login(name string, client Client) Grant {
 	g.t.Helper()
-	step, err := g.s.Begin(g.t.Context(), Credential{name, "right", ""}, "", Client{})
+	step, err := g.s.Begin(g.t.Context(), Credential{name, "right", ""}, "", client)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -115,18 +121,19 @@ func (g *stateStage) load(c sqldbtest.Content) {
 	}
 }
 
-// spliced is a refresh token with some bytes of another one.
+// spliced is a refresh token, or a cookie, with some bytes of another one.
 func spliced(t *testing.T, token, other string, from, to int) string {
 	t.Helper()
+	prefix := token[:len(session.RefreshPrefix)]
 	var raw [2][]byte
 	for i, s := range []string{token, other} {
 		var err error
-		if raw[i], err = base64.RawURLEncoding.DecodeString(strings.TrimPrefix(s, session.RefreshPrefix)); err != nil {
+		if raw[i], err = base64.RawURLEncoding.DecodeString(s[len(prefix):]); err != nil {
 			t.Fatal(err)
 		}
 	}
 	copy(raw[0][from:to], raw[1][from:to])
-	return session.RefreshPrefix + base64.RawURLEncoding.EncodeToString(raw[0])
+	return prefix + base64.RawURLEncoding.EncodeToString(raw[0])
 }
 
 // changes are what somebody makes of the tables: of those of now, and of those in which the
@@ -146,6 +153,7 @@ func (g *stateStage) changes() []sqldbtest.Change {
 	for _, says := range [][2]string{
 		{`"epoch":1`, `"epoch":9000000`}, {`"expires_at":"2`, `"expires_at":"9`}, {`"turn":`, `"ended":false,"turn":1`},
 		{adaID, bobID}, {`"created_at":"2`, `"created_at":"1`}, {`"recent":[`, `"recent":[{},`}, {`{`, `[`}, {`"current":"`, `"current":"A`},
+		{`"cookie":"`, `"cookie":"A`}, {`"browser":true`, `"browser":false`}, {`"cookie_id":"`, `"cookie_id":"x`},
 	} {
 		to, found := g.before.Clone(), false
 		for _, row := range to["state_records"] {
@@ -181,6 +189,31 @@ func (g *stateStage) play(c sqldbtest.Change) {
 	refused("for bob, ada's session", spliced(t, g.live.RefreshToken, g.bobs.RefreshToken, 0, 16))
 	refused("the session that has ended", g.ended.RefreshToken)
 	refused("the session that has ended, with a spent token,", g.spent)
+	live, bobs := g.cookies.live.Cookie, g.cookies.bobs.Cookie
+	unknown := func(what, cookie string) {
+		t.Helper()
+		if b, err := s.Recognise(t.Context(), cookie); err == nil {
+			t.Errorf("%s: %s is recognised, as %s", c.Name, what, b.Session.ID)
+		}
+	}
+	unknown("with bob's secret, ada's browser", spliced(t, live, bobs, 32, 64))
+	unknown("with ada's secret, bob's browser", spliced(t, bobs, live, 32, 64))
+	unknown("for bob, ada's browser", spliced(t, live, bobs, 0, 16))
+	unknown("with the family of a refresh token, ada's browser", spliced(t, live, g.live.RefreshToken, 16, 64))
+	unknown("the browser's session that has ended", g.cookies.ended.Cookie)
+	for user, of := range map[string]Grant{adaID: g.cookies.live, bobID: g.cookies.bobs} {
+		b, err := s.Recognise(t.Context(), of.Cookie)
+		if err != nil {
+			if p := problem.From(err); p.Kind != problem.Unauthenticated && p.Kind != problem.Unavailable {
+				t.Errorf("%s: a browser is not recognised otherwise than it should be: %v", c.Name, err)
+			}
+			continue
+		}
+		g.recognised++
+		if b.Token.Subject != user || b.Token.SessionID != of.SessionID || b.Session.UserID != user {
+			t.Errorf("%s: a browser of %s is one of %s in %s", c.Name, user, b.Token.Subject, b.Token.SessionID)
+		}
+	}
 	if _, err := s.Verify(t.Context(), g.ended.AccessToken); err == nil {
 		t.Errorf("%s: a token of the session that has ended is accepted", c.Name)
 	}
@@ -234,6 +267,7 @@ func (g *stateStage) play(c sqldbtest.Change) {
 	for i, refresh := range left {
 		if !strings.Contains(c.Name, `"expires_at"`) { // who writes a whole record decides when it ends
 			refused(fmt.Sprint("beyond its end, session ", i), refresh)
+			unknown("beyond its end, a browser's session", []string{live, bobs}[i])
 		}
 	}
 	if took := time.Since(began); took > 5*time.Second {
@@ -276,8 +310,8 @@ func TestStateWriter(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("summary: %d attacks on the rows of the shared state, after which %d sessions were renewed (seed %d)", g.attacks, g.renewed, seed)
-	if g.attacks < 50 || g.renewed < g.attacks/2 {
-		t.Error("the test attacks next to nothing, or renews next to nothing")
+	t.Logf("summary: %d attacks on the rows of the shared state, after which %d sessions were renewed and %d browsers recognised (seed %d)", g.attacks, g.renewed, g.recognised, seed)
+	if g.attacks < 50 || g.renewed < g.attacks/2 || g.recognised < g.attacks/2 {
+		t.Error("the test attacks next to nothing, or renews or recognises next to nothing")
 	}
 }

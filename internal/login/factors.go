@@ -55,7 +55,7 @@ func (s *Service) RemovePasskey(ctx context.Context, by *accesstoken.Token, id s
 }
 
 func (s *Service) changed(ctx context.Context, by *accesstoken.Token, client Client, change func(directory.Actor) (store.User, []string, error)) (Grant, error) {
-	signer, err := s.Keys.Signer()
+	signer, err := s.signer(client)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -79,6 +79,12 @@ const byPassword = "password"
 // make the session fresh; a password in a session of two factors makes one token that says no more
 // than that. The Grant has an access token that says so, and no refresh token: the
 // session goes on with the one that it has.
+//
+// A browser's session goes on with another cookie, which the Grant has; the former one is good
+// no more (see session.Store.RecogniseCookie). It must be the holder's present one: of several
+// step-ups with one cookie one succeeds, and the others are refused as those of a session that
+// has ended. A password in a session of two factors makes the session one of a password alone,
+// or is refused with ErrPasswordAlone.
 func (s *Service) StepUp(ctx context.Context, by *accesstoken.Token, plain string, answer mfa.Answer, client Client) (Grant, error) {
 	grant, err := s.stepUp(ctx, by, plain, answer, client)
 	s.metrics.count("step_up", err)
@@ -91,7 +97,7 @@ func (s *Service) StepUp(ctx context.Context, by *accesstoken.Token, plain strin
 }
 
 func (s *Service) stepUp(ctx context.Context, by *accesstoken.Token, plain string, answer mfa.Answer, client Client) (Grant, error) {
-	signer, err := s.Keys.Signer()
+	signer, err := s.signer(client)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -109,21 +115,39 @@ func (s *Service) stepUp(ctx context.Context, by *accesstoken.Token, plain strin
 		return Grant{}, err
 	}
 	sess, err := s.Sessions.Get(ctx, user.ID, by.SessionID)
+	if err == nil && (sess.Ended || sess.Browser != client.Browser) {
+		err = session.ErrInvalid
+	}
 	// A password alone does not make a session fresh that two factors have begun: only the token
 	// says so, and that it was a password.
 	alone := answer.Method == byPassword && mfa.Class(sess.AMR) == mfa.TwoFactors
-	if err == nil && !alone {
-		sess, err = s.Sessions.Reauthenticated(ctx, user.ID, by.SessionID, s.Now(), mfa.Methods(by.AMR, methods...))
-	}
 	var claims map[string]string
-	if err == nil {
-		user, claims, err = s.entitled(ctx, sess)
+	var cookie string
+	switch all := mfa.Methods(by.AMR, methods...); {
+	case err != nil:
+	case client.Browser && alone: // or the session, of which there is no token
+		sess, cookie, err = s.anotherCookie(ctx, by, sess, methods)
+		if errors.Is(err, errFactorNeeded) {
+			err = ErrPasswordAlone.Because(err)
+		}
+	case client.Browser:
+		sess, cookie, err = s.anotherCookie(ctx, by, sess, all)
+	default:
+		if !alone {
+			sess, err = s.Sessions.Reauthenticated(ctx, user.ID, by.SessionID, s.Now(), all)
+		}
+		if err == nil {
+			user, claims, err = s.entitled(ctx, sess)
+		}
 	}
-	if errors.Is(err, session.ErrInvalid) || errors.Is(err, state.ErrNotFound) || err == nil && sess.Ended {
+	if errors.Is(err, session.ErrInvalid) || errors.Is(err, state.ErrNotFound) {
 		return Grant{}, revocation.ErrRevoked
 	}
 	if err != nil {
 		return Grant{}, unavailable(err)
+	}
+	if client.Browser {
+		return s.browserGrant(sess, cookie), nil
 	}
 	if alone {
 		sess.AMR, sess.AuthTime = methods, s.Now()

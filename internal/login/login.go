@@ -51,6 +51,8 @@ type People interface {
 	// AuthorizeOn returns the user, named by id or username, if the actor holds the
 	// permission and no right of the user is missing from the actor's.
 	AuthorizeOn(ctx context.Context, actor directory.Actor, permission, user string) (store.User, error)
+	// Administration returns the actor's user and rights if they hold at least one permission.
+	Administration(ctx context.Context, actor directory.Actor) (store.User, directory.Rights, error)
 }
 
 // Keys are what this replica signs with.
@@ -110,14 +112,20 @@ type Config struct {
 type UserInfo struct{ Username, FullName, Email string }
 
 // A Client is where a request came from.
-type Client struct{ Address, UserAgent string }
+type Client struct {
+	Address, UserAgent string
+	// Browser: what begins a session begins a browser's, whose holder gets a cookie and no
+	// tokens. No signing key is needed for that.
+	Browser bool
+}
 
 // A Grant is the answer of a successful login or renewal.
 type Grant struct {
 	AccessToken  string
-	ExpiresIn    time.Duration
+	ExpiresIn    time.Duration // until the access token's end, or the absolute end of a browser's session
 	RefreshToken string
 	SessionID    string
+	Cookie       string // of a browser; then there are no tokens
 }
 
 // Service holds the use cases.
@@ -255,10 +263,7 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 		return Grant{}, err
 	}
 	now := s.Now()
-	expires := now.Add(s.TokenDuration)
-	if sess.ExpiresAt.Before(expires) {
-		expires = sess.ExpiresAt
-	}
+	expires := s.expiry(sess, now)
 	if expires.Unix() <= now.Unix() { // tokens count whole seconds
 		return Grant{}, session.ErrInvalid
 	}
@@ -266,17 +271,39 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 	if err != nil {
 		return Grant{}, fmt.Errorf("login: token id: %w", err)
 	}
-	compact, err := signer.Sign(s.claims(user, claims, id, aud, sess, now, expires))
-	if errors.Is(err, token.ErrTooLong) && isSuperuser(claims) {
-		// Nobody may lock superusers out by what they are given. They can mend it.
+	var compact string
+	reduced, err := fitting(claims, func(claims map[string]string) (err error) {
+		compact, err = signer.Sign(s.claims(user, claims, id, aud, sess, now, expires))
+		return err
+	})
+	if reduced {
 		s.Logger.Warn("a superuser gets a token without claims other than for administration, because all of them are too many or too long for one", "user", user.ID)
-		compact, err = signer.Sign(s.claims(user, map[string]string{directory.Admin: claims[directory.Admin]}, id, aud, sess, now, expires))
 	}
 	if err != nil {
 		s.noteTooLong(err, user)
 		return Grant{}, fmt.Errorf("login: sign: %w", err)
 	}
 	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), SessionID: sess.ID}, nil
+}
+
+// expiry returns when an access token of a session expires that is issued now.
+func (s *Service) expiry(sess session.Session, now time.Time) time.Time {
+	expires := now.Add(s.TokenDuration)
+	if sess.ExpiresAt.Before(expires) {
+		expires = sess.ExpiresAt
+	}
+	return expires
+}
+
+// fitting has issue make a token of a user's claims. Those of a superuser may be too long: then
+// it is made of the claims for administration alone, which reduced reports. Nobody may lock
+// superusers out by what they are given. They can mend it.
+func fitting(claims map[string]string, issue func(map[string]string) error) (reduced bool, err error) {
+	err = issue(claims)
+	if errors.Is(err, token.ErrTooLong) && isSuperuser(claims) {
+		return true, issue(map[string]string{directory.Admin: claims[directory.Admin]})
+	}
+	return false, err
 }
 
 // claims returns the claims of an access token.

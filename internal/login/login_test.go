@@ -104,6 +104,14 @@ func (p *people) AuthorizeOn(ctx context.Context, actor directory.Actor, permiss
 	return p.users[user], nil
 }
 
+func (p *people) Administration(ctx context.Context, actor directory.Actor) (store.User, directory.Rights, error) {
+	if p.may[actor.ID] == "" {
+		return store.User{}, directory.Rights{}, errDenied
+	}
+	user, err := p.store.User(ctx, actor.ID)
+	return user, directory.RightsOf([]store.Claim{{ShortName: directory.Admin, Value: p.may[actor.ID]}}), err
+}
+
 // An app is a user's authenticator app. Its clock, which is the one that second factors are checked
 // by, goes when a test says so.
 type app struct {
@@ -214,9 +222,9 @@ func newService(t *testing.T) (*Service, *people) {
 		Sessions: session.New(session.Config{
 			State: records, TTL: time.Hour, RefreshDuration: time.Hour, RenewGrace: time.Minute, Now: time.Now, Rand: rand.Reader,
 		}),
-		Revocations: log,
-		Rules:       accesstoken.Rules{Issuer: "i", Audience: []string{"a"}},
-		Issuer:      "i", Audience: []string{"a"}, TokenDuration: time.Minute,
+		Revocations: log, SecretKids: func(string) []string { return nil },
+		Rules:  accesstoken.Rules{Issuer: "i", Audience: []string{"a"}},
+		Issuer: "i", Audience: []string{"a"}, TokenDuration: time.Minute,
 		Now: time.Now, Rand: rand.Reader, Logger: quiet, Registerer: prometheus.NewRegistry(),
 	}), p
 }

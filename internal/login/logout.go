@@ -111,6 +111,12 @@ func (s *Service) ofRefreshToken(ctx context.Context, refreshToken string) (sess
 	if !errors.Is(err, state.ErrNotFound) {
 		return sess, err
 	}
+	return s.over(ctx, sess)
+}
+
+// over returns a session without an id if the session that a client claims is over.
+// session.ErrInvalid: that is not known.
+func (s *Service) over(ctx context.Context, sess session.Session) (session.Session, error) {
 	if !s.SessionsReturn {
 		return session.Session{}, nil
 	}

@@ -21,7 +21,7 @@ var errChangedOnly = problem.New(problem.Unavailable, "password_changed", "the p
 // in no more when it returns. A wrong password is refused as by Begin. Of several calls at
 // the same moment one succeeds.
 func (s *Service) ChangePassword(ctx context.Context, by *accesstoken.Token, current, next string, client Client) (Grant, error) {
-	signer, err := s.Keys.Signer()
+	signer, err := s.signer(client)
 	if err != nil {
 		return Grant{}, err
 	}

@@ -409,6 +409,12 @@ func (s *Service) revokeSessionByID(ctx context.Context, by *accesstoken.Token, 
 			return r, err
 		}
 	}
+	return s.revokeSessionOf(ctx, by, r, owner, id)
+}
+
+// revokeSessionOf revokes a session that the holder of the token may revoke. The owner is "" where
+// nobody knows it.
+func (s *Service) revokeSessionOf(ctx context.Context, by *accesstoken.Token, r result, owner, id string) (_ result, err error) {
 	if r.seq, r.nothing, err = s.known(ctx, revocation.OfSession(id)); err != nil {
 		return r, err
 	}

@@ -42,7 +42,7 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 		return Step{}, err
 	}
 	// The key comes first: a password costs 24 ms and a session a write.
-	signer, err := s.Keys.Signer()
+	signer, err := s.signer(client)
 	if err != nil {
 		return Step{}, err
 	}
@@ -75,7 +75,7 @@ func (s *Service) Complete(ctx context.Context, token string, answer mfa.Answer,
 }
 
 func (s *Service) complete(ctx context.Context, token string, answer mfa.Answer, client Client) (Grant, mfa.Done, error) {
-	signer, err := s.Keys.Signer()
+	signer, err := s.signer(client)
 	if err != nil {
 		return Grant{}, mfa.Done{}, err
 	}
@@ -100,7 +100,7 @@ func (s *Service) passkeyLogin(ctx context.Context, response json.RawMessage, au
 	if _, err := s.audience(audience); err != nil {
 		return Grant{}, err
 	}
-	signer, err := s.Keys.Signer()
+	signer, err := s.signer(client)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -123,8 +123,11 @@ type entry struct {
 
 // enter begins a session for a user who has presented all that is needed. The access token
 // is signed before the session is written, so that no session begins for claims that are
-// too long for a token.
+// too long for a token. A browser's session is for this service's own API.
 func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.User, e entry, client Client) (Grant, error) {
+	if client.Browser {
+		e.audience = s.Issuer
+	}
 	if err := s.within(ctx, &s.begun, errLoginsTooFast, user.ID); err != nil {
 		return Grant{}, err
 	}
@@ -140,10 +143,13 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 		return Grant{}, errFactorNeeded
 	}
 	var grant Grant
-	sess, refresh, err := s.start(ctx, user, client, func(sess *session.Session) error {
+	sess, secret, err := s.start(ctx, user, client, func(sess *session.Session) error {
 		sess.Audience, sess.AMR, sess.AuthTime, sess.Remembered = e.audience, e.methods, e.at, e.remembered
 		if e.at.IsZero() {
 			sess.AuthTime = sess.CreatedAt
+		}
+		if client.Browser {
+			return nil
 		}
 		if grant, err = s.grant(signer, user, claims, *sess, e.audience); err != nil {
 			return problem.From(err)
@@ -153,26 +159,34 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 	if err != nil {
 		return Grant{}, err
 	}
-	grant.RefreshToken = refresh
+	if client.Browser {
+		grant = s.browserGrant(sess, secret)
+	} else {
+		grant.RefreshToken = secret
+	}
 	s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: user.ID, Action: "login", Target: sess.ID, Outcome: audit.OK, Address: client.Address, Detail: strings.Join(e.methods, " ")})
 	return grant, nil
 }
 
-// start begins a session. Sessions beyond the user's bound are stopped and their tokens
+// start begins a session, and returns it with its refresh token or cookie. Sessions beyond the user's bound are stopped and their tokens
 // revoked, also if the client hangs up meanwhile.
 func (s *Service) start(ctx context.Context, user store.User, client Client, issue func(*session.Session) error) (session.Session, string, error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
-	sess, refresh, ended, err := s.Sessions.Start(ctx, user.ID, user.Epoch, client.Address, client.UserAgent, issue)
+	begin := s.Sessions.Start
+	if client.Browser {
+		begin = s.Sessions.StartBrowser
+	}
+	sess, secret, ended, err := begin(ctx, user.ID, user.Epoch, client.Address, client.UserAgent, issue)
 	if err != nil {
 		return session.Session{}, "", unavailable(err)
 	}
 	if len(ended) == 0 {
-		return sess, refresh, nil
+		return sess, secret, nil
 	}
 	if _, err := s.revokeStopped(ctx, "max_per_user", ended); err != nil {
 		s.Sessions.Undo(ctx, user.ID, sess.ID)
 		return session.Session{}, "", err
 	}
-	return sess, refresh, nil
+	return sess, secret, nil
 }

@@ -217,6 +217,22 @@ func (s *Service) EnrolTOTP(ctx context.Context, token, address string) (TOTPEnr
 	return s.pendTOTP(ctx, l.user, l.key.ID)
 }
 
+// EnrollingTOTP returns once more what EnrolTOTP has begun last with the token.
+func (s *Service) EnrollingTOTP(ctx context.Context, token, address string) (TOTPEnrolment, error) {
+	l, err := s.counting(ctx, token, address)
+	if err != nil {
+		return TOTPEnrolment{}, err
+	}
+	if !l.Enrol {
+		return TOTPEnrolment{}, ErrUnknownMethod
+	}
+	secret, rec, err := s.pended(ctx, kindPendingTOTP, l.user.ID, l.key.ID)
+	if err != nil {
+		return TOTPEnrolment{}, err
+	}
+	return s.totpEnrolment(l.user, secret, max(rec.Expires.Sub(s.Now()), 0).Truncate(time.Second))
+}
+
 // EnrolPasskey begins to enrol a passkey in the course of a login, and returns the options for
 // navigator.credentials.create.
 func (s *Service) EnrolPasskey(ctx context.Context, token, address string) (json.RawMessage, error) {

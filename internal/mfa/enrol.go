@@ -70,9 +70,31 @@ func (s *Service) pendTOTP(ctx context.Context, user store.User, id string) (TOT
 	if err := s.pend(ctx, kindPendingTOTP, user.ID, id, secret); err != nil {
 		return TOTPEnrolment{}, err
 	}
-	e := TOTPEnrolment{Secret: secretText(secret), URI: otpauthURI(s.Issuer, user.Username, secret), ExpiresIn: PendingFor}
+	return s.totpEnrolment(user, secret, PendingFor)
+}
+
+// totpEnrolment shows a secret that waits for its confirmation for so long.
+func (s *Service) totpEnrolment(user store.User, secret []byte, expiresIn time.Duration) (e TOTPEnrolment, err error) {
+	e = TOTPEnrolment{Secret: secretText(secret), URI: otpauthURI(s.Issuer, user.Username, secret), ExpiresIn: expiresIn}
 	e.QR, err = qrSVG(e.URI)
 	return e, err
+}
+
+// PendingTOTP returns once more what the last BeginTOTP of the actor has returned, while it waits
+// for its confirmation. It needs what BeginTOTP needs.
+func (s *Service) PendingTOTP(ctx context.Context, actor directory.Actor) (TOTPEnrolment, error) {
+	user, f, err := s.own(ctx, actor)
+	if err != nil {
+		return TOTPEnrolment{}, err
+	}
+	if f.totp != nil {
+		return TOTPEnrolment{}, errAlreadyEnrolled
+	}
+	secret, rec, err := s.pended(ctx, kindPendingTOTP, user.ID, pending)
+	if err != nil {
+		return TOTPEnrolment{}, err
+	}
+	return s.totpEnrolment(user, secret, max(rec.Expires.Sub(s.Now()), 0))
 }
 
 // pend keeps what waits for its confirmation, sealed.

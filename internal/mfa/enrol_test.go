@@ -34,12 +34,20 @@ func TestEnrolTOTP(t *testing.T) {
 		if !strings.Contains(e.URI, e.Secret) || !strings.HasPrefix(e.QR, "<svg") || e.ExpiresIn != PendingFor {
 			t.Errorf("%+v", e)
 		}
+		w.clock.pass(time.Minute)
+		later, err := b.PendingTOTP(t.Context(), w.as(ada))
+		w.want("once more", err, "")
+		if e.ExpiresIn -= time.Minute; later != e {
+			t.Errorf("once more: %+v, want %+v", later, e)
+		}
 		return &app{w, e.Secret}
 	}
+	w.want("nothing to show", errOf(a.PendingTOTP(t.Context(), w.as(ada))), "nothing_pending")
 	w.want("nothing begun", confirm(a, "123456"), "nothing_pending")
 	first := begin()
 	w.clock.pass(PendingFor)
 	w.want("too late", confirm(a, first.at(0).Code), "nothing_pending")
+	w.want("too late to be shown", errOf(b.PendingTOTP(t.Context(), w.as(ada))), "nothing_pending")
 	first, second := begin(), begin()
 	w.want("the first of two secrets", confirm(b, first.at(0).Code), "invalid_code")
 	w.want("malformed", confirm(b, "1234567"), "malformed_code")
@@ -49,6 +57,7 @@ func TestEnrolTOTP(t *testing.T) {
 	w.want("the code as it is typed", confirm(b, " "+second.at(0).Code[:3]+"\u00a0"+second.at(0).Code[3:]), "")
 	w.want("confirmed again", confirm(a, second.at(0).Code), "already_enrolled")
 	w.want("begun again", errOf(a.BeginTOTP(t.Context(), w.as(ada))), "already_enrolled")
+	w.want("shown again", errOf(a.PendingTOTP(t.Context(), w.as(ada))), "already_enrolled")
 	w.want("the code that confirmed it", errOf(b.complete(a.challenged(ada), second.at(0))), "code_used")
 	w.want("the next one", errOf(b.complete(a.challenged(ada), second.next())), "")
 	w.want("removed", errOf(b.RemoveTOTP(t.Context(), w.as(ada), w.epoch(ada))), "")
@@ -219,7 +228,7 @@ func TestWhoMayChangeTheirOwn(t *testing.T) {
 	} {
 		const epoch = 1 << 40
 		for what, err := range map[string]error{
-			"begin": errOf(a.BeginTOTP(t.Context(), c.actor)), "confirm": errOf3(a.ConfirmTOTP(t.Context(), c.actor, epoch, "123456")),
+			"begin": errOf(a.BeginTOTP(t.Context(), c.actor)), "pending": errOf(a.PendingTOTP(t.Context(), c.actor)), "confirm": errOf3(a.ConfirmTOTP(t.Context(), c.actor, epoch, "123456")),
 			"remove": errOf(a.RemoveTOTP(t.Context(), c.actor, epoch)), "codes": errOf(a.BeginBackupCodes(t.Context(), c.actor)),
 			"confirm codes": errOf(a.ConfirmBackupCodes(t.Context(), c.actor, epoch, "0123456789abcdef")),
 			"remove codes":  a.RemoveBackupCodes(t.Context(), c.actor, epoch), "passkey": errOf(a.BeginPasskey(t.Context(), c.actor)),
@@ -425,5 +434,35 @@ func TestMetricNames(t *testing.T) {
 	a.checks.Collect(series)
 	if len(series) != 1 {
 		t.Errorf("%d series", len(series))
+	}
+}
+
+// What was begun in the course of a login is shown again as it is, to who has the token alone.
+func TestEnrollingTOTP(t *testing.T) {
+	w, r := newWorld(t)
+	r.Policy.Always = true
+	user := r.user("ada")
+	c, _, err := r.Begin(t.Context(), user, "", "")
+	if err != nil || c == nil {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if _, err := r.EnrollingTOTP(t.Context(), c.Token, home); code(err) != "nothing_pending" {
+		t.Errorf("before it was begun: %v", err)
+	}
+	begun, err := r.EnrolTOTP(t.Context(), c.Token, home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.clock.pass(time.Minute)
+	again, err := w.replica(limit.Config{}).EnrollingTOTP(t.Context(), c.Token, home)
+	if begun.ExpiresIn -= time.Minute; err != nil || again != begun {
+		t.Errorf("%+v, not %+v, %v", again, begun, err)
+	}
+	if _, err := r.EnrollingTOTP(t.Context(), "x"+c.Token[1:], home); !errors.Is(err, ErrInvalidToken) {
+		t.Errorf("with another token: %v", err)
+	}
+	w.clock.pass(PendingFor)
+	if _, err := r.EnrollingTOTP(t.Context(), c.Token, home); !errors.Is(err, ErrInvalidToken) {
+		t.Errorf("later: %v", err)
 	}
 }

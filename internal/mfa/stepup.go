@@ -84,7 +84,7 @@ func (s *Service) PasskeyLoginOptions(ctx context.Context, address string) (json
 	if s.Party == nil {
 		return nil, errNoPasskeys
 	}
-	if err := s.Limits.Count(ctx, limit.MFA, address, ""); err != nil {
+	if err := s.Limits.Count(ctx, limit.Ceremony, address, ""); err != nil {
 		return nil, err
 	}
 	options, ceremony, challenge, err := s.Party.BeginDiscoverable()

@@ -145,6 +145,9 @@ func (l *Log) append(ctx context.Context, r Store, revs ...store.Revocation) (se
 		if seq, err = r.AppendRevocation(ctx, rev); err != nil {
 			return 0, ErrNotRecorded.Because(err)
 		}
+		if l.View != nil {
+			l.View.appended.WithLabelValues(rev.Kind, rev.Reason).Inc()
+		}
 	}
 	return seq, nil
 }

@@ -15,6 +15,8 @@ var errDown = errors.New("the database is away")
 // A memLog keeps the contract of store.Revocations in memory, and fails as the
 // test says.
 type memLog struct {
+	store.Revocations // nil: nothing else is asked of it
+
 	mu    sync.Mutex
 	id    string
 	head  int64

@@ -74,6 +74,8 @@ type View struct {
 	floor     atomic.Int64 // see Floor
 	answers   *prometheus.CounterVec
 	checks    *prometheus.CounterVec
+	appended  *prometheus.CounterVec
+	known     prometheus.Histogram
 	shared    shared
 
 	clock atomic.Pointer[clockReading] // of the database; nil: it was never read
@@ -83,6 +85,9 @@ type View struct {
 	reading sync.Mutex
 	log     string // id of the log that is being read
 	read    int64  // the number up to which it has been read in the database
+	// timed is the number up to which it has been measured how soon entries were known, or up to
+	// which they were there when the reading of the log began.
+	timed int64
 	// last is the entry of that number. Zero: it was not there. If another entry is in its
 	// place, the log is another one.
 	last revoked.Entry
@@ -276,7 +281,7 @@ func (v *View) Floor() int64 { return v.floor.Load() }
 
 // beginLocked notes that the reading of a log begins.
 func (v *View) beginLocked(head store.LogHead) {
-	v.log = head.ID
+	v.log, v.timed = head.ID, head.Seq
 	now := head.Now
 	if now.IsZero() {
 		now = v.cfg.Now()
@@ -434,6 +439,7 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 	if err := v.apply(lines); err != nil {
 		return -1, err
 	}
+	v.timeLocked(lines, known)
 	if len(lines) == pageSize {
 		v.read = lines[len(lines)-1].Seq
 	} else {
@@ -445,6 +451,22 @@ func (v *View) take(lines []store.Revocation, c confirmation, known int64) (to i
 		v.last = entryOf(lines[n-1])
 	}
 	return v.read, nil
+}
+
+// timeLocked measures how soon entries were known: those above the number up to which they had
+// been known before, each once. Entries in the future were made by a clock that is ahead of this
+// one, and say nothing.
+func (v *View) timeLocked(lines []store.Revocation, known int64) {
+	now := v.cfg.Now()
+	for _, r := range lines {
+		if r.Seq <= v.timed {
+			continue
+		}
+		v.timed = r.Seq
+		if took := now.Sub(r.CreatedAt); r.Seq > known && took >= 0 {
+			v.known.Observe(took.Seconds())
+		}
+	}
 }
 
 // startAnewLocked begins to read another log: the database is another one, or an older
@@ -601,6 +623,15 @@ func (v *View) register() error {
 	for _, by := range []string{byShared, byDatabase, byNobody} {
 		v.checks.WithLabelValues(by)
 	}
+	v.appended = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_revocations_total",
+		Help: "Entries that this replica added to the revocation log, by what they revoke and why. A transaction that is repeated counts again.",
+	}, []string{"kind", "reason"})
+	v.known = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "watchword_revocation_known_seconds",
+		Help:    "Time from the making of an entry of the revocation log, by the clock of the replica that made it, until this replica knew it, by its own. An entry of a clock that is ahead is left out.",
+		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
+	})
 	if v.cfg.Registerer == nil {
 		return nil
 	}
@@ -608,7 +639,7 @@ func (v *View) register() error {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "watchword_revocation_" + name, Help: help}, f)
 	}
 	for _, c := range []prometheus.Collector{
-		v.answers, v.checks,
+		v.answers, v.checks, v.appended, v.known,
 		gauge("view_staleness_seconds", "How long ago the head of the revocation log was last confirmed; -1 while it never was.", v.staleness),
 		gauge("entries", "Revocations in memory.", func() float64 { return float64(v.list.Len()) }),
 		gauge("head", "The last number of the revocation log that this replica knows.", func() float64 {

@@ -18,8 +18,8 @@ import (
 // one is known, and AMR has the methods, in addition to those that it had. Refresh tokens and
 // the session's life stay as they are.
 //
-// It returns ErrInvalid for a session that has ended or expired, that does not exist, or whose
-// record cannot be read, and begins none of them anew. Whether the user may still have the
+// It returns ErrInvalid for a session that has ended or expired, that does not exist, that is a
+// browser's, or whose record cannot be read, and begins none of them anew. Whether the user may still have the
 // session is for the caller to judge. After any other error it may or may not be noted, and
 // the call can be repeated.
 //
@@ -42,7 +42,7 @@ func (s *Store) Reauthenticated(ctx context.Context, userID, id string, at time.
 		}
 		rec, ok := s.read(ctx, k, stored, err)
 		left := s.left(rec)
-		if !ok || rec.Ended || rec.ExpiresAt.Sub(s.Now()) < minLife || left < state.MinTTL {
+		if !ok || rec.Browser || rec.Ended || rec.ExpiresAt.Sub(s.Now()) < minLife || left < state.MinTTL {
 			return Session{}, ErrInvalid
 		}
 		methods := slices.Compact(slices.Sorted(slices.Values(slices.Concat(rec.AMR, amr))))

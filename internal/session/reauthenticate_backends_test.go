@@ -26,6 +26,16 @@ import (
 // tokens goes on, and the session has every method and the last time. After it there is
 // nothing but the end.
 func TestReauthenticationsRenewalsAndALogout(t *testing.T) {
+	overBackends(t, func(t *testing.T, stores [2]*session.Store) {
+		for range 3 {
+			history(t, stores)
+		}
+	})
+}
+
+// overBackends runs a test with two replicas over each backend.
+func overBackends(t *testing.T, test func(*testing.T, [2]*session.Store)) {
+	t.Helper()
 	inSQLBoth := func(t *testing.T, url string) [2]state.Store { return [2]state.Store{inSQL(t, url), inSQL(t, url)} }
 	for name, open := range map[string]func(*testing.T) [2]state.Store{
 		"memory": func(*testing.T) [2]state.Store { m := memstate.New(time.Now); return [2]state.Store{m, m} },
@@ -51,9 +61,7 @@ func TestReauthenticationsRenewalsAndALogout(t *testing.T) {
 					Rand: rand.Reader, Logger: slog.New(slog.DiscardHandler),
 				})
 			}
-			for range 3 {
-				history(t, stores)
-			}
+			test(t, stores)
 		})
 	}
 }

@@ -35,13 +35,17 @@ func (s *Store) Recognise(ctx context.Context, userID, id string, may func(conte
 	if err != nil {
 		return Session{}, state.ErrNotFound
 	}
-	k := key(userID, parsed.String())
+	return s.recognise(ctx, key(userID, parsed.String()), func(record) bool { return true }, may)
+}
+
+// recognise returns a session that is live and whose record is meant.
+func (s *Store) recognise(ctx context.Context, k state.Key, meant func(record) bool, may func(context.Context, Session) error) (Session, error) {
 	copies, _ := s.State.(Copies)
 	if copies != nil && s.Clear != nil {
 		if copied, found := copies.Copy(k); found {
 			// Clear is asked after the copy was read: what it does not list by then had
 			// not ended.
-			if rec, err := decode(k, copied); err == nil && s.live(rec) && s.Clear(rec.Session) {
+			if rec, err := decode(k, copied); err == nil && s.live(rec) && meant(rec) && s.Clear(rec.Session) {
 				return rec.Session, nil
 			}
 		}
@@ -55,7 +59,7 @@ func (s *Store) Recognise(ctx context.Context, userID, id string, may func(conte
 		return Session{}, err
 	}
 	rec, ok := s.read(ctx, k, stored, err)
-	if !ok || !s.live(rec) {
+	if !ok || !s.live(rec) || !meant(rec) {
 		return Session{}, state.ErrNotFound
 	}
 	if err := may(ctx, rec.Session); err != nil {

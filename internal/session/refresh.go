@@ -100,7 +100,8 @@ func hash(secret []byte) []byte {
 	return sum[:]
 }
 
-func equal(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
+// equal reports whether two hashes are equal. A missing one is equal to none.
+func equal(a, b []byte) bool { return len(a) == sha256.Size && subtle.ConstantTimeCompare(a, b) == 1 }
 
 // clip shortens s to at most n bytes of valid UTF-8.
 func clip(s string, n int) string {

@@ -110,6 +110,15 @@ func (r *replica) may(ctx context.Context, s session.Session) error {
 	return r.view.Check(ctx, &accesstoken.Token{Subject: user.ID, SessionID: s.ID, Epoch: user.Epoch, IssuedAt: time.Now()})
 }
 
+// recogniseBy recognises a session by its cookie, or by its id if it has none.
+func (r *replica) recogniseBy(ctx context.Context, cookie string, s session.Session) error {
+	if cookie == "" {
+		return r.recognise(ctx, s)
+	}
+	_, err := r.RecogniseCookie(ctx, cookie, r.may)
+	return err
+}
+
 func (r *replica) recognise(ctx context.Context, s session.Session) error {
 	_, err := r.Recognise(ctx, s.UserID, s.ID, r.may)
 	return err
@@ -162,7 +171,7 @@ func (r *replica) start(t testing.TB) (session.Session, string) {
 // Sessions are renewed, recognised and ended on three replicas, while Redis is flushed,
 // stopped and started, and somebody writes there what was there before. A session that
 // has ended is never recognised on a replica whose view has the entry, and until a
-// session begins to end it is recognised.
+// session begins to end it is recognised. Some of the sessions are browsers'.
 func TestAnEndedSessionIsNeverRecognised(t *testing.T) {
 	sessions := 24
 	if os.Getenv("WATCHWORD_SOAK") != "" {
@@ -179,13 +188,18 @@ func TestAnEndedSessionIsNeverRecognised(t *testing.T) {
 	type subject struct {
 		session.Session
 		refresh string
+		cookie  string // of a browser's; then there is no refresh token
 		ending  atomic.Bool
 		known   [len(replicas)]atomic.Bool // the view of the replica has the entry
 	}
 	subjects := make([]*subject, sessions)
 	for i := range subjects {
 		subjects[i] = &subject{}
-		subjects[i].Session, subjects[i].refresh = replicas[i%len(replicas)].start(t)
+		if r := replicas[i%len(replicas)]; i/2%2 == 1 {
+			subjects[i].Session, subjects[i].cookie = r.startBrowser(t)
+		} else {
+			subjects[i].Session, subjects[i].refresh = r.start(t)
+		}
 	}
 	var recognised, refused atomic.Int64
 	var work, background sync.WaitGroup
@@ -207,7 +221,7 @@ func TestAnEndedSessionIsNeverRecognised(t *testing.T) {
 		until(func(round int) { // looks
 			s := subjects[round%sessions]
 			known := s.known[i].Load()
-			err := r.recognise(ctx, s.Session)
+			err := r.recogniseBy(ctx, s.cookie, s.Session)
 			switch ended := s.ending.Load(); {
 			case err == nil && known:
 				t.Errorf("replica %d recognises session %d, which has ended", i, round%sessions)
@@ -222,6 +236,9 @@ func TestAnEndedSessionIsNeverRecognised(t *testing.T) {
 	}
 	until(func(round int) { // renews
 		s := subjects[round%sessions]
+		if s.cookie != "" {
+			return
+		}
 		_, next, err := replicas[round%len(replicas)].Renew(ctx, s.refresh, func(context.Context, session.Session) error { return nil })
 		switch {
 		case err == nil:
@@ -272,7 +289,7 @@ func TestAnEndedSessionIsNeverRecognised(t *testing.T) {
 	}
 	for i, r := range replicas {
 		for j, s := range subjects {
-			if err := r.recognise(ctx, s.Session); err == nil {
+			if err := r.recogniseBy(ctx, s.cookie, s.Session); err == nil {
 				t.Errorf("replica %d recognises session %d in the end", i, j)
 			}
 		}

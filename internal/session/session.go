@@ -79,6 +79,8 @@ type Session struct {
 	// Epoch is the user's epoch at sign-in (store.User.SessionEpoch).
 	Epoch     int64     `json:"epoch"`
 	CreatedAt time.Time `json:"created_at"`
+	// RenewedAt is when the session was renewed last. For a browser's it is the last use that
+	// was noted (Used).
 	RenewedAt time.Time `json:"renewed_at"`
 	// ExpiresAt is the absolute end; no renewal moves it.
 	ExpiresAt time.Time `json:"expires_at"`
@@ -95,6 +97,10 @@ type Session struct {
 	UserAgent  string `json:"user_agent"` // of the client at sign-in
 	// Audience is the one that its access tokens are for; empty: the default one.
 	Audience string `json:"audience,omitempty"`
+	// Browser: its holder has a cookie. Otherwise they have a refresh token.
+	Browser bool `json:"browser,omitempty"`
+	// CookieID names the browser's present cookie, and opens nothing.
+	CookieID string `json:"cookie_id,omitempty"`
 	// Turn orders a user's sessions, because replicas' clocks differ by seconds: it is
 	// greater than that of every session that the user had when this one began. Zero
 	// without MaxPerUser.
@@ -109,7 +115,7 @@ type Session struct {
 }
 
 // record is what package state keeps: the session and its family of refresh
-// tokens, of which only hashes are kept.
+// tokens, or its cookie, of which only hashes are kept.
 type record struct {
 	Session
 	Family  []byte `json:"family"`  // hash of the family's part of the token
@@ -120,6 +126,9 @@ type record struct {
 	// Recent are the tokens that were spent within the grace period, and the one that was
 	// spent last, however long ago.
 	Recent []rotation `json:"recent,omitempty"`
+	// Cookie is the hash of a browser's cookie, and Former that of the one before it.
+	Cookie []byte `json:"cookie,omitempty"`
+	Former []byte `json:"former_cookie,omitempty"`
 }
 
 // A rotation remembers a refresh token that was spent. With the salt, and the spent token
@@ -136,9 +145,10 @@ type Config struct {
 	State state.Store
 	// TTL is the absolute life of a session.
 	TTL time.Duration
-	// Idle ends a session that was not renewed for so long; zero: never.
+	// Idle ends a session that was not renewed, or a browser's that was not used, for so long;
+	// zero: never.
 	Idle time.Duration
-	// RefreshDuration is how long a refresh token may wait for its use.
+	// RefreshDuration is how long a refresh token, or a browser's cookie, may wait for its use.
 	RefreshDuration time.Duration
 	// RenewGrace is how long a spent refresh token still gives the same successor.
 	RenewGrace time.Duration
@@ -176,6 +186,23 @@ func New(c Config) *Store { return &Store{Config: c, metrics: newMetrics(c.Regis
 // whose Audience, AuthTime, AMR and Remembered it may set; nil: nothing is called. Its error leaves
 // everything as it was.
 func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(*Session) error) (Session, string, []Session, error) {
+	return s.begin(ctx, userID, epoch, address, userAgent, issue, s.giveFamily)
+}
+
+// giveFamily gives a record its family of refresh tokens, and returns the first one.
+func (s *Store) giveFamily(rec *record) (string, error) {
+	refresh, err := newRefreshToken(s.Rand, rec.UserID, rec.ID)
+	if err != nil {
+		return "", err
+	}
+	rec.Family, rec.Current = hash(refresh.family[:]), hash(refresh.secret[:])
+	return refresh.String(), nil
+}
+
+// begin begins a session. give gives its record a secret, which it returns for the client.
+func (s *Store) begin(
+	ctx context.Context, userID string, epoch int64, address, userAgent string, issue func(*Session) error, give func(*record) (string, error),
+) (Session, string, []Session, error) {
 	now := s.Now()
 	id, err := newID(now, s.Rand)
 	if err != nil {
@@ -194,11 +221,10 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 	if rec.Turn, err = s.nextTurn(ctx, userID); err != nil {
 		return Session{}, "", nil, err
 	}
-	refresh, err := newRefreshToken(s.Rand, userID, rec.ID)
+	secret, err := give(&rec)
 	if err != nil {
 		return Session{}, "", nil, err
 	}
-	rec.Family, rec.Current = hash(refresh.family[:]), hash(refresh.secret[:])
 
 	value, err := json.Marshal(rec)
 	if err != nil {
@@ -212,10 +238,11 @@ func (s *Store) Start(ctx context.Context, userID string, epoch int64, address, 
 		s.Undo(ctx, userID, rec.ID)
 		return Session{}, "", nil, err
 	}
-	return rec.Session, refresh.String(), ended, nil
+	s.metrics.begun.Inc()
+	return rec.Session, secret, ended, nil
 }
 
-// Undo deletes a session whose refresh token was given to nobody, also when ctx has
+// Undo deletes a session whose refresh token or cookie was given to nobody, also when ctx has
 // ended. If that fails, the session counts until it expires.
 func (s *Store) Undo(ctx context.Context, userID, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
@@ -500,6 +527,7 @@ func (s *Store) Stop(ctx context.Context, userID, id string) error {
 		}
 		// Without the hashes a replica that does not know Ended renews nothing either.
 		rec.Ended, rec.Current, rec.Others, rec.Recent = true, nil, nil, nil
+		rec.Cookie, rec.Former = nil, rec.Cookie // it is still good to end the session
 		value, err := json.Marshal(rec)
 		if err != nil {
 			return fmt.Errorf("session: encode: %w", err)
@@ -530,7 +558,9 @@ func (s *Store) End(ctx context.Context, userID, id string) error {
 
 // EndAll ends every session of a user.
 func (s *Store) EndAll(ctx context.Context, userID string) error {
-	if _, err := s.State.DeleteOwned(ctx, Kind, userID); err != nil {
+	n, err := s.State.DeleteOwned(ctx, Kind, userID)
+	s.metrics.endedTogether.Add(float64(n))
+	if err != nil {
 		return fmt.Errorf("session: end all: %w", err)
 	}
 	return nil
@@ -585,13 +615,17 @@ func (s *Store) stopOldest(ctx context.Context, userID string, started uuid.UUID
 }
 
 // life is how long the record may lie unused: until the absolute end, but no
-// longer than its refresh token may wait.
+// longer than its refresh token or its cookie may wait.
 func (s *Store) life(rec record, now time.Time) time.Duration {
-	ttl := min(rec.ExpiresAt.Sub(now), s.RefreshDuration)
+	return min(rec.ExpiresAt.Sub(now), s.unused())
+}
+
+// unused is how long a session may lie unused.
+func (s *Store) unused() time.Duration {
 	if s.Idle > 0 {
-		ttl = min(ttl, s.Idle)
+		return min(s.RefreshDuration, s.Idle)
 	}
-	return ttl
+	return s.RefreshDuration
 }
 
 func key(userID, id string) state.Key {

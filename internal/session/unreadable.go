@@ -6,8 +6,6 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/watchword-auth/watchword/internal/state"
 )
 
@@ -66,17 +64,4 @@ func (l *loggedKeys) add(k state.Key) bool {
 	}
 	l.keys[k] = true
 	return true
-}
-
-type metrics struct{ unreadable prometheus.Counter }
-
-func newMetrics(r prometheus.Registerer) metrics {
-	m := metrics{unreadable: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "watchword_session_unreadable_records_total",
-		Help: "Records of sessions that could not be read.",
-	})}
-	if r != nil {
-		r.MustRegister(m.unreadable)
-	}
-	return m
 }

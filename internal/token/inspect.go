@@ -24,27 +24,31 @@ type Report struct {
 // the rules, all of it, not only what comes first. Whether it has been revoked
 // is not asked here.
 func Inspect(compact string, now time.Time, keys func(kid string) (accesstoken.Key, error), rules *accesstoken.Rules) Report {
-	compact, stray := strip(compact)
+	compact, stray := Strip(compact)
 	in := rules.Inspect(compact, now, keys)
 	r := Report{Header: in.Header, Claims: in.Claims, Findings: stray}
 	if in.Header == nil && in.Claims == nil {
 		r.Findings = append(r.Findings, guess(compact)...)
 	}
 	for _, fault := range in.Faults {
-		if follows(fault, in.Token) {
+		if Follows(fault, in.Token) {
 			continue
 		}
-		r.Findings = append(r.Findings, explain(fault, in, now, rules))
+		r.Findings = append(r.Findings, Explain(fault, in, now, rules))
 	}
 	r.Valid = len(r.Findings) == 0
 	return r
 }
 
-// strip takes off what is commonly copied along with a token.
-func strip(s string) (compact string, findings []string) {
+// Strip takes off what is commonly copied along with a token.
+func Strip(s string) (compact string, findings []string) {
 	if trimmed := strings.TrimSpace(s); trimmed != s {
 		s = trimmed
 		findings = append(findings, "There is white space around the token, which does not belong to it.")
+	}
+	if name, rest, ok := strings.Cut(s, ":"); ok && strings.EqualFold(name, "Authorization") {
+		s = strings.TrimSpace(rest)
+		findings = append(findings, "The name of the Authorization header stands before the token.")
 	}
 	if scheme, rest, ok := strings.Cut(s, " "); ok && strings.EqualFold(scheme, "Bearer") {
 		s = strings.TrimSpace(rest)
@@ -66,16 +70,16 @@ func guess(compact string) []string {
 	return nil
 }
 
-// follows reports whether the fault only follows from a claim's being missing or
+// Follows reports whether the fault only follows from a claim's being missing or
 // unreadable, which is another fault already.
-func follows(fault error, t *accesstoken.Token) bool {
+func Follows(fault error, t *accesstoken.Token) bool {
 	return errors.Is(fault, accesstoken.ErrExpired) && t.ExpiresAt.IsZero() ||
 		errors.Is(fault, accesstoken.ErrIssuer) && t.Issuer == "" ||
 		errors.Is(fault, accesstoken.ErrAudience) && len(t.Audience) == 0
 }
 
-// explain says of one fault what was found and what was expected.
-func explain(fault error, in accesstoken.Inspection, now time.Time, rules *accesstoken.Rules) string {
+// Explain says of one fault what was found and what was expected.
+func Explain(fault error, in accesstoken.Inspection, now time.Time, rules *accesstoken.Rules) string {
 	var e *accesstoken.Error
 	if !errors.As(fault, &e) {
 		return fmt.Sprintf("The key could not be looked up, so the signature is neither right nor wrong: %v.", fault)

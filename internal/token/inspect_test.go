@@ -62,6 +62,9 @@ func TestInspect(t *testing.T) {
 		"copied with what stands around it": {" bearer " + good + "\n", now, []string{
 			"There is white space around the token, which does not belong to it.",
 			`The word "Bearer" stands before the token; it belongs to the Authorization header.`}},
+		"copied with its header": {"authorization: Bearer  " + good, now, []string{
+			"The name of the Authorization header stands before the token.",
+			`The word "Bearer" stands before the token; it belongs to the Authorization header.`}},
 		"expired": {good, now.Add(31 * time.Minute), []string{
 			"The token expired at 2026-03-01T12:30:00Z. (1m0s ago.)"}},
 		"not valid yet": {good, now.Add(-3 * time.Second), []string{

@@ -111,15 +111,11 @@ func (s *Signer) Public() accesstoken.Key { return s.public }
 // Sign makes a token in compact form (RFC 7515 §7.1). It refuses claims that no verifier
 // would accept: ErrTooLong, or the error of t.Encode.
 func (s *Signer) Sign(t Token) (string, error) {
-	header, ok := s.header[t.Kind()]
-	if !ok {
-		return "", fmt.Errorf("token: there is no kind %q", t.Kind())
-	}
-	payload, err := t.Encode()
+	header, payload, err := s.parts(t)
 	if err != nil {
 		return "", err
 	}
-	length := len(header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + s.last
+	length := s.length(header, payload)
 	if length > accesstoken.DefaultMaxLength {
 		return "", ErrTooLong
 	}
@@ -133,6 +129,45 @@ func (s *Signer) Sign(t Token) (string, error) {
 	out = append(out, '.')
 	out = base64.RawURLEncoding.AppendEncode(out, signature)
 	return string(out), nil
+}
+
+// A Draft is a token that is not signed.
+type Draft struct {
+	Header, Payload []byte // JSON, as it would be signed
+	// Length is what counts against accesstoken.DefaultMaxLength. The token is no longer.
+	Length int
+}
+
+// Draft returns what Sign would sign, and signs nothing. ErrTooLong comes with the draft that
+// is too long.
+func (s *Signer) Draft(t Token) (Draft, error) {
+	header, payload, err := s.parts(t)
+	if err != nil {
+		return Draft{}, err
+	}
+	d := Draft{Payload: payload, Length: s.length(header, payload)}
+	if d.Header, err = base64.RawURLEncoding.DecodeString(header[:len(header)-1]); err != nil {
+		return Draft{}, err
+	}
+	if d.Length > accesstoken.DefaultMaxLength {
+		return d, ErrTooLong
+	}
+	return d, nil
+}
+
+// parts returns the first part of a token, with its dot, and the claims.
+func (s *Signer) parts(t Token) (header string, payload []byte, err error) {
+	header, ok := s.header[t.Kind()]
+	if !ok {
+		return "", nil, fmt.Errorf("token: there is no kind %q", t.Kind())
+	}
+	payload, err = t.Encode()
+	return header, payload, err
+}
+
+// length returns how long a token becomes at most.
+func (s *Signer) length(header string, payload []byte) int {
+	return len(header) + base64.RawURLEncoding.EncodedLen(len(payload)) + 1 + s.last
 }
 
 // maxSignature is the length of the longest signature by a key that GenerateKey makes, of RSA
