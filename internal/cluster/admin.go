@@ -1,9 +1,14 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"time"
 
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -11,6 +16,8 @@ import (
 var ErrAlone = problem.New(problem.NotFound, "no_cluster", "this replica is alone: cluster.enabled is false")
 
 var errRegistry = problem.New(problem.Unavailable, "storage_unavailable", "the registry of replicas does not answer at the moment")
+
+var errKeys = problem.New(problem.Unavailable, "storage_unavailable", "the database with the signing keys does not answer at the moment")
 
 // Rights decides who may see the replicas and their keys.
 type Rights interface {
@@ -25,10 +32,67 @@ type Viewer interface {
 	View(ctx context.Context) (View, error)
 }
 
-// Admin shows a cluster to users who may see it.
+// Admin shows a cluster, and the keys of this replica, to users who may see them.
 type Admin struct {
 	Cluster Viewer
 	Rights  Rights
+	// Own has the keys of this replica; nil: OwnKeys is not called.
+	Own *Own
+}
+
+// Own is where the keys of this replica are.
+type Own struct {
+	Local Local
+	Store store.Keys
+	// Secrets are as in Config.
+	Secrets func() []string
+	Now     func() time.Time
+}
+
+// OwnKeys are the signing keys of a replica, by its own clock.
+type OwnKeys struct {
+	AsOf time.Time
+	// Keys are those that it publishes, and those in the database that were revoked and whose
+	// tokens may not have expired yet. The oldest is the first.
+	Keys []KeyStatus
+	// Secrets are the kids of the signing secrets that it accepts, as store.Replica has them.
+	Secrets []string
+}
+
+// OwnKeys returns the keys of this replica, which may be alone, or an error of the rights of the
+// token's holder.
+func (a Admin) OwnKeys(ctx context.Context, by *accesstoken.Token, address string) (OwnKeys, error) {
+	if err := a.Rights.MayReadKeys(ctx, by, address); err != nil {
+		return OwnKeys{}, err
+	}
+	rows, err := a.Own.Store.Keys(ctx)
+	if err != nil {
+		return OwnKeys{}, errKeys.Because(err)
+	}
+	own := OwnKeys{AsOf: a.Own.Now()}
+	if a.Own.Secrets != nil {
+		own.Secrets = a.Own.Secrets()
+	}
+	published := map[string]bool{}
+	add := func(k store.Key) {
+		if phase := keyring.State(k, own.AsOf); phase != keyring.Removed {
+			k.Sealed = nil
+			own.Keys = append(own.Keys, KeyStatus{k, phase})
+		}
+	}
+	for _, k := range a.Own.Local.Published() {
+		published[k.ID] = true
+		add(k.Row)
+	}
+	for _, k := range rows {
+		if !published[k.ID] && !k.RevokedAt.IsZero() && own.AsOf.Before(k.RemoveAt) {
+			add(k)
+		}
+	}
+	slices.SortFunc(own.Keys, func(a, b KeyStatus) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return own, nil
 }
 
 // A View is a cluster as one replica sees it.

@@ -54,11 +54,11 @@ func NewBudget(perUser, perAddress int, r prometheus.Registerer, logger *slog.Lo
 	return b
 }
 
-// enter waits until a request of the user and from the address may be served, which lasts
+// Enter waits until a request of the user and from the address may be served, which lasts
 // until leave is called. Without a user or an address it is not bounded by that. The user
 // comes first: whoever waits for their own requests takes no place from others behind one
 // address.
-func (b *Budget) enter(r *http.Request, user, address string, proxies Proxies) (leave func(), err error) {
+func (b *Budget) Enter(r *http.Request, user, address string, proxies Proxies) (leave func(), err error) {
 	leaveUser, ok := b.users.enter(r.Context(), user)
 	if !ok {
 		b.refused.WithLabelValues("user").Inc()
@@ -191,7 +191,7 @@ func (a *API) enter(r *http.Request) (*http.Request, func(), error) {
 	if r.ContentLength != 0 && r.ContentLength <= MaxBody {
 		r.Body = readAhead(r.Body)
 	}
-	leave, err := a.budget.enter(r, user, a.proxies.Address(r), a.proxies)
+	leave, err := a.budget.Enter(r, user, a.proxies.Address(r), a.proxies)
 	return r, leave, err
 }
 

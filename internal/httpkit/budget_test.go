@@ -38,7 +38,7 @@ func TestABudgetOfAUser(t *testing.T) {
 		b, _, registry := newTestBudget(2, 1000)
 		began := time.Now()
 		enter := func(user string, i int) (func(), error) {
-			return b.enter(from(t.Context(), fmt.Sprintf("192.0.2.%d:1", i)), user, fmt.Sprintf("192.0.2.%d", i), Proxies{})
+			return b.Enter(from(t.Context(), fmt.Sprintf("192.0.2.%d:1", i)), user, fmt.Sprintf("192.0.2.%d", i), Proxies{})
 		}
 		var leaves []func()
 		for i := range 2 {
@@ -102,7 +102,7 @@ func TestABudgetOfAUser(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error)
 		go func() {
-			_, err := b.enter(from(ctx, "192.0.2.9:1"), "flooder", "192.0.2.9", Proxies{})
+			_, err := b.Enter(from(ctx, "192.0.2.9:1"), "flooder", "192.0.2.9", Proxies{})
 			gone <- err
 		}()
 		synctest.Wait()
@@ -136,7 +136,7 @@ func TestABudgetOfAnAddress(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, _, _ := newTestBudget(1, 3)
 				for i := range 10 {
-					_, err := b.enter(from(t.Context(), "192.0.2.1:1"), fmt.Sprint("user", i), c.address(i), Proxies{})
+					_, err := b.Enter(from(t.Context(), "192.0.2.1:1"), fmt.Sprint("user", i), c.address(i), Proxies{})
 					if refused := err != nil; refused != (c.bounded && i >= 3) {
 						t.Errorf("request %d: %v", i, err)
 					}
@@ -155,7 +155,7 @@ func TestWhoWaitsTakesNoPlaceOfTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, _ := newTestBudget(2, 3)
 		enter := func(user string) error {
-			_, err := b.enter(from(t.Context(), "192.0.2.1:1"), user, "192.0.2.1", Proxies{})
+			_, err := b.Enter(from(t.Context(), "192.0.2.1:1"), user, "192.0.2.1", Proxies{})
 			return err
 		}
 		for range 10 {
@@ -180,11 +180,11 @@ func TestALoadBalancerThatIsNotTrusted(t *testing.T) {
 			if header != "" {
 				r.Header.Set("X-Forwarded-For", header)
 			}
-			if _, err := b.enter(r, "", "10.0.0.1", proxies); err == nil {
+			if _, err := b.Enter(r, "", "10.0.0.1", proxies); err == nil {
 				t.Fatal("not refused")
 			}
 		}
-		leave, err := b.enter(from(t.Context(), "10.0.0.1:1"), "", "10.0.0.1", Proxies{})
+		leave, err := b.Enter(from(t.Context(), "10.0.0.1:1"), "", "10.0.0.1", Proxies{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,14 +24,19 @@ var rateHeaders = map[string]string{
 	rateLeft:   "what is left of each of them: r requests in the next t seconds",
 }
 
-// reporting has the answers of a handler say in which rates the request was counted, and the
-// log say when the address that is refused may be a load balancer's.
+// reporting is Budget.Reporting.
 func (a *API) reporting(h http.HandlerFunc) http.HandlerFunc {
+	return a.budget.Reporting(a.proxies, h)
+}
+
+// Reporting has the answers of a handler say in which rates the request was counted, and the
+// log say when the address that is refused may be a load balancer's.
+func (b *Budget) Reporting(p Proxies, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		counted := quotas{header: w.Header()}
 		h(w, r.WithContext(limit.Reporting(r.Context(), counted.add)))
 		if rec, ok := w.(*recorder); ok && rec.status == http.StatusTooManyRequests && counted.refusedByAddress() {
-			a.budget.warn(r, a.proxies.Address(r), a.proxies)
+			b.warn(r, p.Address(r), p)
 		}
 	}
 }

@@ -44,19 +44,24 @@ var statusOf = map[problem.Kind]int{
 var errFull = problem.New(problem.Unavailable, "database_full",
 	"the database has no space left, so that nothing can be written; its operator must make some").After(10 * time.Second)
 
-// answer is the one place where an error becomes a status, headers and a body.
-func answer(err error) (Problem, http.Header) {
+// ProblemOf returns what a client may read of an error, and the status of an answer that says so.
+func ProblemOf(err error) (*problem.Error, int) {
 	e := problem.From(err)
 	if e.Kind == problem.Unavailable && (errors.Is(err, store.ErrFull) || errors.Is(err, state.ErrFull)) {
 		e = errFull // whatever could not be written
 	}
-	status := statusOf[e.Kind]
+	return e, statusOf[e.Kind]
+}
+
+// answer is the one place where an error becomes a status, headers and a body.
+func answer(err error) (Problem, http.Header) {
+	e, status := ProblemOf(err)
 	header := http.Header{}
 	switch e.Kind {
 	case problem.Unauthenticated:
 		header.Set("WWW-Authenticate", challenge(e))
 	case problem.TooMany, problem.Unavailable:
-		header.Set("Retry-After", retryAfter(e.RetryAfter))
+		header.Set("Retry-After", RetryAfter(e.RetryAfter))
 	}
 	return Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: e.Detail, Code: e.Code}, header
 }
@@ -74,8 +79,8 @@ func challenge(e *problem.Error) string {
 	return bearer
 }
 
-// retryAfter in whole seconds, at least one (RFC 9110 §10.2.3).
-func retryAfter(d time.Duration) string {
+// RetryAfter in whole seconds, at least one (RFC 9110 §10.2.3).
+func RetryAfter(d time.Duration) string {
 	return strconv.Itoa(max(1, int(math.Ceil(d.Seconds()))))
 }
 
