@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
 )
 
@@ -53,6 +54,9 @@ It ends with the status 1 if the configuration cannot be used.`,
 			cfg, err := config.Load(file, os.Environ())
 			if err != nil {
 				return err
+			}
+			if err := app.CheckPages(cfg.Pages); err != nil {
+				return fmt.Errorf("the configuration cannot be used: %w", err)
 			}
 			for _, w := range cfg.Warnings() {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)

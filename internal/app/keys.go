@@ -96,6 +96,7 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 	if err != nil {
 		return err
 	}
+	n.instance = instance
 	source, err := n.keySource(ctx, o)
 	if err != nil {
 		return err

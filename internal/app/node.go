@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/watchword-auth/watchword/internal/activity"
 	"github.com/watchword-auth/watchword/internal/bell"
 	"github.com/watchword-auth/watchword/internal/cluster"
 	"github.com/watchword-auth/watchword/internal/config"
@@ -38,6 +39,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/web/page"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
@@ -72,19 +74,23 @@ type Node struct {
 	metrics *httpapi.Metrics
 	db      *sqldb.DB // nil: the program brings its own store
 	store   store.Store
+	kit     *page.Kit // of the pages; nil: there are none
 	view    *revocation.View
 	parts   *operator.Parts
 	state   *shared
 	keys    *signingKeys
-	keeper  keysource.Keeper    // of private keys that are not in this process; nil: there is none
-	revoked *keyring.Tombstones // signing keys that were seen revoked
-	cluster replicas
-	bell    *bell.Bell                  // of the cluster
-	found   *discovery.List             // the other replicas; nil: they are in the registry
-	clients *cluster.Clients            // for requests to them
-	follow  []func(ctx context.Context) // the background loops of a cluster
-	health  *httpapi.Health
-	logger  *slog.Logger
+	// instance is the name of this replica.
+	instance string
+	activity *activity.Service   // nil: there are no pages to show it
+	keeper   keysource.Keeper    // of private keys that are not in this process; nil: there is none
+	revoked  *keyring.Tombstones // signing keys that were seen revoked
+	cluster  replicas
+	bell     *bell.Bell                  // of the cluster
+	found    *discovery.List             // the other replicas; nil: they are in the registry
+	clients  *cluster.Clients            // for requests to them
+	follow   []func(ctx context.Context) // the background loops of a cluster
+	health   *httpapi.Health
+	logger   *slog.Logger
 
 	discovery config.Discovery // of the other replicas, since the start
 
@@ -209,6 +215,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 
 	n.loop(background, n.checkUsers)
+	if cfg.Pages.Enabled {
+		n.activity = activity.New(activity.Config{
+			State: n.state, Instance: n.instance, Gatherer: registry, Rights: n.parts.Directory, Now: o.Now, Logger: o.Logger, Registerer: registry,
+		})
+		n.loop(background, n.activity.Run)
+	}
 
 	userInfo := login.UserInfo{Username: cfg.Tokens.UserInfo.Username, FullName: cfg.Tokens.UserInfo.FullName, Email: cfg.Tokens.UserInfo.Email}
 	service := login.New(login.Config{
@@ -236,7 +248,8 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		}
 	}
 	n.metrics = &httpapi.Metrics{Registry: registry}
-	n.handler = httpapi.New(httpapi.Config{
+	budget := httpkit.NewBudget(cfg.Server.MaxRequestsPerUser, cfg.Server.MaxRequestsPerAddress, registry, o.Logger)
+	served := httpapi.Config{
 		Auth: &httpapi.Auth{Login: service, Proxies: proxies, UserInfo: userInfo},
 		KeySets: &httpapi.KeySets{
 			Keys: n.cluster.Keys, Local: n.keys.Published, Answer: n.cluster.AnswerKeys, MutualTLS: cfg.Cluster.CertFile != "",
@@ -249,9 +262,14 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		},
 		Peers:  &httpapi.Peers{Answer: n.cluster.AnswerToken, Accepts: service.VerifyForPeer, MutualTLS: cfg.Cluster.CertFile != ""},
 		Health: n.health, Login: service, Factors: n.parts.Factors, Directory: n.parts.Directory, Cluster: n.cluster, Limits: n.parts.LimitAdministration(), Proxies: proxies, Origins: cfg.Server.CORSOrigins,
-		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version,
-		MaxPerUser: cfg.Server.MaxRequestsPerUser, MaxPerAddress: cfg.Server.MaxRequestsPerAddress,
-	})
+		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version, Budget: budget,
+	}
+	if cfg.Pages.Enabled {
+		if served.Pages, err = n.pages(background, o, service, proxies, budget); err != nil {
+			return nil, err
+		}
+	}
+	n.handler = httpapi.New(served)
 	return n, nil
 }
 

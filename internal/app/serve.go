@@ -167,9 +167,13 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 
 // welcome tells a person where the replica serves and what to try.
 func welcome(terminal io.Writer, cfg *config.Config) {
+	pages := ""
+	if cfg.Pages.Enabled {
+		pages = fmt.Sprintf("\nSign in with a browser: %s/admin\n", cfg.Server.PublicURL)
+	}
 	fmt.Fprintf(terminal, `Watchword serves on %[1]s
 its database is %[2]s
-
+%[4]s
 Try, in another terminal (PASSWORD is the administrator's):
 
   curl -s %[1]s/api/pkeys
@@ -177,7 +181,7 @@ Try, in another terminal (PASSWORD is the administrator's):
   curl -s %[1]s/api/verify -H "Authorization: Bearer $TOKEN"
 
 Ctrl-C stops it.
-`, cfg.Server.PublicURL, databaseName(cfg.Database.URL), forShell(cmp.Or(cfg.Admin.Username, firstAdministrator)))
+`, cfg.Server.PublicURL, databaseName(cfg.Database.URL), forShell(cmp.Or(cfg.Admin.Username, firstAdministrator)), pages)
 }
 
 // forShell is a text as it stands in JSON between the quotes of a shell.

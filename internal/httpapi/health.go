@@ -124,6 +124,9 @@ func (h *Health) health(w http.ResponseWriter, r *http.Request) {
 	httpkit.WriteJSON(w, status, c.report)
 }
 
+// Report says how the backends are, as GET /health does.
+func (h *Health) Report(ctx context.Context) HealthReport { return h.checkup(ctx).report }
+
 // checkup returns what the backends answer, or what they answered less than a second ago.
 // Anybody may ask, so all who ask at the same time share one question.
 func (h *Health) checkup(ctx context.Context) *checkup {

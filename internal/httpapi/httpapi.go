@@ -33,6 +33,10 @@ type Config struct {
 	Cluster   cluster.Viewer
 	Limits    limit.Administration
 	Proxies   httpkit.Proxies
+	// Pages are added to what is served; nil: there are none.
+	Pages interface{ Mount(*http.ServeMux) }
+	// Budget bounds how many requests are served at once.
+	Budget *httpkit.Budget
 	// Origins are those whose pages may call some routes; see CORS.
 	Origins []string
 	Metrics *prometheus.Registry
@@ -40,16 +44,12 @@ type Config struct {
 	MetricsApart bool
 	Logger       *slog.Logger
 	Version      string
-	// MaxPerUser and MaxPerAddress bound how many requests are served at once; see
-	// httpkit.Budget.
-	MaxPerUser, MaxPerAddress int
 }
 
 // New returns the handler of everything that is served.
 func New(c Config) http.Handler {
 	mux := http.NewServeMux()
-	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies,
-		httpkit.NewBudget(c.MaxPerUser, c.MaxPerAddress, c.Metrics, c.Logger))
+	api := httpkit.NewAPI(mux, c.Version, c.Login, c.Proxies, c.Budget)
 	type face interface{ Mount(*httpkit.API) }
 	faces := []face{
 		c.Auth, c.KeySets, c.Metadata, c.Feed, c.Peers, c.Health,
@@ -68,6 +68,9 @@ func New(c Config) http.Handler {
 		f.Mount(api)
 	}
 	mountDocument(api)
+	if c.Pages != nil {
+		c.Pages.Mount(mux)
+	}
 	mux.HandleFunc("/", unrouted(mux))
 	return httpkit.NewObserver(c.Metrics, c.Logger).Wrap(secured(CORS(c.Origins).Wrap(cleanPaths(mux))))
 }
@@ -130,8 +133,8 @@ func cleanPaths(next http.Handler) http.Handler {
 	})
 }
 
-// secured sets what every answer carries: nothing here is a page, may be framed,
-// or be taken for another type.
+// secured sets what every answer carries that says nothing else, as pages do: it is no page,
+// may not be framed, and is not taken for another type.
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -54,7 +54,7 @@ func (m *MFA) mountLogin(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: "/api/login/passkey/options", ID: "login-passkey-options", Tag: tag,
 		Summary: "The options for navigator.credentials.get, to log in by a passkey alone",
-		Errors:  []int{http.StatusConflict}, Class: limit.MFA,
+		Errors:  []int{http.StatusConflict}, Class: limit.Ceremony,
 		Body: struct{}{}, Optional: true, Status: http.StatusOK, Answer: PasskeyOptions{}, Type: httpkit.JSON,
 	}, m.passkeyOptions)
 	api.Handle(httpkit.Route{

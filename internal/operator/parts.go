@@ -143,7 +143,7 @@ func Assemble(a Assembly) (*Parts, error) {
 		revoker = appendOnly{log}
 	}
 	people := directory.New(directory.Config{
-		Store: a.Store, Hasher: hasher, Audit: trail, Limits: limits, Revocations: revoker, OnEnded: a.OnEnded,
+		Store: a.Store, State: a.State, Hasher: hasher, Audit: trail, Limits: limits, Revocations: revoker, OnEnded: a.OnEnded,
 		FreshFor: a.Config.Admin.FreshFor, Now: a.Now, Rand: rand.Reader, Logger: a.Logger,
 	})
 	party, err := relyingParty(a.Config, a.Logger)
@@ -198,13 +198,19 @@ func newLimits(a Assembly, trail *audit.Trail) *limit.Limiter {
 	})
 }
 
+// ceremonies is how many sign-ins by passkey may begin from an address for each second factor that
+// may be presented from there: people open sign-in pages, and leave them open.
+const ceremonies = 10
+
 // policies returns the rates of each class.
 func policies(l config.Limits) map[limit.Class]limit.Policy {
 	policy := func(one config.Limit) limit.Policy {
 		return limit.Policy{PerAddress: rate(one.PerAddress), PerAccount: rate(one.PerAccount)}
 	}
+	begun := rate(l.MFA.PerAddress)
+	begun.Burst *= ceremonies
 	return map[limit.Class]limit.Policy{
-		limit.Login: policy(l.Login), limit.MFA: policy(l.MFA), limit.Renew: policy(l.Renew), limit.API: policy(l.API), limit.Admin: policy(l.Admin),
+		limit.Login: policy(l.Login), limit.MFA: policy(l.MFA), limit.Ceremony: {PerAddress: begun}, limit.Renew: policy(l.Renew), limit.API: policy(l.API), limit.Admin: policy(l.Admin),
 	}
 }
 

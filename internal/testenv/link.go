@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -28,6 +29,7 @@ type Link struct {
 
 	listener net.Listener
 	running  sync.WaitGroup
+	asked    atomic.Int64
 
 	mu      sync.Mutex
 	target  string
@@ -49,6 +51,10 @@ func NewLink(t testing.TB, target string) *Link {
 	t.Cleanup(l.close)
 	return l
 }
+
+// Asked returns how often something was sent up. To a server that is asked one thing after the
+// other, these are the round trips.
+func (l *Link) Asked() int64 { return l.asked.Load() }
 
 // Lead has the Link lead to another address, from the next connection on.
 func (l *Link) Lead(target string) {
@@ -137,18 +143,20 @@ func (l *Link) serve(client net.Conn) {
 		return
 	}
 	var pumps sync.WaitGroup
-	pumps.Go(func() { l.pump(server, client, func(f Fault) bool { return f.HoldUp }) })
-	pumps.Go(func() { l.pump(client, server, func(f Fault) bool { return f.HoldDown }) })
+	pumps.Go(func() { l.pump(server, client, &l.asked, func(f Fault) bool { return f.HoldUp }) })
+	pumps.Go(func() { l.pump(client, server, new(atomic.Int64), func(f Fault) bool { return f.HoldDown }) })
 	pumps.Wait()
 }
 
-// pump copies one direction until its end, which it passes on.
-func (l *Link) pump(to, from net.Conn, held func(Fault) bool) {
+// pump copies one direction until its end, which it passes on, and counts how often there was
+// something.
+func (l *Link) pump(to, from net.Conn, count *atomic.Int64, held func(Fault) bool) {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
 		l.pass(held)
 		if n > 0 {
+			count.Add(1)
 			if _, err := to.Write(buffer[:n]); err != nil {
 				_ = from.(*net.TCPConn).SetLinger(0)
 				from.Close()
