@@ -41,6 +41,15 @@ room=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)
 package_bound=90
 test_bound=20
 
+# longest_first sorts packages: those of .ci/slow.txt come first, the slowest at the top. The go
+# command begins with what it is given first, and no processor waits at the end for a long one.
+longest_first() {
+	awk '
+		FNR == NR { if ($0 !~ /^(#|$)/) bound[$1] = $2; next }
+		{ name = $0; sub(/^github.com\/watchword-auth\/watchword\/?/, "", name); print bound[name] + 0, $0 }' .ci/slow.txt - |
+		sort -s -k1,1nr | cut -d ' ' -f 2
+}
+
 # failures shows what each failed test printed, and whatever belongs to no test
 # that ended: a panic, a data race in another goroutine, a build that failed.
 failures() {
@@ -101,7 +110,7 @@ run() {
 for module in ${MODULES:-.}; do
 	[[ $module == . || $# == 0 ]] || continue
 	mapfile -t packages < <(cd "$module" && "${GO:-go}" list "${@:-./...}")
-	mapfile -t inside < <(printf '%s\n' "${packages[@]}" | grep -vE "$processes")
+	mapfile -t inside < <(printf '%s\n' "${packages[@]}" | grep -vE "$processes" | longest_first)
 	# Collecting garbage is a seventh of what tests of whole replicas do.
 	((${#inside[@]})) && GOGC=400 run "$module" "$raced" "${inside[@]}"
 done

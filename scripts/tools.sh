@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the distribution's packages that the tests use and that are missing, and the
-# npm packages of test/interop by their lock file.
+# npm packages of test/interop and test/browser by their lock file.
 # The tests start these servers themselves; none of them runs as a service.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -44,6 +44,7 @@ func TestAuditOverHTTP(t *testing.T) {
 		{"a target", url.Values{"target": {second.SessionID}}, func(e httpapi.AuditEvent) bool { return e.Target == second.SessionID }, 2},
 		{"an action", url.Values{"action": {"login"}}, func(e httpapi.AuditEvent) bool { return e.Action == "login" }, 3},
 		{"an outcome", url.Values{"outcome": {"denied"}}, func(e httpapi.AuditEvent) bool { return e.Outcome == "denied" }, 1},
+		{"an address", url.Values{"address": {"::ffff:127.0.0.1"}}, func(e httpapi.AuditEvent) bool { return e.Address == "127.0.0.1" }, 5},
 		{"several", url.Values{"actor": {tester}, "action": {"login"}, "outcome": {"ok"}, "target": {first.SessionID}},
 			func(e httpapi.AuditEvent) bool { return e.Action == "login" && e.Target == first.SessionID }, 1},
 		{"since", url.Values{"since": {at(logout)}}, func(e httpapi.AuditEvent) bool {
@@ -92,7 +93,7 @@ func TestAuditFiltersAreNoSQL(t *testing.T) {
 				t.Errorf("%s=%q finds %d events", name, evil, len(got))
 			}
 		}
-		for _, name := range []string{"outcome", "after", "since", "until", "limit"} {
+		for _, name := range []string{"outcome", "address", "after", "since", "until", "limit"} {
 			if a := w.Do("GET", "/api/audit?"+url.Values{name: {evil}}.Encode(), token, nil); a.Status != 422 {
 				t.Errorf("%s=%q: %d %s", name, evil, a.Status, a.Body)
 			}

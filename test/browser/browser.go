@@ -1,11 +1,3 @@
-// Package browser starts a real Chromium for tests, and gives it authenticators: the
-// ceremonies of passkeys run as they do on a user's machine, but for the finger.
-//
-// A browser offers WebAuthn only in a secure context. http://localhost is one without a
-// certificate, and its relying party id is "localhost". Another port of it is another origin
-// with the same id. A name below it, as in http://other.localhost, cannot use that id.
-// Names that end in ".test" are this machine too, over https with whatever certificate: there,
-// several hosts share a relying party id.
 package browser
 
 import (
@@ -13,13 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 )
@@ -27,59 +19,98 @@ import (
 // patience bounds each thing that is asked of the browser.
 const patience = 30 * time.Second
 
-// A Browser is one Chromium with one page. It is for the test's own goroutine.
+// A Browser is one tab. It is for the test's own goroutine.
 type Browser struct {
-	t   testing.TB
-	ctx context.Context // of the page
+	t      testing.TB
+	ctx    context.Context // of the tab
+	record *record
+	look   *look
+	scope  string // a CSS selector; empty: the whole page
 }
 
-// New starts a Chromium with a profile of its own. Both are gone at the end of the test, also
-// of one that fails.
+// New makes a profile with one tab. It is gone at the end of the test, which fails if there were
+// problems in its pages.
 func New(t testing.TB) *Browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("the tests need Chromium (make tools): %v", err)
-	}
-	// A Chromium that is killed leaves its sockets there. Their paths must be short.
-	dir, err := os.MkdirTemp("", "chromium")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.Env("TMPDIR="+dir),
-		chromedp.Flag("disable-gpu", true),
-		chromedp.Flag("no-sandbox", true), // which many containers forbid; it sees the tests' own pages alone
-		chromedp.Flag("ignore-certificate-errors", true),
-		// It asks the network for nothing.
-		chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-domain-reliability", true),
-		chromedp.Flag("no-pings", true),
-		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1"),
-	)
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(stop) // waits for the process, and removes the profile
-	ctx, cancel := chromedp.NewContext(allocator)
+	return open(t, usual.get(t), chromedp.WithNewBrowserContext())
+}
+
+// NewWithHistory is New with a browser that keeps pages as they were, to go back to, as those of
+// people do.
+func NewWithHistory(t testing.TB) *Browser {
+	t.Helper()
+	return open(t, withHistory.get(t), chromedp.WithNewBrowserContext())
+}
+
+// NewWithoutCookies is New with a browser whose user has it refuse all cookies.
+func NewWithoutCookies(t testing.TB) *Browser {
+	t.Helper()
+	return open(t, withoutCookies.get(t), chromedp.WithNewBrowserContext())
+}
+
+// Tab makes another tab in the profile. It has no authenticators.
+func (b *Browser) Tab() *Browser {
+	b.t.Helper()
+	return open(b.t, b.ctx)
+}
+
+func open(t testing.TB, parent context.Context, options ...chromedp.ContextOption) *Browser {
+	t.Helper()
+	b := &Browser{t: t, record: newRecord(), look: &look{view: Desktop, scale: 1}}
+	dialogs := make(chan page.DialogType, 100)
+	ctx, cancel := chromedp.NewContext(parent, append(options, chromedp.WithListener(func(event any) {
+		b.record.note(event)
+		if e, ok := event.(*page.EventJavascriptDialogOpening); ok {
+			dialogs <- e.Type
+		}
+	}))...)
 	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as the context of this call
-		t.Fatalf("Chromium does not start: %v", err)
+	b.ctx = ctx
+	if err := chromedp.Do(ctx); err != nil { // the tab lives as long as the context of this call
+		t.Fatalf("a tab: %v", err)
 	}
-	b := &Browser{t, ctx}
+	go b.dismiss(dialogs)
+	t.Cleanup(func() {
+		for _, p := range b.record.take() {
+			t.Errorf("in the browser: %s", p)
+		}
+	})
 	call(b, webauthn.Enable, webauthn.EnableParams{})
+	b.View(Desktop)
 	return b
+}
+
+// dismiss answers dialogs, during which a page stands still: a user leaves a page who wants to,
+// and agrees to nothing else.
+func (b *Browser) dismiss(dialogs <-chan page.DialogType) {
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case kind := <-dialogs:
+			// It may be gone with its page.
+			_, _ = chromedp.Call(b.ctx, page.HandleJavaScriptDialog, page.HandleJavaScriptDialogParams{Accept: kind == page.DialogTypeBeforeunload})
+		}
+	}
 }
 
 // Open opens a page and waits until it is loaded.
 func (b *Browser) Open(url string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
-		b.t.Fatalf("opening %s: %v", url, err)
+	to := call(b, page.Navigate, page.NavigateParams{URL: url})
+	if to.ErrorText != "" {
+		b.t.Fatalf("opening %s: %s", url, to.ErrorText)
+	}
+	if to.LoaderID != "" && !b.record.await(func() bool { return b.record.loaded == to.LoaderID }) {
+		b.t.Fatalf("%s is not loaded within %v", url, patience)
 	}
 }
+
+// Problems returns what went wrong in the tab so far, and forgets it.
+func (b *Browser) Problems() []string { return b.record.take() }
+
+// Tolerate has problems that match a regular expression be none, from now on and until now.
+func (b *Browser) Tolerate(pattern string) { b.record.tolerate(regexp.MustCompile(pattern)) }
 
 // An Exception is what a script threw.
 type Exception struct {
@@ -177,6 +208,13 @@ func (b *Browser) AddAuthenticator(o Options) *Authenticator {
 func (a *Authenticator) Remove() {
 	a.b.t.Helper()
 	call(a.b, webauthn.RemoveVirtualAuthenticator, webauthn.RemoveVirtualAuthenticatorParams{AuthenticatorID: a.id})
+}
+
+// SetPresent says whether somebody touches the authenticator at once in the ceremonies that
+// begin from now on. One that began while nobody did waits until the page gives up.
+func (a *Authenticator) SetPresent(present bool) {
+	a.b.t.Helper()
+	call(a.b, webauthn.SetAutomaticPresenceSimulation, webauthn.SetAutomaticPresenceSimulationParams{AuthenticatorID: a.id, Enabled: present})
 }
 
 // SetVerified says whether the user's verification succeeds from now on.

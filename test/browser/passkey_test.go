@@ -26,7 +26,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	port := page(t)
+	port := blankPage(t)
 	origin := "http://localhost:" + port
 	party, err := passkey.New(passkey.Config{ID: "localhost", Name: "Watchword", Origins: []string{origin}})
 	if err != nil {
@@ -37,8 +37,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// page serves a page, and returns the port.
-func page(t *testing.T) string {
+// blankPage serves a page, and returns the port.
+func blankPage(t *testing.T) string {
 	t.Helper()
 	return serve(t, httptest.NewServer)
 }
@@ -186,7 +186,7 @@ func TestPasskey(t *testing.T) {
 	device.SetVerified(true)
 
 	// Another origin that may use the relying party id and is not listed; those that may not.
-	w.Open("http://localhost:" + page(t))
+	w.Open("http://localhost:" + blankPage(t))
 	_, _, err = w.alone()
 	w.refused(err, passkey.ErrRefused)
 	_, _, err = w.second()

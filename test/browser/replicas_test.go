@@ -54,7 +54,7 @@ frontend front
   use_backend replicas if { path_beg /api/ }
   default_backend page
 backend page
-  server page 127.0.0.1:` + page(t) + `
+  server page 127.0.0.1:` + blankPage(t) + `
 backend replicas
   balance roundrobin
   option forwardfor
@@ -371,7 +371,7 @@ func TestRefusalsOverReplicas(t *testing.T) {
 	device.SetVerified(true)
 
 	// A page at another port, which may use the relying party id, and passes on what it gets.
-	s.Open("http://localhost:" + page(t))
+	s.Open("http://localhost:" + blankPage(t))
 	phished := s.options(s.relay("POST", "/api/login/passkey/options", "", nil))
 	s.Want(s.relay("POST", "/api/login/passkey", "", httpapi.PasskeyLogin{Credential: s.made(s.Get(phished))}), 401, "passkey_refused")
 	c = kit.Decode[httpapi.LoginRefusal](t, s.Want(s.relay("POST", "/api/login", "", httpapi.LoginRequest{Username: "alice", Password: kit.Password}), 401, "mfa_required"))

@@ -730,7 +730,7 @@ func TestFullDisk(t *testing.T) {
 // counts. Where the machine is slow or busy, a start may take as many times as long as it
 // is given here as a bare command that makes one hash, as a first start does.
 func TestReadySoonAndSmall(t *testing.T) {
-	const soon, small, times = 300 * time.Millisecond, 40 << 10, 5
+	const soon, small, times = 300 * time.Millisecond, 44 << 10, 5
 	ready, bare := time.Hour, time.Hour
 	for try := 0; try < 5 || try < 20 && ready > max(soon, times*bare); try++ {
 		bare = min(bare, bareCommand(t))
@@ -754,7 +754,7 @@ var ownersPasswords = []string{"WATCHWORD_PASSWORD_MEMORY=19MiB", "WATCHWORD_PAS
 // what finished hashes leave behind. Package password tests that this is given back.
 func TestMemoryOfManyLogins(t *testing.T) {
 	t.Parallel()
-	const logins, workers, cost, small = 16, 2, 19 << 10, 40 << 10
+	const logins, workers, cost, small = 16, 2, 19 << 10, 44 << 10
 	n := launchAs(t, plain, t.TempDir(), append(ownersPasswords, fmt.Sprint("WATCHWORD_PASSWORD_WORKERS=", workers))...).ready()
 	var wg sync.WaitGroup
 	for i := range logins {

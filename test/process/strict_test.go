@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,7 +58,8 @@ func TestStrictVerifiersOfProcesses(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var kids sync.Map // that signed
+	var kids sync.Map  // that signed
+	var signs sync.Map // the one that a replica signed by last
 	var sets [6]atomic.Pointer[accesstoken.KeySet]
 	var presented, refused atomic.Int64
 	var clients sync.WaitGroup
@@ -93,6 +95,7 @@ func TestStrictVerifiersOfProcesses(t *testing.T) {
 					return
 				}
 				kids.Store(header.Kid, true)
+				signs.Store(n, header.Kid)
 				for i := range sets {
 					presented.Add(1)
 					if _, ok := sets[i].Load().Key(header.Kid); !ok {
@@ -104,8 +107,19 @@ func TestStrictVerifiersOfProcesses(t *testing.T) {
 		}
 	})
 	rotate := func() {
-		ask(func(n *node) { n.command("keys", "rotate") })
-		time.Sleep(ahead + 3*time.Second) // so that the next key signs
+		var before *accesstoken.KeySet
+		ask(func(n *node) {
+			before = read(n)
+			n.command("keys", "rotate")
+		})
+		kit.Await(t, "the next key of each replica signs", func() bool {
+			return !slices.ContainsFunc(up, func(n *node) bool {
+				kid, _ := signs.Load(n)
+				id, signed := kid.(string)
+				_, former := before.Key(id)
+				return !signed || former
+			})
+		})
 	}
 	for i := range 3 {
 		n := down()
