@@ -35,6 +35,7 @@ type Config struct {
 	Health     Health     `yaml:"health"`
 	Log        Log        `yaml:"log"`
 	Telemetry  Telemetry  `yaml:"telemetry"`
+	Debug      Debug      `yaml:"debug"`
 }
 
 // Server is where this replica listens, and how the world reaches it.
@@ -400,12 +401,13 @@ type Password struct {
 //
 // A rate such as 20/1m allows 20 attempts at once, and one more every three seconds; off
 // counts nothing. It is counted from each address (or /64 of IPv6), and for each account,
-// whether or not there is such a user. What is beyond is answered 429.
+// whether or not there is such a user. What is beyond is answered 429. A running replica takes
+// over a change; what has been counted stays counted.
 type Limits struct {
 	// What happens while the store of the counters does not answer. deny: what would be
 	// counted is answered 503. local: each replica counts by itself, with its part of each
 	// rate and threshold, so that restarts and the number of replicas make a difference.
-	OnOutage LimitsOutage `yaml:"on_outage" oneof:"deny local"`
+	OnOutage LimitsOutage `yaml:"on_outage" oneof:"deny local" live:"true"`
 	// Passwords that are presented, at a login and to change one's own.
 	Login Limit `yaml:"login"`
 	// Second factors that are presented.
@@ -423,9 +425,9 @@ type Limits struct {
 // Limit is the rates of one class of requests.
 type Limit struct {
 	// How many from one address, or from one /64 of IPv6.
-	PerAddress Rate `yaml:"per_address"`
+	PerAddress Rate `yaml:"per_address" live:"true"`
 	// How many for one account.
-	PerAccount Rate `yaml:"per_account"`
+	PerAccount Rate `yaml:"per_account" live:"true"`
 }
 
 // Lockout slows down who guesses at one account. A locked account is answered as a wrong
@@ -433,24 +435,24 @@ type Limit struct {
 type Lockout struct {
 	// After how many failures from one address attempts from there wait. A success, or a
 	// day without a failure, resets them. 0: attempts never wait.
-	After int `yaml:"after"`
+	After int `yaml:"after" live:"true"`
 	// The same for all addresses together from which the user has not signed in during the
 	// last 30 days. 0: only the address counts.
-	AfterAll int `yaml:"after_all"`
+	AfterAll int `yaml:"after_all" live:"true"`
 	// The first wait. Each further failure doubles it.
-	Delay time.Duration `yaml:"delay"`
+	Delay time.Duration `yaml:"delay" live:"true"`
 	// The longest wait.
-	Max time.Duration `yaml:"max"`
+	Max time.Duration `yaml:"max" live:"true"`
 }
 
 // Spray slows down addresses that fail and from which nobody has signed in during the last
 // 30 days, whatever accounts they name. They wait as lockout.delay and lockout.max say.
 type Spray struct {
 	// After how many failures such an address waits. 0: it never does.
-	After int `yaml:"after"`
+	After int `yaml:"after" live:"true"`
 	// How many failures all such addresses may have together. When there are more, each
 	// of them waits from its first failure on, for as long as this rate's time.
-	Total Rate `yaml:"total"`
+	Total Rate `yaml:"total" live:"true"`
 }
 
 // MFA is second factors and passkeys. docs/mfa.md says how they are enrolled and used, and
@@ -552,8 +554,8 @@ type Health struct {
 
 // Log is what the replica writes about itself, to standard error.
 type Log struct {
-	// The least level that is written.
-	Level string `yaml:"level" oneof:"debug info warn error"`
+	// The least level that is written. A running replica takes over another one.
+	Level string `yaml:"level" oneof:"debug info warn error" live:"true"`
 	// auto is text on a terminal and json elsewhere.
 	Format LogFormat `yaml:"format" oneof:"auto text json"`
 }
@@ -567,6 +569,33 @@ type Telemetry struct {
 	// refuses it. Other replicas are asked over HTTP (cluster.discovery), encrypted under
 	// cluster.secret; the resource server follows server.public_url. 0s: never.
 	Canary time.Duration `yaml:"canary"`
+	Traces Traces        `yaml:"traces"`
+}
+
+// Traces say what took how long within a request, also across replicas (OpenTelemetry).
+// docs/observability.md shows what is in them.
+type Traces struct {
+	// The URL to which traces are sent, by OTLP over HTTP, such as
+	// http://collector:4318/v1/traces; without a path, /v1/traces is added. While nobody
+	// answers there, requests go on as ever, and traces are lost. Default: none, and there
+	// are no traces.
+	Endpoint string `yaml:"endpoint" env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
+	// Headers that are sent along, as NAME=VALUE with special characters of the value written
+	// %XX: credentials, for instance.
+	Headers []string `yaml:"headers" env:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" secret:"all"`
+	// Which part of the requests are traced, from 0 to 1. A request that a proxy among
+	// server.trusted_proxies, or another replica, says is part of a trace is traced as its
+	// sender wishes.
+	SampleRatio Ratio `yaml:"sample_ratio"`
+}
+
+// Debug is for whoever looks for the cause of a fault on this machine.
+type Debug struct {
+	// Host and port, of this machine alone, such as 127.0.0.1:6060, on which profiles
+	// (/debug/pprof/) and the level of the log (/debug/log-level) are served, in plain HTTP
+	// and without a login: a profile may have secrets in it. In Kubernetes, kubectl
+	// port-forward reaches it. Default: none.
+	Address string `yaml:"address"`
 }
 
 // Default returns the settings as they are when none is set.
@@ -653,11 +682,14 @@ func Default() *Config {
 			Retention: 365 * 24 * time.Hour,
 		},
 		Health: Health{
-			Timeout: 2 * time.Second,
+			Timeout: time.Second,
 		},
 		Log: Log{
 			Level:  "info",
 			Format: LogAuto,
+		},
+		Telemetry: Telemetry{
+			Traces: Traces{SampleRatio: 1},
 		},
 	}
 }

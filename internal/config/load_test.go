@@ -139,10 +139,14 @@ func TestEverySettingIsReadFromFileAndEnvironment(t *testing.T) {
 		"admin.password":                  "correct horse: battery #1",
 		"admin.fresh_for":                 "5m",
 		"users.init_file":                 "users.yaml",
-		"health.timeout":                  "1s",
+		"health.timeout":                  "3s",
 		"log.level":                       "debug",
 		"log.format":                      "json",
 		"telemetry.canary":                "1m",
+		"telemetry.traces.endpoint":       "https://collector:4318/base",
+		"telemetry.traces.headers":        "Authorization=Bearer%20x,x-tenant=a",
+		"telemetry.traces.sample_ratio":   "0.25",
+		"debug.address":                   "[::1]:6060",
 	}
 	var environ []string
 	for _, s := range Settings() {

@@ -36,6 +36,33 @@ func (s *Setting) masked(text string) string {
 	}
 }
 
+// Texts returns all settings by key, as they are written in the environment. Of a setting that is
+// secret in whole or in part, hide makes what is returned in its place; one that is empty stays so.
+func (c *Config) Texts(hide func(key, text string) string) map[string]string {
+	texts := make(map[string]string, len(settings))
+	for i := range settings {
+		s := &settings[i]
+		text := s.Format(c)
+		if s.Secret != "" && text != "" {
+			text = hide(s.Key, text)
+		}
+		texts[s.Key] = text
+	}
+	return texts
+}
+
+// Running returns the settings that are in effect in a replica that started with this configuration
+// and has loaded another one since: of that, those that a running replica takes over.
+func (c *Config) Running(loaded *Config) *Config {
+	running := *c
+	for i := range settings {
+		if s := &settings[i]; s.Live {
+			s.put(&running, s.value(loaded))
+		}
+	}
+	return &running
+}
+
 // A Change is a setting that differs between two configurations.
 type Change struct {
 	Key      string

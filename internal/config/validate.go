@@ -88,6 +88,8 @@ func (c *Config) Validate() error {
 	if c.Telemetry.Canary != 0 && c.Telemetry.Canary < minCanary {
 		v.problem("telemetry.canary", "each measurement writes an entry to the revocation log; set it to %s or more, or to 0s", formatDuration(minCanary))
 	}
+	c.Telemetry.Traces.validate(v)
+	c.Debug.validate(v)
 
 	for i := range settings {
 		s := &settings[i]
@@ -311,17 +313,22 @@ func (c *Config) validateState(v *validator) {
 // Digest returns a short hash of the settings that must be the same on every replica.
 func (c *Config) Digest() string {
 	h := sha256.New()
-	for _, s := range settings {
-		section, _, _ := strings.Cut(s.Key, ".")
-		same := slices.Contains([]string{"tokens", "sessions", "revocation", "state", "limits", "mfa"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
-		if strings.HasPrefix(s.Key, "tokens.pkcs11.") || strings.HasPrefix(s.Key, "tokens.remote.") {
-			same = false // how a replica reaches the signer; that it has the same keys, their kids say
-		}
-		if same && s.Secret == "" {
+	for i := range settings {
+		if s := &settings[i]; s.MustAgree() && s.Secret == "" {
 			fmt.Fprintf(h, "%s=%q\n", s.Key, s.Format(c))
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// MustAgree reports whether the setting must be the same on every replica of a cluster: what one
+// of them promises, the others have to keep.
+func (s *Setting) MustAgree() bool {
+	if strings.HasPrefix(s.Key, "tokens.pkcs11.") || strings.HasPrefix(s.Key, "tokens.remote.") {
+		return false // how a replica reaches the signer; that it has the same keys, their kids say
+	}
+	section, _, _ := strings.Cut(s.Key, ".")
+	return slices.Contains([]string{"tokens", "sessions", "revocation", "state", "limits", "mfa"}, section) || s.Key == "cluster.algorithms" || s.Key == "admin.fresh_for"
 }
 
 const minClusterSecret = 32 // bytes

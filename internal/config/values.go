@@ -199,6 +199,24 @@ func parseList(text string) []string {
 	return list
 }
 
+// A Ratio is a part of a whole, from 0 to 1.
+type Ratio float64
+
+// MarshalText writes 0.25.
+func (r Ratio) MarshalText() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(r), 'f', -1, 64), nil
+}
+
+// UnmarshalText reads 0.25.
+func (r *Ratio) UnmarshalText(text []byte) error {
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || !(f >= 0 && f <= 1) { // NaN is neither
+		return fmt.Errorf("%q is not a number from 0 to 1", text)
+	}
+	*r = Ratio(f)
+	return nil
+}
+
 // A Rate allows Count events in Per. The zero value counts nothing.
 type Rate struct {
 	Count int

@@ -49,7 +49,7 @@ const introduction = "# Configuration\n\n" +
 	"variable with `_FILE` after it (`DATABASE_URL_FILE=/run/secrets/database`), as Docker and Kubernetes provide them. A line\n" +
 	"break at the end of the file and a byte order mark (UTF-8) at its beginning are not part of the value. An empty file is an\n" +
 	"error, and so is a variable beside its `_FILE`.\n\n" +
-	"**Secrets that change.** A running replica reads the configuration file and the files of secrets again when they change\n" +
+	"**Settings that change.** A running replica reads the configuration file and the files of secrets again when they change\n" +
 	"(a change behind a link is seen within 5 s), and on SIGHUP. What then cannot be used is logged, and the value from before holds.\n\n" +
 	"- `database.url`, `redis.url`: the users and passwords are taken over, for each connection that is made from then on; their files\n" +
 	"  are read again for each of them, so also after one was denied. Connections that exist go on. While a server denies the new\n" +
@@ -61,9 +61,11 @@ const introduction = "# Configuration\n\n" +
 	"  a file has stayed the same for 0.2 s. If one of them cannot be used, those from before hold. To change the signing secret, first\n" +
 	"  add the present one to the file of the previous ones, then write the new one. The file of the previous ones cannot be empty:\n" +
 	"  leave the last one in it, with an end that has passed.\n" +
+	"- `limits`, `log.level`, and `cluster.static_peers` with `cluster.discovery` `static`: they are taken over at once.\n" +
 	"- `admin.username`, `admin.password`: they make the first administrator, at a start, and nothing else.\n" +
 	"- Files that other settings name: certificates with their keys (`server.tls`, `cluster.cert_file`) are read again when they change;\n" +
-	"  `cluster.ca_file`, `redis.ca_file` and `users.init_file` at the start alone.\n\n" +
+	"  `cluster.ca_file`, `redis.ca_file` and `users.init_file` at the start alone.\n" +
+	"- All other settings: the log names each that has changed, and says that it needs a restart.\n\n" +
 	"**What a file with a secret must be.** This holds for the files of `_FILE`, the storage key next to the database, the first\n" +
 	"administrator's password, `users.init_file`, the private keys of `server.tls` and of `cluster.key_file`, and the token of a\n" +
 	"Kubernetes service account.\n\n" +
@@ -138,6 +140,8 @@ func typeName(s config.Setting) string {
 		return "duration"
 	case reflect.TypeFor[config.Rate]():
 		return "rate, `off`"
+	case reflect.TypeFor[config.Ratio]():
+		return "number from 0 to 1"
 	case reflect.TypeFor[config.KiB]():
 		return "memory"
 	case reflect.TypeFor[config.Required]():
