@@ -23,6 +23,7 @@ type (
 	Keys        = store.Keys
 	Revocations = store.Revocations
 	Audit       = store.Audit
+	AuditSeals  = store.AuditSeals
 	Settings    = store.Settings
 )
 
@@ -50,6 +51,7 @@ type (
 	AuditEvent = store.AuditEvent
 	AuditQuery = store.AuditQuery
 	AuditPage  = store.AuditPage
+	AuditSeal  = store.AuditSeal
 )
 
 // AuditScan is how many events one AuditEvents looks at, at most.

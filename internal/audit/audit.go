@@ -36,6 +36,7 @@ const (
 // Config is what a Trail is made of.
 type Config struct {
 	Store      store.Audit
+	Chain      *Chain        // of the seals of the Store; nil: this process neither makes nor checks any
 	Retention  time.Duration // how long events are kept; 0: for ever
 	Now        func() time.Time
 	Rand       io.Reader
@@ -64,7 +65,18 @@ func New(cfg Config) (*Trail, error) {
 	if err := cfg.Registerer.Register(t.failed); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
+	if cfg.Chain != nil {
+		cfg.Chain.report = func(ctx context.Context, e store.AuditEvent) { t.record(ctx, e, false) }
+	}
 	return t, nil
+}
+
+// ChainStatus returns what this process knows of the seals of the trail.
+func (t *Trail) ChainStatus() Status {
+	if t.cfg.Chain == nil {
+		return Status{}
+	}
+	return t.cfg.Chain.Status()
 }
 
 // Record writes an event that is part of no transaction: to the log, then to the store. It
@@ -116,7 +128,7 @@ func (t *Trail) store(ctx context.Context, e store.AuditEvent) {
 	}
 	if err != nil {
 		t.failed.Inc()
-		t.cfg.Logger.ErrorContext(ctx, "audit event could not be stored", "id", e.ID, "action", e.Action, "error", err)
+		t.cfg.Logger.ErrorContext(ctx, "audit event could not be stored", "id", e.ID, "action", e.Action, "err", err)
 	}
 }
 
@@ -138,8 +150,14 @@ func (t *Trail) Log(ctx context.Context, e store.AuditEvent) {
 }
 
 // Run writes the events that were counted, every minute, and those of RecordSoon at once. It
-// deletes events that are older than the retention, hourly. It ends when ctx does.
+// deletes events that are older than the retention, hourly, and makes and checks the seals. It
+// ends when ctx does.
 func (t *Trail) Run(ctx context.Context) {
+	var sealing sync.WaitGroup
+	defer sealing.Wait()
+	if t.cfg.Chain != nil {
+		sealing.Go(func() { t.cfg.Chain.run(ctx, t.cfg.Now) })
+	}
 	sweep, count := time.NewTicker(sweepInterval), time.NewTicker(countInterval)
 	defer sweep.Stop()
 	defer count.Stop()
@@ -174,23 +192,35 @@ func (t *Trail) storeCounted(ctx context.Context, last bool) {
 
 func (t *Trail) sweep(ctx context.Context) {
 	if err := t.Sweep(ctx); err != nil && ctx.Err() == nil {
-		t.cfg.Logger.WarnContext(ctx, "old audit events could not be deleted; trying again in an hour", "error", err)
+		t.cfg.Logger.WarnContext(ctx, "old audit events could not be deleted; trying again in an hour", "err", err)
 	}
 }
 
 // Sweep deletes all events that are older than the retention, in batches that are small
-// enough to hold no lock of the database for long.
+// enough to hold no lock of the database for long. Before that a seal says that they may be missing.
 func (t *Trail) Sweep(ctx context.Context) error {
 	if t.cfg.Retention == 0 {
 		return nil
 	}
 	before := t.cfg.Now().Add(-t.cfg.Retention)
-	for {
-		n, err := t.cfg.Store.DeleteAuditBefore(ctx, before, sweepBatch)
-		if err != nil || n < sweepBatch {
+	if t.cfg.Chain != nil {
+		if allowed, err := t.cfg.Chain.allow(ctx, before); err != nil || !allowed {
 			return err
 		}
 	}
+	for {
+		n, err := t.cfg.Store.DeleteAuditBefore(ctx, before, sweepBatch)
+		if err != nil {
+			return err
+		}
+		if n < sweepBatch {
+			break
+		}
+	}
+	if t.cfg.Chain != nil {
+		return t.cfg.Chain.sweep(ctx)
+	}
+	return nil
 }
 
 // complete returns the event as it is stored: named, dated and clean.

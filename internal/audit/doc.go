@@ -5,4 +5,8 @@
 // other event is lost without an error in the log and a count in a metric, that neither
 // clients that are refused nor readers can make the store do more than a bounded amount
 // of work, and that no event holds a secret or text that forges a log line.
+//
+// It seals the events that are in the store (Chain), so that whoever can write the database and
+// has not the key changes, deletes and adds nothing that is sealed without being found out by
+// Verify. docs/design/audit-log.md says how.
 package audit

@@ -14,8 +14,9 @@ import (
 type Form string
 
 const (
-	CSV       Form = "csv"   // a table with a line of headings (package csvfile)
-	JSONLines Form = "jsonl" // an event in each line, as the API writes it
+	CSV       Form = "csv"    // a table with a line of headings (package csvfile)
+	JSONLines Form = "jsonl"  // an event in each line, as the API writes it
+	Syslog    Form = "syslog" // an event in each line, as a message of syslog (RFC 5424)
 )
 
 // timeFormat is that of the API: RFC 3339 in UTC with milliseconds.
@@ -26,8 +27,9 @@ var columns = []string{"id", "at", "actor", "action", "target", "outcome", "addr
 
 // A Writer writes events into a file.
 type Writer struct {
-	table *csvfile.Writer // nil: JSON
-	lines *json.Encoder
+	table  *csvfile.Writer // one of the three is not nil
+	lines  *json.Encoder
+	syslog io.Writer
 }
 
 // NewWriter makes a Writer, and writes the headings of a table.
@@ -40,8 +42,10 @@ func NewWriter(w io.Writer, form Form) (*Writer, error) {
 		lines := json.NewEncoder(w)
 		lines.SetEscapeHTML(false)
 		return &Writer{lines: lines}, nil
+	case Syslog:
+		return &Writer{syslog: w}, nil
 	}
-	return nil, problem.New(problem.Invalid, "invalid_form", "a file of the audit trail has the form %s or %s", CSV, JSONLines)
+	return nil, problem.New(problem.Invalid, "invalid_form", "a file of the audit trail has the form %s, %s or %s", CSV, JSONLines, Syslog)
 }
 
 // Write writes events. When it returns nil, all of them are in the file.
@@ -49,9 +53,12 @@ func (w *Writer) Write(events []store.AuditEvent) error {
 	for _, e := range events {
 		at := e.At.UTC().Format(timeFormat)
 		var err error
-		if w.table != nil {
+		switch {
+		case w.table != nil:
 			err = w.table.Line(e.ID, at, e.Actor, e.Action, e.Target, e.Outcome, e.Address, e.Detail)
-		} else {
+		case w.syslog != nil:
+			_, err = io.WriteString(w.syslog, syslogLine(e))
+		default:
 			err = w.lines.Encode(struct {
 				ID      string `json:"id"`
 				At      string `json:"at"`

@@ -79,6 +79,7 @@ func fill(t *testing.T, db *sqldb.DB) {
 				r.AddMember(ctx, id, fmt.Sprint("group-", i)),
 				r.AddClaim(ctx, fmt.Sprint("group-", i), fmt.Sprint("claim-", i)),
 				r.AppendAudit(ctx, store.AuditEvent{ID: fmt.Sprint("event-", i), At: now, Actor: id, Action: "login", Outcome: "ok", Detail: name}),
+				r.AppendAuditSeal(ctx, store.AuditSeal{Seq: int64(i + 1), Content: []byte(name), MAC: []byte{0, byte(i)}}),
 			)
 			if err != nil {
 				return err

@@ -72,6 +72,7 @@ var tables = []table{
 	{name: "revocation_head", head: true, columns: columns("seq:int")}, // the log_id is the new database's
 	{name: "revocations", columns: columns("seq:int kind subject epoch:int issued_before:int expires_at:int created_at:int actor reason")},
 	{name: "audit_events", columns: columns("id at_time:int actor action target outcome address detail")},
+	{name: "audit_seals", columns: columns("seq:int content:blob mac:blob")},
 	{name: recordsTable, columns: columns("kind owner id value:blob version:int expires_at:int")},
 	{name: "state_rates", columns: columns("kind owner id tat:int expires_at:int")},
 }

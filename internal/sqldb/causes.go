@@ -183,10 +183,13 @@ func (db *DB) schemaCause(err error) error {
 	return nil
 }
 
-// checkEncoding returns an error unless the database keeps all of Unicode.
+// ErrEncoding: the database does not keep all of Unicode.
+var ErrEncoding = errors.New("the encoding of the database")
+
+// checkEncoding returns an ErrEncoding unless the database keeps all of Unicode.
 func checkEncoding(encoding string) error {
 	if encoding == "UTF8" {
 		return nil
 	}
-	return fmt.Errorf("the encoding of the database is %s, which does not hold every name: make a new one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there with pg_dump", encoding)
+	return fmt.Errorf("%w is %s, which does not hold every name: make a new one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there with pg_dump", ErrEncoding, encoding)
 }

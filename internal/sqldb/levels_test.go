@@ -427,7 +427,15 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 		}
 		ok(second(s.AuditEvents(ctx, q)))
 	}
+	ok(second(s.AuditRange(ctx, "", "e2", 2)), second(s.AuditIDs(ctx, "", "e2", 2)))
 	ok(second(s.DeleteAuditBefore(ctx, at.Add(time.Second), 2)))
+	_, _, err = s.LastAuditSeal(ctx) // there is none
+	ok(err)
+	for seq := range int64(2) {
+		ok(s.AppendAuditSeal(ctx, store.AuditSeal{Seq: seq + 1, Content: []byte("c"), MAC: []byte("m")}))
+	}
+	_, _, err = s.LastAuditSeal(ctx)
+	ok(err, second(s.AuditSeals(ctx, 0, 2)), s.PutAuditSealMAC(ctx, 2, []byte("n")), second(s.DeleteAuditSeals(ctx, 2, 2)))
 
 	ok(s.PutSetting(ctx, "a", "1"), s.PutSetting(ctx, "a", "2"), second(s.CreateSetting(ctx, "a", "3")), second(s.Setting(ctx, "a")))
 	ok(s.Ping(ctx))

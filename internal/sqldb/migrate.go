@@ -55,7 +55,7 @@ var ErrSchemaNewer = errors.New("the database was changed by a newer version of 
 
 // Pending returns the migrations that Migrate would apply. It changes nothing.
 func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
-	has, err := db.schemaVersion(ctx)
+	has, err := db.SchemaVersion(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +119,9 @@ func (db *DB) Migrate(ctx context.Context) ([]Migration, error) {
 	return applied, nil
 }
 
-// schemaVersion returns the version of the newest migration that was applied; it is 0 on
+// SchemaVersion returns the version of the newest migration that was applied; it is 0 on
 // an empty database.
-func (db *DB) schemaVersion(ctx context.Context) (int64, error) {
+func (db *DB) SchemaVersion(ctx context.Context) (int64, error) {
 	var v sql.NullInt64
 	err := db.QueryRow(ctx, "SELECT MAX(version_id) FROM "+versions).Scan(&v)
 	switch {

@@ -19,7 +19,7 @@ func TestMigrate(t *testing.T) {
 		if err != nil || len(pending) == 0 || pending[0].Version != 1 || pending[0].Name != "00001_first.sql" {
 			t.Fatalf("pending %v, %v", pending, err)
 		}
-		if v, err := db.schemaVersion(ctx); v != 0 || err != nil {
+		if v, err := db.SchemaVersion(ctx); v != 0 || err != nil {
 			t.Errorf("asking what is pending made version %d, %v", v, err)
 		}
 		applied, err := db.Migrate(ctx)
@@ -135,7 +135,7 @@ func TestMigrateFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "90002_bad.sql") || len(applied) != 1 {
 			t.Fatalf("applied %v, %v", applied, err)
 		}
-		if v, err := db.schemaVersion(ctx); v != 90001 || err != nil {
+		if v, err := db.SchemaVersion(ctx); v != 90001 || err != nil {
 			t.Errorf("version %d, %v", v, err)
 		}
 		if err := db.QueryRow(ctx, "SELECT COUNT(*) FROM bad").Scan(new(int)); err == nil && db.Dialect() != MySQL {

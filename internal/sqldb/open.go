@@ -20,10 +20,10 @@ const (
 	DefaultTimeout        = 15 * time.Second
 )
 
-// An idle connection is closed after idleTime, and any connection after lifeTime, so that
+// An idle connection is closed after IdleTime, and any connection after lifeTime, so that
 // the pool follows a load balancer in front of the database, or a new primary.
 const (
-	idleTime = 5 * time.Minute
+	IdleTime = 5 * time.Minute
 	lifeTime = 30 * time.Minute
 )
 
@@ -70,6 +70,7 @@ type DB struct {
 	prompt  bool
 
 	credentials *credentials      // nil: SQLite
+	pooled      bool              // PostgreSQL: a pooler changes connections between transactions
 	variables   map[string]string // MySQL: what each connection sets
 	statements  bool              // MySQL: the binary log holds statements, not rows
 }
@@ -121,6 +122,10 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 
 // Dialect returns the kind of SQL that the database speaks.
 func (db *DB) Dialect() Dialect { return db.dialect }
+
+// Pooled reports whether a pooler, such as PgBouncer, stands before the server and changes
+// connections between transactions.
+func (db *DB) Pooled() bool { return db.pooled }
 
 // Prompt returns the same database for rare, short work that must not wait behind other
 // callers: one of MaxConnections is kept for it. None is kept if there is only one. On

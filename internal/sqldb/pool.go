@@ -75,7 +75,7 @@ func (db *DB) newPool(makes driver.Connector, connections, kept int, prepares bo
 	p.db = sql.OpenDB(makes)
 	p.db.SetMaxOpenConns(connections + kept)
 	p.db.SetMaxIdleConns(connections + kept)
-	p.db.SetConnMaxIdleTime(idleTime)
+	p.db.SetConnMaxIdleTime(IdleTime)
 	p.db.SetConnMaxLifetime(lifeTime)
 	return p
 }

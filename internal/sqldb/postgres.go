@@ -38,6 +38,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	db.pooled = session.pooler
 	of := func(url string) (driver.Connector, error) {
 		cfg, err := db.postgresConfig(url)
 		if err != nil {

@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"sync"
+
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // A Q runs queries: it is a DB, where each query is a transaction of its own, or the
@@ -141,6 +143,8 @@ func (db *DB) ExecReturning(ctx context.Context, query string, args ...any) (num
 
 func (db *DB) exec(ctx context.Context, query string, returning bool, args []any) (done result, err error) {
 	p := db.writer
+	ctx, t := trace.Start(ctx, "database: write", trace.Text("db.query.text", query))
+	defer func() { t.End(err) }()
 	err = db.again(ctx, func(ctx context.Context) error {
 		if db.commits != nil {
 			done, err = db.commits.exec(ctx, query, returning, args)
@@ -216,10 +220,12 @@ func readReturned(rows *sql.Rows, err error) (done result, _ error) {
 
 // Query runs a SELECT on a snapshot of its own.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
+	ctx, t := trace.Start(ctx, "database: read", trace.Text("db.query.text", query))
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.Timeout)
 	p := db.reader
 	slot, err := p.acquire(ctx, db.prompt)
 	if err != nil {
+		t.End(err)
 		cancel()
 		return nil, err
 	}
@@ -239,13 +245,15 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*Rows, erro
 	if err != nil {
 		slot.release()
 		defer cancel()
-		return nil, p.explain(ctx, err, true)
+		err = p.explain(ctx, err, true)
+		t.End(err)
+		return nil, err
 	}
 	return &Rows{
 		ctx:     ctx,
 		rows:    rows,
 		explain: func(err error) error { return p.explain(ctx, err, true) },
-		release: func() { slot.release(); cancel() },
+		release: func() { slot.release(); cancel(); t.End(nil) },
 		role:    p.dialect.asksRole(query),
 		believe: p.believe,
 		empty:   func() error { return p.believeEmpty(ctx, p.db) },

@@ -138,6 +138,49 @@ func (db *DB) learnMySQL(ctx context.Context, pool *sql.DB) error {
 	return nil
 }
 
+// A Setting of the server, the database or the user is in the way.
+type Setting struct {
+	Name, Value string
+	Need        string // what it has to be
+}
+
+// InTheWay returns the settings under which statements of this pool's connections would not do
+// what they say, in the order of their names. There are some if a pooler stands between, so that
+// connections cannot change them for themselves, or if they were set after Open.
+func (db *DB) InTheWay(ctx context.Context) ([]Setting, error) {
+	needs, query := map[string]string{}, ""
+	switch db.dialect {
+	case Postgres:
+		needs, query = postgresNeeds, "SELECT name, setting FROM pg_settings"
+	case MySQL:
+		for name, need := range mysqlNeeds {
+			needs[name] = need.shown
+		}
+		query = "SHOW SESSION VARIABLES"
+	default:
+		return nil, nil
+	}
+	all, err := All(ctx, db, func(scan Scan) (s Setting, err error) {
+		var value sql.NullString
+		err = scan(&s.Name, &value)
+		s.Value = value.String
+		return s, err
+	}, query)
+	if err != nil {
+		return nil, err
+	}
+	var list []Setting
+	for _, s := range all {
+		var known bool
+		s.Need, known = needs[s.Name]
+		if known && s.Value != s.Need && (s.Name != "synchronous_commit" || s.Value == "off") {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
 // level is the isolation level at which a transaction runs.
 func (db *DB) level(asked sql.IsolationLevel) sql.IsolationLevel {
 	switch {

@@ -48,7 +48,7 @@ var unlimited = map[Dialect]string{
 // CheckSchema returns an error unless the schema is exactly the one that this binary
 // knows: a merely compatible schema may hold data that this binary would overlook.
 func (db *DB) CheckSchema(ctx context.Context) error {
-	has, err := db.schemaVersion(ctx)
+	has, err := db.SchemaVersion(ctx)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // InTx runs f in one serializable transaction: of two transactions that read and write
@@ -26,7 +28,9 @@ func (db *DB) InTxReadCommitted(ctx context.Context, f func(ctx context.Context,
 	return db.inTx(ctx, sql.LevelReadCommitted, f)
 }
 
-func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, f func(ctx context.Context, q Q) error) error {
+func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, f func(ctx context.Context, q Q) error) (err error) {
+	ctx, t := trace.Start(ctx, "database: transaction")
+	defer func() { t.End(err) }()
 	return db.again(ctx, func(ctx context.Context) error { return db.runTx(ctx, level, f) })
 }
 

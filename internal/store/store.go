@@ -59,6 +59,7 @@ type Records interface {
 	Keys
 	Revocations
 	Audit
+	AuditSeals
 	Settings
 }
 
@@ -430,7 +431,37 @@ type Audit interface {
 	// ids that lie within the bounds, and that are the target's, or the actor's where q
 	// names no target: its page may have fewer events than q.Limit, or none, and a Next.
 	AuditEvents(ctx context.Context, q AuditQuery) (AuditPage, error)
+	// AuditRange returns the limit events with the lowest ids above after and not above
+	// upto, the lowest first. Ids are compared byte by byte.
+	AuditRange(ctx context.Context, after, upto string, limit int) ([]AuditEvent, error)
+	// AuditIDs is AuditRange for the ids alone. It costs much less.
+	AuditIDs(ctx context.Context, after, upto string, limit int) ([]string, error)
 	DeleteAuditBefore(ctx context.Context, t time.Time, limit int) (int, error)
+}
+
+// An AuditSeal says which events the audit trail has, and which seal was before it (package
+// audit). The store does not look into it.
+type AuditSeal struct {
+	Seq     int64 // from 1 on
+	Content []byte
+	MAC     []byte
+}
+
+// AuditSeals are the seals of the audit trail.
+type AuditSeals interface {
+	// AppendAuditSeal writes a seal. It returns ErrConflict, and changes nothing, if there is
+	// one with its number.
+	AppendAuditSeal(ctx context.Context, s AuditSeal) error
+	// AuditSeals returns the limit seals with the lowest numbers above after, the lowest first.
+	AuditSeals(ctx context.Context, after int64, limit int) ([]AuditSeal, error)
+	// LastAuditSeal returns the seal with the highest number, or one with the number 0 if there
+	// is none, and the time by the database's clock.
+	LastAuditSeal(ctx context.Context) (AuditSeal, time.Time, error)
+	// PutAuditSealMAC replaces the MAC of a seal, or returns ErrNotFound.
+	PutAuditSealMAC(ctx context.Context, seq int64, mac []byte) error
+	// DeleteAuditSeals deletes the limit seals with the lowest numbers below a number, and
+	// returns how many these were.
+	DeleteAuditSeals(ctx context.Context, below int64, limit int) (int, error)
 }
 
 // Settings are single values that all replicas share.

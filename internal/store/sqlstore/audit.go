@@ -75,6 +75,16 @@ func (r records) AuditEvents(ctx context.Context, query store.AuditQuery) (store
 	return store.AuditPage{Events: events, Next: end}, err
 }
 
+// AuditRange implements store.Audit.
+func (r records) AuditRange(ctx context.Context, after, upto string, limit int) ([]store.AuditEvent, error) {
+	return list(ctx, r.q, readAudit, "SELECT "+auditColumns+" FROM audit_events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", after, upto, limit)
+}
+
+// AuditIDs implements store.Audit.
+func (r records) AuditIDs(ctx context.Context, after, upto string, limit int) ([]string, error) {
+	return list(ctx, r.q, readString, "SELECT id FROM audit_events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", after, upto, limit)
+}
+
 // DeleteAuditBefore implements store.Audit.
 func (r records) DeleteAuditBefore(ctx context.Context, t time.Time, limit int) (int, error) {
 	n, err := r.q.Exec(ctx, r.q.Dialect().DeleteSome("audit_events", "id", "at_time < ?", "at_time"),

@@ -62,7 +62,7 @@ func empty(t *testing.T, db *sqldb.DB) {
 	t.Helper()
 	for _, statement := range []string{
 		"DELETE FROM users", "DELETE FROM identity_marks", "DELETE FROM usergroups", "DELETE FROM claims", "DELETE FROM settings",
-		"DELETE FROM signing_keys", "DELETE FROM registered_keys", "DELETE FROM used_kids", "DELETE FROM replicas", "DELETE FROM audit_events",
+		"DELETE FROM signing_keys", "DELETE FROM registered_keys", "DELETE FROM used_kids", "DELETE FROM replicas", "DELETE FROM audit_events", "DELETE FROM audit_seals",
 		"DELETE FROM revocations", "UPDATE revocation_head SET seq = 0",
 	} {
 		if _, err := db.Exec(t.Context(), statement); err != nil {

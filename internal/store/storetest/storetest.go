@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,6 +65,9 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"expired revocations", expiredRevocations},
 			{"audit", audit},
 			{"audit takes any text", auditText},
+			{"audit in the order of ids", auditRange},
+			{"seals of the audit trail", auditSeals},
+			{"one number of a seal for many callers", auditSealRace},
 			{"settings", settings},
 			{"update commits everything or nothing", updates},
 			{"update goes on after a conflict", updateAfterConflict},
@@ -903,6 +907,97 @@ func auditText(t *testing.T, a, b store.Store) {
 			t.Errorf("%d events about %.10q, want 1", len(found), text)
 		}
 	}
+}
+
+func auditRange(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	var all []store.AuditEvent
+	for _, id := range []string{"a", "B", "a0", "019ac2f8-3b5e-7000-8000-5a2b3c4d5e6f", "b", "é"} {
+		e := store.AuditEvent{ID: id, At: now, Actor: "u", Action: "login", Target: "t", Outcome: "ok", Address: "::1", Detail: " für 🎈 "}
+		ok(t, a.AppendAudit(ctx, e))
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b store.AuditEvent) int { return strings.Compare(a.ID, b.ID) })
+	for _, bounds := range [][2]string{{"", "~~"}, {"", "\U0010FFFF"}, {"a", "b"}, {"B", "a0"}, {"A", "a"}, {"b", "a"}, {"a", "a"}, {"a\x00", "b"}, {"'", "~"}} {
+		var want []store.AuditEvent
+		for _, e := range all {
+			if e.ID > bounds[0] && e.ID <= bounds[1] && !strings.Contains(bounds[0], "\x00") {
+				want = append(want, e)
+			}
+		}
+		for _, limit := range []int{0, 1, 2, 100} {
+			some := want[:min(limit, len(want))]
+			equal(t, must(b.AuditRange(ctx, bounds[0], bounds[1], limit))(t), append([]store.AuditEvent(nil), some...))
+			var ids []string
+			for _, e := range some {
+				ids = append(ids, e.ID)
+			}
+			equal(t, must(b.AuditIDs(ctx, bounds[0], bounds[1], limit))(t), ids)
+		}
+	}
+}
+
+func auditSeals(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	none, at, err := b.LastAuditSeal(ctx)
+	if err != nil || none.Seq != 0 || time.Since(at).Abs() > time.Hour {
+		t.Fatalf("%+v at %v, %v", none, at, err)
+	}
+	var all []store.AuditSeal
+	for i := range int64(5) {
+		s := store.AuditSeal{Seq: i + 1, Content: bytes.Repeat([]byte{byte(i), 0, 0xff}, 20_000), MAC: []byte{byte(i)}}
+		ok(t, a.AppendAuditSeal(ctx, s))
+		all = append(all, s)
+	}
+	is(t, a.AppendAuditSeal(ctx, store.AuditSeal{Seq: 5, Content: []byte("another"), MAC: []byte("one")}), store.ErrConflict)
+	last, at, err := b.LastAuditSeal(ctx)
+	if err != nil || time.Since(at).Abs() > time.Hour {
+		t.Fatalf("at %v, %v", at, err)
+	}
+	equal(t, last, all[4])
+	equal(t, must(b.AuditSeals(ctx, 0, 10))(t), all)
+	equal(t, must(b.AuditSeals(ctx, 1, 2))(t), all[1:3])
+	equal(t, len(must(b.AuditSeals(ctx, 5, 10))(t)), 0)
+	for _, mac := range []string{"new", "new"} {
+		ok(t, a.PutAuditSealMAC(ctx, 3, []byte(mac)))
+	}
+	is(t, a.PutAuditSealMAC(ctx, 6, []byte("new")), store.ErrNotFound)
+	all[2].MAC = []byte("new")
+	equal(t, must(b.DeleteAuditSeals(ctx, 3, 1))(t), 1)
+	equal(t, must(b.AuditSeals(ctx, 0, 10))(t), all[1:])
+	equal(t, must(b.DeleteAuditSeals(ctx, 3, 10))(t), 1)
+	equal(t, must(b.AuditSeals(ctx, 0, 10))(t), all[2:])
+	undo := errors.New("undo")
+	is(t, a.Update(ctx, func(r store.Records) error {
+		return errors.Join(r.AppendAuditSeal(ctx, store.AuditSeal{Seq: 6, Content: []byte{1}, MAC: []byte{2}}), undo)
+	}), undo)
+	last, _, err = b.LastAuditSeal(ctx)
+	ok(t, err)
+	equal(t, last.Seq, 5)
+}
+
+// auditSealRace: of many callers one writes the seal with a number, and all others are told.
+func auditSealRace(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	const rounds, callers = 5, 8
+	for seq := range int64(rounds) {
+		var wrote atomic.Int64
+		var all sync.WaitGroup
+		for i := range callers {
+			all.Go(func() {
+				s := store.AuditSeal{Seq: seq + 1, Content: []byte{byte(i)}, MAC: []byte{byte(i)}}
+				switch err := []store.Store{a, b}[i%2].AppendAuditSeal(ctx, s); {
+				case err == nil:
+					wrote.Add(1)
+				case !errors.Is(err, store.ErrConflict):
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		equal(t, wrote.Load(), 1)
+	}
+	equal(t, len(must(a.AuditSeals(ctx, 0, 100))(t)), rounds)
 }
 
 func settings(t *testing.T, a, b store.Store) {
