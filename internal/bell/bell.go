@@ -24,9 +24,11 @@ const (
 	Revocations News = store.BellRevocations // the log of what was revoked
 )
 
+// RedisChannel is the channel in Redis, or what its name begins with: the id of the
+// installation follows after a colon.
+const RedisChannel = "watchword:bell"
+
 const (
-	// redisChannel is the channel in Redis, or what its name begins with.
-	redisChannel = "watchword:bell"
 	// gap is the least time between two rings that are passed on, so that a flood of rings
 	// does not keep a replica busy.
 	gap = 10 * time.Millisecond
@@ -51,9 +53,9 @@ type Config struct {
 
 func (c *Config) channel() string {
 	if c.Installation == "" {
-		return redisChannel
+		return RedisChannel
 	}
-	return redisChannel + ":" + c.Installation
+	return RedisChannel + ":" + c.Installation
 }
 
 // A Bell rings at the other replicas, and hears their rings. Its methods may be called by

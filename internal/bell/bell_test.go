@@ -255,7 +255,7 @@ func TestFlood(t *testing.T) {
 	began := time.Now()
 	for range 20_000 {
 		for _, what := range []string{"registry", "registry; DROP", ""} {
-			if err := client.Do(t.Context(), client.B().Publish().Channel(redisChannel).Message(what).Build()).Error(); err != nil {
+			if err := client.Do(t.Context(), client.B().Publish().Channel(RedisChannel).Message(what).Build()).Error(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -39,6 +39,9 @@ func (*Alone) Accepted(string) bool { return true }
 // SecretsChanged does nothing.
 func (*Alone) SecretsChanged() {}
 
+// SettingsChanged does nothing.
+func (*Alone) SettingsChanged(string) {}
+
 // View returns ErrAlone.
 func (*Alone) View(context.Context) (View, error) { return View{}, ErrAlone }
 
@@ -60,6 +63,11 @@ func (*Alone) AnswerToken(string, TokenQuestion, func(string) (bool, error)) (bo
 // Accepts returns ErrAlone.
 func (*Alone) Accepts(context.Context, discovery.Peer, string) (bool, error) {
 	return false, ErrAlone
+}
+
+// AnswerExamination returns ErrAlone.
+func (*Alone) AnswerExamination(context.Context, string, ExamineQuestion, func(context.Context, []byte) ([]byte, error)) (body []byte, instance, mac string, err error) {
+	return nil, "", "", ErrAlone
 }
 
 // NoSigner returns the error of Ring.Signer as it is.

@@ -43,7 +43,7 @@ type Config struct {
 	// same Instance.
 	Incarnation string
 	Version     string        // of the binary
-	Digest      string        // of the settings that must be the same on all replicas
+	Digest      string        // of the settings that must be the same on all replicas; see SettingsChanged
 	MaxAge      time.Duration // how long a served key set may be used
 	Algorithms  []string      // accepted of keys; see accesstoken.Algorithms
 	URL         string        // where the peers reach this replica; may be empty
@@ -83,6 +83,7 @@ type Cluster struct {
 	peers    *peers
 	lookup   *lookup
 	answers  answers
+	examined nonces
 }
 
 // common is what the parts share. Nothing in it changes after Join, except what has
@@ -243,6 +244,14 @@ func (c *Cluster) Accepted(kid string) bool { return c.registry.accepted(kid) }
 
 // SecretsChanged has this replica write now which signing secrets it accepts. It never blocks.
 func (c *Cluster) SecretsChanged() {
+	c.registry.beatNow()
+	c.Ring()
+}
+
+// SettingsChanged has this replica write now that its settings have another Config.Digest. It
+// never blocks.
+func (c *Cluster) SettingsChanged(digest string) {
+	c.registry.changed(digest)
 	c.registry.beatNow()
 	c.Ring()
 }

@@ -39,6 +39,8 @@ var (
 		// Sealed for the user, kind and id of the row, so that it counts nowhere else. Whoever deletes
 		// it leaves the user with the password, which the writer of the database can change as well.
 		"factors",
+		// Package audit has the test of it.
+		"audit_seals",
 		// They say who a user is and what they may do, which who writes the database decides.
 		"audit_events", "claims", "group_claims", "identity_marks", "memberships", "usergroups", "users", "verified_emails",
 	}

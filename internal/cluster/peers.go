@@ -5,12 +5,14 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -278,6 +280,45 @@ type disbelief struct{ reason, text string }
 
 func (d *disbelief) Error() string { return d.text }
 
+// A refusal is an answer that is none: the status, and the code of the problem.
+type refusal struct {
+	status int
+	code   string
+}
+
+func refusalOf(status int, body []byte) *refusal {
+	var p struct {
+		Code string `json:"code"`
+	}
+	_ = json.Unmarshal(body, &p) // else it has no code
+	return &refusal{status, p.Code}
+}
+
+// codes are what the code of a problem looks like. Nothing else that a server says is told.
+var codes = regexp.MustCompile(`^[a-z][a-z_]{0,49}$`)
+
+func (r *refusal) Error() string {
+	if codes.MatchString(r.code) {
+		return fmt.Sprintf("it answers %d (%s)", r.status, r.code)
+	}
+	return fmt.Sprintf("it answers %d", r.status)
+}
+
+// HasNoAnswer reports whether an error of asking a replica means that what answered does not know
+// such questions, as a replica of an older version does not.
+func HasNoAnswer(err error) bool {
+	var refused *refusal
+	return errors.As(err, &refused) && refused.status == http.StatusNotFound
+}
+
+// IsStranger reports whether an error of asking a replica means that what answered does not have
+// the secret of this cluster.
+func IsStranger(err error) bool {
+	var refused *refusal
+	var rejected *disbelief
+	return errors.As(err, &refused) && refused.code == errNoReplica.Code || errors.As(err, &rejected)
+}
+
 // fetch asks a peer for its keys and takes them in. It returns the id of the replica
 // that answered.
 func (p *peers) fetch(ctx context.Context, at discovery.Peer) (instance string, err error) {
@@ -300,7 +341,9 @@ func (p *peers) get(ctx context.Context, at discovery.Peer, path string, header 
 	if header != nil {
 		r.Header = header.Clone()
 	}
-	return ask(p.cfg.Client(at.Name), r, rand.Text(), longest, mac)
+	nonce := rand.Text()
+	p.secret.traced(r, nonce)
+	return ask(p.cfg.Client(at.Name), r, nonce, longest, mac)
 }
 
 // ask sends a question with a nonce. It returns the id of the replica that answered, and its
@@ -321,7 +364,7 @@ func ask(client *http.Client, r *http.Request, nonce string, longest int64, mac 
 	case err != nil:
 		return "", nil, err
 	case answer.StatusCode != http.StatusOK:
-		return "", nil, fmt.Errorf("it answers %d", answer.StatusCode)
+		return "", nil, refusalOf(answer.StatusCode, body)
 	case int64(len(body)) > longest:
 		return "", nil, errors.New("its answer is too long")
 	}

@@ -300,9 +300,9 @@ func (r *registry) takeInReplicasLocked(ctx context.Context, replicas []store.Re
 		}
 		r.replicas = append(r.replicas, other)
 		silent := r.silentLocked(other)
-		if other.Config != r.cfg.Digest && r.digests[other.Instance] != other.Config && silent < timing.LiveFor {
+		if other.Config != r.self.Config && r.digests[other.Instance] != other.Config && silent < timing.LiveFor {
 			r.digests[other.Instance] = other.Config
-			r.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state, limits, admin.fresh_for or cluster.algorithms)", "replica", other.Instance, "config", other.Config, "own", r.cfg.Digest)
+			r.cfg.Logger.WarnContext(ctx, "a replica has other settings than this one (tokens, sessions, revocation, state, limits, admin.fresh_for or cluster.algorithms)", "replica", other.Instance, "config", other.Config, "own", r.self.Config)
 		}
 		if silent < timing.Forget {
 			r.maxAge = max(r.maxAge, other.MaxAge)
@@ -350,6 +350,13 @@ func (r *registry) beat(ctx context.Context, news bool) error {
 		r.cfg.Notify()
 	}
 	return nil
+}
+
+// changed notes another digest of this replica's settings, for its next beat.
+func (r *registry) changed(digest string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.self.Config = digest
 }
 
 // beaten notes that this replica has tried to beat, and whether its row is another

@@ -26,11 +26,25 @@ type secret struct {
 	feeds    []byte // answers to peers that ask what was revoked
 	asked    []byte // questions about a token
 	verdicts []byte // answers to those
+	traces   []byte // of questions
+	examines []byte // questions how a replica is, and answers to those, sealed
+	examinee []byte // the same answers
+}
+
+// purposePrefix begins what a key of the secret is for.
+const purposePrefix = "watchword cluster 1: "
+
+// checkSecret returns an error if a secret is too short.
+func checkSecret(text string) error {
+	if len(text) < MinSecret {
+		return fmt.Errorf("cluster.secret has %d bytes: give it %d at least (openssl rand -base64 32)", len(text), MinSecret)
+	}
+	return nil
 }
 
 func newSecret(text string) (*secret, error) {
-	if len(text) < MinSecret {
-		return nil, fmt.Errorf("cluster.secret has %d bytes: give it %d at least (openssl rand -base64 32)", len(text), MinSecret)
+	if err := checkSecret(text); err != nil {
+		return nil, err
 	}
 	s := &secret{}
 	for purpose, key := range map[string]*[]byte{
@@ -41,9 +55,12 @@ func newSecret(text string) (*secret, error) {
 		"revocations":       &s.feeds,
 		"token":             &s.asked,
 		"verdict":           &s.verdicts,
+		"trace":             &s.traces,
+		"examination":       &s.examines,
+		"examined":          &s.examinee,
 	} {
 		var err error
-		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, "watchword cluster 1: "+purpose, sha256.Size); err != nil {
+		if *key, err = hkdf.Key(sha256.New, []byte(text), nil, purposePrefix+purpose, sha256.Size); err != nil {
 			return nil, fmt.Errorf("cluster.secret: %w", err)
 		}
 	}
@@ -97,10 +114,16 @@ func (s *secret) answer(nonce, instance string, body []byte) []byte {
 	return sum(s.answers, nonce, instance, string(body))
 }
 
-// question returns what seals the question that has the nonce. Each nonce has a key of its
-// own, so that there is no bound on how many questions a cluster may seal.
-func (s *secret) question(nonce string) *seal.Box {
-	box, err := seal.New(sum(s.asked, nonce))
+// question returns what seals the question about a token that has the nonce.
+func (s *secret) question(nonce string) *seal.Box { return boxFor(s.asked, nonce) }
+
+// examination returns what seals the question that has the nonce, and its answer, for a doctor.
+func (s *secret) examination(nonce string) *seal.Box { return boxFor(s.examines, nonce) }
+
+// boxFor returns what seals under a nonce. Each nonce has a key of its own, so that there is no
+// bound on how many questions a cluster may seal.
+func boxFor(key []byte, nonce string) *seal.Box {
+	box, err := seal.New(sum(key, nonce))
 	if err != nil {
 		panic(err) // the key has the length of a sum
 	}
@@ -111,6 +134,12 @@ func (s *secret) question(nonce string) *seal.Box {
 // The nonce stands for the token: no other question can be sealed under it.
 func (s *secret) verdict(nonce, instance string, body []byte) []byte {
 	return sum(s.verdicts, nonce, instance, string(body))
+}
+
+// examined is the MAC of a replica's sealed answer to a doctor that chose the nonce. Without it,
+// whoever asks the same nonce of two replicas could give the answer of one for that of the other.
+func (s *secret) examined(nonce, instance string, body []byte) []byte {
+	return sum(s.examinee, nonce, instance, string(body))
 }
 
 // ownsKey and ownsReplica report whether the secret vouches for a row. A row that an older

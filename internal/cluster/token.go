@@ -89,6 +89,7 @@ func (a *Asker) Accepts(ctx context.Context, at discovery.Peer, token string) (b
 		return false, err
 	}
 	r.Header.Set("Content-Type", "application/json")
+	a.secret.traced(r, nonce)
 	_, body, err := ask(a.client(at.Name), r, nonce, maxVerdict, a.secret.verdict)
 	if err != nil {
 		return false, err
