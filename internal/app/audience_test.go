@@ -263,8 +263,9 @@ var routes = map[string][]call{
 	"GET /api/pkeys": {{open, "", ""}}, "GET /.well-known/jwks.json": {{open, "", ""}}, "GET /api/revocations": {{open, "", ""}},
 	"GET /.well-known/oauth-authorization-server": {{open, "", ""}},
 	"GET /health": {{open, "", ""}}, "GET /livez": {{open, "", ""}}, "GET /readyz": {{open, "", ""}},
-	"POST /api/cluster/verify": {{open, "", ""}}, // for peers, which prove themselves by the secret
-	"GET /metrics":             {{open, "", ""}}, "GET /openapi.json": {{open, "", ""}},
+	"POST /api/cluster/verify":  {{open, "", ""}}, // for peers, which prove themselves by the secret
+	"POST /api/cluster/examine": {{open, "", ""}}, // the same
+	"GET /metrics":              {{open, "", ""}}, "GET /openapi.json": {{open, "", ""}},
 
 	"GET /api/verify": {{every, "", ""}}, "HEAD /api/verify": {{every, "", ""}}, "POST /api/verify": {{every, "", ""}},
 	"PUT /api/verify": {{every, "", ""}}, "PATCH /api/verify": {{every, "", ""}}, "DELETE /api/verify": {{every, "", ""}},
@@ -326,6 +327,7 @@ var routes = map[string][]call{
 	"DELETE /api/limits/addresses/{address}": {{fresh, "/api/limits/addresses/2001:db8::1", ""}},
 
 	"GET /api/audit":       {{home, "", ""}},
+	"GET /api/audit/chain": {{home, "", ""}},
 	"PUT /api/me/password": {{home, "", `{"current_password":"PASSWORD","new_password":"a long enough one"}`}},
 	"GET /api/cluster":     {{home, "", ""}},
 }

@@ -3,12 +3,8 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -19,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -45,12 +42,15 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 		Name: "watchword_canary_failures_total",
 		Help: "Rounds of telemetry.canary in which a good token was not accepted, or a revoked one was not refused.",
 	})
+	for _, by := range []string{"replica", "resource_server"} {
+		took.WithLabelValues(by)
+	}
 	for _, c := range []prometheus.Collector{took, failed} {
 		if err := registry.Register(c); err != nil {
 			return fmt.Errorf("app: %w", err)
 		}
 	}
-	client, err := frontClient(cfg.Cluster.CAFile)
+	client, err := operator.FrontClient(cfg.Cluster.CAFile)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,8 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 			}
 			replicas := len(watchers)
 			watchers = append(watchers, canary.ResourceServer("a resource server", verifier))
-			results, err := canary.Run(ctx, n.canaryToken(o), operator.CanaryBound, watchers)
+			measuring, t := trace.Begin(ctx, "measure a revocation")
+			results, err := canary.Run(measuring, n.canaryToken(o), operator.CanaryBound, watchers)
 			for i, r := range results {
 				by := "replica"
 				if i >= replicas {
@@ -104,9 +105,10 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 					err = errors.Join(err, fmt.Errorf("%s: %w", r.Name, r.Err))
 				}
 			}
+			t.End(err)
 			if err != nil && ctx.Err() == nil {
 				failed.Inc()
-				o.Logger.WarnContext(ctx, "the canary found something wrong", "err", err)
+				o.Logger.WarnContext(measuring, "the canary found something wrong", "err", err)
 			}
 		}
 	})
@@ -116,51 +118,36 @@ func (n *Node) keepCanary(ctx context.Context, o Options, service *login.Service
 // canaryToken issues and revokes a token that belongs to no user, and that nothing accepts but
 // a watcher. Only its revocation is stored.
 func (n *Node) canaryToken(o Options) canary.Token {
-	cfg := o.Config
 	var id string
-	var expires time.Time
 	return canary.Token{
-		Issue: func(context.Context) (string, error) {
-			signer, err := n.keys.Signer()
-			if err != nil {
-				return "", err
-			}
-			if id, err = token.NewID(rand.Reader); err != nil {
-				return "", err
-			}
-			now := o.Now()
-			expires = now.Add(canaryLife)
-			return signer.Sign(token.Access{ClientID: token.FirstParty,
-				Issuer: cfg.Tokens.Issuer, Audience: canaryAudience, Subject: canarySubject, ID: id,
-				IssuedAt: now, NotBefore: now.Add(-operator.Leeway), ExpiresAt: expires,
-			})
+		Issue: func(context.Context) (token string, err error) {
+			token, id, err = n.issueCanary(o)
+			return token, err
 		},
-		Revoke: func(ctx context.Context, _ string) error {
-			_, err := n.parts.Revocations.Revoke(ctx, store.Revocation{
-				Kind: string(revoked.Token), Subject: id, ExpiresAt: expires.Add(operator.Leeway), Actor: canarySubject, Reason: "canary",
-			})
-			return err
-		},
+		Revoke: func(ctx context.Context, _ string) error { return n.revokeCanary(ctx, o, id) },
 	}
 }
 
-// frontClient returns a client for server.public_url. It trusts the authority of the peers
-// and those of the system. Nil: the system's alone.
-func frontClient(caFile string) (*http.Client, error) {
-	if caFile == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(caFile)
+func (n *Node) issueCanary(o Options) (text, id string, err error) {
+	signer, err := n.keys.Signer()
 	if err != nil {
-		return nil, fmt.Errorf("cluster.ca_file: %w", err)
+		return "", "", err
 	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("app: %w", err)
+	if id, err = token.NewID(rand.Reader); err != nil {
+		return "", "", err
 	}
-	roots.AppendCertsFromPEM(pem)
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}
-	transport.Protocols = new(http.Protocols) // as package verify does: a dead connection goes with the request that times out
-	transport.Protocols.SetHTTP1(true)
-	return &http.Client{Transport: transport}, nil
+	now := o.Now()
+	text, err = signer.Sign(token.Access{ClientID: token.FirstParty,
+		Issuer: o.Config.Tokens.Issuer, Audience: canaryAudience, Subject: canarySubject, ID: id,
+		IssuedAt: now, NotBefore: now.Add(-operator.Leeway), ExpiresAt: now.Add(canaryLife),
+	})
+	return text, id, err
+}
+
+// revokeCanary revokes the token with the id, which was issued before.
+func (n *Node) revokeCanary(ctx context.Context, o Options, id string) error {
+	_, err := n.parts.Revocations.Revoke(ctx, store.Revocation{
+		Kind: string(revoked.Token), Subject: id, ExpiresAt: o.Now().Add(canaryLife + operator.Leeway), Actor: canarySubject, Reason: "canary",
+	})
+	return err
 }

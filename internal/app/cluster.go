@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +22,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/operator"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -39,16 +42,19 @@ type replicas interface {
 	AnswerKeys(nonce string) (body []byte, instance, mac string, err error)
 	AnswerFeed(nonce, log string, after int64, body []byte) (instance, mac string, err error)
 	AnswerToken(nonce string, q cluster.TokenQuestion, accepts func(token string) (bool, error)) (body []byte, instance, mac string, err error)
+	AnswerExamination(ctx context.Context, nonce string, q cluster.ExamineQuestion, answer func(ctx context.Context, question []byte) ([]byte, error)) (body []byte, instance, mac string, err error)
 	Ready() error
 	Accepted(kid string) bool
 	SecretsChanged()
+	SettingsChanged(digest string)
+	VouchesTrace(r *http.Request) bool
 	NoSigner(err error) error
 	Leave(ctx context.Context) error
 }
 
 // join makes this replica known to the others. maxAge is how long a cache may use a key set
 // of this replica.
-func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration, start *startup) error {
+func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registry, instance string, maxAge time.Duration, start *startup) (err error) {
 	cfg := o.Config
 	registered, ok := n.store.(store.Registry)
 	if !ok {
@@ -91,6 +97,8 @@ func (n *Node) join(ctx context.Context, o Options, registry *prometheus.Registr
 		return err
 	}
 	find.first(ctx)
+	ctx, t := trace.Begin(n.tracer.With(ctx), "join the cluster")
+	defer func() { t.End(err) }()
 	if err := start.await(ctx, "join the cluster", func(ctx context.Context) (err error) {
 		joined, err = cluster.Join(ctx, c)
 		return err
@@ -161,29 +169,42 @@ func (n *Node) openBell(registry *prometheus.Registry, ring func()) (*bell.Bell,
 }
 
 // Reload takes over the settings that a running replica can change: the users and passwords of
-// backends, the list of peers, and the secrets for signing. It logs those that need a restart:
-// what is written under the storage key or the cluster's secret, by this replica and by
-// others, is read under it.
+// backends, the list of peers, the limits, the level of the log, and the secrets for signing. It
+// logs those that need a restart: what is written under the storage key or the cluster's secret,
+// by this replica and by others, is read under it.
 func (n *Node) Reload(next *config.Config) {
 	n.reload.Lock()
 	defer n.reload.Unlock()
 	var secrets []string // the settings of them that have changed
+	limits := false      // any of them has
 	urls := map[string]string{"database.url": next.Database.URL, "redis.url": next.Redis.URL}
 	for _, c := range n.loaded.Changes(next) {
 		if u := n.urls[c.Key]; u != nil && u.offer(urls[c.Key]) {
 			continue
 		}
-		isPeers := c.Key == "cluster.static_peers"
-		if c.Live && !isPeers && n.onSecrets != nil {
+		section, _, _ := strings.Cut(c.Key, ".")
+		switch {
+		case c.Live && section == "tokens" && n.onSecrets != nil:
 			secrets = append(secrets, c.Key)
 			continue
-		}
-		if !c.Live || !isPeers || n.discovery != config.DiscoveryStatic { // it may have been another one at the start
+		case c.Live && section == "limits":
+			limits = true
+		case c.Live && c.Key == "log.level" && n.level != nil:
+			to, _ := levelOf(next.Log.Level) // config has checked it
+			setLevel(n.level, to, n.logger, c.Key)
+			continue
+		case c.Live && c.Key == "cluster.static_peers" && n.discovery == config.DiscoveryStatic: // it may have been another one at the start
+			n.found.Set(next.Cluster.StaticPeers)
+		default:
 			n.logger.Warn("the configuration has changed in what needs a restart", "key", c.Key, "old", c.Old, "new", c.New)
 			continue
 		}
-		n.found.Set(next.Cluster.StaticPeers)
 		n.logger.Info("the configuration has changed", "key", c.Key, "old", c.Old, "new", c.New)
+	}
+	if limits {
+		n.parts.Limits.Change(operator.LimitRules(next.Limits))
+		n.running.Limits = next.Limits
+		n.cluster.SettingsChanged(n.running.Digest())
 	}
 	if len(secrets) > 0 {
 		next = n.takeSecrets(next, secrets)

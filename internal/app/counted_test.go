@@ -22,6 +22,7 @@ var takesNone = []string{
 	"GET /api/pkeys", "GET /.well-known/jwks.json", "GET /api/revocations", "GET /.well-known/oauth-authorization-server",
 	"GET /health", "GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json",
 	"POST /api/cluster/verify",        // of a replica, which shows first that it knows the cluster's secret
+	"POST /api/cluster/examine",       // the same
 	"POST /api/login/passkey/options", // the first request of those that log in by passkey alone
 }
 

@@ -14,10 +14,10 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
+	"github.com/watchword-auth/watchword/internal/doctor"
 	"github.com/watchword-auth/watchword/internal/newfile"
 	pw "github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/secretfile"
-	"github.com/watchword-auth/watchword/internal/sqldb"
 )
 
 const (
@@ -49,7 +49,7 @@ func (n *Node) firstAdministrator(ctx context.Context, cfg *config.Config, out i
 		_, err = fmt.Fprintf(out, "\nThis database was empty, so an administrator was made. The password is shown only now:\n\n    username: %s\n    password: %s\n\n", firstAdministrator, password)
 		return err
 	}
-	path := adminPasswordFile(cfg)
+	path := doctor.AdminPasswordFile(cfg)
 	password, err := passwordFile(path)
 	if err != nil {
 		return fmt.Errorf("the first administrator's password: %w", err)
@@ -63,12 +63,6 @@ func (n *Node) firstAdministrator(ctx context.Context, cfg *config.Config, out i
 	}
 	_, err = fmt.Fprintf(out, "\nThis database was empty, so an administrator was made. Read the password and delete its file:\n\n    username: %s\n    password in the file: %s\n\n", firstAdministrator, path)
 	return err
-}
-
-// adminPasswordFile is where the password goes when there is no terminal.
-func adminPasswordFile(cfg *config.Config) string {
-	file, _ := sqldb.SQLiteFile(cfg.Database.URL)
-	return file + ".admin-password"
 }
 
 // passwordFile writes a generated password into the file and returns it. The file is on disk,

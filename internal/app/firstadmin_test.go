@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/doctor"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/store"
 )
@@ -31,7 +32,7 @@ func (w watched) Update(ctx context.Context, f func(store.Records) error) error 
 // with the name that is documented, and nowhere else after the next start.
 func TestFirstPasswordOutlivesAKill(t *testing.T) {
 	w := newWorld(t, func(cfg *config.Config) { cfg.Admin.Username, cfg.Admin.Password = "", "" })
-	path := adminPasswordFile(w.cfg)
+	path := doctor.AdminPasswordFile(w.cfg)
 	files := func() map[string]string {
 		t.Helper()
 		found, err := os.ReadDir(filepath.Dir(path))

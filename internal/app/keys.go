@@ -92,11 +92,6 @@ func sharedSecrets(cfg *config.Config) (list []sharedsecret.Secret) {
 // openKeys joins the cluster, if there is one, and opens the keys of this replica.
 func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Registry, start *startup) error {
 	cfg := o.Config
-	instance, err := instanceID(cfg.Cluster.InstanceID)
-	if err != nil {
-		return err
-	}
-	n.instance = instance
 	source, err := n.keySource(ctx, o)
 	if err != nil {
 		return err
@@ -110,13 +105,13 @@ func (n *Node) openKeys(ctx context.Context, o Options, registry *prometheus.Reg
 		n.onSecrets = n.replaceSecrets
 	}
 	c := keyring.Config{
-		Source: source, Algorithms: cfg.SigningAlgorithms(), InstanceID: instance,
+		Source: source, Algorithms: cfg.SigningAlgorithms(), InstanceID: n.instance,
 		KeyDuration: cfg.Tokens.KeyDuration, TokenDuration: cfg.Tokens.TokenDuration, Leeway: operator.Leeway,
 		MaxAge: keySetAge(cfg), PublishAhead: cfg.PublishAhead(), Revoked: n.revoked,
 		Store: n.store, Now: o.Now, Logger: o.Logger, Registerer: registry,
 	}
 	if cfg.Cluster.Enabled {
-		if err := n.join(ctx, o, registry, instance, c.MaxAge, start); err != nil {
+		if err := n.join(ctx, o, registry, n.instance, c.MaxAge, start); err != nil {
 			return err
 		}
 	}

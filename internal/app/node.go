@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/watchword-auth/watchword/internal/activity"
 	"github.com/watchword-auth/watchword/internal/bell"
@@ -24,6 +23,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/directory"
 	"github.com/watchword-auth/watchword/internal/discovery"
+	"github.com/watchword-auth/watchword/internal/doctor"
 	"github.com/watchword-auth/watchword/internal/feed"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/httpkit"
@@ -39,14 +39,21 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/trace"
+	"github.com/watchword-auth/watchword/internal/trace/otlp"
 	"github.com/watchword-auth/watchword/internal/web/page"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // Options is what a replica needs besides its configuration.
 type Options struct {
-	Config  *config.Config
-	Logger  *slog.Logger
+	Config *config.Config
+	// Logger gets the replica's log. Entries that are written for a request have its id and
+	// that of its trace.
+	Logger *slog.Logger
+	// Level is the least level that Logger writes, for changes of log.level. Nil: those need a
+	// restart, because the program decides what its log is.
+	Level   *slog.LevelVar
 	Version string
 	// Terminal receives the generated password of a first administrator, once; if it is no
 	// terminal, it receives the name of the file with the password. Nil: no first
@@ -81,7 +88,8 @@ type Node struct {
 	keys    *signingKeys
 	// instance is the name of this replica.
 	instance string
-	activity *activity.Service   // nil: there are no pages to show it
+	activity *activity.Service // nil: there are no pages to show it
+	doctor   *doctor.Watch
 	keeper   keysource.Keeper    // of private keys that are not in this process; nil: there is none
 	revoked  *keyring.Tombstones // signing keys that were seen revoked
 	cluster  replicas
@@ -91,6 +99,9 @@ type Node struct {
 	follow   []func(ctx context.Context) // the background loops of a cluster
 	health   *httpapi.Health
 	logger   *slog.Logger
+	traces   *otlp.Sender   // nil: there are none
+	tracer   *trace.Tracer  // nil: the same
+	level    *slog.LevelVar // of logger; nil: it is not known
 
 	discovery config.Discovery // of the other replicas, since the start
 
@@ -103,6 +114,8 @@ type Node struct {
 
 	reload sync.Mutex
 	loaded *config.Config // last; see Reload
+	// running has the settings of the start, and those limits that hold now.
+	running config.Config
 
 	drained chan struct{} // closed when the replica takes no more traffic
 	drain   sync.Once
@@ -118,6 +131,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Logger = slog.New(trace.Handler(o.Logger.Handler()))
 	if o.Store != nil && cfg.Storage.Key == "" {
 		switch cfg.KeysIn() {
 		case config.KeysDatabase:
@@ -133,16 +147,21 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	proxies := httpkit.Proxies{Trusted: trusted, Header: string(cfg.Server.ForwardedHeader)}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := newRegistry(o.Version)
 
-	n := &Node{cluster: &cluster.Alone{}, logger: o.Logger, loaded: cfg, drained: make(chan struct{})}
+	n := &Node{cluster: &cluster.Alone{}, logger: o.Logger, level: o.Level, loaded: cfg, running: *cfg, drained: make(chan struct{})}
 	n.urls = map[string]*backendURL{
 		"database.url": newBackendURL("database.url", cfg.Database.URL, o.SecretFiles, o.Logger),
 		"redis.url":    newBackendURL("redis.url", cfg.Redis.URL, o.SecretFiles, o.Logger),
 	}
 	start := newStartup(o.Logger)
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	if n.instance, err = instanceID(cfg.Cluster.InstanceID); err != nil {
+		return nil, err
+	}
+	if err := n.openTraces(o, registry); err != nil {
+		return nil, err
+	}
+	background, stop := context.WithCancel(n.tracer.With(context.WithoutCancel(ctx)))
 	n.stop = stop
 	defer func() {
 		if err != nil {
@@ -229,6 +248,14 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		Rules: operator.Rules(cfg), ClockSkew: operator.Leeway, Issuer: cfg.Tokens.Issuer, Audience: cfg.Tokens.Audience, UserInfo: userInfo,
 		TokenDuration: cfg.Tokens.TokenDuration, SessionsReturn: n.state.forgets, Now: o.Now, Rand: rand.Reader, Logger: o.Logger, Registerer: registry,
 	})
+	self, err := n.self(o, service)
+	if err != nil {
+		return nil, err
+	}
+	if n.doctor, err = n.openDoctor(o, self, registry); err != nil {
+		return nil, err
+	}
+	n.loop(background, n.doctor.Run)
 	backends := map[string]func(context.Context) error{"database": n.store.Ping}
 	maps.Copy(backends, n.state.servers)
 	signer := ""
@@ -237,11 +264,12 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		backends[signer] = n.keeper.Ping
 	}
 	n.health = &httpapi.Health{
-		Backends: backends, Signer: signer, Ready: n.Ready, Timeout: cfg.Health.Timeout, ReadyWithoutWrites: cfg.Revocation.OnOutage.Allow,
+		Backends: backends, Signer: signer, Ready: n.Ready, Checks: n.checked, Timeout: cfg.Health.Timeout, ReadyWithoutWrites: cfg.Revocation.OnOutage.Allow,
 	}
 	if cfg.StateBackend() == config.StateTiered {
 		n.health.Dispensable = []string{"redis"}
 	}
+	registry.MustRegister(n.health.Collector())
 	if cfg.Telemetry.Canary > 0 {
 		if err := n.keepCanary(background, o, service, registry); err != nil {
 			return nil, err
@@ -260,15 +288,19 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 			View: n.view, Heartbeat: cfg.Revocation.Poll, Done: n.drained, Answer: n.cluster.AnswerFeed,
 			Proxies: proxies, MutualTLS: cfg.Cluster.CertFile != "",
 		},
-		Peers:  &httpapi.Peers{Answer: n.cluster.AnswerToken, Accepts: service.VerifyForPeer, MutualTLS: cfg.Cluster.CertFile != ""},
+		Peers: &httpapi.Peers{
+			Answer: n.cluster.AnswerToken, Accepts: service.VerifyForPeer, MutualTLS: cfg.Cluster.CertFile != "",
+			Examined: n.examined(self, proxies),
+		},
 		Health: n.health, Login: service, Factors: n.parts.Factors, Directory: n.parts.Directory, Cluster: n.cluster, Limits: n.parts.LimitAdministration(), Proxies: proxies, Origins: cfg.Server.CORSOrigins,
-		Metrics: registry, MetricsApart: o.MetricsApart, Logger: o.Logger, Version: o.Version, Budget: budget,
+		Metrics: registry, MetricsApart: o.MetricsApart, Tracer: n.tracer, FromReplica: n.cluster.VouchesTrace, Logger: o.Logger, Version: o.Version, Budget: budget,
 	}
 	if cfg.Pages.Enabled {
 		if served.Pages, err = n.pages(background, o, service, proxies, budget); err != nil {
 			return nil, err
 		}
 	}
+	served.Feed.Register(registry)
 	n.handler = httpapi.New(served)
 	return n, nil
 }
@@ -338,6 +370,9 @@ func (n *Node) Close() error {
 	}
 	if n.db != nil {
 		err = errors.Join(err, n.db.Close())
+	}
+	if n.traces != nil {
+		n.traces.Close()
 	}
 	return err
 }
@@ -441,7 +476,7 @@ func (n *Node) checkUsers(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		n.logger.Warn("the users of an earlier version could not be checked; it is tried again", "error", err)
+		n.logger.Warn("the users of an earlier version could not be checked; it is tried again", "err", err)
 		select {
 		case <-ctx.Done():
 			return
@@ -472,7 +507,7 @@ func (n *Node) createUsers(ctx context.Context, cfg *config.Config, terminal io.
 	case terminal == nil || !cfg.Database.IsSQLite():
 		return nil
 	case len(existing) > 0:
-		return newfile.RemovePartial(adminPasswordFile(cfg))
+		return newfile.RemovePartial(doctor.AdminPasswordFile(cfg))
 	}
 	return n.firstAdministrator(ctx, cfg, terminal)
 }

@@ -319,7 +319,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	for _, path := range []string{
 		"/api/users", "/api/users/tester", "/api/users/tester/factors", "/api/users/tester/groups", "/api/users/tester/sessions", "/api/sessions",
 		"/api/groups", "/api/groups/of%20tester", "/api/groups/of%20tester/claims", "/api/groups/of%20tester/members",
-		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/api/audit", "/api/limits", "/api/limits/accounts/tester", "/api/limits/addresses/192.0.2.1", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
+		"/api/claims", "/api/claims/tester%20log=r", "/api/cluster", "/api/audit", "/api/audit/chain", "/api/limits", "/api/limits/accounts/tester", "/api/limits/addresses/192.0.2.1", "/health", "/livez", "/readyz", "/metrics", "/openapi.json",
 		"/.well-known/oauth-authorization-server",
 	} {
 		hold("GET", path, token, nil, nil)
@@ -587,7 +587,7 @@ func TestOpenAPIListsEveryError(t *testing.T) {
 				case path == "/api/verify" && status == "429": // while its class is counted: TestEveryCredentialIsCounted
 				case slices.Contains([]string{
 					"GET /api/pkeys 400", "GET /api/pkeys 403", "GET /.well-known/jwks.json 400", "GET /.well-known/jwks.json 403",
-					"GET /api/revocations 403", "POST /api/cluster/verify 403",
+					"GET /api/revocations 403", "POST /api/cluster/verify 403", "POST /api/cluster/examine 403",
 				}, one): // to peers: TestMutualTLS
 				case one == "GET /api/revocations 409": // with a long log: TestFeedStreamBeginsNearTheHead
 				default:

@@ -104,10 +104,10 @@ func TestAPasswordChangeBesideLogins(t *testing.T) {
 	worlds[0].user("tester")
 	current := password
 	for round := range 4 {
-		next := fmt.Sprint("password number ", round)
+		next, former := fmt.Sprint("password number ", round), current
 		var first httpapi.Grant
 		for _, w := range worlds {
-			a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: current})
+			a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: former})
 			first = decode[httpapi.Grant](t, w.want(a, 200, ""))
 		}
 		worlds[0].accepts(first.AccessToken)
@@ -135,7 +135,7 @@ func TestAPasswordChangeBesideLogins(t *testing.T) {
 					default:
 					}
 					w := worlds[(i+n)%2]
-					a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: current})
+					a := w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: former})
 					if !keep(a) {
 						continue
 					}
@@ -151,7 +151,7 @@ func TestAPasswordChangeBesideLogins(t *testing.T) {
 		for i := range cap(answers) {
 			changes.Go(func() {
 				to := fmt.Sprint(next, " ", i)
-				answers <- change{worlds[i%2].changePassword(first.AccessToken, current, to), to}
+				answers <- change{worlds[i%2].changePassword(first.AccessToken, former, to), to}
 			})
 		}
 		changes.Wait()

@@ -45,7 +45,7 @@ func (n *Node) pages(background context.Context, o Options, service *login.Servi
 			Cluster: n.cluster, Rights: n.parts.Directory,
 			Own: &cluster.Own{Local: n.keys, Store: n.store, Secrets: n.keys.kids, Now: o.Now},
 		},
-		Activity: n.activity, Checks: n.checks, Ready: n.Ready, Instance: n.instance, Version: o.Version, Now: o.Now,
+		Activity: n.activity, Checks: n.checks, Doctor: pagesDoctor{n.doctor}, Ready: n.Ready, Instance: n.instance, Version: o.Version, Now: o.Now,
 		Bound:      admin.Bound{Poll: cfg.Revocation.Poll, Most: cfg.Revocation.MaxStaleness, Allow: cfg.Revocation.OnOutage.Allow},
 		Background: func(run func(context.Context)) { n.loop(background, run) },
 	})

@@ -35,10 +35,19 @@ import (
 // It takes over changes of the file, and of the files of secrets, when they change and on
 // SIGHUP (Node.Reload); an empty name means that there is no file.
 func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Writer, version string) error {
-	logger := NewLogger(cfg.Log, os.Stderr)
+	logger, level := leveledLogger(cfg.Log, os.Stderr)
 	hangup := make(chan os.Signal, 1) // one that comes during the start must not end it
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	var debugFailed <-chan error // never, without a listener
+	if cfg.Debug.Address != "" {
+		local, err := listenDebug(cfg.Debug.Address, level, logger)
+		if err != nil {
+			return err
+		}
+		defer local.Abort()
+		debugFailed = local.Failed()
+	}
 	server, err := listen(cfg, startingHandler(cfg.Server.CORSOrigins), logger)
 	if err != nil {
 		return err
@@ -58,7 +67,7 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 	secrets := config.SecretFiles(os.Environ())
 	node, err := New(ctx, Options{
 		Config: cfg, Logger: logger, Version: version, Terminal: terminal, Listener: server.Addr(),
-		MetricsApart: metrics != nil, SecretFiles: secrets,
+		MetricsApart: metrics != nil, SecretFiles: secrets, Level: level,
 	})
 	if ctx.Err() != nil && err != nil {
 		logger.Info("stopped before it was ready")
@@ -99,6 +108,8 @@ func Serve(ctx context.Context, cfg *config.Config, file string, terminal io.Wri
 		return errors.Join(fmt.Errorf("server: %w", err), node.Close())
 	case err := <-metricsFailed:
 		return errors.Join(fmt.Errorf("server.metrics_address: %w", err), server.Abort(), node.Close())
+	case err := <-debugFailed:
+		return errors.Join(fmt.Errorf("debug.address: %w", err), server.Abort(), node.Close())
 	case <-ctx.Done():
 	}
 	logger.Info("draining", "delay", cfg.Server.DrainDelay)
@@ -144,13 +155,20 @@ func listen(cfg *config.Config, starting http.Handler, logger *slog.Logger) (*gr
 
 // NewLogger returns the logger of a replica or of a command.
 func NewLogger(c config.Log, out *os.File) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
+	logger, _ := leveledLogger(c, out)
+	return logger
+}
+
+// leveledLogger is NewLogger with the level, which may change.
+func leveledLogger(c config.Log, out *os.File) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	to, _ := levelOf(c.Level) // config has checked it
+	level.Set(to)
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
 	if c.Format == config.LogText || c.Format == config.LogAuto && term.IsTerminal(int(out.Fd())) {
-		return slog.New(slog.NewTextHandler(out, options))
+		return slog.New(slog.NewTextHandler(out, options)), level
 	}
-	return slog.New(slog.NewJSONHandler(out, options))
+	return slog.New(slog.NewJSONHandler(out, options)), level
 }
 
 // readable writes a duration as "10s" in JSON too, not in nanoseconds, and a moment as the

@@ -16,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/state/measured"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
 	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
@@ -56,31 +57,33 @@ func openState(ctx context.Context, b backing) (*shared, error) {
 			return nil, fmt.Errorf("state.backend: it is %s, but this program brings its own state; leave it at auto", b.config.State.Backend)
 		}
 		// It may forget: nothing is known of it here.
-		return &shared{b.own, map[string]func(context.Context) error{"state": b.own.Ping}, nothing, true, nil}, nil
+		return &shared{measured.New(b.registerer).Store(b.own, "own"), map[string]func(context.Context) error{"state": b.own.Ping}, nothing, true, nil}, nil
 	}
 	backend := b.config.StateBackend()
 	if b.db == nil && (backend == config.StateSQL || backend == config.StateTiered) {
 		return nil, fmt.Errorf("state.backend: %s needs a database, but this program brings its own store; bring the state, too", backend)
 	}
-	switch backend {
-	case config.StateMemory:
+	if backend == config.StateMemory { // there is nothing to measure
 		return &shared{memstate.New(b.now), nil, nothing, false, nil}, nil
-	case config.StateSQL:
-		return &shared{sqlstate.New(b.db, b.now), nil, nothing, false, nil}, nil
+	}
+	metrics := measured.New(b.registerer)
+	if backend == config.StateSQL {
+		return &shared{metrics.Store(sqlstate.New(b.db, b.now), "sql"), nil, nothing, false, nil}, nil
 	}
 	redis, err := operator.OpenRedis(b.config, b.redis, b.id, b.logger)
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{redis, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
+	s := &shared{nil, map[string]func(context.Context) error{"redis": redis.Ping}, redis.Close, backend == config.StateRedis, redis}
 	if backend == config.StateTiered { // which does not need Redis to start
 		tier := tiered.New(tiered.Config{
-			Truth: sqlstate.New(b.db, b.now), Redis: redis.Copies(tiered.Timeout), Kind: session.Kind, Secret: []byte(b.config.Cluster.Secret),
+			Truth: metrics.Store(sqlstate.New(b.db, b.now), "sql"), Redis: metrics.Copies(redis.Copies(tiered.Timeout)), Kind: session.Kind, Secret: []byte(b.config.Cluster.Secret),
 			Log: b.view.LogID, Margin: timing.Leeway, Now: b.now, Logger: b.logger, Registerer: b.registerer,
 		})
 		s.Store, s.close = tier, func() error { return errors.Join(tier.Close(), redis.Close()) }
 		return s, nil
 	}
+	s.Store = metrics.Store(redis, "redis")
 	if err := b.start.await(ctx, "ask Redis", func(ctx context.Context) error { return redisstate.Cause(redis.Ping(ctx)) }); err != nil {
 		if !errors.Is(err, state.ErrUnavailable) {
 			return nil, errors.Join(fmt.Errorf("redis.url: %w", err), redis.Close())

@@ -221,8 +221,12 @@ func TestOwnState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node.state.Store != own || node.state.servers["state"] == nil {
-		t.Error("the replica does not use it")
+	key := state.Key{Kind: "test", Owner: "o", ID: "i"}
+	if _, err := node.state.Put(t.Context(), key, nil, time.Minute); err != nil || node.state.servers["state"] == nil {
+		t.Error(err)
+	}
+	if _, err := own.Get(t.Context(), key); err != nil {
+		t.Errorf("the replica does not use it: %v", err)
 	}
 	if err := node.Close(); err != nil || own.closed {
 		t.Errorf("close: %v; own closed: %v", err, own.closed)
@@ -384,7 +388,10 @@ func (s *sweeping) Sweep(ctx context.Context, limit int) (int, error) {
 // with a thousand sessions as with ten.
 func TestProbesCostNoSessions(t *testing.T) {
 	redis := testenv.StartRedis(t)
-	w := newWorld(t, func(c *config.Config) { c.Redis.URL, c.State.Backend = redis.URL, "redis" })
+	w := newWorld(t, func(c *config.Config) {
+		c.Redis.URL, c.State.Backend = redis.URL, "redis"
+		c.Pages.Enabled = false // for which a replica notes every ten seconds what it has done
+	})
 	owner := w.verify(w.login("admin").AccessToken)["sub"].(string)
 	own, err := redisstate.Open(redis.URL, nil)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -86,4 +87,41 @@ func (s *Service) ExportEvents(ctx context.Context, actor Actor, w io.Writer, fo
 		q.After = page.Next
 	}
 	return nil
+}
+
+// FollowEvents writes the events since a time, the earliest first, and with forever set those that
+// come, until ctx ends (audit.Trail.Follow). It needs AuditRead, whenever it writes something, and
+// is in the trail itself.
+func (s *Service) FollowEvents(ctx context.Context, actor Actor, w io.Writer, form audit.Form, since time.Time, forever bool) error {
+	const action = "audit.export"
+	if err := s.Authorize(ctx, actor, AuditRead); err != nil {
+		s.denied(ctx, actor, action, "", err)
+		return err
+	}
+	file, err := audit.NewWriter(w, form)
+	if err != nil {
+		return err
+	}
+	detail := string(form)
+	if forever {
+		detail += "; followed"
+	}
+	s.Audit.Record(ctx, store.AuditEvent{Actor: actor.ID, Action: action, Outcome: audit.OK, Address: actor.Address, Detail: detail})
+	return fault(s.Audit.Follow(ctx, since, forever, func(events []store.AuditEvent) error {
+		if len(events) == 0 {
+			return nil
+		}
+		if err := s.Authorize(ctx, actor, AuditRead); err != nil {
+			return err
+		}
+		return file.Write(events)
+	}))
+}
+
+// AuditChain returns what this replica knows of the seals of the audit trail. It needs AuditRead.
+func (s *Service) AuditChain(ctx context.Context, actor Actor) (audit.Status, error) {
+	if err := s.Authorize(ctx, actor, AuditRead); err != nil {
+		return audit.Status{}, err
+	}
+	return s.Audit.ChainStatus(), nil
 }

@@ -41,7 +41,7 @@ func (s *Service) verify(ctx context.Context, attempt *limit.Attempt, user store
 
 	hash := user.PasswordHash
 	if err := password.CheckHash(hash); hash != "" && err != nil {
-		s.Logger.ErrorContext(ctx, "the stored password hash of a user cannot be used; set a new password", "user", user.ID, "error", err)
+		s.Logger.ErrorContext(ctx, "the stored password hash of a user cannot be used; set a new password", "user", user.ID, "err", err)
 		hash = ""
 	}
 	match, err := s.Hasher.Verify(ctx, prepared, hash)
@@ -87,7 +87,7 @@ func (s *Service) rehash(ctx context.Context, user store.User, prepared string) 
 			return renewed
 		}
 	}
-	s.Logger.WarnContext(ctx, "a password could not be hashed again at today's cost", "user", user.ID, "error", err)
+	s.Logger.WarnContext(ctx, "a password could not be hashed again at today's cost", "user", user.ID, "err", err)
 	return user
 }
 

@@ -72,6 +72,11 @@ type Auditor interface {
 	Log(ctx context.Context, e store.AuditEvent)
 	// Page returns the newest events that q asks for.
 	Page(ctx context.Context, q audit.Query) (audit.Page, error)
+	// Follow calls do for the events since a time, the earliest first, and with forever set for
+	// those that come.
+	Follow(ctx context.Context, since time.Time, forever bool, do func([]store.AuditEvent) error) error
+	// ChainStatus returns what this replica knows of the seals.
+	ChainStatus() audit.Status
 }
 
 // A Revoker is the revocation log (package revocation).
@@ -310,7 +315,7 @@ func (s *Service) ended(ctx context.Context, c *change) {
 			continue
 		}
 		if err := s.OnEnded(ctx, id); err != nil {
-			s.Logger.WarnContext(ctx, "sessions have ended, but their records are still there", "user", id, "error", err)
+			s.Logger.WarnContext(ctx, "sessions have ended, but their records are still there", "user", id, "err", err)
 		}
 	}
 }

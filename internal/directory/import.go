@@ -203,7 +203,7 @@ func (i *Import) importRow(ctx context.Context, row userfile.Row) error {
 			}
 			continue
 		case p.Kind == problem.Internal:
-			i.s.Logger.ErrorContext(ctx, "a user could not be imported", "line", row.Line, "error", err)
+			i.s.Logger.ErrorContext(ctx, "a user could not be imported", "line", row.Line, "err", err)
 		case errors.Is(err, ErrPermissionMissing):
 			if err := i.s.Authorize(ctx, i.fresh(), UsersWrite); err != nil {
 				return err
@@ -291,7 +291,7 @@ func (i *Import) event(outcome, format string, args ...any) store.AuditEvent {
 // tryNote is note for a record that the next one mends.
 func (i *Import) tryNote(ctx context.Context) {
 	if err := i.note(ctx); err != nil {
-		i.s.Logger.WarnContext(ctx, "the progress of an import could not be written; the import goes on", "import", i.progress.ID, "error", err)
+		i.s.Logger.WarnContext(ctx, "the progress of an import could not be written; the import goes on", "import", i.progress.ID, "err", err)
 	}
 }
 

@@ -24,8 +24,12 @@ import (
 func limits(s state.Store, now func() time.Time) *limit.Limiter {
 	rate := state.Rate{Burst: 100_000, Period: time.Hour}
 	return limittest.New(limit.Config{
-		State: s, Now: now, Policies: map[limit.Class]limit.Policy{limit.Login: {PerAddress: rate, PerAccount: rate}},
-		Lockout: limit.Lockout{After: 5, AfterAll: 10_000, Delay: time.Hour, Max: time.Hour}, Spray: limit.Spray{After: 10_000, Total: rate},
+		State: s, Now: now,
+		Rules: limit.Rules{
+			Policies: map[limit.Class]limit.Policy{limit.Login: {PerAddress: rate, PerAccount: rate}},
+			Lockout:  limit.Lockout{After: 5, AfterAll: 10_000, Delay: time.Hour, Max: time.Hour},
+			Spray:    limit.Spray{After: 10_000, Total: rate},
+		},
 	})
 }
 

@@ -99,6 +99,7 @@ type Feed struct {
 
 	log     feedLog
 	streams atomic.Int64     // and waiting requests
+	waiting atomic.Int64     // of them
 	mu      sync.Mutex       // guards what follows
 	shares  map[string]int   // of streams, by client address
 	unread  map[string]int64 // bytes, by client address
@@ -240,6 +241,8 @@ func (f *Feed) await(r *http.Request, page revoked.Page, t *tail, q *feedQuery) 
 		return page, t, nil
 	}
 	defer leave()
+	f.waiting.Add(1)
+	defer f.waiting.Add(-1)
 	began := time.Now()
 	enough := time.NewTimer(q.wait)
 	defer enough.Stop()

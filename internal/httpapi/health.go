@@ -33,6 +33,9 @@ type Health struct {
 	// ReadyWithoutWrites: also a replica that can write nothing takes traffic, because it goes
 	// on verifying tokens (revocation.on_outage is allow).
 	ReadyWithoutWrites bool
+	// Checks counts the checks of the deployment that found something when they ran last; nil: they
+	// have not run. A field that is nil says the same.
+	Checks func() *CheckCounts
 	// Timeout bounds the question to a backend.
 	Timeout time.Duration
 
@@ -80,6 +83,14 @@ type Liveness struct {
 type Readiness struct {
 	Status string `json:"status" enum:"ready,not_ready"`
 	Reason string `json:"reason,omitempty"`
+	// Checks are no reason to take no traffic.
+	Checks *CheckCounts `json:"checks,omitempty" doc:"what the checks of the deployment found that this replica runs by itself; missing until they have run"`
+}
+
+// CheckCounts are how many checks of the deployment found something.
+type CheckCounts struct {
+	Errors   int `json:"errors" doc:"checks that found an error, or could not look for one"`
+	Warnings int `json:"warnings" doc:"the same for warnings"`
 }
 
 // Mount adds the routes.
@@ -194,31 +205,44 @@ func (h *Health) alive(w http.ResponseWriter, _ *http.Request) {
 	httpkit.WriteJSON(w, http.StatusOK, Liveness{Status: "alive"})
 }
 
-func (h *Health) ready(w http.ResponseWriter, r *http.Request) {
-	reason := ""
+// unready says why no traffic should come, and what the cause of that is, if it is an error; "": it
+// may come. It asks for a checkup only if that matters.
+func (h *Health) unready(checkup func() *checkup) (reason string, cause error) {
 	if h.draining.Load() {
-		reason = "this replica is shutting down"
-	} else if err := h.Ready(); err != nil {
-		reason = problem.From(err).Detail
-		httpkit.NoteCause(w, err)
-	} else if !h.ReadyWithoutWrites && len(h.Backends) > 0 {
-		c := h.checkup(r.Context())
-		for name, cause := range c.causes {
-			switch {
-			case slices.Contains(h.Dispensable, name):
-			case name != h.Signer:
-				reason = c.report.Backends[name].Reason + ", so that no login, renewal or logout is possible"
-				httpkit.NoteCause(w, cause)
-			case reason == "": // a logout needs no signature
-				reason = c.report.Backends[name].Reason + ", so that no login or renewal is possible"
-				httpkit.NoteCause(w, cause)
-			}
+		return "this replica is shutting down", nil
+	}
+	if err := h.Ready(); err != nil {
+		return problem.From(err).Detail, err
+	}
+	if h.ReadyWithoutWrites || len(h.Backends) == 0 {
+		return "", nil
+	}
+	c := checkup()
+	for name, failed := range c.causes {
+		switch {
+		case slices.Contains(h.Dispensable, name):
+		case name != h.Signer:
+			reason, cause = c.report.Backends[name].Reason+", so that no login, renewal or logout is possible", failed
+		case reason == "": // a logout needs no signature
+			reason, cause = c.report.Backends[name].Reason+", so that no login or renewal is possible", failed
 		}
+	}
+	return reason, cause
+}
+
+func (h *Health) ready(w http.ResponseWriter, r *http.Request) {
+	reason, cause := h.unready(func() *checkup { return h.checkup(r.Context()) })
+	if cause != nil {
+		httpkit.NoteCause(w, cause)
+	}
+	var checks *CheckCounts
+	if h.Checks != nil {
+		checks = h.Checks()
 	}
 	if reason != "" {
 		w.Header().Set("Retry-After", "1")
-		httpkit.WriteJSON(w, http.StatusServiceUnavailable, Readiness{Status: "not_ready", Reason: reason})
+		httpkit.WriteJSON(w, http.StatusServiceUnavailable, Readiness{Status: "not_ready", Reason: reason, Checks: checks})
 		return
 	}
-	httpkit.WriteJSON(w, http.StatusOK, Readiness{Status: "ready"})
+	httpkit.WriteJSON(w, http.StatusOK, Readiness{Status: "ready", Checks: checks})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // Config is what the HTTP face is made of.
@@ -42,8 +43,12 @@ type Config struct {
 	Metrics *prometheus.Registry
 	// MetricsApart leaves out the route of the metrics, which have a listener of their own.
 	MetricsApart bool
-	Logger       *slog.Logger
-	Version      string
+	// Tracer begins the traces; nil: there are none. FromReplica reports whether a request of
+	// another replica is of the trace that it names.
+	Tracer      *trace.Tracer
+	FromReplica func(r *http.Request) bool
+	Logger      *slog.Logger
+	Version     string
 }
 
 // New returns the handler of everything that is served.
@@ -72,7 +77,9 @@ func New(c Config) http.Handler {
 		c.Pages.Mount(mux)
 	}
 	mux.HandleFunc("/", unrouted(mux))
-	return httpkit.NewObserver(c.Metrics, c.Logger).Wrap(secured(CORS(c.Origins).Wrap(cleanPaths(mux))))
+	return httpkit.NewObserver(httpkit.Observing{
+		Registerer: c.Metrics, Proxies: c.Proxies, Tracer: c.Tracer, FromReplica: c.FromReplica, Logger: c.Logger,
+	}).Wrap(secured(CORS(c.Origins).Wrap(cleanPaths(mux))))
 }
 
 // mountDocument serves the description of all routes, also its own.

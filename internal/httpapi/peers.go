@@ -17,12 +17,15 @@ type Peers struct {
 	Answer func(nonce string, q cluster.TokenQuestion, accepts func(token string) (bool, error)) (body []byte, instance, mac string, err error)
 	// Accepts reports whether this replica accepts a token of the cluster.
 	Accepts func(ctx context.Context, token string) (bool, error)
+	// Examined answers a doctor whose request has a nonce and asks how this replica is. What it
+	// returns is as Answer returns it.
+	Examined func(r *http.Request, nonce string, q cluster.ExamineQuestion) (body []byte, instance, mac string, err error)
 	// MutualTLS: a peer is answered only if it has shown a certificate that the
 	// listener has verified.
 	MutualTLS bool
 }
 
-// Mount adds the route.
+// Mount adds the routes.
 func (p *Peers) Mount(api *httpkit.API) {
 	api.Handle(httpkit.Route{
 		Method: http.MethodPost, Path: cluster.TokenPath, ID: "cluster-verify", Tag: "cluster",
@@ -31,21 +34,42 @@ func (p *Peers) Mount(api *httpkit.API) {
 		Parameters: []*huma.Param{httpkit.NonceHeader},
 		Body:       cluster.TokenQuestion{}, Status: http.StatusOK, Answer: cluster.TokenAnswer{}, Type: httpkit.JSON,
 	}, p.verify)
+	api.Handle(httpkit.Route{
+		Method: http.MethodPost, Path: cluster.ExaminePath, ID: "cluster-examine", Tag: "cluster",
+		Summary:    "How this replica is; for watchword doctor, and for the other replicas of its cluster",
+		Errors:     []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound},
+		Parameters: []*huma.Param{httpkit.NonceHeader},
+		Body:       cluster.ExamineQuestion{}, Status: http.StatusOK, Answer: cluster.ExamineAnswer{}, Type: httpkit.JSON,
+	}, p.examine)
 }
 
 func (p *Peers) verify(w http.ResponseWriter, r *http.Request) {
+	var question cluster.TokenQuestion
+	p.answer(w, r, &question, func(nonce string) (body []byte, instance, mac string, err error) {
+		return p.Answer(nonce, question, func(token string) (bool, error) {
+			return p.Accepts(r.Context(), token)
+		})
+	})
+}
+
+func (p *Peers) examine(w http.ResponseWriter, r *http.Request) {
+	var question cluster.ExamineQuestion
+	p.answer(w, r, &question, func(nonce string) (body []byte, instance, mac string, err error) {
+		return p.Examined(r, nonce, question)
+	})
+}
+
+// answer reads a question and answers it.
+func (p *Peers) answer(w http.ResponseWriter, r *http.Request, question any, say func(nonce string) (body []byte, instance, mac string, err error)) {
 	if p.MutualTLS && !httpkit.ShowedCertificate(r) {
 		httpkit.WriteProblem(w, httpkit.ErrNoCertificate)
 		return
 	}
-	var question cluster.TokenQuestion
-	if err := httpkit.ReadJSON(w, r, &question); err != nil {
+	if err := httpkit.ReadJSON(w, r, question); err != nil {
 		httpkit.WriteProblem(w, err)
 		return
 	}
-	body, instance, mac, err := p.Answer(r.Header.Get(cluster.HeaderNonce), question, func(token string) (bool, error) {
-		return p.Accepts(r.Context(), token)
-	})
+	body, instance, mac, err := say(r.Header.Get(cluster.HeaderNonce))
 	if err != nil {
 		httpkit.WriteProblem(w, err)
 		return

@@ -254,8 +254,11 @@ func (a *API) Handle(r Route, h http.HandlerFunc) {
 	if r.Bearer {
 		h = a.counted(r.Class, h)
 	}
-	if r.Class != "" && (r.Body != nil || a.counts(r.Class)) {
+	switch {
+	case r.Class != "" && r.Body != nil:
 		h = a.reporting(h)
+	case r.Class != "":
+		h = a.reportingIf(r.Class, h)
 	}
 	if bounded || r.Class != "" {
 		r.Errors = append(slices.Clone(r.Errors), http.StatusTooManyRequests)

@@ -50,6 +50,9 @@ func NewBudget(perUser, perAddress int, r prometheus.Registerer, logger *slog.Lo
 			Help: "Requests refused because too many of their user, or from their address, were under way.",
 		}, []string{"budget"}),
 	}
+	for _, budget := range []string{"user", "address"} {
+		b.refused.WithLabelValues(budget)
+	}
 	r.MustRegister(b.refused)
 	return b
 }
@@ -85,7 +88,7 @@ func (b *Budget) warn(r *http.Request, address string, proxies Proxies) {
 	if now-last < int64(warnEvery) || !b.warned.CompareAndSwap(last, now) {
 		return
 	}
-	b.logger.Warn("requests from one address are refused, because there are too many, and they carry X-Forwarded-For or Forwarded; "+
+	b.logger.WarnContext(r.Context(), "requests from one address are refused, because there are too many, and they carry X-Forwarded-For or Forwarded; "+
 		"if the address is that of your load balancer, add it to server.trusted_proxies", "address", address)
 }
 

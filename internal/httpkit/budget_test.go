@@ -78,7 +78,7 @@ func TestABudgetOfAUser(t *testing.T) {
 			}
 		}
 		families, err := registry.Gather()
-		if err != nil || len(families) != 1 || families[0].GetMetric()[0].GetCounter().GetValue() != float64(1+len(errs)) {
+		if err != nil || len(families) != 1 || len(families[0].GetMetric()) != 2 || families[0].GetMetric()[1].GetCounter().GetValue() != float64(1+len(errs)) { // of addresses, and of users
 			t.Errorf("counted are %v, %v", families, err)
 		}
 		// One ends: all that wait are served, one after the other.

@@ -29,6 +29,19 @@ func (a *API) reporting(h http.HandlerFunc) http.HandlerFunc {
 	return a.budget.Reporting(a.proxies, h)
 }
 
+// reportingIf is reporting for a route whose handler counts nothing by itself: nothing is to be
+// reported while the class is off.
+func (a *API) reportingIf(class limit.Class, h http.HandlerFunc) http.HandlerFunc {
+	reporting := a.reporting(h)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if a.counts(class) {
+			reporting(w, r)
+			return
+		}
+		h(w, r)
+	}
+}
+
 // Reporting has the answers of a handler say in which rates the request was counted, and the
 // log say when the address that is refused may be a load balancer's.
 func (b *Budget) Reporting(p Proxies, h http.HandlerFunc) http.HandlerFunc {
@@ -76,18 +89,19 @@ func (q *quotas) refusedByAddress() bool {
 // seconds are whole seconds, rounded up.
 func seconds(d time.Duration) int { return max(0, int(math.Ceil(d.Seconds()))) }
 
-// counts reports whether requests with an access token are counted in a class.
+// counts reports whether requests with an access token are counted in a class at present.
 func (a *API) counts(class limit.Class) bool {
-	return a.login.Limits.Policies[class] != (limit.Policy{})
+	return a.login.Limits.Counts(class)
 }
 
 // counted counts requests with an access token, before its answer says anything about the
 // token. While the class is off it costs nothing. A request without a token is not counted.
 func (a *API) counted(class limit.Class, h http.HandlerFunc) http.HandlerFunc {
-	if !a.counts(class) {
-		return h
-	}
 	return func(w http.ResponseWriter, r *http.Request) {
+		if !a.counts(class) {
+			h(w, r)
+			return
+		}
 		r, err := a.count(class, r)
 		if err != nil {
 			WriteProblem(w, err)
@@ -118,5 +132,5 @@ func (a *API) count(class limit.Class, r *http.Request) (*http.Request, error) {
 // live reports whether a token of a class whose accounts are counted is not revoked, as far as
 // is known. Authenticate asks again, after the body has been read.
 func (a *API) live(ctx context.Context, class limit.Class, c checked) bool {
-	return a.login.Limits.Policies[class].PerAccount.Burst > 0 && a.login.View.Check(ctx, c.token) == nil
+	return a.login.Limits.Present().Policies[class].PerAccount.Burst > 0 && a.login.View.Check(ctx, c.token) == nil
 }

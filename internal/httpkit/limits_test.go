@@ -15,7 +15,7 @@ import (
 // routeOf returns what serves a route like /api/verify, with a handler that does nothing.
 func routeOf(policies map[limit.Class]limit.Policy) http.Handler {
 	mux := http.NewServeMux()
-	service := &login.Service{Config: login.Config{Limits: limittest.New(limit.Config{Policies: policies})}}
+	service := &login.Service{Config: login.Config{Limits: limittest.New(limit.Config{Rules: limit.Rules{Policies: policies}})}}
 	NewAPI(mux, "test", service, Proxies{}, nil).Handle(
 		Route{Path: "/in", ID: "in", Bearer: true, OwnBounds: true, Status: http.StatusOK}, func(http.ResponseWriter, *http.Request) {})
 	return mux

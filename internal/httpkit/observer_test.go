@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // observed answers one request through an observer and returns its log.
@@ -21,7 +23,7 @@ func observed(t *testing.T, h http.HandlerFunc) (rec *httptest.ResponseRecorder,
 	rec = httptest.NewRecorder()
 	func() {
 		defer func() { thrown = recover() }()
-		o := NewObserver(prometheus.NewRegistry(), slog.New(slog.NewTextHandler(&out, nil)))
+		o := NewObserver(Observing{Registerer: prometheus.NewRegistry(), Logger: slog.New(trace.Handler(slog.NewTextHandler(&out, nil)))})
 		o.Wrap(mux).ServeHTTP(rec, httptest.NewRequest("GET", "/x?token=secret", nil))
 	}()
 	return rec, out.String(), thrown

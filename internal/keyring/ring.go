@@ -22,6 +22,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -636,8 +637,13 @@ func (r *Ring) vouchLocked(ctx context.Context, rows []store.Key, vouched func(s
 // changeLaneLocked writes what is due for one algorithm, and reports whether it wrote. It does
 // so in one transaction, which reads the store again: of two processes that share their keys,
 // one does it.
-func (r *Ring) changeLaneLocked(ctx context.Context, algorithm string, rows []store.Key, asked rotation) (bool, error) {
+func (r *Ring) changeLaneLocked(ctx context.Context, algorithm string, rows []store.Key, asked rotation) (_ bool, err error) {
 	due := r.planLocked(algorithm, rows, asked, false)
+	if !due.empty() {
+		var t trace.Step
+		ctx, t = trace.Begin(ctx, "rotate a signing key", trace.Text("algorithm", algorithm))
+		defer func() { t.End(err) }()
+	}
 	if !due.create {
 		delete(r.unconfirmed, algorithm)
 	}
@@ -677,7 +683,7 @@ func (r *Ring) changeLaneLocked(ctx context.Context, algorithm string, rows []st
 			h.until = r.policy.lastSigning(k)
 		}
 	}
-	err := r.cfg.Store.Update(ctx, func(rec store.Records) error {
+	err = r.cfg.Store.Update(ctx, func(rec store.Records) error {
 		rows, _, err := r.rowsLocked(ctx, rec)
 		if err != nil {
 			return err

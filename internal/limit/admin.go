@@ -179,7 +179,7 @@ func (a Administration) waiting(ctx context.Context, list, after string, limit i
 func (a Administration) addAccount(ctx context.Context, by Rights, account string, one listed, w *Waiting) error {
 	key := accountCounter(account, one.Counter)
 	c, err := a.read(ctx, key)
-	if after := a.Limits.threshold(key); err != nil || after == 0 || c.Failures < after {
+	if after := a.Limits.threshold(a.Limits.shared(), key); err != nil || after == 0 || c.Failures < after {
 		return err
 	}
 	var user store.User
@@ -203,7 +203,7 @@ func (a Administration) addAccount(ctx context.Context, by Rights, account strin
 // read is Limiter.read for a counter that is only shown. What another program wrote counts
 // nothing.
 func (a Administration) read(ctx context.Context, key state.Key) (counter, error) {
-	c, err := a.Limits.read(ctx, backing{a.Limits.State, 1}, key)
+	c, err := a.Limits.read(ctx, a.Limits.shared(), key)
 	if errors.Is(err, state.ErrUnreadable) {
 		return counter{}, nil
 	}
@@ -219,7 +219,7 @@ func (a Administration) failures(key state.Key, c counter) Failures {
 		return Failures{}
 	}
 	f := Failures{Count: c.Failures, Since: time.Unix(0, c.Since), Last: time.Unix(c.At, 0)}
-	if wait := a.Limits.wait(backing{a.Limits.State, 1}, key, c); wait > 0 {
+	if wait := a.Limits.wait(a.Limits.shared(), key, c); wait > 0 {
 		f.Until = a.Limits.Now().Add(wait)
 	}
 	return f
@@ -377,7 +377,7 @@ func (a Administration) liftCounters(ctx context.Context, account string) error 
 
 // liftCounter sets a counter to zero. It deletes what another program wrote.
 func (a Administration) liftCounter(ctx context.Context, key state.Key) error {
-	err := a.Limits.change(ctx, backing{a.Limits.State, 1}, key, func(c counter) *counter {
+	err := a.Limits.change(ctx, a.Limits.shared(), key, func(c counter) *counter {
 		if c.Failures == 0 {
 			return nil
 		}

@@ -53,7 +53,9 @@ func (o *office) user(name string) string { // returns the id
 func (o *office) replica(change ...func(*limit.Config)) *limit.Limiter {
 	c := limit.Config{
 		State: o.state, Now: o.clock,
-		Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: 30 * time.Second, Max: 15 * time.Minute},
+		Rules: limit.Rules{
+			Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: 30 * time.Second, Max: 15 * time.Minute},
+		},
 	}
 	for _, f := range change {
 		f(&c)
@@ -261,7 +263,7 @@ func TestLiftAnAccount(t *testing.T) {
 	o := newOffice(t)
 	id := o.user("alice")
 	limited := func(c *limit.Config) {
-		c.Policies = map[limit.Class]limit.Policy{
+		c.Rules.Policies = map[limit.Class]limit.Policy{
 			limit.Login: {PerAccount: state.Rate{Burst: 25, Period: 5 * time.Minute}},
 			limit.Admin: {PerAccount: state.Rate{Burst: 1, Period: time.Hour}},
 		}
@@ -328,7 +330,7 @@ func TestLiftIsKnownAtOnceWhereItIsDone(t *testing.T) {
 	o := newOffice(t)
 	id := o.user("alice")
 	l := o.replica(func(c *limit.Config) {
-		c.Policies = map[limit.Class]limit.Policy{limit.Admin: {PerAccount: state.Rate{Burst: 1, Period: time.Hour}}}
+		c.Rules.Policies = map[limit.Class]limit.Policy{limit.Admin: {PerAccount: state.Rate{Burst: 1, Period: time.Hour}}}
 	})
 	count := func() error { return l.Count(t.Context(), limit.Admin, "", limit.UserAccount(id)) }
 	o.want(count(), "")
@@ -388,7 +390,7 @@ func TestLiftWhileARefusalIsOnItsWay(t *testing.T) {
 	o := newOffice(t)
 	id := o.user("alice")
 	limited := func(c *limit.Config) {
-		c.Policies = map[limit.Class]limit.Policy{limit.Admin: {
+		c.Rules.Policies = map[limit.Class]limit.Policy{limit.Admin: {
 			PerAccount: state.Rate{Burst: 1, Period: time.Hour}, PerAddress: state.Rate{Burst: 2, Period: time.Hour},
 		}}
 	}
@@ -442,7 +444,7 @@ func TestLiftWhileARefusalIsOnItsWay(t *testing.T) {
 func TestLiftWhileReplicasCount(t *testing.T) {
 	o := newOffice(t)
 	id := o.user("alice")
-	never := func(c *limit.Config) { c.Lockout.After, c.Lockout.AfterAll = 1<<20, 1<<20 }
+	never := func(c *limit.Config) { c.Rules.Lockout.After, c.Rules.Lockout.AfterAll = 1<<20, 1<<20 }
 	replicas := []*limit.Limiter{o.replica(never), o.replica(never), o.replica(never)}
 	a := o.administration(replicas[0])
 	const attempts = 200
@@ -555,8 +557,8 @@ func TestLiftAnAddress(t *testing.T) {
 			t.Run(spelling, func(t *testing.T) {
 				o := newOffice(t)
 				spray := func(c *limit.Config) {
-					c.Spray = limit.Spray{After: 3}
-					c.Policies = map[limit.Class]limit.Policy{limit.MFA: {PerAddress: state.Rate{Burst: 1, Period: time.Hour}}}
+					c.Rules.Spray = limit.Spray{After: 3}
+					c.Rules.Policies = map[limit.Class]limit.Policy{limit.MFA: {PerAddress: state.Rate{Burst: 1, Period: time.Hour}}}
 				}
 				l, other := o.replica(spray), o.replica(spray)
 				a := o.administration(l)
@@ -617,7 +619,7 @@ func TestLiftAnAddress(t *testing.T) {
 // Every block is shown as an address that names it.
 func TestBlocksAreShownAsAddresses(t *testing.T) {
 	o := newOffice(t)
-	l := o.replica(func(c *limit.Config) { c.Spray = limit.Spray{After: 1000} })
+	l := o.replica(func(c *limit.Config) { c.Rules.Spray = limit.Spray{After: 1000} })
 	a := o.administration(l)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 200 {
@@ -653,7 +655,7 @@ func TestBlocksAreShownAsAddresses(t *testing.T) {
 // are counted. An account that has succeeded since does not wait.
 func TestListInPages(t *testing.T) {
 	o := newOffice(t)
-	l := o.replica(func(c *limit.Config) { c.Spray = limit.Spray{After: 6} })
+	l := o.replica(func(c *limit.Config) { c.Rules.Spray = limit.Spray{After: 6} })
 	a := o.administration(l)
 	want := map[string]bool{}
 	const accounts, strangers, addresses = 23, 11, 23 + 11 + 3
@@ -795,7 +797,7 @@ func TestLiftWhileTheStateIsAway(t *testing.T) {
 	for fails := 1; ; fails++ {
 		broken := &failing{Store: o.state.Store}
 		broken.left.Store(int64(fails))
-		away := o.administration(o.replica(func(c *limit.Config) { c.State, c.Local = broken, true }))
+		away := o.administration(o.replica(func(c *limit.Config) { c.State, c.Rules.Local = broken, true }))
 		err := away.LiftAccount(t.Context(), o, id)
 		if err == nil {
 			break

@@ -125,25 +125,25 @@ func (l *Limiter) change(ctx context.Context, b backing, key state.Key, f func(c
 }
 
 // threshold is from how many failures on a counter makes attempts wait; 0: it never does.
-func (l *Limiter) threshold(key state.Key) int {
+func (l *Limiter) threshold(b backing, key state.Key) int {
 	switch {
 	case key.Owner == ownerOfAddresses && l.spraying():
 		return 1
 	case key.Owner == ownerOfAddresses:
-		return l.Spray.After
+		return b.rules.Spray.After
 	case key.ID == all:
-		return l.Lockout.AfterAll
+		return b.rules.Lockout.AfterAll
 	}
-	return l.Lockout.After
+	return b.rules.Lockout.After
 }
 
 // wait returns how long attempts wait that a counter counts.
 func (l *Limiter) wait(b backing, key state.Key, c counter) time.Duration {
-	after := b.share(l.threshold(key))
+	after := b.share(l.threshold(b, key))
 	if after == 0 || c.Failures < after {
 		return 0
 	}
-	return max(0, time.Unix(c.At, 0).Add(l.Lockout.delay(c.Failures-after)).Sub(l.Now()))
+	return max(0, time.Unix(c.At, 0).Add(b.rules.Lockout.delay(c.Failures-after)).Sub(l.Now()))
 }
 
 // delay returns how long an attempt waits after the failure before, when so many failures have
@@ -181,7 +181,7 @@ func (l *Limiter) Attempt(ctx context.Context, class Class, address, account str
 }
 
 func (l *Limiter) attempt(ctx context.Context, b backing, class Class, address, account string) (*Attempt, error) {
-	policy, a := l.Policies[class], &Attempt{l: l, account: account, block: Block(address), address: address}
+	policy, a := b.rules.Policies[class], &Attempt{l: l, account: account, block: Block(address), address: address}
 	// A refusal is remembered for the account and the address, too, so that nothing need be read
 	// to know whether the address is the user's.
 	fromAddress, refusedHere := bucket(class, "address", a.block, all), bucket(class, "account", account, a.block)
@@ -208,7 +208,7 @@ func (l *Limiter) attempt(ctx context.Context, b backing, class Class, address, 
 	if err := l.step(ctx, b, class, "account", forAccount, policy.PerAccount); err != nil {
 		return nil, err
 	}
-	if !a.watched() {
+	if !a.watched(b) {
 		return a, nil
 	}
 	key := addressCounter(a.block)
@@ -227,7 +227,7 @@ func (l *Limiter) attempt(ctx context.Context, b backing, class Class, address, 
 func (a *Attempt) known() bool { return a.own.Known != 0 }
 
 // watched reports whether a failure counts as one of a stranger.
-func (a *Attempt) watched() bool { return !a.known() && a.l.Spray != (Spray{}) }
+func (a *Attempt) watched(b backing) bool { return !a.known() && b.rules.Spray != (Spray{}) }
 
 // concludeFor bounds what follows a check of a credential.
 const concludeFor = 5 * time.Second
@@ -266,9 +266,9 @@ type tally struct {
 
 // tallies returns the counters that count an attempt.
 func (a *Attempt) tallies(ctx context.Context, b backing) (list []tally, err error) {
-	if a.l.Lockout.After > 0 {
+	if b.rules.Lockout.After > 0 {
 		list = append(list, tally{accountCounter(a.account, a.block), "address", &a.own})
-		if key := accountCounter(a.account, all); !a.known() && a.l.Lockout.AfterAll > 0 {
+		if key := accountCounter(a.account, all); !a.known() && b.rules.Lockout.AfterAll > 0 {
 			c, err := a.l.read(ctx, b, key)
 			if err != nil {
 				return nil, err
@@ -276,7 +276,7 @@ func (a *Attempt) tallies(ctx context.Context, b backing) (list []tally, err err
 			list = append(list, tally{key, "account", &c})
 		}
 	}
-	if a.watched() && a.source.Known == 0 {
+	if a.watched(b) && a.source.Known == 0 {
 		list = append(list, tally{addressCounter(a.block), "", &a.source})
 	}
 	return list, nil
@@ -325,7 +325,7 @@ func (a *Attempt) check(ctx context.Context, b backing, right bool, userID strin
 	if right && free {
 		return true, nil
 	}
-	if a.watched() {
+	if a.watched(b) {
 		return false, l.watch(ctx, b)
 	}
 	return false, nil
@@ -363,7 +363,7 @@ func (l *Limiter) count(ctx context.Context, b backing, t tally, failed bool) (c
 // noteFailure says that attempts wait from now on, if they do.
 func (a *Attempt) noteFailure(ctx context.Context, b backing, t tally, userID string) error {
 	l := a.l
-	after := b.share(l.threshold(t.key))
+	after := b.share(l.threshold(b, t.key))
 	if after == 0 || t.c.Failures < after {
 		return nil
 	}
@@ -423,23 +423,24 @@ var spray = state.Key{Kind: "spray", Owner: all, ID: all}
 // are too many in the cluster, addresses that never succeeded wait for Spray.Total.Period. The
 // replica that sees it first says so.
 func (l *Limiter) watch(ctx context.Context, b backing) error {
-	if l.Spray.Total == (state.Rate{}) {
+	total := b.rules.Spray.Total
+	if total == (state.Rate{}) {
 		return nil
 	}
-	d, err := b.Limit(ctx, spray, b.part(l.Spray.Total))
+	d, err := b.Limit(ctx, spray, b.part(total))
 	if err != nil || d.Allowed {
 		return err
 	}
-	l.sprayed.Store(l.Now().Add(l.Spray.Total.Period).UnixNano())
-	switch _, err := b.Create(ctx, spray, nil, l.Spray.Total.Period); {
+	l.sprayed.Store(l.Now().Add(total.Period).UnixNano())
+	switch _, err := b.Create(ctx, spray, nil, total.Period); {
 	case errors.Is(err, state.ErrExists):
 		return nil
 	case err != nil:
 		return err
 	}
-	l.Logger.Warn("many logins fail from addresses from which their users do not sign in; for some time addresses that never succeeded wait after each failure",
-		"failures", l.Spray.Total.Burst, "within", l.Spray.Total.Period)
-	l.Audit.RecordSoon(store.AuditEvent{Action: "spraying", Outcome: audit.Denied, Detail: fmt.Sprintf("more than %d failures within %v from addresses from which their users do not sign in", l.Spray.Total.Burst, l.Spray.Total.Period)})
+	l.Logger.WarnContext(ctx, "many logins fail from addresses from which their users do not sign in; for some time addresses that never succeeded wait after each failure",
+		"failures", total.Burst, "within", total.Period)
+	l.Audit.RecordSoon(store.AuditEvent{Action: "spraying", Outcome: audit.Denied, Detail: fmt.Sprintf("more than %d failures within %v from addresses from which their users do not sign in", total.Burst, total.Period)})
 	return nil
 }
 

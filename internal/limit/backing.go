@@ -8,12 +8,14 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/memstate"
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // A backing is where attempts are counted: in the shared state, or in this replica alone.
 type backing struct {
 	state.Store
-	parts int // into how many each number is divided
+	parts int    // into how many each number is divided
+	rules *Rules // that hold for what is counted here
 }
 
 // part returns the part of a rate that is this replica's.
@@ -31,24 +33,27 @@ func (b backing) share(n int) int {
 
 // counted calls f with the shared state. If the state is away and this replica may count by
 // itself, it calls f again with the counters of this replica.
-func (l *Limiter) counted(ctx context.Context, f func(backing) error) error {
-	if !l.Local {
-		return f(backing{l.State, 1})
+func (l *Limiter) counted(ctx context.Context, f func(backing) error) (err error) {
+	_, t := trace.Start(ctx, "count attempts")
+	defer func() { t.End(err) }()
+	rules := l.Present()
+	if !rules.Local {
+		return f(backing{l.State, 1, rules})
 	}
 	if l.local.only() {
-		return l.alone(ctx, f)
+		return l.alone(ctx, rules, f)
 	}
 	if l.local.counting() && !l.back(ctx) {
-		return l.alone(ctx, f)
+		return l.alone(ctx, rules, f)
 	}
-	err := f(backing{l.State, 1})
+	err = f(backing{l.State, 1, rules})
 	if !errors.Is(err, state.ErrUnavailable) || ctx.Err() != nil {
 		return err
 	}
 	if l.local.begin() {
-		l.Logger.Error("the state does not answer; until it does, this replica counts attempts by itself", "replicas", l.Replicas(), "error", err)
+		l.Logger.ErrorContext(ctx, "the state does not answer; until it does, this replica counts attempts by itself", "replicas", l.Replicas(), "err", err)
 	}
-	return l.alone(ctx, f)
+	return l.alone(ctx, rules, f)
 }
 
 // back reports whether the state answers again. It asks the state itself, because f need not: a
@@ -61,18 +66,21 @@ func (l *Limiter) back(ctx context.Context) bool {
 	}
 	if l.local.end() {
 		l.refusals.forget()
-		l.Logger.Info("attempts are counted over all replicas again")
+		l.Logger.InfoContext(ctx, "attempts are counted over all replicas again")
 	}
 	return true
 }
 
+// shared is the shared state, with the rules that hold now.
+func (l *Limiter) shared() backing { return backing{l.State, 1, l.Present()} }
+
 // alone calls f with the counters of this replica.
-func (l *Limiter) alone(ctx context.Context, f func(backing) error) error {
+func (l *Limiter) alone(ctx context.Context, rules *Rules, f func(backing) error) error {
 	s, err := l.local.store(ctx)
 	if err != nil {
 		return err
 	}
-	return f(backing{s, max(1, l.Replicas())})
+	return f(backing{s, max(1, l.Replicas()), rules})
 }
 
 const (

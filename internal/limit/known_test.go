@@ -10,7 +10,7 @@ import (
 // Of many users who log in from a new address, the first makes it known. When all wrote that,
 // logins at the same moment would wait for each other.
 func TestOneLoginMakesAnAddressKnown(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Lockout: lockout})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: lockout}})
 	for i := range 20 {
 		w.want("login", w.login(home, fmt.Sprint("user", i)), accepted)
 	}

@@ -64,15 +64,20 @@ type Spray struct {
 // Auditor writes what the audit trail must know.
 type Auditor interface{ RecordSoon(e store.AuditEvent) }
 
-// Config is what a Limiter needs.
-type Config struct {
-	State    state.Store
+// Rules say how much is too much. They may change while a Limiter counts (Limiter.Change).
+type Rules struct {
 	Policies map[Class]Policy
 	Lockout  Lockout
 	Spray    Spray
 	// Local reports what happens while the state is away: this replica goes on counting by
 	// itself, with its part of each rate. Otherwise what is counted is refused.
 	Local bool
+}
+
+// Config is what a Limiter needs.
+type Config struct {
+	State state.Store
+	Rules Rules // from the beginning; see Limiter.Present
 	// Replicas returns how many replicas there are, for their parts.
 	Replicas func() int
 
@@ -84,7 +89,8 @@ type Config struct {
 
 // A Limiter counts. It may be used by any number of goroutines.
 type Limiter struct {
-	Config
+	Config   // without rules
+	rules    atomic.Pointer[Rules]
 	refusals refusals
 	metrics  metrics
 	local    local
@@ -93,11 +99,28 @@ type Limiter struct {
 
 // New makes a Limiter.
 func New(c Config) *Limiter {
-	l := &Limiter{Config: c}
+	l := &Limiter{}
+	l.rules.Store(new(c.Rules))
+	c.Rules = Rules{} // nobody reads what no longer holds
+	l.Config = c
 	l.refusals.now, l.local.now = c.Now, c.Now
 	l.metrics = newMetrics(c.Registerer, l)
 	return l
 }
+
+// Present returns the rules that hold now. They are not to be changed.
+func (l *Limiter) Present() *Rules { return l.rules.Load() }
+
+// Change has other rules hold for what is counted from now on. What has been counted stays
+// counted: a rate that is used up is used up, and there is more of it as the new one says. What
+// this replica remembers as refused is asked for again.
+func (l *Limiter) Change(rules Rules) {
+	l.rules.Store(&rules)
+	l.refusals.forget()
+}
+
+// Counts reports whether anything of a class is counted.
+func (l *Limiter) Counts(class Class) bool { return l.Present().Policies[class] != (Policy{}) }
 
 // Account returns the name under which attempts for a username are counted. All spellings that
 // mean one user have one, whether or not there is such a user. It is a digest: people type
@@ -141,18 +164,22 @@ func be(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }
 // empty. It returns ErrTooMany if there have been too many, and an error of the state if it is
 // not known how many there were.
 func (l *Limiter) Count(ctx context.Context, class Class, address, account string) error {
-	policy := l.Policies[class]
-	if address == "" {
-		policy.PerAddress = state.Rate{}
+	policy := func(rules *Rules) Policy {
+		p := rules.Policies[class]
+		if address == "" {
+			p.PerAddress = state.Rate{}
+		}
+		if account == "" {
+			p.PerAccount = state.Rate{}
+		}
+		return p
 	}
-	if account == "" {
-		policy.PerAccount = state.Rate{}
-	}
-	if policy == (Policy{}) {
+	if policy(l.Present()) == (Policy{}) {
 		return nil
 	}
 	fromAddress, forAccount := bucket(class, "address", Block(address), all), bucket(class, "account", cmp.Or(account, all), all)
 	return l.counted(ctx, func(b backing) error {
+		policy := policy(b.rules)
 		if err := l.remembered(ctx, b, class, policy, fromAddress, forAccount); err != nil {
 			return err
 		}
@@ -204,6 +231,7 @@ func (l *Limiter) step(ctx context.Context, b backing, class Class, by string, k
 		l.refusals.add(key, d.RetryAfter, lifts)
 		return l.refuse(ctx, class, by, rate, d)
 	}
+	l.metrics.allowed.WithLabelValues(string(class), by).Inc()
 	report(ctx, class, by, rate, d)
 	return nil
 }

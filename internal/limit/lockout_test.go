@@ -16,7 +16,7 @@ const (
 )
 
 func TestDelaysGrow(t *testing.T) {
-	w := newCluster(t, 3, limit.Config{Lockout: lockout})
+	w := newCluster(t, 3, limit.Config{Rules: limit.Rules{Lockout: lockout}})
 	w.wrong(4, home, "ester")
 	w.want("after 4 failures", w.try(home, "ester"), accepted)
 	w.wrong(1, home, "ester")
@@ -42,7 +42,7 @@ func TestDelaysGrow(t *testing.T) {
 
 // The right password at a locked account is refused like a wrong one, and changes nothing.
 func TestALockedAccountLearnsNothing(t *testing.T) {
-	w := newCluster(t, 2, limit.Config{Lockout: lockout})
+	w := newCluster(t, 2, limit.Config{Rules: limit.Rules{Lockout: lockout}})
 	w.wrong(5, home, "ester")
 	w.clock.pass(20 * time.Second)
 	for range 3 {
@@ -57,7 +57,7 @@ func TestALockedAccountLearnsNothing(t *testing.T) {
 }
 
 func TestASuccessResets(t *testing.T) {
-	w := newCluster(t, 2, limit.Config{Lockout: lockout})
+	w := newCluster(t, 2, limit.Config{Rules: limit.Rules{Lockout: lockout}})
 	for range 3 {
 		w.wrong(4, home, "ester")
 		w.want("login", w.login(home, "ester"), accepted)
@@ -74,7 +74,7 @@ func TestASuccessResets(t *testing.T) {
 }
 
 func TestFailuresAreForgotten(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Lockout: lockout})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: lockout}})
 	w.wrong(4, home, "ester")
 	w.clock.pass(limit.ForgetAfter - time.Minute)
 	w.wrong(1, home, "ester")
@@ -87,7 +87,7 @@ func TestFailuresAreForgotten(t *testing.T) {
 // Guesses from many addresses lock an account for all that the user does not sign in from.
 func TestGuessesFromEverywhere(t *testing.T) {
 	rate := state.Rate{Burst: 60, Period: time.Hour}
-	w := newCluster(t, 3, limit.Config{Lockout: lockout, Policies: map[limit.Class]limit.Policy{limit.Login: {PerAccount: rate}}})
+	w := newCluster(t, 3, limit.Config{Rules: limit.Rules{Lockout: lockout, Policies: map[limit.Class]limit.Policy{limit.Login: {PerAccount: rate}}}})
 	w.want("first login", w.login(home, "ester"), accepted)
 	for i := range 49 {
 		w.wrong(1, addressOf(i), "ester")
@@ -128,7 +128,7 @@ func TestGuessesFromEverywhere(t *testing.T) {
 // A device from which the user signs in is known for 30 days, and failures there do not make
 // it known for longer.
 func TestKnownFor30Days(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Lockout: limit.Lockout{After: 5, AfterAll: 5, Delay: time.Minute, Max: 12 * time.Hour}})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: limit.Lockout{After: 5, AfterAll: 5, Delay: time.Minute, Max: 12 * time.Hour}}})
 	attack := func() {
 		t.Helper()
 		for i := range 5 {
@@ -159,14 +159,14 @@ func TestKnownFor30Days(t *testing.T) {
 }
 
 func TestNoLockout(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Spray: limit.Spray{After: 100}, Lockout: limit.Lockout{AfterAll: 1, Delay: time.Second, Max: time.Minute}})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Spray: limit.Spray{After: 100}, Lockout: limit.Lockout{AfterAll: 1, Delay: time.Second, Max: time.Minute}}})
 	w.wrong(50, home, "ester")
 	w.want("without lockouts", w.try(home, "ester"), accepted)
 }
 
 // Of attempts that are never answered nothing is counted, and nobody learns anything by them.
 func TestAttemptsThatAreGivenUp(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Lockout: lockout, Spray: limit.Spray{After: 2}})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: lockout, Spray: limit.Spray{After: 2}}})
 	for range 100 {
 		if _, err := w.replicas[0].Attempt(t.Context(), limit.Login, home, limit.Account("ester")); err != nil {
 			t.Fatal(err)
@@ -180,7 +180,7 @@ func TestForgedCounters(t *testing.T) {
 	own, strangers, address := limit.AccountCounter(limit.Account("ester"), limit.Block(home)), limit.AccountCounter(limit.Account("ester"), limit.All), limit.AddressCounter(limit.Block(home))
 	for _, value := range []string{"", "x", "[]", `{"failures":-1}`, `{"failures":9223372036854775808}`, `{"failures":"many"}`} {
 		for _, key := range []state.Key{own, strangers, address} {
-			w := newCluster(t, 1, limit.Config{Lockout: lockout, Spray: limit.Spray{After: 9}, Local: true})
+			w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: lockout, Spray: limit.Spray{After: 9}, Local: true}})
 			if _, err := w.state.Put(t.Context(), key, []byte(value), time.Hour); err != nil {
 				t.Fatal(err)
 			}
@@ -197,7 +197,7 @@ func TestForgedCounters(t *testing.T) {
 		}
 	}
 	for _, value := range []string{fmt.Sprintf(`{"failures":9223372036854775807,"at":%d}`, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Unix()), `{"failures":9,"at":9223372036854775807}`, `{"failures":9,"at":99999999999}`} {
-		w := newCluster(t, 1, limit.Config{Lockout: lockout})
+		w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: lockout}})
 		if _, err := w.state.Put(t.Context(), own, []byte(value), time.Hour); err != nil {
 			t.Fatal(err)
 		}
@@ -217,8 +217,13 @@ func TestErrorsInTheMiddle(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for _, right := range []bool{false, true} {
 			for step := 1; ; step++ {
-				w := newCluster(t, 1, limit.Config{Lockout: limit.Lockout{After: 2, AfterAll: 2, Delay: time.Minute, Max: time.Hour}, Spray: limit.Spray{After: 9, Total: state.Rate{Burst: 9, Period: time.Minute}},
-					Policies: map[limit.Class]limit.Policy{limit.Login: {PerAddress: state.Rate{Burst: 99, Period: time.Hour}, PerAccount: state.Rate{Burst: 99, Period: time.Hour}}}})
+				w := newCluster(t, 1, limit.Config{
+					Rules: limit.Rules{
+						Lockout:  limit.Lockout{After: 2, AfterAll: 2, Delay: time.Minute, Max: time.Hour},
+						Spray:    limit.Spray{After: 9, Total: state.Rate{Burst: 9, Period: time.Minute}},
+						Policies: map[limit.Class]limit.Policy{limit.Login: {PerAddress: state.Rate{Burst: 99, Period: time.Hour}, PerAccount: state.Rate{Burst: 99, Period: time.Hour}}},
+					},
+				})
 				n := 0
 				w.state.fail = func() (bool, bool) { n++; return n == step && !after, n == step && after }
 				a, got := w.guess(0, home, "ester", right)

@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics count what was refused.
 type metrics struct {
+	allowed  *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	lockouts *prometheus.CounterVec
 	locked   prometheus.Counter
@@ -11,6 +12,10 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer, l *Limiter) metrics {
 	m := metrics{
+		allowed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_limit_allowed_total",
+			Help: "Requests that a rate had room for, by class and by what was counted. A request that two rates count is counted twice.",
+		}, []string{"class", "by"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "watchword_limit_refusals_total",
 			Help: "Requests refused with 429 because their address or account had used up a rate, or because their address has failed too often (spray).",
@@ -24,7 +29,16 @@ func newMetrics(r prometheus.Registerer, l *Limiter) metrics {
 			Help: "Attempts refused as if the credential were wrong, because the account was locked.",
 		}),
 	}
-	r.MustRegister(m.refused, m.lockouts, m.locked,
+	for _, class := range Classes {
+		for _, by := range []string{"address", "account"} {
+			m.allowed.WithLabelValues(string(class), by)
+			m.refused.WithLabelValues(string(class), by)
+		}
+	}
+	for _, scope := range []string{"address", "account"} {
+		m.lockouts.WithLabelValues(scope)
+	}
+	r.MustRegister(m.allowed, m.refused, m.lockouts, m.locked,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "watchword_limit_counting_locally",
 			Help: "1 while this replica counts attempts by itself because the state does not answer (limits.on_outage).",

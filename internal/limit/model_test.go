@@ -85,7 +85,7 @@ func (m *model) attempt(account, address string, right, complete bool) try {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		l := limit.Lockout{After: 3, AfterAll: 6, Delay: 10 * time.Second, Max: time.Minute}
-		w := newCluster(t, 2, limit.Config{Lockout: l, Spray: limit.Spray{After: 8}})
+		w := newCluster(t, 2, limit.Config{Rules: limit.Rules{Lockout: l, Spray: limit.Spray{After: 8}}})
 		m := &model{lockout: l, spray: 8, now: w.clock.now, records: map[[2]string]*modelCounter{}}
 		accounts, addresses := rapid.SampledFrom([]string{"ester", "david"}), rapid.SampledFrom([]string{home, foreign, "2001:db8::1"})
 		attempt := func(right, complete bool) func(*rapid.T) {

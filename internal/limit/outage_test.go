@@ -11,7 +11,7 @@ import (
 )
 
 func TestOutageDenies(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Lockout: lockout, Policies: map[limit.Class]limit.Policy{limit.Login: rates}})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Lockout: lockout, Policies: map[limit.Class]limit.Policy{limit.Login: rates}}})
 	w.wrong(4, home, "ester")
 	w.state.away(true)
 	for range 20 {
@@ -30,8 +30,11 @@ func TestOutageDenies(t *testing.T) {
 
 func TestOutageLocal(t *testing.T) {
 	w := newCluster(t, 3, limit.Config{
-		Local: true, Lockout: limit.Lockout{After: 6, AfterAll: 60, Delay: 30 * time.Second, Max: time.Hour},
-		Policies: map[limit.Class]limit.Policy{limit.Login: {PerAccount: state.Rate{Burst: 30, Period: time.Hour}}},
+		Rules: limit.Rules{
+			Local:    true,
+			Lockout:  limit.Lockout{After: 6, AfterAll: 60, Delay: 30 * time.Second, Max: time.Hour},
+			Policies: map[limit.Class]limit.Policy{limit.Login: {PerAccount: state.Rate{Burst: 30, Period: time.Hour}}},
+		},
 	})
 	pass := func(account string) (n int) {
 		for i := range 90 {
@@ -104,7 +107,7 @@ func TestOutageLocal(t *testing.T) {
 
 // The state goes away, or comes back, in the middle of an attempt.
 func TestOutageInTheMiddle(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Local: true, Lockout: lockout})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Local: true, Lockout: lockout}})
 	attempt := func(account string) *limit.Attempt {
 		a, err := w.replicas[0].Attempt(t.Context(), limit.Login, home, limit.Account(account))
 		if err != nil {
@@ -143,7 +146,7 @@ func TestOutageInTheMiddle(t *testing.T) {
 
 // Whoever can make the state come and go gains nothing.
 func TestOutageAgainAndAgain(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Local: true, Lockout: lockout})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Local: true, Lockout: lockout}})
 	for i := range 20 {
 		w.state.away(i%2 == 0)
 		w.clock.pass(time.Second)
@@ -168,7 +171,7 @@ func TestOutageAgainAndAgain(t *testing.T) {
 
 // What a replica counts by itself has a bound, beyond which it denies.
 func TestOutageHasABound(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Local: true, Policies: map[limit.Class]limit.Policy{limit.API: {PerAddress: state.Rate{Burst: 5, Period: time.Minute}}}})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Local: true, Policies: map[limit.Class]limit.Policy{limit.API: {PerAddress: state.Rate{Burst: 5, Period: time.Minute}}}}})
 	w.state.away(true)
 	count := func(i int) error { return w.replicas[0].Count(t.Context(), limit.API, addressOf(i), "") }
 	if err := count(0); err != nil {

@@ -41,7 +41,7 @@ func TestSimultaneousGuesses(t *testing.T) {
 			t.Parallel()
 			for round := range 2 {
 				seed := rand.Uint64()
-				w := newCluster(t, 3, limit.Config{Lockout: lockout, Policies: c.policies})
+				w := newCluster(t, 3, limit.Config{Rules: limit.Rules{Lockout: lockout, Policies: c.policies}})
 				if c.fail != nil {
 					w.state.fail = c.fail(rand.New(rand.NewPCG(seed, 0)))
 				}
@@ -99,7 +99,7 @@ func TestSimultaneousGuesses(t *testing.T) {
 // are reset or not, and never lost otherwise.
 func TestSimultaneousSuccesses(t *testing.T) {
 	for range 5 {
-		w := newCluster(t, 3, limit.Config{Lockout: lockout, Spray: limit.Spray{After: 50, Total: state.Rate{Burst: 300, Period: 1e12}}})
+		w := newCluster(t, 3, limit.Config{Rules: limit.Rules{Lockout: lockout, Spray: limit.Spray{After: 50, Total: state.Rate{Burst: 300, Period: 1e12}}}})
 		var all sync.WaitGroup
 		for i := range 100 {
 			all.Go(func() {
@@ -138,7 +138,7 @@ func TestSimultaneousSuccesses(t *testing.T) {
 // Guesses at many accounts from one address at the same moment, and at one account by many
 // users of one address, do not disturb each other.
 func TestSimultaneousAddresses(t *testing.T) {
-	w := newCluster(t, 3, limit.Config{Lockout: lockout, Spray: limit.Spray{After: 50}})
+	w := newCluster(t, 3, limit.Config{Rules: limit.Rules{Lockout: lockout, Spray: limit.Spray{After: 50}}})
 	var all sync.WaitGroup
 	ends := map[try]*atomic.Int64{refused: {}, tooMany: {}}
 	for i := range 200 {

@@ -15,7 +15,7 @@ import (
 var rates = limit.Policy{PerAddress: state.Rate{Burst: 1000, Period: time.Minute}, PerAccount: state.Rate{Burst: 30, Period: 5 * time.Minute}}
 
 func ratesWorld(t *testing.T, n int) *cluster {
-	return newCluster(t, n, limit.Config{Policies: map[limit.Class]limit.Policy{limit.Login: rates}})
+	return newCluster(t, n, limit.Config{Rules: limit.Rules{Policies: map[limit.Class]limit.Policy{limit.Login: rates}}})
 }
 
 // What is refused for some time costs the state next to nothing meanwhile.
@@ -148,7 +148,7 @@ func (s *lifting) Limit(ctx context.Context, key state.Key, rate state.Rate) (st
 // However many are refused, no more refusals are remembered than there is room for; the others
 // are refused by the state.
 func TestRefusalsHaveABound(t *testing.T) {
-	w := newCluster(t, 1, limit.Config{Policies: map[limit.Class]limit.Policy{limit.API: {PerAddress: state.Rate{Burst: 1, Period: 2 * time.Hour}}}})
+	w := newCluster(t, 1, limit.Config{Rules: limit.Rules{Policies: map[limit.Class]limit.Policy{limit.API: {PerAddress: state.Rate{Burst: 1, Period: 2 * time.Hour}}}}})
 	count := func(i int) error { return w.replicas[0].Count(t.Context(), limit.API, addressOf(i), "") }
 	w.replicas[0].Remember(limit.MaxRefusals-10, time.Hour)
 	for i := range 100 {

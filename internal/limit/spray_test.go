@@ -13,7 +13,7 @@ var sprayed = limit.Spray{After: 50, Total: state.Rate{Burst: 300, Period: 10 * 
 
 // sprayWorld has an address from which somebody has signed in.
 func sprayWorld(t *testing.T, spray limit.Spray) *cluster {
-	w := newCluster(t, 3, limit.Config{Lockout: lockout, Spray: spray})
+	w := newCluster(t, 3, limit.Config{Rules: limit.Rules{Lockout: lockout, Spray: spray}})
 	w.want("login", w.login(home, "ester"), accepted)
 	return w
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -52,7 +53,9 @@ func (s *Service) Watch(ctx context.Context, cookie string) (*Browser, error) {
 	return b, err
 }
 
-func (s *Service) recognise(ctx context.Context, cookie string, inUse bool) (*Browser, error) {
+func (s *Service) recognise(ctx context.Context, cookie string, inUse bool) (_ *Browser, err error) {
+	ctx, t := trace.Start(ctx, "recognise a browser")
+	defer func() { t.End(err) }()
 	epoch := int64(0)
 	sess, err := s.Sessions.RecogniseCookie(ctx, cookie, func(ctx context.Context, sess session.Session) error {
 		user, err := s.browsing(ctx, sess)
@@ -66,7 +69,7 @@ func (s *Service) recognise(ctx context.Context, cookie string, inUse bool) (*Br
 		if err := s.Sessions.Used(ctx, sess); errors.Is(err, state.ErrNotFound) {
 			return nil, ErrNoBrowser.Because(err)
 		} else if err != nil && ctx.Err() == nil {
-			s.Logger.Warn("the use of a session could not be noted", "session", sess.ID, "err", err)
+			s.Logger.WarnContext(ctx, "the use of a session could not be noted", "session", sess.ID, "err", err)
 		}
 		return s.browser(sess, epoch), nil
 	}

@@ -659,7 +659,7 @@ func TestSignOut(t *testing.T) {
 func TestGuessesOfSignOut(t *testing.T) {
 	s, _ := newBrowserService(t)
 	cookie := browserOf(t, s, "ada")
-	limited(s, limittest.New(limit.Config{Policies: map[limit.Class]limit.Policy{limit.API: {PerAddress: state.Rate{Burst: 5, Period: time.Hour}}}}))
+	limited(s, limittest.New(limit.Config{Rules: limit.Rules{Policies: map[limit.Class]limit.Policy{limit.API: {PerAddress: state.Rate{Burst: 5, Period: time.Hour}}}}}))
 	for range 5 {
 		if err := s.SignOut(t.Context(), "wwb_guess", foreign); !errors.Is(err, ErrNoBrowser) {
 			t.Error(err)

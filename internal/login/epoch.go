@@ -77,7 +77,7 @@ func (s *Service) renewable(ctx context.Context, user *store.User, sess session.
 // dead deletes the record of a session that has ended, and returns ErrInvalid.
 func (s *Service) dead(ctx context.Context, sess session.Session) error {
 	if err := s.Sessions.End(ctx, sess.UserID, sess.ID); err != nil {
-		s.Logger.Warn("a dead session could not be deleted", "session", sess.ID, "err", err)
+		s.Logger.WarnContext(ctx, "a dead session could not be deleted", "session", sess.ID, "err", err)
 	}
 	return session.ErrInvalid
 }

@@ -152,7 +152,7 @@ func (s *Service) stepUp(ctx context.Context, by *accesstoken.Token, plain strin
 	if alone {
 		sess.AMR, sess.AuthTime = methods, s.Now()
 	}
-	return s.grant(signer, user, claims, sess, s.audienceOf(by))
+	return s.grant(ctx, signer, user, claims, sess, s.audienceOf(by))
 }
 
 // userOfSession returns the user of a token's session.

@@ -23,7 +23,7 @@ var (
 
 // locking has five failures lock an account for an hour.
 func locking() *limit.Limiter {
-	return limittest.New(limit.Config{Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}, Spray: limit.Spray{After: 50}})
+	return limittest.New(limit.Config{Rules: limit.Rules{Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}, Spray: limit.Spray{After: 50}}})
 }
 
 // Codes are guessed no faster by somebody who knows the password: it alone resets nothing, and
@@ -108,7 +108,7 @@ func TestEveryCredentialCounts(t *testing.T) {
 					continue
 				}
 				s, p := newService(t)
-				limited(s, limittest.New(limit.Config{Policies: map[limit.Class]limit.Policy{class: by}}))
+				limited(s, limittest.New(limit.Config{Rules: limit.Rules{Policies: map[limit.Class]limit.Policy{class: by}}}))
 				// From now on the address has a bucket of its own for the account.
 				step, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", home)
 				if err != nil {
@@ -179,7 +179,7 @@ func TestNoLoginWithoutCounters(t *testing.T) {
 	var n atomic.Int32
 	for fails := range 3 {
 		n.Store(int32(fails))
-		limited(s, limittest.New(limit.Config{State: &running{Store: limittest.New(limit.Config{}).State, left: &n}, Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}}))
+		limited(s, limittest.New(limit.Config{State: &running{Store: limittest.New(limit.Config{}).State, left: &n}, Rules: limit.Rules{Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}}}))
 		if _, err := s.Begin(t.Context(), Credential{"ada", "right", ""}, "", home); !errors.Is(err, state.ErrUnavailable) {
 			t.Errorf("when write %d fails: %v", fails+1, err)
 		}

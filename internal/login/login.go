@@ -25,6 +25,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/known"
 )
@@ -155,7 +156,9 @@ func New(c Config) *Service {
 // that of this one access token; empty: the session's. It refuses a user who is deleted,
 // disabled, or whose sessions have been ended since.
 func (s *Service) Renew(ctx context.Context, refreshToken, audience string, client Client) (Grant, error) {
+	ctx, t := trace.Start(ctx, "renew")
 	grant, err := s.renew(ctx, refreshToken, audience, client)
+	t.End(err)
 	s.metrics.count("renew", err)
 	return grant, err
 }
@@ -178,7 +181,7 @@ func (s *Service) renew(ctx context.Context, refreshToken, audience string, clie
 			return err
 		}
 		// Here, so that no refresh token is spent for an access token that cannot be made.
-		if grant, err = s.grant(signer, user, claims, sess, cmp.Or(audience, sess.Audience)); err != nil {
+		if grant, err = s.grant(ctx, signer, user, claims, sess, cmp.Or(audience, sess.Audience)); err != nil {
 			return problem.From(err)
 		}
 		return nil
@@ -187,7 +190,7 @@ func (s *Service) renew(ctx context.Context, refreshToken, audience string, clie
 		if _, err := s.endSessions(ctx, "replay", sess); err != nil {
 			return Grant{}, err
 		}
-		s.Logger.Warn("a spent refresh token was presented; its session has been revoked", "session", sess.ID, "user", sess.UserID, "address", client.Address)
+		s.Logger.WarnContext(ctx, "a spent refresh token was presented; its session has been revoked", "session", sess.ID, "user", sess.UserID, "address", client.Address)
 		s.Audit.Record(ctx, store.AuditEvent{Actor: sess.UserID, Action: "renew", Target: sess.ID, Outcome: audit.Denied, Address: client.Address, Detail: "refresh token replayed"})
 		return Grant{}, session.ErrReplayed
 	}
@@ -232,9 +235,9 @@ var errFactorNeeded = problem.New(problem.Unauthenticated, "second_factor_requir
 	"this account needs a second factor by now, and the session began without one; log in again")
 
 // noteTooLong logs that a user's claims are the reason why there is no token.
-func (s *Service) noteTooLong(err error, user store.User) {
+func (s *Service) noteTooLong(ctx context.Context, err error, user store.User) {
 	if errors.Is(err, token.ErrTooLong) {
-		s.Logger.Warn("a user gets no token, because the claims are too many or too long for one", "user", user.ID)
+		s.Logger.WarnContext(ctx, "a user gets no token, because the claims are too many or too long for one", "user", user.ID)
 	}
 }
 
@@ -257,7 +260,7 @@ func (s *Service) audience(asked string) ([]string, error) {
 
 // grant signs an access token that ends with its session at the latest. The caller adds
 // the refresh token.
-func (s *Service) grant(signer *token.Signer, user store.User, claims map[string]string, sess session.Session, audience string) (Grant, error) {
+func (s *Service) grant(ctx context.Context, signer *token.Signer, user store.User, claims map[string]string, sess session.Session, audience string) (Grant, error) {
 	aud, err := s.audience(audience)
 	if err != nil {
 		return Grant{}, err
@@ -277,12 +280,13 @@ func (s *Service) grant(signer *token.Signer, user store.User, claims map[string
 		return err
 	})
 	if reduced {
-		s.Logger.Warn("a superuser gets a token without claims other than for administration, because all of them are too many or too long for one", "user", user.ID)
+		s.Logger.WarnContext(ctx, "a superuser gets a token without claims other than for administration, because all of them are too many or too long for one", "user", user.ID)
 	}
 	if err != nil {
-		s.noteTooLong(err, user)
+		s.noteTooLong(ctx, err, user)
 		return Grant{}, fmt.Errorf("login: sign: %w", err)
 	}
+	s.metrics.issued.WithLabelValues(signer.Algorithm()).Inc()
 	return Grant{AccessToken: compact, ExpiresIn: expires.Sub(now), SessionID: sess.ID}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -24,7 +25,9 @@ type Proof struct{ AccessToken, RefreshToken string }
 // for nothing else any more: an access token that has expired or was revoked together with its
 // session or other tokens of its user, and a refresh token that is spent. Doing it twice is no
 // error. Logout returns an error if no token is good for it.
-func (s *Service) Logout(ctx context.Context, p Proof, client Client) error {
+func (s *Service) Logout(ctx context.Context, p Proof, client Client) (err error) {
+	ctx, t := trace.Start(ctx, "log out")
+	defer func() { t.End(err) }()
 	if p.RefreshToken != "" {
 		if err := s.Limits.Count(ctx, limit.Renew, client.Address, ""); err != nil {
 			return err

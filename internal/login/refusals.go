@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -41,14 +42,14 @@ func (r *refusals) admit(now time.Time) (left int, ok bool) {
 // refused notes a refused login of a user, who has no id if there is none of the name. It
 // takes the same time for every user, and waits for nothing. Neither the log nor the audit
 // trail gets the name, because people type passwords into its field.
-func (s *Service) refused(user store.User, err error, client Client) {
+func (s *Service) refused(ctx context.Context, user store.User, err error, client Client) {
 	code := problem.From(err).Code
 	if left, ok := s.refusals.admit(s.Now()); ok {
 		attrs := []any{slog.String("address", client.Address), slog.String("code", code)}
 		if left > 0 {
 			attrs = append(attrs, slog.Int("left_out", left))
 		}
-		s.Logger.Info("login refused", attrs...)
+		s.Logger.InfoContext(ctx, "login refused", attrs...)
 	}
 	if user.ID != "" && (errors.Is(err, directory.ErrInvalidCredentials) || errors.Is(err, mfa.ErrInvalidCode) || errors.Is(err, mfa.ErrCodeUsed)) {
 		s.Audit.RecordSoon(store.AuditEvent{Action: "login", Target: user.ID, Outcome: audit.Denied, Address: client.Address, Detail: code})

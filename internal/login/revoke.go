@@ -18,6 +18,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/timing"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -47,7 +48,9 @@ type Target struct {
 // of the log's last one if the target had been revoked before. A user may revoke their own
 // tokens one by one no more often than revocationRate says.
 func (s *Service) Revoke(ctx context.Context, by *accesstoken.Token, target Target, client Client) (int64, error) {
+	ctx, t := trace.Start(ctx, "revoke")
 	r, err := s.revoke(ctx, by, target, client)
+	t.End(err)
 	event := store.AuditEvent{Actor: by.Subject, Action: "revoke", Target: r.target, Outcome: audit.OK, Address: client.Address}
 	if err != nil {
 		event.Outcome, event.Detail = outcome(err), problem.From(err).Code
@@ -346,7 +349,7 @@ func (s *Service) revokeKey(ctx context.Context, by *accesstoken.Token, target T
 	}
 	s.Audit.Log(ctx, event)
 	if err := s.Keys.ReplaceRevoked(ctx, target.KeyID); err != nil {
-		s.Logger.Error("a revoked signing key could not be replaced at once; trying on", "kid", target.KeyID, "err", err)
+		s.Logger.ErrorContext(ctx, "a revoked signing key could not be replaced at once; trying on", "kid", target.KeyID, "err", err)
 	}
 	return seq, s.settle(ctx, seq)
 }
@@ -432,7 +435,7 @@ func (s *Service) revokeSessionOf(ctx context.Context, by *accesstoken.Token, r 
 	}
 	if owner != "" {
 		if err := s.Sessions.End(ctx, owner, id); err != nil {
-			s.Logger.Warn("a session that was revoked could not be deleted", "session", id, "err", err)
+			s.Logger.WarnContext(ctx, "a session that was revoked could not be deleted", "session", id, "err", err)
 		}
 	}
 	return r, nil
@@ -506,7 +509,7 @@ func (s *Service) revokeUser(ctx context.Context, by *accesstoken.Token, userID 
 	}
 	// The epoch has ended the sessions; deleting their records only saves space.
 	if err := s.Sessions.EndAll(ctx, userID); err != nil {
-		s.Logger.Warn("ended sessions could not be deleted", "user", userID, "err", err)
+		s.Logger.WarnContext(ctx, "ended sessions could not be deleted", "user", userID, "err", err)
 	}
 	return seq, nil
 }
@@ -637,7 +640,7 @@ func (s *Service) revokeStopped(ctx context.Context, reason string, sessions []s
 	}
 	for _, one := range sessions {
 		if err := s.Sessions.End(ctx, one.UserID, one.ID); err != nil {
-			s.Logger.Warn("the record of a session that has ended could not be deleted", "session", one.ID, "err", err)
+			s.Logger.WarnContext(ctx, "the record of a session that has ended could not be deleted", "session", one.ID, "err", err)
 		}
 	}
 	return seq, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/session"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // A Credential is what a user presents first. Device is the device_token that the client has;
@@ -28,7 +29,9 @@ type Step struct {
 // Begin checks a credential. A user without a second factor is logged in. The audience is
 // the one that the session's access tokens are for; empty: the default.
 func (s *Service) Begin(ctx context.Context, c Credential, audience string, client Client) (Step, error) {
+	ctx, t := trace.Start(ctx, "log in")
 	step, err := s.begin(ctx, c, audience, client)
+	t.End(err)
 	if err == nil && step.Challenge != nil {
 		s.metrics.countAs("login", "challenge")
 	} else {
@@ -48,12 +51,12 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 	}
 	attempt, err := s.Limits.Attempt(ctx, limit.Login, client.Address, limit.Account(c.Username))
 	if err != nil {
-		s.refused(store.User{}, err, client)
+		s.refused(ctx, store.User{}, err, client)
 		return Step{}, err
 	}
 	user, err := s.People.Authenticate(onBehalfOf(ctx, c.Username, client), attempt, c.Username, c.Password)
 	if err != nil {
-		s.refused(user, err, client)
+		s.refused(ctx, user, err, client)
 		return Step{}, err
 	}
 	challenge, remembered, err := s.Factors.Begin(ctx, user, audience, c.Device)
@@ -69,7 +72,9 @@ func (s *Service) begin(ctx context.Context, c Credential, audience string, clie
 
 // Complete finishes a login that Begin has answered with a challenge.
 func (s *Service) Complete(ctx context.Context, token string, answer mfa.Answer, client Client) (Grant, mfa.Done, error) {
+	ctx, t := trace.Start(ctx, "finish a login")
 	grant, done, err := s.complete(ctx, token, answer, client)
+	t.End(err)
 	s.metrics.count("login_complete", err)
 	return grant, done, err
 }
@@ -81,7 +86,7 @@ func (s *Service) complete(ctx context.Context, token string, answer mfa.Answer,
 	}
 	done, err := s.Factors.Complete(ctx, token, answer, client.Address)
 	if err != nil {
-		s.refused(done.User, err, client)
+		s.refused(ctx, done.User, err, client)
 		return Grant{}, mfa.Done{}, err
 	}
 	grant, err := s.enter(ctx, signer, done.User, entry{audience: done.Audience, methods: done.Methods}, client)
@@ -91,7 +96,9 @@ func (s *Service) complete(ctx context.Context, token string, answer mfa.Answer,
 // PasskeyLogin logs a user in by passkey alone, with what a browser has returned for
 // mfa.Service.PasskeyLoginOptions. The audience is as in Begin.
 func (s *Service) PasskeyLogin(ctx context.Context, response json.RawMessage, audience string, client Client) (Grant, error) {
+	ctx, t := trace.Start(ctx, "log in by passkey")
 	grant, err := s.passkeyLogin(ctx, response, audience, client)
+	t.End(err)
 	s.metrics.count("login_passkey", err)
 	return grant, err
 }
@@ -106,7 +113,7 @@ func (s *Service) passkeyLogin(ctx context.Context, response json.RawMessage, au
 	}
 	done, err := s.Factors.PasskeyLogin(ctx, response, client.Address)
 	if err != nil {
-		s.refused(store.User{}, err, client)
+		s.refused(ctx, store.User{}, err, client)
 		return Grant{}, err
 	}
 	return s.enter(ctx, signer, done.User, entry{audience: audience, methods: done.Methods}, client)
@@ -151,7 +158,7 @@ func (s *Service) enter(ctx context.Context, signer *token.Signer, user store.Us
 		if client.Browser {
 			return nil
 		}
-		if grant, err = s.grant(signer, user, claims, *sess, e.audience); err != nil {
+		if grant, err = s.grant(ctx, signer, user, claims, *sess, e.audience); err != nil {
 			return problem.From(err)
 		}
 		return nil
@@ -177,7 +184,9 @@ func (s *Service) start(ctx context.Context, user store.User, client Client, iss
 	if client.Browser {
 		begin = s.Sessions.StartBrowser
 	}
-	sess, secret, ended, err := begin(ctx, user.ID, user.Epoch, client.Address, client.UserAgent, issue)
+	starting, t := trace.Start(ctx, "begin a session")
+	sess, secret, ended, err := begin(starting, user.ID, user.Epoch, client.Address, client.UserAgent, issue)
+	t.End(err)
 	if err != nil {
 		return session.Session{}, "", unavailable(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/token"
+	"github.com/watchword-auth/watchword/internal/trace"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -21,7 +22,11 @@ var (
 // Verify checks the signature and the claims of an access token, and that it is not
 // revoked. It needs no network, unless revocation.check is shared. A revoked token is
 // refused also by a view that is too old to accept one.
-func (s *Service) Verify(ctx context.Context, compact string) (*accesstoken.Token, error) {
+func (s *Service) Verify(ctx context.Context, compact string) (_ *accesstoken.Token, err error) {
+	ctx, step := trace.Start(ctx, "verify")
+	if step.On() {
+		defer func() { step.End(err) }()
+	}
 	t, err := s.Signed(compact)
 	if err != nil {
 		return nil, err
@@ -53,7 +58,9 @@ func (s *Service) Signed(compact string) (*accesstoken.Token, error) {
 // VerifyForPeer reports whether Verify would accept a token. It accepts the tokens of the
 // canary, too, whose audience nothing else accepts. The error means that neither is known. To
 // be called for other replicas only, which may see such tokens.
-func (s *Service) VerifyForPeer(ctx context.Context, compact string) (bool, error) {
+func (s *Service) VerifyForPeer(ctx context.Context, compact string) (_ bool, err error) {
+	ctx, step := trace.Start(ctx, "verify for a replica")
+	defer func() { step.End(err) }()
 	rules := s.Rules
 	rules.Audience = append(slices.Clone(rules.Audience), token.CanaryAudience)
 	t, err := s.signed(rules, compact)

@@ -233,6 +233,6 @@ func (s *Service) forget(ctx context.Context, kind, owner, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := s.State.Delete(ctx, state.Key{Kind: kind, Owner: owner, ID: id}); err != nil {
-		s.Logger.Debug("a finished enrolment could not be deleted; it expires by itself", "user", owner, "err", err)
+		s.Logger.DebugContext(ctx, "a finished enrolment could not be deleted; it expires by itself", "user", owner, "err", err)
 	}
 }

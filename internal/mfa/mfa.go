@@ -120,6 +120,9 @@ func New(c Config) *Service {
 		Name: "watchword_mfa_checks_total",
 		Help: "Second factors that were presented, by method and outcome: ok, or the code of the refusal.",
 	}, []string{"method", "outcome"})}
+	for _, method := range []string{TOTP, BackupCode, Passkey} {
+		s.checks.WithLabelValues(method, "ok")
+	}
 	c.Registerer.MustRegister(s.checks)
 	return s
 }

@@ -137,7 +137,7 @@ func (s *Service) notedCounter(ctx context.Context, user store.User, response js
 		return unavailable(failed)
 	}
 	if noted {
-		s.Logger.Warn("the counter of a passkey has not grown, so that there may be a copy of it; its user should remove it", "user", user.ID)
+		s.Logger.WarnContext(ctx, "the counter of a passkey has not grown, so that there may be a copy of it; its user should remove it", "user", user.ID)
 		s.Audit.RecordOwn(ctx, store.AuditEvent{Actor: user.ID, Action: "mfa.passkey", Target: user.ID, Outcome: audit.Denied, Detail: "the counter has not grown"})
 	}
 	return err

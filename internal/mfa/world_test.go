@@ -118,7 +118,7 @@ func (w *world) replica(limits limit.Config) *replica {
 }
 
 // locking has five failures lock an account for an hour.
-var locking = limit.Config{Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}}
+var locking = limit.Config{Rules: limit.Rules{Lockout: limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}}}
 
 type appendOnly struct{ *revocation.Log }
 

@@ -91,7 +91,7 @@ func TestRekeyWhileFactorsAreSpent(t *testing.T) {
 	changed := 0
 	for range 20 {
 		done, err := p.Rekey(t.Context(), cfg)
-		if err != nil || len(done) != 2 || done[1].Kind != "second factors" {
+		if err != nil || len(done) != 3 || done[1].Kind != "second factors" {
 			t.Errorf("%+v, %v", done, err)
 			break
 		}

@@ -94,6 +94,25 @@ func (p *Parts) OpenFactors(ctx context.Context, cfg *config.Config) (err error)
 	return err
 }
 
+// VerifyAudit looks the whole audit trail through, and reports what was changed since it was
+// sealed. Noted is a seal that must still be there; the zero Head: none was noted. It makes no key
+// file.
+func (p *Parts) VerifyAudit(ctx context.Context, cfg *config.Config, noted audit.Head) (audit.Report, error) {
+	open := FactorBox
+	if cfg.Storage.Key == "" && cfg.Database.IsSQLite() {
+		open = StorageBox
+	}
+	box, err := open(ctx, cfg, nil)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	chain, err := audit.NewChain(audit.ChainConfig{Store: p.Store, Box: box, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		return audit.Report{}, err
+	}
+	return chain.Verify(ctx, noted)
+}
+
 // LimitAdministration shows and lifts what Limits counts.
 func (p *Parts) LimitAdministration() limit.Administration {
 	return limit.Administration{Limits: p.Limits, Audit: p.Audit}
@@ -111,7 +130,8 @@ type Assembly struct {
 	// many replicas there are.
 	State    state.Store
 	Replicas func() int
-	// Box seals second factors; nil: nobody can have one.
+	// Box seals second factors and authenticates the seals of the audit trail; nil: nobody can have
+	// a factor, and no seal is made.
 	Box *seal.Box
 	// OnEnded is called for users whose sessions have ended; nil: not called.
 	OnEnded    func(ctx context.Context, userID string) error
@@ -122,13 +142,17 @@ type Assembly struct {
 
 // Assemble puts the use cases on a store.
 func Assemble(a Assembly) (*Parts, error) {
-	trail, err := audit.New(audit.Config{Store: a.Store, Retention: a.Config.Audit.Retention, Now: a.Now, Rand: rand.Reader, Logger: a.Logger, Registerer: a.Registerer})
+	chain, err := audit.NewChain(audit.ChainConfig{Store: a.Store, Box: a.Box, Logger: a.Logger, Registerer: a.Registerer})
+	if err != nil {
+		return nil, err
+	}
+	trail, err := audit.New(audit.Config{Store: a.Store, Chain: chain, Retention: a.Config.Audit.Retention, Now: a.Now, Rand: rand.Reader, Logger: a.Logger, Registerer: a.Registerer})
 	if err != nil {
 		return nil, err
 	}
 	hasher, err := password.New(password.Config{
 		Memory: int(a.Config.Password.Memory), Iterations: a.Config.Password.Iterations, Parallelism: a.Config.Password.Parallelism,
-		Workers: a.Config.Password.Workers, Queue: a.Config.Password.Queue, Rand: rand.Reader, Now: a.Now,
+		Workers: a.Config.Password.Workers, Queue: a.Config.Password.Queue, Rand: rand.Reader, Now: a.Now, Registerer: a.Registerer,
 	})
 	if err != nil {
 		return nil, err
@@ -189,13 +213,19 @@ func mfaPolicy(r config.Required) mfa.Policy {
 
 // newLimits makes a Limiter over the state of an assembly.
 func newLimits(a Assembly, trail *audit.Trail) *limit.Limiter {
-	c := a.Config.Limits
 	return limit.New(limit.Config{
-		State: a.State, Policies: policies(c), Lockout: limit.Lockout(c.Lockout),
-		Spray: limit.Spray{After: c.Spray.After, Total: rate(c.Spray.Total)},
-		Local: c.OnOutage == config.LimitsLocal, Replicas: a.Replicas,
+		State: a.State, Rules: LimitRules(a.Config.Limits), Replicas: a.Replicas,
 		Audit: trail, Now: a.Now, Logger: a.Logger, Registerer: a.Registerer,
 	})
+}
+
+// LimitRules returns the rules that are configured.
+func LimitRules(c config.Limits) limit.Rules {
+	return limit.Rules{
+		Policies: policies(c), Lockout: limit.Lockout(c.Lockout),
+		Spray: limit.Spray{After: c.Spray.After, Total: rate(c.Spray.Total)},
+		Local: c.OnOutage == config.LimitsLocal,
+	}
 }
 
 // ceremonies is how many sign-ins by passkey may begin from an address for each second factor that

@@ -15,7 +15,7 @@ import (
 
 // A Rekeyed is what became of one kind of sealed values.
 type Rekeyed struct {
-	Kind string // "signing keys", "second factors"
+	Kind string // "signing keys", "second factors", "seals of the audit trail"
 	seal.Resealed
 }
 
@@ -35,7 +35,7 @@ func (p *Parts) Rekey(ctx context.Context, cfg *config.Config) ([]Rekeyed, error
 	}
 	var done []Rekeyed
 	var errs []error
-	for _, h := range []seal.Holder{keyring.Sealed{Store: p.Store, Now: time.Now}, mfa.Sealed{Store: p.Store}} {
+	for _, h := range []seal.Holder{keyring.Sealed{Store: p.Store, Now: time.Now}, mfa.Sealed{Store: p.Store}, audit.Sealed{Store: p.Store}} {
 		counts, err := h.Reseal(ctx, box)
 		done = append(done, Rekeyed{h.Sealed(), counts})
 		errs = append(errs, err)

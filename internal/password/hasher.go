@@ -12,6 +12,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 const (
@@ -29,6 +33,8 @@ type Config struct {
 	Queue int
 	Rand  io.Reader
 	Now   func() time.Time // nil: time.Now
+	// Registerer gets the metrics of the pool; nil: nobody does.
+	Registerer prometheus.Registerer
 }
 
 // A Hasher computes and verifies hashes. The hashes in work together take no more memory
@@ -36,11 +42,12 @@ type Config struct {
 // finished hashes leave behind is less than the same amount again, or than that of two hashes
 // (see collect). A Hasher may be used by any number of goroutines.
 type Hasher struct {
-	cost  cost
-	rand  io.Reader
-	queue *queue
-	limit int64   // KiB: what all hashes in work may take
-	decoy encoded // in place of the hash of a user who has none
+	cost    cost
+	rand    io.Reader
+	queue   *queue
+	limit   int64 // KiB: what all hashes in work may take
+	metrics poolMetrics
+	decoy   encoded // in place of the hash of a user who has none
 
 	garbage    atomic.Int64 // KiB that finished hashes have left behind
 	collecting sync.Mutex
@@ -78,6 +85,7 @@ func New(c Config) (*Hasher, error) {
 	h.queue = newQueue(h.limit, c.Queue, c.Now)
 	h.idle = time.AfterFunc(idleAfter, debug.FreeOSMemory)
 	h.idle.Stop()
+	h.metrics = newMetrics(c.Registerer, h.queue, c.Workers)
 	// The decoy's hash is random: no password leads to it, and comparing with it costs
 	// what comparing with a real hash costs.
 	random := make([]byte, saltBytes+hashBytes)
@@ -133,11 +141,25 @@ func (h *Hasher) compute(ctx context.Context, prepared string, e encoded, size i
 	// several, or all.
 	weight := min(max(int64(e.memory), int64(h.cost.memory)), h.limit)
 	price := max(1, float64(e.memory*e.iterations)/float64(h.cost.memory*h.cost.iterations))
-	if err := h.queue.enter(ctx, weight, price); err != nil {
+	_, waits := trace.Start(ctx, "wait for a worker")
+	asked := time.Now()
+	err := h.queue.enter(ctx, weight, price)
+	waits.End(err)
+	if err != nil {
+		h.metrics.refuse(err)
 		return nil, err
 	}
+	began := time.Now()
+	h.metrics.waited.Observe(began.Sub(asked).Seconds())
+	h.metrics.running.Add(1)
 	defer h.queue.leave(weight)
+	defer func() {
+		h.metrics.running.Add(-1)
+		h.metrics.took.Observe(time.Since(began).Seconds())
+	}()
 	defer h.collect(weight)
+	_, t := trace.Start(ctx, "hash a password")
+	defer t.End(nil)
 	hash := e.cost.compute(prepared, e.salt, size)
 	// A cheaper hash is followed by work that makes it as slow as today's. Otherwise the
 	// fast answer to a wrong password would reveal that the user exists. A dearer hash

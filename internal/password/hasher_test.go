@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/watchword-auth/watchword/internal/config"
 )
 
@@ -147,7 +149,8 @@ func TestHashesLeaveAProcessorFree(t *testing.T) {
 }
 
 func TestBeyondTheQueueIsBusy(t *testing.T) {
-	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3})
+	registry := prometheus.NewRegistry()
+	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 3, Registerer: registry})
 	release := occupy(t, h)
 	results := make(chan error, 3)
 	for i := range 3 {
@@ -161,6 +164,7 @@ func TestBeyondTheQueueIsBusy(t *testing.T) {
 	if !errors.Is(err, ErrBusy) || ErrBusy.RetryAfter <= 0 {
 		t.Errorf("beyond the queue: %v", err)
 	}
+	measured(t, registry, map[string]float64{"es_waiting": 3, "es_waiting_max": 3, "es_running": 0, "es_running_max": 1, "_duration_seconds": 0, "_wait_seconds": 0, "_refusals_total busy": 1})
 	release()
 	for range 3 {
 		if err := <-results; err != nil {
@@ -169,6 +173,31 @@ func TestBeyondTheQueueIsBusy(t *testing.T) {
 	}
 	if _, err := h.Hash(t.Context(), "x"); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+	measured(t, registry, map[string]float64{"es_waiting": 0, "es_running": 0, "_duration_seconds": 4, "_wait_seconds": 4, "_refusals_total busy": 1, "_refusals_total flood": 0})
+}
+
+// measured fails the test unless metrics of the pool have these values; of a histogram, how often.
+func measured(t *testing.T, g prometheus.Gatherer, want map[string]float64) {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := strings.TrimPrefix(f.GetName(), "watchword_password_hash")
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	for name, n := range want {
+		if v, ok := got[name]; !ok || v != n {
+			t.Errorf("%s is %v, want %v; there are %v", name, v, n, got)
+		}
 	}
 }
 

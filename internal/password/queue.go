@@ -123,6 +123,13 @@ func (q *queue) leave(weight int64) {
 	q.callLocked(q.now())
 }
 
+// length returns how many hashes wait.
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
 func (q *queue) add(t *ticket) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -29,6 +29,7 @@ func TestServers(t *testing.T) {
 		{"haproxy", func(t testing.TB) *Server { return HAProxy(t, freeAddr(t)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := test.start(t)
 			answers := func() error {
 				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

@@ -254,7 +254,7 @@ func (d *device) connection(ctx context.Context) (*connection, error) {
 	defer d.mu.Unlock()
 	if err != nil {
 		if lost == nil || err.Error() != lost.Error() {
-			d.cfg.Logger.WarnContext(ctx, "the HSM cannot be used at the moment", "error", err)
+			d.cfg.Logger.WarnContext(ctx, "the HSM cannot be used at the moment", "err", err)
 		}
 		d.conn, d.lost = nil, err
 		return nil, err

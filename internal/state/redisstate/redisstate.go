@@ -19,6 +19,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/watchword-auth/watchword/internal/state"
+	"github.com/watchword-auth/watchword/internal/trace"
 )
 
 // Timeout bounds every operation, so that a server that hangs does not hang its
@@ -162,6 +163,8 @@ func (s *Store) Get(ctx context.Context, key state.Key) (state.Record, error) {
 	if err := key.Check(); err != nil {
 		return state.Record{}, err
 	}
+	_, t := trace.Start(ctx, "redis: read")
+	defer t.End(nil)
 	ctx = s.deadlines.bound(ctx)
 	c, err := s.Client(ctx)
 	if err != nil {
@@ -367,6 +370,8 @@ func (s *Store) write(ctx context.Context, script *rueidis.Lua, lost error, key 
 }
 
 func (s *Store) run(ctx context.Context, script *rueidis.Lua, keys []string, args ...string) rueidis.RedisResult {
+	_, t := trace.Start(ctx, "redis: script")
+	defer t.End(nil)
 	ctx = s.deadlines.bound(ctx)
 	c, err := s.Client(ctx)
 	if err != nil {

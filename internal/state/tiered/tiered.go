@@ -86,6 +86,12 @@ func New(cfg Config) *Store {
 			Help: "What Redis was asked and did not do in time: get a copy, or write some.",
 		}, []string{"operation"}),
 	}
+	for _, result := range []string{"hit", "miss", "refused", "bypassed"} {
+		s.reads.WithLabelValues(result)
+	}
+	for _, operation := range []string{"get", "write"} {
+		s.errors.WithLabelValues(operation)
+	}
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "watchword_state_tier_degraded",
 		Help: "1 if Redis did not answer this replica when it was asked last.",

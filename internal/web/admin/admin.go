@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/mfa"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/web/page"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 // Config is what the pages need.
@@ -28,6 +29,8 @@ type Config struct {
 	Background func(func(context.Context))
 	// Checks asks the backends how they are, now.
 	Checks func(context.Context) []Check
+	// Doctor looks for what is wrong with the deployment.
+	Doctor Doctor
 	// Ready returns why this replica takes no traffic; nil: it does.
 	Ready func() error
 	// Bound is how soon a revocation counts everywhere.
@@ -44,6 +47,39 @@ type Check struct {
 	OK      bool
 	Latency time.Duration
 	Reason  string // why it failed
+}
+
+// A Doctor looks for what is wrong with the deployment, for those who may see it. The errors are for
+// the client.
+type Doctor interface {
+	// Own returns what the replica found last by itself; nil: it has not looked.
+	Own(ctx context.Context, by *accesstoken.Token, address string) (*Examination, error)
+	// Examine looks at everything, which takes some seconds.
+	Examine(ctx context.Context, by *accesstoken.Token, address string) (*Examination, error)
+}
+
+// An Examination is what a Doctor found.
+type Examination struct {
+	At     time.Time
+	Whole  bool // the other replicas were asked, too
+	Checks []Examined
+}
+
+// An Examined is what came of one check.
+type Examined struct {
+	ID       string
+	Title    string // what holds when nothing is found
+	Severity string // of what it finds: "error", "warning", "advice"
+	Status   string // "ok", "failed", "unknown", "skipped"
+	Reason   string // why it is unknown or skipped
+	Findings []Finding
+}
+
+// A Finding is what a check found.
+type Finding struct {
+	Subject string // what it is about; empty: the whole deployment
+	Seen    string
+	Mend    string
 }
 
 // A Bound says how soon every replica refuses what was revoked.

@@ -29,6 +29,7 @@ func (f *face) mountAudit() {
 
 // actions are those of the audit trail, in words.
 var actions = map[string]string{
+	"audit.broken":       "Audit trail changed by hand",
 	"audit.export":       "Audit trail exported",
 	"claim.create":       "Claim created",
 	"claim.delete":       "Claim deleted",
@@ -99,7 +100,11 @@ type auditView struct {
 	Names   map[string]string
 	Pages   page.Pages
 	MayOpen bool
+	Chain   audit.Status
 }
+
+// shownProblems is how many problems of the chain the page shows. The command shows all.
+const shownProblems = 10
 
 // wrong is what is wrong with a field; empty: nothing.
 func (l auditView) wrong(field string) string {
@@ -166,6 +171,11 @@ func (f *face) personID(v *visit, name string) (string, error) {
 
 func (f *face) audit(v *visit) error {
 	l := auditView{Filter: v.auditFilter(), MayOpen: v.can(directory.UsersRead)}
+	chain, err := f.Directory.AuditChain(v.Request.Context(), v.Actor())
+	if err != nil {
+		return err
+	}
+	l.Chain = chain
 	q, err := f.auditQuery(v, l.Filter)
 	if err == nil {
 		q.After, q.Limit = v.Field("after"), rowsAtOnce
@@ -175,7 +185,7 @@ func (f *face) audit(v *visit) error {
 		wrong := wrongField{}
 		errors.As(err, &wrong)
 		return v.retry(err, func(m page.Message) page.Layout {
-			return auditLayout(auditView{Filter: l.Filter, Message: m, Wrong: wrong.field})
+			return auditLayout(auditView{Filter: l.Filter, Message: m, Wrong: wrong.field, Chain: chain})
 		})
 	}
 	if err != nil {

@@ -84,9 +84,11 @@ func newBureau(t *testing.T) *bureau {
 	o.must(err)
 	o.limits = limittest.New(limit.Config{
 		State: records, Audit: o.trail,
-		Policies: map[limit.Class]limit.Policy{limit.Login: {PerAccount: state.Rate{Burst: 1000, Period: time.Minute}}},
-		Lockout:  limit.Lockout{After: 3, AfterAll: 50, Delay: time.Minute, Max: time.Hour},
-		Spray:    limit.Spray{After: 4},
+		Rules: limit.Rules{
+			Policies: map[limit.Class]limit.Policy{limit.Login: {PerAccount: state.Rate{Burst: 1000, Period: time.Minute}}},
+			Lockout:  limit.Lockout{After: 3, AfterAll: 50, Delay: time.Minute, Max: time.Hour},
+			Spray:    limit.Spray{After: 4},
+		},
 	})
 	log := &revocation.Log{Store: o.store, View: view, Now: time.Now, Lifetimes: revocation.Lifetimes{Token: time.Hour, Session: 24 * time.Hour}}
 	o.people = directory.New(directory.Config{

@@ -64,7 +64,7 @@ func limitsLayout(l limitsView) page.Layout {
 
 // waiting is a page of what waits.
 func (f *face) waiting(v *visit, after string) (limitsView, error) {
-	c := f.Limits.Limits
+	c := f.Limits.Limits.Present()
 	l := limitsView{After: after, MayLift: v.can(directory.LimitsWrite), Lockout: c.Lockout, Spray: c.Spray, Rates: rates(v, c.Policies)}
 	var err error
 	l.Waiting, err = f.Limits.List(v.Request.Context(), f.Directory.LimitRights(v.Actor()), l.After, rowsAtOnce)

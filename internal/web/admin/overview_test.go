@@ -169,7 +169,12 @@ func TestCostOfTheOverview(t *testing.T) {
 	if n := s.state.lists.Load() - before; n != 1 {
 		t.Errorf("%d lists were read", n)
 	}
-	if took > time.Second { // a tenth of that is what the page may take; the machine of a test may be busy
+	for range 3 { // the machine of a test may be busy
+		began = time.Now()
+		s.get("/admin?span=48h")
+		took = min(took, time.Since(began))
+	}
+	if took > time.Second { // a tenth of that is what the page may take
 		t.Errorf("it took %v", took)
 	}
 	if len(a.body) > 400<<10 {

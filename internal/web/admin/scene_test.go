@@ -123,7 +123,8 @@ func newScene(t *testing.T) *scene {
 		Checks: func(context.Context) []Check {
 			return []Check{{Name: "database", OK: true, Latency: 1200 * time.Microsecond}, {Name: "redis", OK: true, Latency: 300 * time.Microsecond}}
 		},
-		Ready: func() error { return nil }, Instance: "auth-0", Version: "1.2.3", Now: s.now,
+		Doctor: &fakeDoctor{rights: s.parts.Directory},
+		Ready:  func() error { return nil }, Instance: "auth-0", Version: "1.2.3", Now: s.now,
 	}
 	mounted := *s.face
 	mounted.Checks = func(ctx context.Context) []Check { return s.face.Checks(ctx) }
@@ -136,6 +137,28 @@ func newScene(t *testing.T) *scene {
 	s.server, s.URL = server, server.URL
 	s.cookie = s.signIn("ester", "admin=all")
 	return s
+}
+
+// A fakeDoctor found by itself, and finds, what the test says. Who may see it is as in a replica.
+type fakeDoctor struct {
+	rights     cluster.Rights
+	own, whole *Examination
+	asked      int
+}
+
+func (d *fakeDoctor) Own(ctx context.Context, by *accesstoken.Token, address string) (*Examination, error) {
+	if err := d.rights.MayReadKeys(ctx, by, address); err != nil {
+		return nil, err
+	}
+	return d.own, nil
+}
+
+func (d *fakeDoctor) Examine(ctx context.Context, by *accesstoken.Token, address string) (*Examination, error) {
+	if err := d.rights.MayReadKeys(ctx, by, address); err != nil {
+		return nil, err
+	}
+	d.asked++
+	return d.whole, nil
 }
 
 func (s *scene) now() time.Time { return time.Now().Add(s.later) }

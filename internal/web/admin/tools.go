@@ -3,7 +3,9 @@ package admin
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/directory"
@@ -22,6 +24,7 @@ func (f *face) mountTools() {
 	f.post(tokenPath, f.examine)
 	f.post(tokenPath+"/revoke", f.revokeToken)
 	f.get(checksPath, f.checks)
+	f.post(checksPath, f.runChecks)
 }
 
 // A tokenPage is the form for a token, and what was found out about the last one. It never has
@@ -157,24 +160,116 @@ type claimTime struct {
 	At   time.Time
 }
 
-// A checksPage is how this replica and its backends are.
+// A checksPage is how this replica and its backends are, and what the checks of the deployment found.
 type checksPage struct {
 	Instance, Version string
 	NotReady          string // why; empty: it is ready
 	Checks            []Check
 	At                time.Time
+	MayExamine        bool // the visitor may see the deployment
+	Examination       *Examination
 }
 
 // checks asks the backends how they are, now.
 func (f *face) checks(v *visit) error {
-	p := checksPage{Instance: f.Instance, Version: f.Version, Checks: f.Checks(v.Request.Context()), At: f.Now()}
-	if err := f.Ready(); err != nil {
-		p.NotReady = problem.From(err).Detail
-	}
+	p := f.checksPage(v)
 	if v.IsHTMX() {
 		return v.Fragment(http.StatusOK, checksLive(p))
 	}
-	return v.show(page.Layout{Title: "Checks", Active: checksPath, Live: true, Content: checksContent(p)})
+	if p.MayExamine {
+		var err error
+		if p.Examination, err = f.Doctor.Own(v.Request.Context(), v.By.Token, v.Client.Address); err != nil {
+			return err
+		}
+	}
+	return v.show(checksLayout(p))
+}
+
+// runChecks looks at the whole deployment. It answers at once and does not redirect: the next request
+// may reach another replica, which has found nothing.
+func (f *face) runChecks(v *visit) error {
+	found, err := f.Doctor.Examine(v.Request.Context(), v.By.Token, v.Client.Address)
+	if err != nil {
+		return err
+	}
+	p := f.checksPage(v)
+	p.Examination = found
+	return v.show(checksLayout(p))
+}
+
+func (f *face) checksPage(v *visit) checksPage {
+	p := checksPage{Instance: f.Instance, Version: f.Version, Checks: f.Checks(v.Request.Context()), At: f.Now(), MayExamine: v.can(directory.KeysRead)}
+	if err := f.Ready(); err != nil {
+		p.NotReady = problem.From(err).Detail
+	}
+	return p
+}
+
+func checksLayout(p checksPage) page.Layout {
+	return page.Layout{Title: "Checks", Active: checksPath, Live: true, Content: checksContent(p)}
+}
+
+// sorted returns the checks with those first that found something, the worst one first of all.
+func (e *Examination) sorted() []Examined {
+	list := slices.Clone(e.Checks)
+	slices.SortStableFunc(list, func(a, b Examined) int { return cmp.Compare(a.rank(), b.rank()) })
+	return list
+}
+
+func (c Examined) rank() int {
+	switch {
+	case c.Status == "failed" && c.Severity == "error":
+		return 0
+	case c.Status == "failed" && c.Severity == "warning":
+		return 1
+	case c.Status == "unknown":
+		return 2
+	case c.Status == "failed":
+		return 3
+	case c.Status == "ok":
+		return 4
+	}
+	return 5
+}
+
+// badge is how the result of a check looks, and what docs/doctor.md calls it.
+func (c Examined) badge() (page.BadgeKind, string) {
+	switch c.rank() {
+	case 0:
+		return page.Bad, "error"
+	case 1:
+		return page.Caution, "warning"
+	case 2:
+		return page.Caution, "unknown"
+	case 3:
+		return page.Accent, "advice"
+	case 4:
+		return page.Good, "ok"
+	}
+	return page.Neutral, "skipped"
+}
+
+func (c Examined) kind() page.BadgeKind { kind, _ := c.badge(); return kind }
+func (c Examined) word() string         { _, word := c.badge(); return word }
+
+// headline says in a sentence what came of the checks.
+func (e *Examination) headline() page.Message {
+	var bad, look int
+	for _, c := range e.Checks {
+		switch c.rank() {
+		case 0:
+			bad++
+		case 1, 2:
+			look++
+		}
+	}
+	switch {
+	case bad > 0:
+		return page.Message{Kind: page.Failure, Text: fmt.Sprintf("Checks that found an error: %d. Checks that found something to look at: %d.", bad, look)}
+	case look > 0:
+		return page.Message{Kind: page.Warning, Text: fmt.Sprintf("Checks that found something to look at: %d. None found an error.", look)}
+	}
+	return page.Message{Kind: page.Success, Text: "No check found an error or something to look at."}
 }
 
 func (p checksPage) notices() (list []notice) {

@@ -125,3 +125,51 @@ func TestChecks(t *testing.T) {
 		t.Error("the page says that it is to be asked again later, as if it had failed")
 	}
 }
+
+// Who may see keys may see what is wrong with the deployment, and have it looked for. Nobody else may.
+func TestDeployment(t *testing.T) {
+	s := newScene(t)
+	d := s.face.Doctor.(*fakeDoctor)
+	run := func() answer { return s.send("POST", "/admin/checks", url.Values{}, "Sec-Fetch-Site", "same-origin") }
+	s.get("/admin/checks").has(t, 200, "The deployment", "Run all checks", "Everything answers")
+	s.get("/admin/checks").lacks(t, "Checks of the deployment")
+	d.own = &Examination{At: s.now(), Checks: []Examined{{ID: "one", Title: "One holds", Severity: "error", Status: "ok"}}}
+	s.get("/admin/checks").has(t, 200, "What auth-0 looks at by itself", "No check found an error", "One holds")
+	d.whole = &Examination{At: s.now(), Whole: true, Checks: []Examined{
+		{ID: "well", Title: "Well holds", Severity: "error", Status: "ok"},
+		{ID: "none", Title: "None holds", Severity: "error", Status: "skipped", Reason: "there is none"},
+		{ID: "small", Title: "Small holds", Severity: "advice", Status: "failed", Findings: []Finding{{Seen: "it could be better", Mend: "make it so"}}},
+		{ID: "away", Title: "Away holds", Severity: "error", Status: "unknown", Reason: "it is away"},
+		{ID: "later", Title: "Later holds", Severity: "warning", Status: "failed", Findings: []Finding{{Seen: "it may break", Mend: "look"}}},
+		{ID: "worst", Title: "Worst holds", Severity: "error", Status: "failed", Findings: []Finding{{Subject: "auth-1", Seen: "it is broken " + hostile, Mend: "repair it"}}},
+	}}
+	a := run()
+	a.has(t, 200, "All checks, run at", "Checks that found an error: 1. Checks that found something to look at: 2.", "<strong>auth-1:</strong>", "it is broken", "To mend it: repair it", "&lt;script&gt;", "there is none", "unknown", "The database")
+	a.lacks(t, "<script>alert")
+	at := -1
+	for _, id := range []string{"worst", "later", "away", "small", "well", "none"} {
+		next := strings.Index(a.body, `<code class="id">`+id)
+		if next < at || next < 0 {
+			t.Errorf("%s is at %d, after %d", id, next, at)
+		}
+		at = next
+	}
+	if d.asked != 1 {
+		t.Errorf("the doctor was asked %d times", d.asked)
+	}
+	s.get("/admin/checks", "HX-Request", "true").lacks(t, "The deployment", "One holds") // what stays as it is while the rest is kept up to date
+	s.send("POST", "/admin/checks", url.Values{}, "Sec-Fetch-Site", "cross-site").has(t, 403)
+
+	s.cookie = s.signIn("user.reader", "admin=users:read")
+	plain := s.get("/admin/checks")
+	plain.has(t, 200, "Everything answers")
+	plain.lacks(t, "The deployment", "One holds", "Run all checks")
+	denied := run()
+	denied.has(t, 403)
+	denied.lacks(t, "Worst holds", "One holds")
+	if d.asked != 1 {
+		t.Error("somebody without the right had the checks run")
+	}
+	s.cookie = s.signIn("key.reader", "admin=keys:read")
+	run().has(t, 200, "Worst holds")
+}

@@ -319,6 +319,6 @@ func (v *Visit) errorPage(err error) {
 		wrong = v.Show(m.Status, Layout{Title: v.T("error.title"), Narrow: len(v.nav) == 0, Content: errorContent(m, Layout{Nav: v.nav}.start())})
 	}
 	if wrong != nil {
-		v.kit.Logger.Error("an error page could not be shown", "err", wrong)
+		v.kit.Logger.ErrorContext(v.Request.Context(), "an error page could not be shown", "err", wrong)
 	}
 }

@@ -272,7 +272,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	kit := func(policies map[limit.Class]limit.Policy) *Kit {
 		k := newKit(t, func(c *Config) {
 			c.Login = sessions{asked: &asked}
-			c.Limits = limit.New(limit.Config{State: memstate.New(time.Now), Policies: policies, Now: time.Now, Logger: discard, Registerer: prometheus.NewRegistry(), Replicas: func() int { return 1 }})
+			c.Limits = limit.New(limit.Config{State: memstate.New(time.Now), Now: time.Now, Logger: discard, Registerer: prometheus.NewRegistry(), Replicas: func() int { return 1 }, Rules: limit.Rules{Policies: policies}})
 			c.Budget = httpkit.NewBudget(5, 5, prometheus.NewRegistry(), discard)
 		})
 		k.Get("/account", SignedIn, hello)

@@ -258,7 +258,7 @@ func TestJSON(t *testing.T) {
 // cases do.
 func TestGuessing(t *testing.T) {
 	w := newWorld(t, func(s *setting) {
-		s.limits.Policies = map[limit.Class]limit.Policy{limit.Login: {PerAddress: state.Rate{Burst: 3, Period: 30 * time.Minute}}}
+		s.limits.Rules.Policies = map[limit.Class]limit.Policy{limit.Login: {PerAddress: state.Rate{Burst: 3, Period: 30 * time.Minute}}}
 	})
 	w.user("ada")
 	b := w.browser()
@@ -277,7 +277,7 @@ func TestGuessing(t *testing.T) {
 // Wrong codes lock an account as wrong passwords do.
 func TestLockout(t *testing.T) {
 	w := newWorld(t, func(s *setting) {
-		s.limits.Lockout = limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}
+		s.limits.Rules.Lockout = limit.Lockout{After: 5, AfterAll: 50, Delay: time.Hour, Max: time.Hour}
 	})
 	app := w.enrol(w.user("ada"))
 	b := w.browser()

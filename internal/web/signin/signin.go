@@ -103,7 +103,7 @@ func (w way) to(path string, fields ...string) string {
 func (f *face) signedIn(v *page.Visit, grant login.Grant, step string) {
 	if former := v.Cookie(page.SessionCookie); v.By != nil {
 		if err := f.Login.SignOut(v.Request.Context(), former, v.Client); err != nil && !errors.Is(err, login.ErrNoBrowser) {
-			f.Login.Logger.Warn("the session that a browser had before another sign-in could not be ended", "session", v.By.Session.ID, "err", err)
+			f.Login.Logger.WarnContext(v.Request.Context(), "the session that a browser had before another sign-in could not be ended", "session", v.By.Session.ID, "err", err)
 		}
 	}
 	v.SetSession(grant.Cookie)

@@ -41,14 +41,16 @@ type process struct {
 func build(t testing.TB, module, pkg string) string {
 	t.Helper()
 	_, here, _, _ := runtime.Caller(0)
-	binary := filepath.Join(t.TempDir(), "signer")
-	cmd := exec.Command("go", "build", "-o", binary, pkg)
-	cmd.Dir = filepath.Join(filepath.Dir(here), "../../../..", module)
-	// The flags of other modules in test.sh, with which most of it is in the cache. The race
-	// detector and the versions of the module under test are none of its business.
-	cmd.Env = append(os.Environ(), "GOFLAGS=-gcflags=all=-dwarf=false -ldflags=-s", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s\n%v", out, err)
+	b := testenv.Build{
+		Dir: filepath.Join(filepath.Dir(here), "../../../..", module),
+		Pkg: pkg,
+		// The flags of other modules in test.sh, with which most of it is in the cache. The race
+		// detector and the versions of the module under test are none of its business.
+		Env: []string{"GOFLAGS=-gcflags=all=-dwarf=false -ldflags=-s", "GOWORK=off"},
+	}
+	binary, err := b.Program(filepath.Join(t.TempDir(), "signer"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	return binary
 }
