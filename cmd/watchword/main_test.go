@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -52,6 +53,12 @@ func TestRedisScripts(t *testing.T) {
 	runScripts(t, "testdata/redis", testenv.Postgres(t), "REDIS_URL="+testenv.Redis(t))
 }
 
+// TestOperatorScripts runs those in testdata/operator, which follow documents, on a PostgreSQL and a Redis of
+// their own.
+func TestOperatorScripts(t *testing.T) {
+	runScripts(t, "testdata/operator", testenv.Postgres(t), "REDIS_URL="+testenv.Redis(t))
+}
+
 func runScripts(t *testing.T, dir, database string, settings ...string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
@@ -70,7 +77,7 @@ func runScripts(t *testing.T, dir, database string, settings ...string) {
 			env.Setenv("WATCHWORD_PASSWORD_ITERATIONS", "1")
 			return nil
 		},
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"login": login, "verify": verify, "eventually": eventually},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"login": login, "verify": verify, "eventually": eventually, "follow": follow},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
@@ -130,6 +137,24 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%q never came; there is\n%s", args[0], out)
 		}
 	}
+}
+
+// follow DOCUMENT: does what the document of docs/deployment says in its blocks marked sh, each section in a
+// shell of its own after before.sh.
+func follow(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := os.ReadFile("../../docs/deployment/" + args[0])
+	ts.Check(err)
+	block := regexp.MustCompile("(?ms)^( *)```sh\n(.*?)^ *```")
+	var script strings.Builder
+	for section := range strings.SplitSeq(string(text), "\n## ") {
+		title, _, _ := strings.Cut(section, "\n")
+		fmt.Fprintf(&script, "(\n: %q\n", title)
+		for _, b := range block.FindAllStringSubmatch(section, -1) {
+			script.WriteString(b[2])
+		}
+		script.WriteString(")\n")
+	}
+	ts.Check(ts.Exec("bash", "-euxo", "pipefail", "-c", ts.ReadFile("before.sh")+script.String()))
 }
 
 // client leaves no connection behind, for which a server that is told to end would wait.

@@ -44,3 +44,6 @@ func withOpened(
 // quiet is how offline commands log: warnings for the operator, and nothing that the
 // command's own output says.
 var quiet = config.Log{Level: "warn", Format: "text"}
+
+// silent is how a command logs whose output says all that there is to say.
+var silent = config.Log{Level: "error", Format: "text"}

@@ -30,7 +30,7 @@ a replica is running on it or not.`,
 		SilenceUsage:  true,
 	},
 		newServe(), newConfig(), newMigrate(), newBackup(), newRestore(), newUser(), newGroup(), newClaim(),
-		newAudit(), newLimits(), newKeys(), newCluster(), newToken(), newCanary(), newStorage(), newHashPassword(), newVersion(),
+		newAudit(), newLimits(), newKeys(), newCluster(), newToken(), newCanary(), newBench(), newDoctor(), newStorage(), newHashPassword(), newVersion(),
 	)
 	// Known to every command before the next word is looked at, which is no value of it.
 	root.PersistentFlags().BoolP("help", "h", false, "show help")

@@ -2,6 +2,10 @@
 // three replicas and a load balancer in front of them, all on free ports. It prints
 // where everything is, and stops everything when it ends, however it ends. A replica may be
 // killed: the others go on, and it is started again when its name is typed.
+//
+// With arguments, such as "bench --admin admin", the command is run with them and the URLs of
+// the replicas when all are ready, the administrator's password at its standard input; then
+// everything stops, with the status of the command.
 package main
 
 import (
@@ -33,8 +37,8 @@ const (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: up WATCHWORD (the command to run)")
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: up WATCHWORD [ARGUMENT...] (the command to run)")
 		os.Exit(2)
 	}
 	// What is started dies with the thread that started it; this one lives as long
@@ -48,7 +52,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	t := &terminal{ctx: ctx}
-	err := up(t, os.Args[1])
+	err := up(t, os.Args[1], os.Args[2:])
 	t.cleanUp()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
@@ -67,7 +71,9 @@ type demo struct {
 	ended    chan *run
 	ready    chan *run
 	late     chan *run // has not become ready in startTime
-	shown    bool      // everything was started once, and said where it is
+	then     []string  // arguments of the command when all are ready; none: there is nothing to run
+	done     chan error
+	shown    bool // everything was started once, and said where it is
 }
 
 // A replica is one of the cluster, under one name and address however often it is started.
@@ -86,7 +92,7 @@ type run struct {
 	err  error         // how, then
 }
 
-func up(t *terminal, command string) error {
+func up(t *terminal, command string, then []string) error {
 	fmt.Println("starting PostgreSQL, Redis, HAProxy …")
 	database, redis := testenv.StartPostgres(t), testenv.StartRedis(t)
 	var addresses []string
@@ -104,6 +110,7 @@ func up(t *terminal, command string) error {
 	d := &demo{
 		ctx: t.ctx, command: command, balancer: balancer.URL, password: rand.Text(),
 		ended: make(chan *run), ready: make(chan *run), late: make(chan *run),
+		then: then, done: make(chan error, 1),
 	}
 	secret := rand.Text() + rand.Text()
 	// All that is not named here has the default that every deployment gets.
@@ -140,6 +147,8 @@ func (d *demo) follow(lines <-chan string) error {
 		case <-d.ctx.Done():
 			fmt.Println("\nstopping …")
 			return nil
+		case err := <-d.done:
+			return err
 		case r := <-d.ended:
 			if err := d.hasEnded(r); err != nil {
 				return err
@@ -193,8 +202,30 @@ func (d *demo) showOnce() {
 		}
 	}
 	d.shown = true
+	if len(d.then) > 0 {
+		d.run()
+		return
+	}
 	d.show()
 	d.status()
+}
+
+// run runs the command with its arguments. It is called by the main goroutine, with whose
+// thread the process would die.
+func (d *demo) run() {
+	args := slices.Clone(d.then)
+	for _, r := range d.replicas {
+		args = append(args, "http://"+r.addr)
+	}
+	cmd := exec.CommandContext(d.ctx, d.command, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(d.password+"\n"), os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		d.done <- err
+		return
+	}
+	go func() { d.done <- cmd.Wait() }()
 }
 
 // do does what was typed.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -25,6 +27,36 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
+}
+
+// With arguments, the command runs on the cluster, and ends it with its status.
+func TestACommandRunsOnTheCluster(t *testing.T) {
+	dir := t.TempDir()
+	binary := command.Build(filepath.Join(dir, "watchword"))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, binary, "bench", "--admin", "admin", "--users", "3", "--sessions", "3", "--rate", "40", "--mix", "login=1,renew=1,verify=2,revoke=1",
+		"--warmup", "0s", "--duration", "1s", "--bound", "2s", "--timeout", "1m", "--expect-limit", "renew-account=1/1h")
+	cmd.Dir = dir
+	// A replica that the machine keeps waiting for longer than the bound answers 503.
+	cmd.Env = append(os.Environ(), "RUN_UP=1", "WATCHWORD_TOKENS_KEY_SET_MAX_AGE=1s", "WATCHWORD_PASSWORD_MEMORY=64KiB", "WATCHWORD_REVOCATION_MAX_STALENESS=2s")
+	runtime.LockOSThread() // it ends with the thread that started it
+	defer runtime.UnlockOSThread()
+	out, err := cmd.CombinedOutput()
+	var ended *exec.ExitError
+	if !errors.As(err, &ended) || ended.ExitCode() != 1 {
+		t.Errorf("it ends with %v, though a limit is overrun that the replicas do not have", err)
+	}
+	for _, want := range []string{"removing the users", "limit overrun: 1 times; for example", "http://127.0.0.1:[0-9]+ refuses after", "limit login-account, 30 in 300 s"} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	if bytes.Count(out, []byte("VIOLATION")) != 1 || t.Failed() {
+		t.Errorf("it says\n%s", out)
+	}
 }
 
 // A replica that is killed does not end the demonstration: it is said, the others answer,
