@@ -18,7 +18,7 @@ PLAIN := $(shell cat .ci/goflags)
 RACED := $(shell cat .ci/goflags.race)
 vet lint vuln: export GOGC = 400
 
-.PHONY: help run cluster build build-hsm test soak ci fmt vet lint vuln tidy docs docs-check bench tools clean
+.PHONY: help run cluster build build-hsm sbom image image-hsm test soak ci fmt vet lint vuln tidy docs docs-check bench bench-cluster tools clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,13 +30,30 @@ cluster: build tools ## PostgreSQL, Redis, three replicas and a load balancer on
 	@$(GO) build -o bin/up ./test/cluster/cmd/up
 	@./bin/up bin/watchword
 
+# Neither the directory nor the state of the checkout is in a binary, so that everybody builds the
+# same one of a commit (docs/deployment/docker.md). Without a C library it runs on any Linux.
+RELEASE := -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
 build: ## Build bin/watchword
 	@mkdir -p bin
-	$(GO) build -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
+	CGO_ENABLED=0 $(GO) build $(RELEASE) -o bin/watchword ./cmd/watchword
 
 build-hsm: ## Build bin/watchword with support for HSMs (PKCS #11); needs a C compiler
 	@mkdir -p bin
-	CGO_ENABLED=1 $(GO) build -tags pkcs11 -ldflags '$(LDFLAGS)' -o bin/watchword ./cmd/watchword
+	CGO_ENABLED=1 $(GO) build -tags pkcs11 $(RELEASE) -o bin/watchword ./cmd/watchword
+
+sbom: ## The bill of materials of bin/watchword, which must be there: bin/watchword.cdx.json
+	@GOOS= GOARCH= $(GO) run ./deploy/sbom bin/watchword $(VERSION) >bin/watchword.cdx.json
+
+DOCKER  ?= docker
+IMAGE   ?= watchword
+COMMIT   = $(shell git log -1 --format=%ct)
+
+image: ## The container image watchword:latest, and of the version; DOCKER=podman, IMAGE=NAME
+	$(DOCKER) build -f deploy/docker/Dockerfile --build-arg VERSION=$(VERSION) --build-arg SOURCE_DATE_EPOCH=$(COMMIT) -t $(IMAGE):$(VERSION) -t $(IMAGE):latest .
+
+image-hsm: ## The same with support for HSMs: watchword:hsm
+	$(DOCKER) build -f deploy/docker/Dockerfile --target hsm --build-arg VERSION=$(VERSION) --build-arg SOURCE_DATE_EPOCH=$(COMMIT) -t $(IMAGE):$(VERSION)-hsm -t $(IMAGE):hsm .
 
 test: tools ## Every test; those that start no processes with the race detector
 	@GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
@@ -45,11 +62,13 @@ soak: tools ## The long forms: random, loaded, all with the race detector, and f
 	@WATCHWORD_SOAK=1 GO="$(GO)" MODULES="$(MODULES)" scripts/test.sh
 	@GO="$(GO)" scripts/fuzz.sh 30
 
-# What downloads, or uses one processor, runs beside something else. Nothing runs beside tests.
+# What downloads, or uses one processor, runs beside something else. Beside tests runs only what
+# takes no time from them (scripts/test.sh).
 ci: export BOUNDS = 1
+ci: export BESIDE = $(MAKE) --no-print-directory -j2 -Otarget lint vuln
 ci: fmt ## What every change must pass, within 15 minutes on two cores
 	@$(MAKE) --no-print-directory -j2 -Otarget vet tools
-	@$(MAKE) --no-print-directory -j2 -Otarget lint vuln tidy docs-check
+	@$(MAKE) --no-print-directory -j2 -Otarget tidy docs-check
 	@$(MAKE) --no-print-directory test
 
 fmt: ## Fail if a file is not formatted
@@ -76,8 +95,16 @@ docs: ## Write what is generated from the code
 docs-check: docs ## Fail if what is generated is stale
 	@git diff --exit-code --stat -- docs '*_templ.go' || { echo "stale documents or templates: run make docs and commit"; exit 1; }
 
-bench: ## Every benchmark, as docs/benchmarks.md cites them
-	@$(GO) test -run '^$$' -bench . -benchtime 1s -count 5 ./...
+bench: tools ## Every table of docs/benchmarks.md by its command, into bin/benchmarks; ONLY=WORD: commands with it
+	@$(GO) run ./test/bench/cmd/tables docs/benchmarks.md $(ONLY)
+
+# All load comes from one address and few users, whom the defaults would refuse.
+bench-cluster: export WATCHWORD_LIMITS_LOGIN_PER_ADDRESS = off
+bench-cluster: export WATCHWORD_LIMITS_LOGIN_PER_ACCOUNT = off
+bench-cluster: export WATCHWORD_SERVER_MAX_REQUESTS_PER_ADDRESS = 4096
+bench-cluster: build tools ## watchword bench on PostgreSQL, Redis and three replicas of this machine; BENCH=FLAGS
+	@$(GO) build -o bin/up ./test/cluster/cmd/up
+	@./bin/up bin/watchword bench --admin admin $(BENCH)
 
 tools: ## Install the distribution's packages that the tests need, if they are missing
 	@scripts/tools.sh

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -41,6 +42,8 @@ var (
 	traefikStatic string
 	//go:embed traefik-dynamic.yaml
 	traefikDynamic string
+	//go:embed envoy.yaml
+	envoyYAML string
 
 	program string // the command
 )
@@ -68,7 +71,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	program = command.Build(filepath.Join(dir, "watchword"), "-ldflags=-s -w") // as it is released, and sooner built
+	program = command.Build(filepath.Join(dir, "watchword"))
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -205,6 +208,44 @@ func TestRoll(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(log.Tail())
+	}
+}
+
+// A replica believes a trusted proxy about the id of a request and the trace that it is of, so none
+// passes on what a client says of them.
+func TestClientsChooseNoIDs(t *testing.T) {
+	var mu sync.Mutex
+	var got http.Header // of the last request
+	replica := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Path == "/api/verify" {
+			got = r.Header.Clone()
+		}
+	}))
+	defer replica.Close()
+	address := replica.Listener.Addr().String()
+	for _, b := range start(t, []string{address, address, address}) {
+		r := b.Request("GET", "/api/verify", "", nil)
+		r.Header["X-Request-Id"] = []string{"of-another-request", "and-more"}
+		r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+		r.Header.Set("Tracestate", "vendor=client")
+		kit.Eventually(t, func() error {
+			if a, err := b.Try(r); err != nil || a.Status != http.StatusOK {
+				return fmt.Errorf("%s: %d %v", b.name, a.Status, err)
+			}
+			return nil
+		})
+		mu.Lock()
+		if ids := got["X-Request-Id"]; len(ids) != 1 || len(ids[0]) < 32 {
+			t.Errorf("%s: the request has the ids %q", b.name, ids)
+		}
+		for _, name := range []string{"Traceparent", "Tracestate"} {
+			if values := got[name]; len(values) > 1 || len(values) == 1 && values[0] != "" {
+				t.Errorf("%s: %s is %q", b.name, name, values)
+			}
+		}
+		mu.Unlock()
 	}
 }
 
@@ -345,6 +386,9 @@ func TestTraefikConfiguration(t *testing.T) {
 					Attempts        int
 					InitialInterval string `yaml:"initialInterval"`
 				}
+				Headers struct {
+					CustomRequestHeaders map[string]string `yaml:"customRequestHeaders"`
+				}
 			}
 			Services map[string]service
 		}
@@ -358,11 +402,16 @@ func TestTraefikConfiguration(t *testing.T) {
 		t.Errorf("the file is %s", static.Providers.File.Filename)
 	}
 	router := dynamic.HTTP.Routers["watchword"]
-	if len(dynamic.HTTP.Routers) != 1 || router.Rule != "PathPrefix(`/`)" || len(router.Middlewares) != 1 {
+	if len(dynamic.HTTP.Routers) != 1 || router.Rule != "PathPrefix(`/`)" || len(router.Middlewares) != 2 {
 		t.Fatalf("%+v", dynamic.HTTP.Routers)
 	}
 	if again := dynamic.HTTP.Middlewares[router.Middlewares[0]].Retry; again.Attempts < 3 {
 		t.Errorf("%+v", again)
+	}
+	for _, name := range []string{"X-Request-Id", "Traceparent", "Tracestate"} {
+		if value, removed := dynamic.HTTP.Middlewares[router.Middlewares[1]].Headers.CustomRequestHeaders[name]; !removed || value != "" {
+			t.Errorf("%s of a client is passed on", name)
+		}
 	}
 	failover := dynamic.HTTP.Services[router.Service].Failover
 	for name, path := range map[string]string{failover.Service: "/readyz", failover.Fallback: "/api/pkeys"} {
@@ -370,5 +419,87 @@ func TestTraefikConfiguration(t *testing.T) {
 		if interval, err := time.ParseDuration(s.HealthCheck.Interval); s.HealthCheck.Path != path || len(s.Servers) != 3 || err != nil || interval > time.Second {
 			t.Errorf("%s: %+v", name, s)
 		}
+	}
+}
+
+// Envoy is not in the distribution either. Its file says what the others do, and leaves the streams of the feed
+// without an end.
+func TestEnvoyConfiguration(t *testing.T) {
+	type manager struct {
+		UseRemoteAddress bool `yaml:"use_remote_address"`
+		RouteConfig      struct {
+			VirtualHosts []struct {
+				Routes []struct {
+					Match struct{ Path, Prefix string }
+					Route struct{ Cluster, Timeout string }
+				}
+			} `yaml:"virtual_hosts"`
+		} `yaml:"route_config"`
+	}
+	type cluster struct {
+		Name        string
+		ClusterType struct {
+			TypedConfig struct{ Clusters []string } `yaml:"typed_config"`
+		} `yaml:"cluster_type"`
+		CommonLBConfig struct {
+			HealthyPanicThreshold *struct{ Value float64 } `yaml:"healthy_panic_threshold"`
+		} `yaml:"common_lb_config"`
+		HealthChecks []struct {
+			Interval string
+			HTTP     struct{ Path string } `yaml:"http_health_check"`
+		} `yaml:"health_checks"`
+		LoadAssignment struct {
+			Endpoints []struct {
+				LBEndpoints []any `yaml:"lb_endpoints"`
+			}
+		} `yaml:"load_assignment"`
+	}
+	var file struct {
+		StaticResources struct {
+			Listeners []struct {
+				FilterChains []struct {
+					Filters []struct {
+						TypedConfig manager `yaml:"typed_config"`
+					}
+				} `yaml:"filter_chains"`
+			}
+			Clusters []cluster
+		} `yaml:"static_resources"`
+	}
+	if err := yaml.Unmarshal([]byte(envoyYAML), &file); err != nil {
+		t.Fatal(err)
+	}
+	public := file.StaticResources.Listeners[0].FilterChains[0].Filters[0].TypedConfig
+	if !public.UseRemoteAddress {
+		t.Error("a client can choose its address")
+	}
+	clusters := map[string]cluster{}
+	for _, c := range file.StaticResources.Clusters {
+		clusters[c.Name] = c
+	}
+	var feed, rest bool
+	for _, r := range public.RouteConfig.VirtualHosts[0].Routes {
+		feed = feed || r.Match.Path == "/api/revocations" && r.Route.Timeout == "0s"
+		rest = rest || r.Match.Prefix == "/"
+		order := clusters[r.Route.Cluster].ClusterType.TypedConfig.Clusters
+		if len(order) != 2 {
+			t.Fatalf("%+v leads to %q", r, order)
+		}
+		for i, path := range []string{"/readyz", "/api/pkeys"} {
+			c := clusters[order[i]]
+			if len(c.HealthChecks) != 1 || c.HealthChecks[0].HTTP.Path != path || c.HealthChecks[0].Interval != "0.5s" {
+				t.Errorf("%s: %+v", order[i], c.HealthChecks)
+			}
+			// By default half of the replicas being away sends requests to those as well.
+			if p := c.CommonLBConfig.HealthyPanicThreshold; p == nil || p.Value != 0 {
+				t.Errorf("%s takes replicas that are not well", order[i])
+			}
+			if e := c.LoadAssignment.Endpoints; len(e) != 1 || len(e[0].LBEndpoints) != 3 {
+				t.Errorf("%s: %+v", order[i], e)
+			}
+		}
+	}
+	if !feed || !rest {
+		t.Errorf("feed: %t, everything: %t", feed, rest)
 	}
 }
