@@ -112,6 +112,11 @@ func TestAuditRefusals(t *testing.T) {
 	w.Want(w.Do("GET", "/api/audit", "", nil), 401, "token_missing")
 	w.Want(w.Do("GET", "/api/audit", tester, nil), 403, "permission_missing")
 	w.Want(w.Do("GET", "/api/audit?actor=x", tester, nil), 403, "permission_missing")
+	w.Want(w.Do("GET", "/api/audit/chain", "", nil), 401, "token_missing")
+	w.Want(w.Do("GET", "/api/audit/chain", tester, nil), 403, "permission_missing")
+	if a := w.Want(w.Do("GET", "/api/audit/chain", reader, nil), 200, ""); !strings.Contains(string(a.Body), `"state":"unchecked"`) {
+		t.Errorf("%s", a.Body) // it has a key, and has just started
+	}
 	w.Want(w.Do("POST", "/api/audit", reader, nil), 405, "method_not_allowed")
 	w.Want(w.Do("DELETE", "/api/audit", reader, nil), 405, "method_not_allowed")
 	w.Want(w.Do("GET", "/api/users", reader, nil), 403, "permission_missing")

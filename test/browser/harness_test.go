@@ -38,6 +38,7 @@ func aSite(t *testing.T) (origin string) {
 		<ul><li id="one"><button type="button" class="end">End</button></li><li id="two"><button type="button" class="end">End</button></li></ul>
 		<p><a href="/other">Elsewhere</a></p>`)
 	html("GET /other", "Elsewhere", `<h1>Elsewhere</h1><p>Nothing here.</p>`)
+	html("GET /moves", "Moves", `<h1>Moves</h1><p id="late"></p><a href="/other">Elsewhere</a>`)
 	html("GET /wide", "Wide", `<h1>Wide</h1><p class="wide">too wide</p>`)
 	html("GET /poor", "Poor", `<h2>Poor</h2><img src="/pixel.png"><input name="q"><a href="/other" class="pale">Pale</a>`)
 	html("GET /evil", "Evil", `<h1>Evil</h1><script>document.title = 'hacked'</script><p style="color: red">red</p><img alt="" src="http://elsewhere.test:1/x.png"><img alt="" src="/missing.png">`)
@@ -67,6 +68,7 @@ func aSite(t *testing.T) (origin string) {
 		w.Header().Set("Content-Type", "text/javascript")
 		fmt.Fprint(w, `const late = document.getElementById('late');
 			if (late) setTimeout(() => { late.textContent = 'by a script' }, 50);
+			if (location.pathname === '/moves') addEventListener('mousedown', () => { late.style.height = '200px' }, {once: true});
 			for (const b of document.querySelectorAll('.end')) b.addEventListener('click', e => b.parentElement.append(' ended by ' + e.detail));
 			if (location.pathname === '/evil') { console.error('so it goes', 3); setTimeout(() => { throw new TypeError('thrown') }); fetch('/other').then(() => alert('hello')) }`)
 	})
@@ -145,6 +147,15 @@ func TestForms(t *testing.T) {
 	if got := b.Describe(); !strings.Contains(got, "title: Welcome") || !strings.Contains(got, "bob+secret") || !strings.Contains(got, "(422)") {
 		t.Errorf("a failure says %s", got)
 	}
+}
+
+// What a script moves away from under the mouse, in the middle of a click, is clicked where it is
+// then.
+func TestClickOnWhatMoves(t *testing.T) {
+	b := New(t)
+	b.Open(aSite(t) + "/moves")
+	b.Follow("link", "Elsewhere")
+	b.Sees("Nothing here.")
 }
 
 // Each thing that goes wrong in a page is noted.

@@ -39,6 +39,8 @@ type look struct {
 	scale   float64 // pixels of the device for one of CSS
 	scheme  string  // empty: no preference
 	reduced bool    // motion
+
+	noScripts bool
 }
 
 // View gives the tab another screen.
@@ -84,6 +86,7 @@ func (b *Browser) media() {
 func (b *Browser) Scripts(run bool) {
 	b.t.Helper()
 	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !run})
+	b.look.noScripts = !run
 }
 
 // Fits fails if the page is wider than the screen, so that one must scroll sideways.

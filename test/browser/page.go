@@ -308,6 +308,10 @@ func (b *Browser) clickOn(e element, times int64) error {
 	if again, err := b.middle(e); err != nil || again != point {
 		return errors.Join(errors.New("it moves"), err)
 	}
+	missed, err := b.watchClicks(e)
+	if err != nil {
+		return err
+	}
 	for n := range times {
 		for _, kind := range []input.DispatchMouseEventType{input.DispatchMouseEventTypeMousePressed, input.DispatchMouseEventTypeMouseReleased} {
 			p := input.DispatchMouseEventParams{Type: kind, X: point[0], Y: point[1], Button: input.MouseButtonLeft, Buttons: 1, ClickCount: n + 1}
@@ -316,7 +320,41 @@ func (b *Browser) clickOn(e element, times int64) error {
 			}
 		}
 	}
+	if missed() {
+		return errors.New("it has moved away from under the mouse")
+	}
 	return nil
+}
+
+// watchClicks returns a function that reports whether no click has come to an element since, as when
+// a script moves it at that moment. A page that has been left, or runs no scripts, misses none.
+func (b *Browser) watchClicks(e element) (missed func() bool, err error) {
+	if b.look.noScripts {
+		return func() bool { return false }, nil
+	}
+	node, err := tryCall(b, dom.ResolveNode, dom.ResolveNodeParams{BackendNodeID: e.id})
+	if err != nil {
+		return nil, err
+	}
+	answer, err := tryCall(b, runtime.CallFunctionOn, runtime.CallFunctionOnParams{ObjectID: node.Object.ObjectID, FunctionDeclaration: `function() {
+		const seen = {clicks: 0};
+		addEventListener('click', e => {
+			const label = e.target.closest?.('label');
+			if (this.contains(e.target) || label && label.control === this) seen.clicks++;
+		}, {capture: true});
+		return seen;
+	}`})
+	if err != nil {
+		return nil, err
+	}
+	if answer.ExceptionDetails != nil {
+		return nil, errors.New(exceptionText(answer.ExceptionDetails))
+	}
+	return func() bool {
+		byValue := true
+		got, err := tryCall(b, runtime.CallFunctionOn, runtime.CallFunctionOnParams{ObjectID: answer.Result.ObjectID, FunctionDeclaration: `function() { return this.clicks }`, ReturnByValue: &byValue})
+		return err == nil && got.Result != nil && string(got.Result.Value) == "0"
+	}, nil
 }
 
 // on calls a JavaScript function with an element as this, and returns what it returns as JSON.

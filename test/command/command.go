@@ -15,12 +15,17 @@ import (
 	"github.com/watchword-auth/watchword/test/kit"
 )
 
-// Build builds the command at a path and returns the path. It is for TestMain, and ends
-// the process if it fails.
+// Build builds the command as it is released, at a path or where all packages of a run of
+// scripts/test.sh share it, and returns the path. It is for TestMain, and ends the process if it
+// fails.
 func Build(path string, flags ...string) string {
-	args := append([]string{"build", "-o", path}, flags...)
-	if out, err := exec.Command("go", append(args, "github.com/watchword-auth/watchword/cmd/watchword")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
+	b := testenv.Build{
+		Pkg:   "github.com/watchword-auth/watchword/cmd/watchword",
+		Flags: append([]string{"-tags=pkcs11", "-ldflags=-s -w"}, flags...),
+	}
+	path, err := b.Program(path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	return path
@@ -47,9 +52,13 @@ func Serve(binary, dir, address string, log *testenv.Log, env ...string) *Proces
 	return p
 }
 
-// Begin starts the process by a function, Cmd.Start for instance.
+// Begin starts the process by a function, Cmd.Start for instance. When the test ends, its log is
+// searched for secrets.
 func (p *Process) Begin(t testing.TB, start func() error) {
 	t.Helper()
+	if log, ok := p.Cmd.Stderr.(*testenv.Log); ok {
+		t.Cleanup(func() { kit.KeepsSecrets(t, log.String()) })
+	}
 	if err := start(); err != nil {
 		t.Fatal(err)
 	}

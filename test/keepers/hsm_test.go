@@ -55,6 +55,13 @@ func TestReplicasShareAKeyOfAnHSM(t *testing.T) {
 	create := func() string {
 		t.Helper()
 		kid, err := parts.CreateKey(t.Context(), token, accesstoken.ES256)
+		// SoftHSM up to 2.6.1 loses a key that is made while another thread of the process looks for
+		// keys (SoftHSMv2 issue 573). An operator's command is a process of its own; here the replicas
+		// share it.
+		for n := 0; n < 5 && err != nil && (strings.Contains(err.Error(), "CKR_TEMPLATE_INCONSISTENT") || strings.Contains(err.Error(), "CKR_GENERAL_ERROR")); n++ {
+			t.Logf("once more: %v", err)
+			kid, err = parts.CreateKey(t.Context(), token, accesstoken.ES256)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,9 +206,7 @@ func TestHSMGoesAwayAndComesBack(t *testing.T) {
 		}
 		back := time.Now()
 		kit.Eventually(t, func() error { return signsWith(&w.Client, kit.KeyID(t, token)) })
-		if took := time.Since(back); took > 3*time.Second {
-			t.Errorf("it signs again after %v", took)
-		}
+		kit.Within(t, "it signs again", time.Since(back), 3*time.Second, func() { _ = signsWith(&w.Client, kit.KeyID(t, token)) })
 		w.WantBackend("pkcs11", "ok")
 		w.IsReady()
 		next, a := w.Renew(grant.RefreshToken) // the one that failed has not spent it

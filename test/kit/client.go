@@ -90,6 +90,13 @@ func (c *Client) Request(method, path, token string, body any) *http.Request {
 
 // Try sends a request to a replica that may not answer.
 func (c *Client) Try(r *http.Request) (Answer, error) {
+	learnRequest(r)
+	a, err := c.try(r)
+	learnAnswer(a)
+	return a, err
+}
+
+func (c *Client) try(r *http.Request) (Answer, error) {
 	if c.Handler != nil {
 		r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), "127.0.0.1:50000"
 		if r.Body == nil {

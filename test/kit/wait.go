@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -51,6 +52,25 @@ func Await(t testing.TB, what string, happened func() bool, more ...func() strin
 			}
 			t.Fatalf("not in time: %s%s", what, text)
 		}
+	}
+}
+
+// Within fails the test if what should take a time at most took longer than that and as long as a
+// sample of ordinary work takes eight times: the machine may be busy, and then the sample is slow, too.
+func Within(t testing.TB, what string, took, most time.Duration, sample func()) {
+	t.Helper()
+	if took <= most {
+		return
+	}
+	var usual [5]time.Duration // one may meet something rare
+	for i := range usual {
+		began := time.Now()
+		sample()
+		usual[i] = time.Since(began)
+	}
+	slices.Sort(usual[:])
+	if median := usual[len(usual)/2]; took > most+8*median {
+		t.Errorf("%s after %v, where %v and eight times %v are right at most", what, took, most, median)
 	}
 }
 

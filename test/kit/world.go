@@ -80,10 +80,11 @@ type Replica interface {
 // A World is a replica, where it is served, and calls to it.
 type World struct {
 	Client
-	Open    func(ctx context.Context, logger *slog.Logger) (Replica, error)
-	Replica Replica          // the latest that Open returned
-	Server  *httptest.Server // nil: calls go to the handler itself
-	Quiet   bool             // there is to be no Server, as in a bubble of package synctest
+	Open     func(ctx context.Context, logger *slog.Logger) (Replica, error)
+	Replica  Replica          // the latest that Open returned
+	Server   *httptest.Server // nil: calls go to the handler itself
+	searched Log              // for secrets when the test ends
+	Quiet    bool             // there is to be no Server, as in a bubble of package synctest
 }
 
 // Start starts the replica and waits until it is ready.
@@ -101,6 +102,10 @@ func (w *World) Begin() {
 	r, err := w.Open(ctx, slog.New(slog.NewJSONHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		w.T.Fatal(err)
+	}
+	if w.searched == nil || w.searched != w.Log { // once for all that run one after the other
+		w.searched = w.Log
+		w.T.Cleanup(func() { KeepsSecrets(w.T, w.Log.String()) })
 	}
 	w.Replica, w.Handler, w.URL = r, r.Handler(), "http://127.0.0.1"
 	if !w.Quiet {

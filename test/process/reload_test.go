@@ -2,10 +2,12 @@ package process
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -91,4 +93,87 @@ func (n *node) answers(path string) bool {
 	}
 	resp.Body.Close()
 	return resp.StatusCode == 200
+}
+
+// A running replica takes over other limits and another level of the log, and serves profiles
+// on a port of this machine alone.
+func TestLimitsAndLevelChange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "watchword.yaml")
+	write := func(level, rate string) {
+		t.Helper()
+		text := fmt.Sprintf("log: {level: %s}\nlimits: {api: {per_address: %s}}\nsessions: {max_per_user: %d}\n", level, rate, len(rate)+5)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("info", "off")
+	debug := "http://" + testenv.Address(t)
+	n := start(t, dir, "WATCHWORD_CONFIG="+file, "WATCHWORD_DEBUG_ADDRESS="+debug[len("http://"):], "ADMIN_GUI_USERNAME=root", "ADMIN_GUI_PASSWORD=correct horse")
+	token := n.login("root", "correct horse").AccessToken
+	counted := func() bool {
+		verify := n.Do("GET", "/api/verify", token, nil)
+		return verify.Header.Get("RateLimit-Policy") == `"api-address";q=1000;w=60`
+	}
+	if counted() {
+		t.Error("requests are counted before there is a limit")
+	}
+	write("debug", "1000/1m")
+	waitUntil(t, "requests are counted", counted)
+	waitUntil(t, "every request is logged", func() bool { return strings.Contains(n.log.String(), `"msg":"request"`) })
+	for _, want := range []string{
+		`"msg":"the configuration has changed","key":"limits.api.per_address","old":"off","new":"1000/1m"`,
+		`"msg":"the level of the log has changed","old":"info","new":"debug","by":"log.level"`,
+		`"msg":"the configuration has changed in what needs a restart","key":"sessions.max_per_user","old":"8","new":"12"`,
+	} {
+		waitUntil(t, "the log has "+want, func() bool { return strings.Contains(n.log.String(), want) })
+	}
+	write("debug", "off")
+	waitUntil(t, "nothing is counted any more", func() bool {
+		return n.Do("GET", "/api/verify", token, nil).Header.Get("RateLimit-Policy") == ""
+	})
+
+	ask := func(method, path, host, body string, want int) string {
+		t.Helper()
+		r, err := http.NewRequest(method, debug+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if host != "" {
+			r.Host = host
+		}
+		a := n.Send(r)
+		if a.Status != want {
+			t.Errorf("%s %s of %q: %d %s, want %d", method, path, host, a.Status, a.Body, want)
+		}
+		return string(a.Body)
+	}
+	if got := ask("GET", "/debug/log-level", "", "", 200); got != "debug\n" {
+		t.Errorf("the level is %q", got)
+	}
+	ask("PUT", "/debug/log-level", "", "loud", 422)
+	ask("PUT", "/debug/log-level", "localhost", "error\n", 204)
+	waitUntil(t, "the log says that it ends", func() bool { // what a process writes is read a moment later
+		return strings.Contains(n.log.String(), `"old":"debug","new":"error","by":"/debug/log-level"`)
+	})
+	ask("PUT", "/debug/log-level", "evil.example:6060", "debug", 403)
+	ask("POST", "/debug/log-level", "", "debug", 405)
+	before := len(n.log.String())
+	n.Want(n.Do("GET", "/api/verify", token, nil), 200, "")
+	if got := n.log.String()[before:]; got != "" {
+		t.Errorf("it still logs %s", got)
+	}
+	if got := ask("GET", "/debug/pprof/goroutine?debug=1", "", "", 200); !strings.Contains(got, "goroutine profile") {
+		t.Errorf("no profile: %.100s", got)
+	}
+	if got := ask("GET", "/debug/pprof/profile?seconds=1", "", "", 200); !strings.HasPrefix(got, "\x1f\x8b") {
+		t.Errorf("no profile of the CPU: %.100q", got)
+	}
+	for _, path := range []string{"/debug/pprof/", "/debug/log-level"} { // not on the port for everybody
+		n.Want(n.Do("GET", path, "", nil), 404, "no_such_path")
+	}
+	if err := n.stop(); err != nil {
+		t.Error(err)
+	}
 }

@@ -59,6 +59,7 @@ func NewWith(t testing.TB, o Options, change func(*config.Config)) *World {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	kit.SecretsOf(cfg)
 	log := &testenv.Log{}
 	w := &World{World: kit.World{Client: kit.Client{T: t, Log: log}, Quiet: o.Quiet}, Config: cfg, Log: log}
 	w.Open = func(ctx context.Context, logger *slog.Logger) (kit.Replica, error) {

@@ -2,9 +2,11 @@ package signing
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/test/kit"
 )
 
@@ -45,6 +47,18 @@ func TestReturnWithTheFormerSecret(t *testing.T) {
 		for _, m := range f.members[:2] {
 			if kid := kit.KeyID(t, m.Login("user0").AccessToken); !of(t, present)(kid) {
 				return fmt.Errorf("%s signs with %s", m.name, kid)
+			}
+		}
+		return nil
+	})
+	// Their rows say so, too. Before that, all would go on with the former secret, which the third
+	// one has as well, and none would be kept out.
+	kit.Eventually(t, func() error {
+		view := kit.Decode[httpapi.ClusterView](t, f.members[0].Do("GET", "/api/cluster", f.members[0].Login("admin").AccessToken, nil))
+		for _, m := range f.members[:2] {
+			at := slices.IndexFunc(view.Replicas, func(r httpapi.ReplicaView) bool { return r.Instance == m.name })
+			if at < 0 || !of(t, present)(view.Replicas[at].Secrets[0]) || !slices.Contains(view.Replicas[at].Secrets[1:], view.Replicas[at].Secrets[0]) {
+				return fmt.Errorf("the row of %s says that it signs with another secret: %+v", m.name, view.Replicas)
 			}
 		}
 		return nil
