@@ -23,7 +23,7 @@ func TestVerifyingWhileThePoolIsExhausted(t *testing.T) {
 	t.Parallel()
 	url, long := testenv.MariaDB(t), "SELECT 1 + SLEEP(2)" // without a bell, that a connection of its own brings
 	patient := func(c *config.Config) {
-		c.Database.MaxConnections, c.Database.AcquireTimeout = connections, time.Minute
+		c.Database.MaxConnections, c.Database.AcquireTimeout = connections, config.MaxAcquireTimeout
 		c.Revocation.MaxStaleness = 5 * time.Second
 		storedKeys(c)
 	}

@@ -92,6 +92,10 @@ type TLS struct {
 	KeyFile string `yaml:"key_file"`
 }
 
+// MaxAcquireTimeout is the longest database.acquire_timeout. It is how long package sqldb lets a
+// statement or a transaction take, the wait for a connection included.
+const MaxAcquireTimeout = 15 * time.Second
+
 // Database is where everything that must last is kept.
 type Database struct {
 	// sqlite:FILE (relative to the working directory), postgres://… or mysql://…
@@ -104,7 +108,8 @@ type Database struct {
 	// opens one more, on which the database notifies it. All replicas together must stay
 	// below what the database allows.
 	MaxConnections int `yaml:"max_connections"`
-	// How long a request waits for a connection before it is answered 503.
+	// How long a request waits for a connection before it is answered 503, 15 s at most:
+	// a statement that waits for longer is given up whatever it waits for.
 	AcquireTimeout time.Duration `yaml:"acquire_timeout"`
 }
 

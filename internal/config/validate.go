@@ -280,6 +280,9 @@ func (d *Database) validate(v *validator) {
 	}
 	v.atLeast("database.max_connections", d.MaxConnections, 1)
 	v.positive("database.acquire_timeout", d.AcquireTimeout)
+	if d.AcquireTimeout > MaxAcquireTimeout {
+		v.problem("database.acquire_timeout", "a request is given up after %v whatever it waits for: set it to that or less, and raise database.max_connections if requests wait for longer", MaxAcquireTimeout)
+	}
 }
 
 // StateBackend returns state.backend, with auto resolved.

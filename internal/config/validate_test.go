@@ -93,6 +93,8 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 			"database.url: user name and password cannot be read; percent-encode special characters in them (@ is %40, / is %2F)"},
 		{"no connections", "database: {max_connections: 0}", "database.max_connections: it must be at least 1"},
 		{"no time for a connection", "database: {acquire_timeout: 0s}", "database.acquire_timeout: it must be longer than 0s"},
+		{"too much time for a connection", "database: {acquire_timeout: 15001ms}",
+			"database.acquire_timeout: a request is given up after 15s whatever it waits for: set it to that or less, and raise database.max_connections if requests wait for longer"},
 		{"storage key of the wrong size", "storage: {key: c2hvcnQ=}",
 			`storage.key: the storage key is not 32 bytes in base64 or hex: make one with "openssl rand -base64 32"`},
 		{"previous storage key that is none", "storage: {previous_keys: [" + key + ", c2hvcnQ=]}",

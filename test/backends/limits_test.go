@@ -37,7 +37,7 @@ func countingReplicas(t *testing.T, state string, n int, change func(*config.Con
 		worlds = append(worlds, replica.JoinWith(t, database, replica.Options{Quiet: true}, func(cfg *config.Config) {
 			backend(cfg)
 			behindProxies(cfg)
-			cfg.Database.AcquireTimeout = time.Minute // hundreds wait
+			cfg.Database.AcquireTimeout = config.MaxAcquireTimeout // hundreds wait
 			change(cfg)
 		}))
 	}

@@ -51,7 +51,7 @@ func settings(cfg *config.Config) {
 	kit.StoredKeys(cfg)
 	cfg.Password.Queue = 1000
 	cfg.Sessions.MaxPerUser = 1000
-	cfg.Database.MaxConnections, cfg.Database.AcquireTimeout = 8, time.Minute // for which hundreds wait
+	cfg.Database.MaxConnections, cfg.Database.AcquireTimeout = 8, config.MaxAcquireTimeout // for which hundreds wait
 	cfg.MFA.Required = config.Required{Mode: config.RequiredClaims, Claims: []config.ClaimPattern{{Name: "needs-factor"}}}
 	cfg.MFA.RememberDevice = time.Hour
 }

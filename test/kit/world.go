@@ -24,7 +24,7 @@ const ClusterSecret = "a secret of thirty-two bytes, and more"
 // which few tests are about.
 func Cheap(cfg *config.Config) {
 	cfg.Password.Memory, cfg.Password.Iterations = 64, 1
-	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, time.Minute
+	cfg.Revocation.MaxStaleness, cfg.Database.AcquireTimeout = time.Minute, config.MaxAcquireTimeout
 }
 
 // Unlimited lets anybody attempt what they like as often as they like, which few tests are
