@@ -23,30 +23,38 @@ func TestCanary(t *testing.T) {
 	certFile, keyFile := testenv.SelfSigned(t, "127.0.0.1")
 	watched := func(cfg *config.Config) {
 		storedKeys(cfg)
-		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, time.Second
+		cfg.Server.PublicURL, cfg.Telemetry.Canary = front, 500*time.Millisecond
 		cfg.Cluster.CAFile = certFile
 	}
 	one, _ := reachable(t, database, watched)
-	two, leave := reachable(t, database, watched)
-	server := &http.Server{Handler: one.node.Handler()}
+	server := &http.Server{Handler: one.node.Handler()} // before it is measured for the first time
 	go server.ServeTLS(listener, certFile, keyFile)
 	t.Cleanup(func() { server.Close() })
+	two, leave := reachable(t, database, watched)
 
+	// Three rounds, of which the first and the last may be half written, and none fails. A round in
+	// which the second replica starts, or the machine is busy for ten seconds, is not one of them.
+	type counts struct{ failures, replicas, servers float64 }
+	before := counts{failures: -1}
 	eventually(t, func() error {
-		text := string(one.do("GET", "/metrics", "", nil).body) // the next one may be a round later
-		measured := func(by string) float64 {
-			n, _ := sum(t, text, `watchword_revocation_propagation_seconds_count{by="`+by+`"}`)
+		text := string(one.do("GET", "/metrics", "", nil).body)
+		of := func(name string) float64 {
+			n, _ := sum(t, text, name)
 			return n
 		}
-		// Rounds before the second replica had joined measured one. A round may be half written.
-		if replicas, servers := measured("replica"), measured("resource_server"); servers == 0 || replicas < servers+2 {
-			return fmt.Errorf("%v replicas and %v resource servers were measured: %s", replicas, servers, one.log.Tail())
+		now := counts{
+			of("watchword_canary_failures_total"),
+			of(`watchword_revocation_propagation_seconds_count{by="replica"}`),
+			of(`watchword_revocation_propagation_seconds_count{by="resource_server"}`),
+		}
+		if now.failures != before.failures {
+			before = now
+		}
+		if replicas, servers := now.replicas-before.replicas, now.servers-before.servers; servers < 3 || replicas < servers+2 {
+			return fmt.Errorf("%v replicas and %v resource servers were measured without a failure: %s", replicas, servers, one.log.Tail())
 		}
 		return nil
 	})
-	if one.metric("watchword_canary_failures_total") != 0 {
-		t.Error("something is wrong: " + one.log.Tail())
-	}
 	lines, _, err := one.node.parts.Store.RevocationsAfter(t.Context(), 0, 100)
 	if err != nil || len(lines) == 0 {
 		t.Fatalf("%v, %v", lines, err)
@@ -61,31 +69,35 @@ func TestCanary(t *testing.T) {
 	if err != nil || len(urls) != 2 {
 		t.Fatalf("the replicas are %v, %v", urls, err)
 	}
-	results, err := operator.Canary(t.Context(), one.cfg, urls, "admin", password)
-	if err != nil || len(results) != 3 {
-		t.Fatalf("%+v, %v", results, err)
-	}
-	for _, r := range results {
-		if r.Err != nil || r.Refused > operator.CanaryBound {
-			t.Errorf("%+v", r)
+	eventually(t, func() error { // a busy machine may be late once
+		results, err := operator.Canary(t.Context(), one.cfg, urls, "admin", password)
+		if err != nil || len(results) != 3 {
+			return fmt.Errorf("%+v, %v", results, err)
 		}
-		t.Logf("%s: %v", r.Name, r.Refused)
-	}
+		for _, r := range results {
+			if r.Err != nil || r.Refused > operator.CanaryBound {
+				return fmt.Errorf("%+v", r)
+			}
+			t.Logf("%s: %v", r.Name, r.Refused)
+		}
+		return nil
+	})
 	if _, err := operator.Canary(t.Context(), one.cfg, urls, "admin", "wrong"); err == nil || !strings.Contains(err.Error(), "answers 401") {
 		t.Errorf("a wrong password: %v", err)
 	}
 
 	// A replica that is not reached is a failure, and said.
+	failed, said := one.metric("watchword_canary_failures_total"), len(one.log.String())
 	leave()
 	eventually(t, func() error {
-		if one.metric("watchword_canary_failures_total") == 0 {
+		if one.metric("watchword_canary_failures_total") == failed {
 			return errors.New("no failure is counted")
+		}
+		if !strings.Contains(one.log.String()[said:], two.cfg.Cluster.AdvertiseURL) { // it comes after the count
+			return errors.New("the log does not say who it is")
 		}
 		return nil
 	})
-	if !strings.Contains(one.log.String(), two.cfg.Cluster.AdvertiseURL) {
-		t.Error("the log does not say who it is")
-	}
 }
 
 // Where a secret signs, the resource server of the job has it, also after it has changed.

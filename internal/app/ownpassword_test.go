@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpapi"
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/test/kit"
@@ -99,7 +100,8 @@ func TestNobodySetsTheirOwnPassword(t *testing.T) {
 func TestAPasswordChangeBesideLogins(t *testing.T) {
 	t.Parallel()
 	database := testenv.Postgres(t)
-	worlds := []*world{join(t, database, nil), join(t, database, nil)}
+	patient := func(cfg *config.Config) { cfg.Database.AcquireTimeout = config.MaxAcquireTimeout } // each is done again for as long
+	worlds := []*world{join(t, database, patient), join(t, database, patient)}
 	kit.SameKeySet(t, 2, &worlds[0].Client, &worlds[1].Client)
 	worlds[0].user("tester")
 	current := password
@@ -151,7 +153,8 @@ func TestAPasswordChangeBesideLogins(t *testing.T) {
 		for i := range cap(answers) {
 			changes.Go(func() {
 				to := fmt.Sprint(next, " ", i)
-				answers <- change{worlds[i%2].changePassword(first.AccessToken, former, to), to}
+				a := kit.Patiently(func() answer { return worlds[i%2].changePassword(first.AccessToken, former, to) }, func(a answer) int { return a.status })
+				answers <- change{a, to}
 			})
 		}
 		changes.Wait()

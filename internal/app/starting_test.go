@@ -141,6 +141,7 @@ func TestEachStepOfAStartMayBeLate(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 			defer n.Close()
+			synctest.Wait() // what runs beside has called what it calls at first
 			s.mu.Lock()
 			calls = maps.Clone(s.calls)
 			if method != "" && !s.failed {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -128,15 +129,28 @@ func TestTieredStartsWithoutRedis(t *testing.T) {
 	w.want(w.do("POST", "/api/renew", "", httpapi.RenewRequest{RefreshToken: g.RefreshToken}), 200, "")
 }
 
+// onWrite is called for each entry of a log.
+type onWrite func(entry []byte)
+
+func (f onWrite) Write(entry []byte) (int, error) {
+	f(entry)
+	return len(entry), nil
+}
+
 func TestRedisAloneMustAnswer(t *testing.T) {
 	redis := testenv.StartRedis(t)
 	redis.Stop()
 	cfg := testConfig(t)
 	cfg.Redis.URL, cfg.State.Backend = redis.URL, "redis"
 	cfg.Complete()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // else it waits for startPatience
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := New(ctx, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler)})
+	waits := onWrite(func(entry []byte) { // for startPatience, but for this test
+		if bytes.Contains(entry, []byte("cannot start yet")) {
+			cancel()
+		}
+	})
+	_, err := New(ctx, Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(waits, nil))})
 	if err == nil || !strings.HasPrefix(err.Error(), "redis.url: Redis does not answer; start it, or set state.backend to tiered") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v", err)
 	}

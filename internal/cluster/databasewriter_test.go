@@ -21,6 +21,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -495,13 +496,13 @@ func TestDatabaseWriter(t *testing.T) {
 	for _, name := range []string{keysource.NameMemory, keysource.NameDatabase, keysource.NameHSM} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, seed := newStage(t, name), uint64(time.Now().UnixNano())
-			s.random = mathrand.New(mathrand.NewPCG(seed, 0))
+			s := newStage(t, name)
+			s.random = mathrand.New(mathrand.NewPCG(testenv.Seed(t), 0))
 			attacks := append(s.revivals(), s.some(s.attacks())...)
 			for _, a := range attacks {
 				s.play(a)
 			}
-			t.Logf("summary: %d attacks on the rows of keys and replicas, keys in the %s (seed %d)", s.replicas, name, seed)
+			t.Logf("summary: %d attacks on the rows of keys and replicas, keys in the %s", s.replicas, name)
 			if s.replicas < 40 {
 				t.Error("the test attacks next to nothing")
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	mathrand "math/rand/v2"
@@ -20,12 +19,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/keysource"
 	"github.com/watchword-auth/watchword/internal/seal"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/internal/timing"
 	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
-
-var strictSeed = flag.Uint64("strict.seed", 0, "repeat what happens in the run of TestStrictVerifiers that printed this seed")
 
 // strictEvery is how often a strict verifier reads the key set, whatever max-age says. It never
 // asks for a kid that it does not know.
@@ -58,7 +56,7 @@ func TestStrictVerifiers(t *testing.T) {
 
 // live simulates one world and judges it. It reports whether enough happened.
 func (c strictCase) live(t *testing.T, name string, try int) (enough bool) {
-	s := newStrict(t, c)
+	s := newStrict(t, c, try)
 	s.live(time.Duration(c.hours) * time.Hour)
 	t.Log(s)
 	if enough = s.presented > 0 && s.keys() >= 3; !enough && try == 5 {
@@ -106,7 +104,6 @@ type strict struct {
 	strictCase
 	t        *testing.T
 	random   *mathrand.Rand
-	seed     uint64
 	db       *memoryStore
 	box      *seal.Box
 	keeper   *strictKeeper
@@ -145,16 +142,12 @@ type strictReplica struct {
 	fresh   time.Time
 }
 
-func newStrict(t *testing.T, c strictCase) *strict {
+func newStrict(t *testing.T, c strictCase, try int) *strict {
 	s := &strict{
-		strictCase: c, t: t, seed: *strictSeed, db: &memoryStore{keys: map[string]store.RegisteredKey{}, used: map[string]bool{}, settings: map[string]string{}, replicas: map[string]store.Replica{}},
+		strictCase: c, t: t, random: mathrand.New(mathrand.NewPCG(testenv.Seed(t), uint64(try))), db: &memoryStore{keys: map[string]store.RegisteredKey{}, used: map[string]bool{}, settings: map[string]string{}, replicas: map[string]store.Replica{}},
 		keeper: &strictKeeper{}, made: map[string]cause{}, living: map[string]int{},
 		refused: map[cause]int{}, events: map[string]int{}, algorithm: accesstoken.EdDSA,
 	}
-	for s.seed == 0 {
-		s.seed = mathrand.Uint64()
-	}
-	s.random = mathrand.New(mathrand.NewPCG(s.seed, 0))
 	key := make([]byte, seal.KeySize)
 	_, _ = rand.Read(key)
 	var err error
@@ -173,7 +166,7 @@ func newStrict(t *testing.T, c strictCase) *strict {
 
 // String is the outcome.
 func (s *strict) String() string {
-	return fmt.Sprintf("%d hours, seed %d: %d keys, %d tokens presented, refused %v; %v", s.hours, s.seed, s.keys(), s.presented, s.refused, s.events)
+	return fmt.Sprintf("%d hours: %d keys, %d tokens presented, refused %v; %v", s.hours, s.keys(), s.presented, s.refused, s.events)
 }
 
 func (s *strict) keys() int { return len(s.made) }

@@ -19,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
+	"github.com/watchword-auth/watchword/internal/testenv"
 )
 
 // An attacker who can write the database changes every column of every row of the shared state, in
@@ -270,7 +271,7 @@ func (g *stateStage) play(c sqldbtest.Change) {
 			unknown("beyond its end, a browser's session", []string{live, bobs}[i])
 		}
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second { // on a busy machine; by itself it takes a tenth of a second
 		t.Errorf("%s: it takes %v", c.Name, took)
 	}
 }
@@ -290,10 +291,10 @@ func (g *stateStage) unreadable() float64 {
 
 func TestStateWriter(t *testing.T) {
 	t.Parallel()
-	g, seed := newStateStage(t), uint64(time.Now().UnixNano())
+	g := newStateStage(t)
 	g.set()
 	all := g.changes()
-	mathrand.New(mathrand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	mathrand.New(mathrand.NewPCG(testenv.Seed(t), 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	// Each column is attacked in some ways, at random, and rows and tables in as many; in a long test
 	// in all.
 	const some = 7
@@ -310,7 +311,7 @@ func TestStateWriter(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("summary: %d attacks on the rows of the shared state, after which %d sessions were renewed and %d browsers recognised (seed %d)", g.attacks, g.renewed, g.recognised, seed)
+	t.Logf("summary: %d attacks on the rows of the shared state, after which %d sessions were renewed and %d browsers recognised", g.attacks, g.renewed, g.recognised)
 	if g.attacks < 50 || g.renewed < g.attacks/2 || g.recognised < g.attacks/2 {
 		t.Error("the test attacks next to nothing, or renews or recognises next to nothing")
 	}

@@ -129,21 +129,30 @@ func TestMalformedCodeIsAProblem(t *testing.T) {
 func TestLongCodesCostNothing(t *testing.T) {
 	long := strings.Repeat("1", 10<<20)
 	spaces := strings.Repeat(" ", 10<<20)
-	start := time.Now()
-	allocations := testing.AllocsPerRun(100, func() {
-		for _, typed := range []string{long, spaces} {
-			if _, err := digits(typed); err != errMalformedCode {
-				t.Fatal(err)
+	refuse := func() (took time.Duration) {
+		start := time.Now()
+		allocations := testing.AllocsPerRun(100, func() {
+			for _, typed := range []string{long, spaces} {
+				if _, err := digits(typed); err != errMalformedCode {
+					t.Fatal(err)
+				}
+				if _, err := backupCode(typed); err != errMalformedCode {
+					t.Fatal(err)
+				}
 			}
-			if _, err := backupCode(typed); err != errMalformedCode {
-				t.Fatal(err)
-			}
+		})
+		if took = time.Since(start); allocations != 0 {
+			t.Errorf("a refusal allocates %v times", allocations)
 		}
-	})
-	if allocations != 0 {
-		t.Errorf("a refusal allocates %v times", allocations)
+		return took
 	}
-	if took := time.Since(start); took > time.Second { // reading the spaces takes several
+	took := refuse()
+	for range 5 { // the machine may stand still, but not each time
+		if took > time.Second {
+			took = refuse()
+		}
+	}
+	if took > time.Second { // reading the spaces takes several
 		t.Errorf("refusing 400 codes took %s", took)
 	}
 }

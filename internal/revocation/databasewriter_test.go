@@ -18,6 +18,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 	"github.com/watchword-auth/watchword/internal/store/sqlstore"
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/revoked"
 )
@@ -107,7 +108,7 @@ func (s *logStage) live(name string, rs ...*replica) (err error) {
 		for _, r := range rs {
 			began := time.Now()
 			err = errors.Join(err, r.Refresh(s.t.Context()))
-			if took := time.Since(began); took > 2*time.Second {
+			if took := time.Since(began); took > 15*time.Second { // on a busy machine; by itself it takes milliseconds
 				s.t.Errorf("%s: reading the log takes %v", name, took)
 			}
 		}
@@ -327,9 +328,9 @@ func (s *logStage) assaults() (single, several []assault) {
 
 func TestDatabaseWriter(t *testing.T) {
 	t.Parallel()
-	s, seed := newLogStage(t), uint64(time.Now().UnixNano())
+	s := newLogStage(t)
 	single, all := s.assaults()
-	mathrand.New(mathrand.NewPCG(seed, 0)).Shuffle(len(single), func(i, j int) { single[i], single[j] = single[j], single[i] })
+	mathrand.New(mathrand.NewPCG(testenv.Seed(t), 0)).Shuffle(len(single), func(i, j int) { single[i], single[j] = single[j], single[i] })
 	// Each column is attacked in some ways, at random, and rows and tables in as many; in a long test
 	// in all.
 	const some = 5
@@ -343,7 +344,7 @@ func TestDatabaseWriter(t *testing.T) {
 	for _, a := range all {
 		s.play(a)
 	}
-	t.Logf("summary: %d attacks on the rows of the revocation log (seed %d)", s.attacks, seed)
+	t.Logf("summary: %d attacks on the rows of the revocation log", s.attacks)
 	if s.attacks < 50 {
 		t.Error("the test attacks next to nothing")
 	}

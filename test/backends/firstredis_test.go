@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/watchword-auth/watchword/internal/app"
 	"github.com/watchword-auth/watchword/internal/config"
@@ -34,7 +33,7 @@ func TestFirstContactWithRedis(t *testing.T) {
 			cfg := kit.Config(t)
 			cfg.Redis.URL, cfg.State.Backend = c.url, config.StateRedis
 			cfg.Complete()
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), kit.Patience)
 			defer cancel()
 			_, err := app.New(ctx, app.Options{Config: cfg, Version: "test", Logger: slog.New(slog.DiscardHandler)})
 			if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "secret") {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // Everything goes wrong, one thing after the other, and only the clients of the broken
@@ -213,11 +214,29 @@ func (d *director) restartDatabase() {
 	d.database.Stop()
 	pause(d.t.Context(), d.between(500, 2000))
 	d.database.Start(d.t)
+	d.awaitRecovery()
+	end()
+}
+
+// awaitRecovery waits until all replicas have found the database again. One that is only ready may still
+// rest on what it read before, and would be stale too soon in the next fault.
+func (d *director) awaitRecovery() {
+	d.t.Helper()
+	from := time.Now()
 	for _, r := range d.others() {
 		r.awaitReady()
 		d.awaitBalanced(r)
+		await(d.t, r.name+" to confirm the revocations", func() bool {
+			var page revoked.Page
+			res, err := d.probe.Get(r.url + "/api/revocations?after=0&limit=1")
+			if err != nil {
+				return false
+			}
+			defer res.Body.Close()
+			return json.NewDecoder(res.Body).Decode(&page) == nil && page.Log != "" &&
+				time.Duration(page.Age)*time.Millisecond < time.Since(from)
+		})
 	}
-	end()
 }
 
 // failOver has the standby take the place of the primary, which is gone for good.
@@ -232,10 +251,7 @@ func (d *director) failOver() {
 		r.database.Lead(d.pair.Standby.Addr)
 	}
 	d.database, d.pair = d.pair.Standby, nil
-	for _, r := range d.others() {
-		r.awaitReady()
-		d.awaitBalanced(r)
-	}
+	d.awaitRecovery()
 	end()
 }
 

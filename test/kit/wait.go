@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/sqldb"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -71,6 +72,18 @@ func Within(t testing.TB, what string, took, most time.Duration, sample func()) 
 	slices.Sort(usual[:])
 	if median := usual[len(usual)/2]; took > most+8*median {
 		t.Errorf("%s after %v, where %v and eight times %v are right at most", what, took, most, median)
+	}
+}
+
+// Patiently does what the database of a busy machine may refuse with a 503, again each time that it was
+// refused after a wait. What is refused at once is refused for another reason.
+func Patiently[A any](do func() A, status func(A) int) A {
+	for began := time.Now(); ; {
+		asked := time.Now()
+		a := do()
+		if status(a) != 503 || time.Since(asked) < sqldb.DefaultAcquireTimeout || time.Since(began) > Patience {
+			return a
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -92,9 +93,7 @@ func ok(t *testing.T, k *Tokens, s *signer, compact string) *Token {
 
 // Whatever happens to keys, tokens, audiences and time, the answer is that of the rules.
 func TestTheMemoryChangesNoAnswer(t *testing.T) {
-	seed := mathrand.Uint64()
-	t.Logf("seed %d", seed)
-	random := mathrand.New(mathrand.NewPCG(seed, 1))
+	random := mathrand.New(mathrand.NewPCG(testenv.Seed(t), 1))
 	var all []*signer // two of each kid
 	for i := range 6 {
 		all = append(all, newSigner(t, fmt.Sprint("key-", i%3)))
