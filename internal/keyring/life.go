@@ -18,7 +18,7 @@ const (
 	Published Phase = "published" // in the key set; signs nothing yet
 	Active    Phase = "active"    // signs
 	Retiring  Phase = "retiring"  // in the key set until the last token it signed has expired
-	Removed   Phase = "removed"   // gone; its kid never comes back
+	Removed   Phase = "removed"   // gone; no other key gets its kid
 	Revoked   Phase = "revoked"   // neither signs nor verifies
 )
 
@@ -126,7 +126,7 @@ type plan struct {
 	create  bool
 	at      time.Time   // when the created key is to be active
 	updates []store.Key // with their new times
-	deletes []string    // kids that were published and never signed
+	deletes []string    // kids that were published, never signed, and are not wanted
 }
 
 func (p plan) empty() bool { return !p.create && len(p.updates) == 0 && len(p.deletes) == 0 }
@@ -226,9 +226,10 @@ func superseded(key *store.Key, revoked []store.Key, now time.Time) bool {
 }
 
 // planSuccessor has the next key ready when the current one is to retire, or as soon as it may
-// sign if the current one is to be replaced. There is one next key at most. It stays whatever
-// was asked for since it was made, since it has signed nothing; it is replaced if it is of
-// the wrong algorithm.
+// sign if the current one is to be replaced. The next key stays whatever was asked for since it
+// was made, since it has signed nothing; it is replaced if it is of the wrong algorithm. There are
+// several only if a clock was put back. They stay, too: they may have signed by the clock that
+// was ahead, and a process that has not stopped may sign with the last of them.
 func (p policy) planSuccessor(current store.Key, next []store.Key, d demand, now time.Time) plan {
 	wait, replace := p.follow(), d.wrong(current) || current.ActivateAt.Before(d.before)
 	if current.ActivateAt.Before(d.atOnce) {
@@ -237,10 +238,11 @@ func (p policy) planSuccessor(current store.Key, next []store.Key, d demand, now
 	var result plan
 	successor := -1
 	for i, k := range next {
-		if successor < 0 && !d.wrong(k) {
-			successor = i
-		} else {
+		switch {
+		case d.wrong(k):
 			result.deletes = append(result.deletes, k.ID)
+		case successor < 0:
+			successor = i
 		}
 	}
 	at := now.Add(wait)

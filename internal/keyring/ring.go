@@ -87,19 +87,24 @@ type Peers interface {
 // What it promises at every moment after Open:
 //
 //   - At most one key signs for each of Config.Algorithms. Of the ring's keys for the same
-//     algorithm, at most one is published and does not sign yet.
+//     algorithm, at most one is published and does not sign yet, unless a clock was put back.
 //   - One key signs, with these exceptions. The store has been away for a tenth of
-//     KeyDuration longer than until the rotation that was due. The first key is not ripe
+//     KeyDuration longer than until the rotation that was due, or what was written meanwhile
+//     is not ripe since it became known here. The first key is not ripe
 //     yet (see Open). A clock was put back; then no key may sign for as long as a key
 //     ripens.
 //   - No key signs before every replica has published it for MaxAge, and a key that follows
 //     another for PublishAhead. The exceptions are the very first key, if no cache can hold
-//     another one, and the key that replaces a revoked one. A key that Open finds in the store
-//     counts as published since it was made.
+//     another one, and the key that replaces a revoked one: one that, by its times, was the last
+//     that came to sign. A key that Open finds in the store counts as published since it was made.
 //   - A token that lives for TokenDuration at most expires, Leeway included, before its
 //     key leaves the key set.
-//   - A key is neither used nor published before it is known to be in the store. The kid
-//     of a removed key does not come back.
+//   - A key is neither used nor published before it is known to be in the store.
+//   - A removed key does not come back, and no other key gets its kid. The exception is a key of
+//     a Keeper: while there is no other one, it goes on, also if its time ended because the store was
+//     away or nobody ran. Then every token that it signed before has expired. By a clock
+//     that was put back a key may not have been removed yet; then it is there again after a
+//     restart, and one of a Keeper without.
 //   - A key that has come to sign stays if its row is lost, for example because an older
 //     backup was restored. Its row is written again.
 //   - What the store says about a key counts only if a process with the same Source wrote it.
@@ -547,7 +552,8 @@ func (r *Ring) adoptLocked(ctx context.Context, rows []store.Key) error {
 	now := r.wall()
 	maps.DeleteFunc(r.held, func(kid string, h *held) bool {
 		h.lost = !there[kid]
-		return h.lost && h.row.ActivateAt.After(now)
+		signs := r.view.Load().signing[r.lane(h.row.Algorithm)].signer == h.signer // by a clock that was put back since
+		return h.lost && h.row.ActivateAt.After(now) && !signs
 	})
 	maps.DeleteFunc(r.gone, func(kid string, _ bool) bool { return !there[kid] || r.held[kid] != nil })
 	return first
@@ -719,10 +725,23 @@ func (r *Ring) newKeyLocked(ctx context.Context, algorithm string, rows []store.
 // no new key.
 func (r *Ring) planLocked(algorithm string, rows []store.Key, asked rotation, none bool) plan {
 	now := r.wall()
+	// A tombstone does not say which source its key had.
+	onlySource := r.cfg.Source.Shared() && !slices.ContainsFunc(rows, func(k store.Key) bool {
+		return k.RevokedAt.IsZero() && now.Before(k.RemoveAt) && !r.cfg.Source.Opens(k.Sealed)
+	})
 	d := demand{
 		before: asked.before, atOnce: asked.atOnce, none: none, stopped: r.cfg.Peers.Stopped(),
 		ours: func(k store.Key) bool {
-			return r.lane(k.Algorithm) == algorithm && (r.held[k.ID] != nil || !r.missing[k.ID] && r.cfg.Source.Opens(k.Sealed) && r.authentic(k))
+			switch {
+			case r.lane(k.Algorithm) != algorithm:
+				return false
+			case r.held[k.ID] != nil:
+				return true
+			case !k.RevokedAt.IsZero(): // before this process started
+				return onlySource && !strings.HasPrefix(k.ID, k.Instance+"-")
+			default:
+				return !r.missing[k.ID] && r.cfg.Source.Opens(k.Sealed) && r.authentic(k)
+			}
 		},
 		wrong: func(k store.Key) bool { return k.Algorithm != algorithm && k.CreatedAt.Before(r.replaces) },
 	}

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"strings"
@@ -476,6 +477,43 @@ func TestRevocationDoesNotReviveTheKeyBefore(t *testing.T) {
 	}
 }
 
+// A key that was revoked while no process could replace it is replaced at once by the process that
+// starts next: by the key that is published already, or else by a new one, whether another algorithm
+// signs meanwhile or not. So it is with keys in the database and at a keeper.
+func TestRevokedKeyIsReplacedByTheNextProcess(t *testing.T) {
+	for mode, hsm := range map[string]*keeper{inDatabase: nil, inKeeper: {}} {
+		for _, published := range []bool{false, true} {
+			s, c := newStore(t), &clock{now: start}
+			cfg := testConfig(t, s, c)
+			cfg.PublishAhead, cfg.Algorithms = publishAhead, []string{accesstoken.EdDSA, accesstoken.ES256}
+			if hsm != nil {
+				cfg.Source = outside(t, hsm)
+				hsm.makeFor(t, accesstoken.ES256, rand.Reader)
+				hsm.make(t)
+			}
+			r := open(t, cfg)
+			first := signing(t, r)
+			live(t, r, c, 44*time.Second) // the second algorithm signs
+			if hsm != nil {
+				hsm.make(t)
+			}
+			if published {
+				live(t, r, c, 14*time.Second)
+			}
+			before := len(rows(t, s))
+			revoke(t, s, first, c.Now())
+			c.Move(time.Second)
+
+			r = open(t, cfg)
+			refresh(t, r)
+			kid, created := r.view.Load().signing[accesstoken.EdDSA].signer, len(rows(t, s)) > before
+			if kid == nil || kid.KeyID() == first || created == published {
+				t.Errorf("%s, the next one published: %t: %v signs for the first algorithm, another key was made: %t", mode, published, kid, created)
+			}
+		}
+	}
+}
+
 func TestDamagedKeyCanBeRevoked(t *testing.T) {
 	s, c := newStore(t), &clock{now: start}
 	cfg := testConfig(t, s, c)
@@ -754,6 +792,49 @@ func TestClockPutBackDuringARotation(t *testing.T) {
 	}
 	if k := row(t, s, next); k.RetireAt.Sub(c.Now()) > testPolicy.keyDuration {
 		t.Errorf("it retires at %v", k.RetireAt)
+	}
+}
+
+// A clock is put back over two rotations. By it, the key that signs was not even made, and another
+// one comes before it. It goes on signing all the same, and its tokens verify until they expire, also after
+// a restart, or if its row is lost.
+func TestClockPutBackOverTwoRotations(t *testing.T) {
+	for _, then := range []string{"", "restart", "lose the row"} {
+		s, c := newStore(t), &clock{now: start}
+		cfg := testConfig(t, s, c)
+		r := open(t, cfg)
+		last := ""
+		for range 2 {
+			live(t, r, c, time.Second)
+			before := signing(t, r)
+			if err := RequestRotation(t.Context(), s, c.Now(), false); err != nil {
+				t.Fatal(err)
+			}
+			live(t, r, c, testPolicy.ripen()+time.Second)
+			if last = signing(t, r); last == before {
+				t.Fatal("no other key signs")
+			}
+		}
+		c.Move(-5 * time.Minute)
+		refresh(t, r)
+		if signing(t, r) != last {
+			t.Fatal("the key that signed does not")
+		}
+		compact, until := sign(t, r, c.Now()), c.Now().Add(testPolicy.tokenDuration+testPolicy.leeway)
+		for c.Now().Before(until) {
+			if err := check(r, compact, c.Now()); err != nil {
+				t.Fatalf("%s: %v, %v before its end", then, err, until.Sub(c.Now()))
+			}
+			switch then {
+			case "restart":
+				r = open(t, cfg)
+			case "lose the row":
+				if err := s.DeleteKey(t.Context(), last); err != nil && !errors.Is(err, store.ErrNotFound) {
+					t.Fatal(err)
+				}
+			}
+			live(t, r, c, time.Second)
+		}
 	}
 }
 
