@@ -20,7 +20,7 @@ func FreshAuth(d time.Duration) Requirement {
 		return That(text, func(*accesstoken.Token) bool { return false })
 	}
 	d = max(d.Truncate(time.Second), time.Second)
-	return authentication(text, Reauthentication{MaxAge: d}, func(t *accesstoken.Token, clock clock) bool {
+	return curable(text, weak, Reauthentication{MaxAge: d}, func(t *accesstoken.Token, clock clock) bool {
 		// Times are compared, because a duration holds no more than 292 years. So the zero
 		// time of a token without auth_time is too old for every d.
 		tooOld := clock.now.After(t.AuthTime.Add(d).Add(clock.leeway))
@@ -58,7 +58,7 @@ func oneOf(name string, values []string, again Reauthentication, has func(*acces
 	if len(values) == 0 {
 		return That(nobody, func(*accesstoken.Token) bool { return false })
 	}
-	r := authentication(name+"="+strings.Join(values, or+name+"="), again, func(t *accesstoken.Token, _ clock) bool {
+	r := curable(name+"="+strings.Join(values, or+name+"="), weak, again, func(t *accesstoken.Token, _ clock) bool {
 		return slices.ContainsFunc(has(t), func(one string) bool { return slices.Contains(values, one) })
 	})
 	if len(values) > 1 {
@@ -67,14 +67,14 @@ func oneOf(name string, values []string, again Reauthentication, has func(*acces
 	return r
 }
 
-// authentication makes a requirement that a token does not meet until its user authenticates
-// again, as again says.
-func authentication(text string, again Reauthentication, is func(*accesstoken.Token, clock) bool) Requirement {
+// curable makes a requirement that a token does not meet until its client has got another one,
+// as again says. Until then, lacking is the outcome.
+func curable(text string, lacking outcome, again Reauthentication, is func(*accesstoken.Token, clock) bool) Requirement {
 	return Requirement{text: text, judge: func(t *accesstoken.Token, clock clock) verdict {
 		if is(t, clock) {
 			return verdict{met, again}
 		}
-		return verdict{weak, again}
+		return verdict{lacking, again}
 	}}
 }
 
@@ -87,16 +87,22 @@ type clock struct {
 // A verdict is what a requirement says of a token.
 type verdict struct {
 	outcome outcome
-	again   Reauthentication // how the user has to be authenticated, whether or not that is so
+	again   Reauthentication // how the user has to be authenticated, and the scopes, whether or not that is so
 }
 
-// An outcome is better than those that are greater.
+// and returns the verdict of two requirements that must both be met.
+func (v verdict) and(other verdict) verdict {
+	return verdict{v.outcome | other.outcome, v.again.and(other.again)}
+}
+
+// An outcome is the sum of what is wrong. It is better than those that are greater.
 type outcome int
 
 const (
-	met    outcome = iota
-	weak           // it would be met if the user authenticated again
-	denied         // authenticating again would not help
+	met      outcome = 0
+	weak     outcome = 1 // it would be met if the user authenticated again
+	unscoped outcome = 2 // it would be met if the token had more scopes
+	denied   outcome = 4 // neither would help
 )
 
 // A Reauthentication is how a user has to authenticate (RFC 9470 §3). An error that is
@@ -107,6 +113,9 @@ type Reauthentication struct {
 	// ACRValues are those of which the token's acr must be one, the preferred one first;
 	// empty: it does not matter, or there is none that would do.
 	ACRValues []string
+	// Scope are all scopes that the request needs, in the order in which they were required,
+	// if the token lacks one of them.
+	Scope []string
 }
 
 // Error is for the log.
@@ -125,7 +134,7 @@ func (r *Reauthentication) parameters() string {
 	if len(values) > 0 {
 		text += `, acr_values="` + strings.Join(values, " ") + `"`
 	}
-	return text
+	return text + scopeParameter(r.Scope)
 }
 
 // and returns what meets both.
@@ -133,6 +142,7 @@ func (r Reauthentication) and(other Reauthentication) Reauthentication {
 	if r.MaxAge == 0 || other.MaxAge > 0 && other.MaxAge < r.MaxAge {
 		r.MaxAge = other.MaxAge
 	}
+	r.Scope = union(r.Scope, other.Scope)
 	switch {
 	case len(r.ACRValues) == 0:
 		r.ACRValues = other.ACRValues

@@ -28,25 +28,34 @@ func (v *Verifier) conditions(list []Condition) *conditions {
 	return c
 }
 
-// judge refuses a token that does not meet a requirement. What authenticating again does not
-// change comes first.
+// judge refuses a token that does not meet a requirement. What neither an authentication nor
+// scopes would change comes first. If both are lacking, the client gets both at once: it
+// authenticates its user again and asks for the scopes (RFC 9470 §3).
 func (c *conditions) judge(t *accesstoken.Token, clock clock) error {
-	var again Reauthentication
+	var total verdict
 	var lacking []Requirement
 	for _, r := range c.required {
 		v := r.judged(t, clock)
-		again = again.and(v.again)
-		switch v.outcome {
-		case denied:
+		total = total.and(v)
+		switch {
+		case v.outcome >= denied:
 			return &accesstoken.Error{Code: ErrForbidden.Code, Detail: ErrForbidden.Detail + ": " + r.String()}
-		case weak:
+		case v.outcome != met:
 			lacking = append(lacking, r)
 		}
 	}
 	if len(lacking) == 0 {
 		return nil
 	}
-	return &accesstoken.Error{Code: ErrReauthenticate.Code, Detail: ErrReauthenticate.Detail + ": " + All(lacking...).String(), Cause: &again}
+	text := ": " + All(lacking...).String()
+	total.again.ACRValues, total.again.Scope = slices.Clone(total.again.ACRValues), slices.Clone(total.again.Scope) // the requirements keep theirs
+	if total.outcome == unscoped {
+		return &accesstoken.Error{Code: ErrForbidden.Code, Detail: ErrForbidden.Detail + text, Cause: &InsufficientScope{total.again.Scope}}
+	}
+	if total.outcome == weak {
+		total.again.Scope = nil
+	}
+	return &accesstoken.Error{Code: ErrReauthenticate.Code, Detail: ErrReauthenticate.Detail + text, Cause: &total.again}
 }
 
 // MaxStaleness is Config.MaxStaleness for one route. With FailClosed,
@@ -71,8 +80,8 @@ const (
 
 func (o OnStale) set(c *conditions) { c.onStale = o }
 
-// A Requirement is a condition that a token must meet. Claim, FreshAuth, AMR, ACR, Any, All
-// and That make Requirements. No token meets the zero Requirement.
+// A Requirement is a condition that a token must meet. Claim, Scope, FreshAuth, AMR, ACR, Any,
+// All and That make Requirements. No token meets the zero Requirement.
 type Requirement struct {
 	judge func(*accesstoken.Token, clock) verdict
 	text  string
@@ -119,7 +128,9 @@ func Claim(name, value string) Requirement {
 	})
 }
 
-// Any requires at least one of the requirements. No token meets Any of none.
+// Any requires at least one of the requirements. No token meets Any of none. If a token meets
+// none of them, the answer is about the one that is met the soonest: by authenticating again,
+// else by getting scopes, else by both. Of several like that it is about the first one.
 func Any(of ...Requirement) Requirement {
 	of = slices.Clone(of)
 	return Requirement{text: join(of, or, nobody), joint: jointOf(of, or), judge: func(t *accesstoken.Token, clock clock) verdict {
@@ -139,8 +150,7 @@ func All(of ...Requirement) Requirement {
 	return Requirement{text: join(of, and, anybody), joint: jointOf(of, and), judge: func(t *accesstoken.Token, clock clock) verdict {
 		var worst verdict
 		for _, r := range of {
-			v := r.judged(t, clock)
-			worst = verdict{max(worst.outcome, v.outcome), worst.again.and(v.again)}
+			worst = worst.and(r.judged(t, clock))
 		}
 		return worst
 	}}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -37,6 +38,7 @@ const (
 	minPatience  = 500 * time.Millisecond
 	pageLimit    = 10_000   // entries
 	maxPage      = 16 << 20 // bytes
+	minFeedRetry = 500 * time.Millisecond
 	maxFeedRetry = 3 * time.Second
 	// A stream that was useful for pollEvery and then ends is begun again within
 	// maxReattach: its replica has ended, and another one is there. A stream that ends
@@ -67,9 +69,11 @@ type follower struct {
 	// reach another replica.
 	elsewhere bool
 	failures  int // pages that failed in a row
-	feed      outage
-	streams   outage
-	swept     time.Time
+	// confirming are the last pages that had everything up to the head.
+	confirming [4]confirmingPage
+	feed       outage
+	streams    outage
+	swept      time.Time
 }
 
 func newFollower(cfg Config) *follower {
@@ -211,7 +215,7 @@ func (f *follower) pageRetry() time.Duration {
 	if f.failures <= 1 {
 		return jitter(0, maxReattach)
 	}
-	return retryPause(f.failures-1, pollEvery/2, maxFeedRetry)
+	return retryPause(f.failures-1, minFeedRetry, maxFeedRetry)
 }
 
 // silence is how long a stream may bring nothing, and how old the server's own knowledge
@@ -258,7 +262,7 @@ func (f *follower) poll(ctx context.Context, mayWait bool) (held bool, err error
 		}
 		f.next = max(f.next, next)
 		if !page.More {
-			f.confirm(f.writtenAfter(begun, page).Add(-milliseconds(page.Age) - cached))
+			f.confirm(f.firstSeen(page, f.writtenAfter(begun, page).Add(-revoked.Milliseconds(page.Age)).Add(-cached)))
 			return held, f.current(page.Age)
 		}
 	}
@@ -272,11 +276,33 @@ func (f *follower) writtenAfter(asked time.Time, page revoked.Page) time.Time {
 	if page.Waited == nil || *page.Waited < 0 {
 		return asked
 	}
-	waited, passed := milliseconds(*page.Waited), f.cfg.Now().Sub(asked)
+	waited, passed := revoked.Milliseconds(*page.Waited), f.cfg.Now().Sub(asked)
 	if waited > passed+clockDrift {
 		return asked
 	}
 	return asked.Add(min(waited, passed))
+}
+
+// A confirmingPage is what no two pages of one sender have in common, and what such a page
+// has confirmed.
+type confirmingPage struct {
+	log       string
+	written   time.Time // by the sender's clock
+	confirmed time.Time
+}
+
+// firstSeen returns what a page confirms: t, or what it confirmed when it came before. Then a
+// cache that sends no Age has answered with it again, whatever has been revoked since.
+func (f *follower) firstSeen(page revoked.Page, t time.Time) time.Time {
+	this := confirmingPage{page.Log, page.AsOf.Add(revoked.Milliseconds(page.Age)), t}
+	for _, seen := range f.confirming {
+		if seen.log == this.log && seen.written.Equal(this.written) && seen.confirmed.Before(t) {
+			return seen.confirmed
+		}
+	}
+	copy(f.confirming[1:], f.confirming[:])
+	f.confirming[0] = this
+	return t
 }
 
 // wait is how long the server may hold a page back. It is so short that a confirmation
@@ -288,13 +314,7 @@ func (c *Config) wait() time.Duration {
 // page asks for one page. It returns for how long a cache has held it.
 func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, cached time.Duration, err error) {
 	timeout, patience := min(pageTimeout, f.cfg.MaxStaleness), f.patience()
-	u, err := url.Parse(f.cfg.RevocationsURL)
-	if err != nil {
-		return page, 0, err
-	}
-	query := u.Query()
-	query.Set("after", strconv.FormatInt(f.next, 10))
-	query.Set("limit", strconv.Itoa(pageLimit))
+	query := url.Values{"after": {strconv.FormatInt(f.next, 10)}, "limit": {strconv.Itoa(pageLimit)}}
 	if mayWait {
 		wait := f.cfg.wait()
 		timeout = wait + min(pageTimeout, f.cfg.MaxStaleness-wait)
@@ -305,10 +325,9 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 	defer cancel()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	u.RawQuery = query.Encode()
 	silent := time.AfterFunc(patience, func() { giveUp(errSilent) })
 	defer silent.Stop()
-	res, err := f.get(ctx, u.String(), "application/json", "")
+	res, err := f.get(ctx, query, "application/json", "")
 	if err != nil {
 		return page, 0, f.silenceOr(ctx, err, patience)
 	}
@@ -325,10 +344,13 @@ func (f *follower) page(ctx context.Context, mayWait bool) (page revoked.Page, c
 	if err := json.Unmarshal(body, &page); err != nil {
 		return page, 0, err
 	}
+	if err := revoked.CheckVersion(page.Version); err != nil {
+		return page, 0, err
+	}
 	if page.Log == "" || page.AsOf.IsZero() || page.Age < 0 {
 		return page, 0, errors.New("this is not a page of the feed")
 	}
-	f.beat = milliseconds(max(page.Heartbeat, 0))
+	f.beat = revoked.Milliseconds(max(page.Heartbeat, 0))
 	if res.Header.Get("Age") != "" {
 		cached = age(res.Header) + time.Second // it counts whole seconds
 	}
@@ -371,7 +393,7 @@ func (f *follower) stream(ctx context.Context) (useful bool, err error) {
 	defer watchdog.Stop()
 
 	s := streaming{follower: f, begun: f.cfg.Now()}
-	res, err := f.get(ctx, f.cfg.RevocationsURL, "text/event-stream", fmt.Sprintf("%s:%d", f.log, f.next))
+	res, err := f.get(ctx, url.Values{}, "text/event-stream", fmt.Sprintf("%s:%d", f.log, f.next))
 	if err != nil {
 		return false, err
 	}
@@ -389,11 +411,17 @@ func (f *follower) stream(ctx context.Context) (useful bool, err error) {
 	}
 }
 
-func (f *follower) get(ctx context.Context, address, accept, lastEventID string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+// get asks for the feed, in the version that this package knows. The query adds to that of
+// the Config's RevocationsURL.
+func (f *follower) get(ctx context.Context, query url.Values, accept, lastEventID string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.cfg.RevocationsURL, nil)
 	if err != nil {
 		return nil, err
 	}
+	all := req.URL.Query()
+	all.Set("version", strconv.Itoa(revoked.Version))
+	maps.Copy(all, query)
+	req.URL.RawQuery = all.Encode()
 	req.Header.Set("Accept", accept)
 	req.Close = f.elsewhere // the connection is not kept for the next request
 	if lastEventID != "" {
@@ -406,7 +434,10 @@ func (f *follower) get(ctx context.Context, address, accept, lastEventID string)
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if res.StatusCode != http.StatusOK || kind != accept {
 		res.Body.Close()
-		return nil, fmt.Errorf("%s answers %s, %s", address, res.Status, kind)
+		if res.StatusCode == http.StatusGone {
+			return nil, fmt.Errorf("%s has ended version %d of the feed: package verify must be updated", req.URL, revoked.Version)
+		}
+		return nil, fmt.Errorf("%s answers %s, %s", req.URL, res.Status, kind)
 	}
 	return res, nil
 }
@@ -424,10 +455,11 @@ type streaming struct {
 
 // head is the data of all events of a stream except "revocation".
 type head struct {
-	Log  string    `json:"log"`
-	Head int64     `json:"head"`
-	AsOf time.Time `json:"as_of"`
-	Age  int64     `json:"age_ms"`
+	Version int       `json:"version"` // as in a revoked.Page
+	Log     string    `json:"log"`
+	Head    int64     `json:"head"`
+	AsOf    time.Time `json:"as_of"`
+	Age     int64     `json:"age_ms"`
 }
 
 func (s *streaming) handle(e event) error {
@@ -435,6 +467,9 @@ func (s *streaming) handle(e event) error {
 	case "snapshot", "resume", "head":
 		var h head
 		if err := json.Unmarshal(e.data, &h); err != nil {
+			return err
+		}
+		if err := revoked.CheckVersion(h.Version); err != nil {
 			return err
 		}
 		if h.Log == "" || h.AsOf.IsZero() || h.Age < 0 {
@@ -459,7 +494,7 @@ func (s *streaming) handle(e event) error {
 
 func (s *streaming) handleHead(name string, h head) error {
 	if s.server.IsZero() {
-		s.server = h.AsOf.Add(milliseconds(h.Age))
+		s.server = h.AsOf.Add(revoked.Milliseconds(h.Age))
 	}
 	if name == "snapshot" {
 		s.startAnew(h.Log)
@@ -472,12 +507,13 @@ func (s *streaming) handleHead(name string, h head) error {
 		return nil
 	}
 	s.next = max(s.next, h.Head)
-	bySum, byAge := s.begun.Add(h.AsOf.Sub(s.server)), s.cfg.Now().Add(-milliseconds(h.Age))
+	bySum, byAge := s.begun.Add(h.AsOf.Sub(s.server)), s.cfg.Now().Add(-revoked.Milliseconds(h.Age))
 	if byAge.Before(bySum) {
 		bySum = byAge
 	}
 	s.confirm(bySum)
-	s.useful = byAge.Sub(bySum) <= min(streamLag, s.cfg.MaxStaleness/2)
+	// By both clocks: what this stream confirms would stay old if the wall clock was set on.
+	s.useful = revoked.Age(bySum, byAge) <= min(streamLag, s.cfg.MaxStaleness/2)
 	if !s.useful {
 		return errors.New("the stream is far behind, or a clock was set")
 	}
@@ -490,7 +526,7 @@ var errCutOff = errors.New("this replica of the server is cut off from the log o
 // current returns errCutOff if the server's own knowledge is so old that this reader would
 // be stale soon. Another replica may know more.
 func (f *follower) current(age int64) error {
-	if milliseconds(age) > f.silence() {
+	if revoked.Milliseconds(age) > f.silence() {
 		return errCutOff
 	}
 	return nil
@@ -527,5 +563,3 @@ func (f *follower) sweep() {
 		f.list.Expire(now.Add(-clockSkew))
 	}
 }
-
-func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -399,6 +399,8 @@ func TestPagesThatAreNotBelieved(t *testing.T) {
 		"no log":        `{"head":1,` + now + `}`,
 		"no time":       `{"log":"a","head":1}`,
 		"from tomorrow": `{"log":"a","head":1,"as_of":"2026-01-01T00:00:00.000Z","age_ms":-5}`,
+		"before long":   `{"log":"a","head":1,"as_of":"2026-01-01T00:00:00.000Z","age_ms":9223372036855}`, // a little above 2^63 ns
+		"for ever":      `{"log":"a","head":1,"as_of":"2026-01-01T00:00:00.000Z","age_ms":9223372036854775807}`,
 		"unknown kind":  `{"log":"a","head":1,` + now + `,"entries":[{"seq":1,"kind":"tenant","id":"AAAAAAAAAAAAAAAAAAAAAA","exp":1900000000}]}`,
 		"wrong id":      `{"log":"a","head":1,` + now + `,"entries":[{"seq":1,"kind":"jti","id":"AAAA","exp":1900000000}]}`,
 		"never ends":    `{"log":"a","head":1,` + now + `,"more":true}`,
@@ -427,4 +429,31 @@ func TestPagesThatAreNotBelieved(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is older than a duration can be is old, and nothing that is known for ever.
+func TestAStreamOfAnImmenseAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		f.onlyFeed(func(w http.ResponseWriter, r *http.Request) {
+			if !isStream(r) {
+				f.issuer.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			log, _, _ := strings.Cut(r.Header.Get("Last-Event-ID"), ":")
+			for _, event := range []string{"resume", "head"} {
+				fmt.Fprintf(w, "event: %s\ndata: {\"log\":%q,\"head\":0,\"as_of\":\"2026-01-01T00:00:00Z\",\"age_ms\":9223372036855}\n\n", event, log)
+			}
+		})
+		v := start(t, f, nil)
+		expect(t, v, f.issuer.Token("u", nil), nil)
+		time.Sleep(time.Second)
+		f.cut(fail)
+		time.Sleep(verify.DefaultMaxStaleness + time.Second)
+		if n := f.streams.Load(); n == 0 {
+			t.Error("no stream was tried")
+		}
+		expect(t, v, f.issuer.Token("u", nil), verify.ErrStale)
+	})
 }

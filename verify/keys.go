@@ -37,7 +37,8 @@ const (
 	// revocation of a key for as long, and relies on it that no resource server uses the key
 	// after that.
 	keyOutage = 24 * time.Hour
-	// maxKeyRetry is the longest pause after failed fetches.
+	// The pause after failed fetches begins with minKeyRetry and doubles up to maxKeyRetry.
+	minKeyRetry = time.Second
 	maxKeyRetry = 30 * time.Second
 )
 
@@ -95,7 +96,7 @@ func (k *keySource) run(ctx context.Context) {
 		}
 		k.outage.note(err)
 		if err != nil {
-			pause.Reset(retryPause(failures, time.Second, maxKeyRetry))
+			pause.Reset(retryPause(failures, minKeyRetry, maxKeyRetry))
 			failures++
 			continue
 		}

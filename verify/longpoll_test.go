@@ -113,7 +113,7 @@ func TestServersThatHoldNothingBack(t *testing.T) {
 func pageOf(members string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"log":"a","as_of":"2026-01-01T00:00:00.000Z",`+members+`}`)
+		_, _ = io.WriteString(w, `{"log":"a","as_of":"`+time.Now().Format(time.RFC3339Nano)+`",`+members+`}`)
 	}
 }
 
@@ -265,4 +265,40 @@ func (b *bucket) emptyInto(w io.Writer) bool {
 	defer b.mu.Unlock()
 	_, err := b.b.WriteTo(w)
 	return err == nil
+}
+
+// A cache that keeps pages and does not say so keeps nobody fresh: the same page again is no news.
+func TestACacheThatDoesNotSayAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		var mu sync.Mutex
+		kept := map[string]*httptest.ResponseRecorder{} // by the query
+		f.onlyPages(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			page := kept[r.URL.RawQuery]
+			mu.Unlock()
+			if page == nil {
+				page = httptest.NewRecorder()
+				f.issuer.ServeHTTP(page, r)
+				mu.Lock()
+				kept[r.URL.RawQuery] = page
+				mu.Unlock()
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(page.Body.Bytes())
+		})
+		v := start(t, f, nil)
+		token := f.issuer.Sign("u", map[string]any{"jti": "one"})
+		expect(t, v, token, nil)
+		time.Sleep(5 * time.Second)
+		f.issuer.Revoke(revoked.Token, "one")
+		time.Sleep(verify.DefaultMaxStaleness)
+		for range 120 {
+			expect(t, v, token, verify.ErrStale)
+			time.Sleep(time.Second)
+		}
+		f.answer(nil)
+		time.Sleep(6 * time.Second)
+		expect(t, v, token, verify.ErrRevoked)
+	})
 }

@@ -18,7 +18,9 @@ import (
 // All other requests are answered with problem details (RFC 9457): 401, 403, or 503 if it
 // is not known whether the token is good. If all that a good token lacks is an authentication
 // (FreshAuth, AMR, ACR), the answer is 401 with the challenge of RFC 9470; if it lacks a claim
-// as well, 403, because authenticating again would not help.
+// as well, 403, because authenticating again would not help. If all that it lacks are scopes
+// (Scope), the challenge of the 403 names them; if it lacks both, that of RFC 9470 does. With
+// Config.Resource, each challenge says where the metadata are (RFC 9728 §5.1).
 func (v *Verifier) Require(next http.Handler, conditions ...Condition) http.Handler {
 	c := v.conditions(conditions)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,7 +57,8 @@ func Bearer(authorization []string) (token string, err error) {
 	return accesstoken.Bearer(authorization)
 }
 
-// refuse answers with a problem and with the challenge of RFC 6750 §3 or RFC 9470 §3.
+// refuse answers with a problem and with the challenge of RFC 6750 §3 or RFC 9470 §3, which
+// says where the metadata of RFC 9728 §5.1 are.
 func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	e := &accesstoken.Error{}
 	if !errors.As(err, &e) {
@@ -69,6 +72,9 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 		status, challenge = http.StatusBadRequest, "invalid_request"
 	case errors.Is(e, ErrForbidden):
 		status, challenge = http.StatusForbidden, "insufficient_scope"
+		if lacking := (&InsufficientScope{}); errors.As(e, &lacking) {
+			parameters = scopeParameter(lacking.Scope)
+		}
 	case errors.Is(e, ErrReauthenticate):
 		challenge = "insufficient_user_authentication"
 		if again := (&Reauthentication{}); errors.As(e, &again) {
@@ -81,7 +87,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, err error) {
 	if status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	} else {
-		h.Set("WWW-Authenticate", v.challenge(challenge, e.Code)+parameters)
+		h.Set("WWW-Authenticate", v.challenge(challenge, e.Code)+parameters+v.whereMetadata)
 	}
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")

@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 	"github.com/watchword-auth/watchword/verify/known"
@@ -20,6 +22,9 @@ import (
 // the server allows itself, so that the restart of one, or the loss of a connection, goes
 // unnoticed.
 const DefaultMaxStaleness = 10 * time.Second
+
+// minMaxStaleness is the least Config.MaxStaleness.
+const minMaxStaleness = 3 * time.Second
 
 // DefaultCacheSize is the default of Config.CacheSize.
 const DefaultCacheSize = 4096
@@ -35,8 +40,22 @@ type Config struct {
 	// Watchword cluster.
 	Issuer string
 	// Audience are the values of which a token's aud must have one. By default it is the
-	// Issuer, which is also the default of the server's tokens.audience.
+	// Issuer, which is also the default of the server's tokens.audience. A token for any of
+	// them is good for every route. Services that are not to accept each other's tokens have a
+	// Verifier each, also within one program.
 	Audience []string
+
+	// Resource is the URL under which clients reach this resource server (RFC 9728 §1.2), such
+	// as https://ships.example/api. It uses https and has no fragment. With it, Metadata tells
+	// clients which issuer they need, and every challenge tells them where that is said. A
+	// client then asks the issuer for a token for this Resource (RFC 8707), so it should be one
+	// of the Audience. A strict client compares it with the URL of its request (RFC 9728 §3.3).
+	// Empty: there are no metadata.
+	Resource string
+	// ResourceName is the resource's name for people, and ScopesSupported are scopes that
+	// requests to it need. Both are for the metadata, and may be left out.
+	ResourceName    string
+	ScopesSupported []string
 
 	// KeySetURL is where the public keys are; by default Issuer/.well-known/jwks.json.
 	// An attacker who can change its answers can pass as any user, so use https.
@@ -118,6 +137,9 @@ type Verifier struct {
 	known *known.Tokens // nil: none are remembered
 	usual conditions    // of a call that has none of its own
 
+	metadata      []byte // nil: without a Resource
+	whereMetadata string // the last parameter of a challenge, or empty
+
 	stop       context.CancelFunc
 	background sync.WaitGroup
 }
@@ -128,10 +150,16 @@ func New(cfg Config) (*Verifier, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
+	metadata, where, err := cfg.describe()
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
 	v := &Verifier{
 		cfg:   cfg,
 		rules: accesstoken.Rules{Issuer: cfg.Issuer, Audience: cfg.Audience, Leeway: cfg.Leeway},
 		keys:  newKeySource(cfg),
+
+		metadata: metadata, whereMetadata: where,
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop = stop
@@ -208,9 +236,10 @@ func (v *Verifier) Close() {
 
 // complete checks the Config and fills in what was left out.
 func (c *Config) complete() error {
-	if strings.ContainsAny(c.Issuer, "\"\\") {
-		return errors.New("the issuer holds a quote or a backslash")
+	if strings.ContainsFunc(c.Issuer, func(r rune) bool { return r == '"' || r == '\\' || unicode.IsControl(r) }) {
+		return errors.New("the issuer holds a quote, a backslash or a control character")
 	}
+	c.Audience = slices.Clone(c.Audience)
 	if len(c.Audience) == 0 {
 		c.Audience = []string{c.Issuer}
 	}
@@ -224,8 +253,8 @@ func (c *Config) complete() error {
 	if c.MaxStaleness == 0 {
 		c.MaxStaleness = DefaultMaxStaleness
 	}
-	if c.MaxStaleness < 3*time.Second {
-		return fmt.Errorf("max staleness is %v; below 3s the feed would seem broken between two heartbeats", c.MaxStaleness)
+	if c.MaxStaleness < minMaxStaleness {
+		return fmt.Errorf("max staleness is %v; below %v the feed would seem broken between two heartbeats", c.MaxStaleness, minMaxStaleness)
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = DefaultCacheSize

@@ -538,6 +538,7 @@ func TestConfigThatCannotWork(t *testing.T) {
 		"issuer no URL":      {Issuer: "auth.example", Audience: []string{"a"}},
 		"file":               {Issuer: "file:///etc", Audience: []string{"a"}},
 		"quote":              {Issuer: `https://a"b`, Audience: []string{"a"}},
+		"another header":     {Issuer: "a\r\nX-Evil: 1", KeySetURL: "https://a/k", RevocationsURL: "https://a/r"},
 		"too strict":         {Issuer: "https://auth.example", Audience: []string{"a"}, MaxStaleness: time.Second},
 		"leeway":             {Issuer: "https://auth.example", Audience: []string{"a"}, Leeway: verify.MaxLeeway + 1},
 		"no leeway":          {Issuer: "https://auth.example", Audience: []string{"a"}, Leeway: -1},

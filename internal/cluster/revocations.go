@@ -45,7 +45,7 @@ var errOwnFeed = errors.New("cluster: this replica answers")
 
 func (p *peers) feed(ctx context.Context, at discovery.Peer, log string, after int64) (page revoked.Page, err error) {
 	header := http.Header{"Last-Event-Id": {log + ":" + strconv.FormatInt(after, 10)}}
-	instance, body, err := p.get(ctx, at, "/api/revocations", header, maxFeedPage, p.feedMAC(log, after))
+	instance, body, err := p.get(ctx, at, "/api/revocations?version="+strconv.Itoa(revoked.Version), header, maxFeedPage, p.feedMAC(log, after))
 	if err != nil {
 		return page, err
 	}

@@ -78,7 +78,7 @@ func TestLyingFeeds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path != "/api/revocations" || r.Header.Get("Last-Event-ID") != "log:5" {
+				if r.URL.Path != "/api/revocations" || r.URL.Query().Get("version") != "1" || r.Header.Get("Last-Event-ID") != "log:5" {
 					http.Error(w, "no peer asks so", http.StatusBadRequest)
 					return
 				}

@@ -56,6 +56,8 @@ const (
 	// feedMaxWait is how long a page may be held back until there is a new entry. It is
 	// shorter than the time that proxies wait for an answer.
 	feedMaxWait = 20 * time.Second
+	// feedMaxVersion is the highest version of the feed that a reader may say that it knows.
+	feedMaxVersion = math.MaxInt32
 	// feedZip is from how many bytes of entries on a page is compressed.
 	feedZip = 4 << 10
 	// feedWriteTimeout is how long a subscriber may take to accept what it is sent
@@ -67,6 +69,7 @@ var (
 	errFeedAfter   = problem.New(problem.Malformed, "invalid_after", "after must be a sequence number: 0 or more")
 	errFeedLimit   = problem.New(problem.Malformed, "invalid_limit", "limit must be from 1 to %d", feedMaxPage)
 	errFeedWait    = problem.New(problem.Malformed, "invalid_wait", "wait must be from 0 to %d seconds", int(feedMaxWait/time.Second))
+	errFeedVersion = problem.New(problem.Malformed, "invalid_version", "version must be the number of a version of the feed, from 1 to %d: the highest one that the reader knows", feedMaxVersion)
 	errFeedEventID = problem.New(problem.Malformed, "invalid_last_event_id", "Last-Event-ID must be an id that this feed has sent")
 	errFeedBehind  = problem.New(problem.Conflict, "stream_too_far_behind", "an event stream begins at most some thousand entries before the head of the log; read pages first, ?after=SEQ, and begin a stream where they end")
 	errFeedFull    = problem.New(problem.Unavailable, "too_many_streams", "this replica serves as many event streams as it can, or as it gives to one address; poll for pages").After(10 * time.Second)
@@ -78,8 +81,11 @@ var (
 // text/event-stream begins with the event "snapshot", when the reader starts from the
 // beginning, or "resume"; then come "revocation" for every entry, with <log>:<seq> as its id,
 // and "head" whenever everything up to the head has been sent, at least once a Heartbeat. All
-// but "revocation" carry log, head, as_of and age_ms of a revoked.Page. A stream that would
+// but "revocation" carry version, log, head, as_of and age_ms of a revoked.Page. A stream that would
 // begin too far before the head is refused with 409; its reader reads pages first.
+//
+// A reader names the highest version of the feed that it knows. As yet there is revoked.Version
+// alone, which every reader knows, so every answer is in that one and says so.
 type Feed struct {
 	View *revocation.View
 	// Heartbeat is how often a subscriber receives the time as of which it knows
@@ -116,6 +122,7 @@ func (f *Feed) Mount(api *httpkit.API) {
 			{Name: "after", In: "query", Description: "the last sequence number that is known", Schema: httpkit.Between(0, math.MaxInt64)},
 			{Name: "limit", In: "query", Description: "how many entries a page has", Schema: httpkit.Between(1, feedMaxPage)},
 			{Name: "wait", In: "query", Description: "for how many seconds the page may be held back until there is a new entry", Schema: httpkit.Between(0, feedMaxWait.Seconds())},
+			{Name: "version", In: "query", Description: "the highest version of the feed that the reader knows; the answer is in that one or a lower one", Schema: httpkit.Between(1, feedMaxVersion)},
 			{Name: "Last-Event-ID", In: "header", Description: "the id of the last event that was received, to resume a stream", Schema: &huma.Schema{Type: "string"}},
 			httpkit.NonceHeader,
 		},
@@ -182,6 +189,11 @@ func readFeedQuery(r *http.Request) (q feedQuery, err error) {
 			return q, errFeedWait
 		}
 		q.wait = time.Duration(seconds) * time.Second
+	}
+	if query.Has("version") {
+		if version, err := strconv.ParseUint(query.Get("version"), 10, 64); err != nil || version < 1 || version > feedMaxVersion {
+			return q, errFeedVersion
+		}
 	}
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		at := strings.LastIndexByte(id, ':')
@@ -396,8 +408,9 @@ func (f *Feed) body(q feedQuery, page revoked.Page, t *tail) (b body, err error)
 	return b, nil
 }
 
-// encode writes a page with its time as all answers have it.
+// encode writes a page with its version, and its time as all answers have it.
 func encode(page revoked.Page) ([]byte, error) {
+	page.Version = revoked.Version
 	return json.Marshal(struct {
 		revoked.Page
 		AsOf httpkit.Time `json:"as_of"`

@@ -132,7 +132,7 @@ func TestFeedPages(t *testing.T) {
 	if err := json.NewDecoder(res.Body).Decode(&raw); err != nil || string(raw["entries"]) != "[]" || string(raw["head"]) != "0" {
 		t.Errorf("an empty log is %s, %v", raw, err)
 	}
-	for _, name := range []string{"log", "head", "as_of", "age_ms", "snapshot", "entries", "more"} {
+	for _, name := range []string{"version", "log", "head", "as_of", "age_ms", "snapshot", "entries", "more"} {
 		if _, ok := raw[name]; !ok {
 			t.Errorf("the page lacks %s", name)
 		}
@@ -158,6 +158,8 @@ func TestFeedPages(t *testing.T) {
 		"?after=-1": "invalid_after", "?after=x": "invalid_after", "?after=1.5": "invalid_after", "?after=99999999999999999999": "invalid_after",
 		"?limit=0": "invalid_limit", "?limit=10001": "invalid_limit", "?limit=x": "invalid_limit",
 		"?wait=-1": "invalid_wait", "?wait=21": "invalid_wait", "?wait=1s": "invalid_wait",
+		"?version=": "invalid_version", "?version=0": "invalid_version", "?version=-1": "invalid_version", "?version=%2B1": "invalid_version",
+		"?version=1.5": "invalid_version", "?version=two": "invalid_version", "?version=2147483648": "invalid_version", "?version=99999999999999999999": "invalid_version",
 	} {
 		res := n.get(t, query)
 		var p httpkit.Problem
@@ -173,6 +175,31 @@ func TestFeedPages(t *testing.T) {
 	head, err := n.Client().Head(n.URL + "/api/revocations")
 	if err != nil || head.StatusCode != http.StatusOK {
 		t.Errorf("HEAD: %v, %v", head, err)
+	}
+}
+
+// A reader may know later versions of the feed than the server. It is answered in the server's,
+// as a reader that names none, or the server's own.
+func TestFeedVersion(t *testing.T) {
+	n := startFeed(t)
+	n.run(t)
+	n.revoke(t, "a")
+	for _, query := range []string{"", "?version=1", "?version=7", "?version=2147483647"} {
+		if p := n.page(t, query); p.Version != 1 || len(p.Entries) != 1 {
+			t.Errorf("%q: the page is %+v", query, p)
+		}
+		all := events(t, n.get(t, query, "Accept", "text/event-stream"))
+		for _, want := range []string{"snapshot", "revocation", "head"} {
+			e := next(t, all)
+			if e.name != want || want != "revocation" && !strings.HasPrefix(e.data, `{"version":1,"log":`) {
+				t.Errorf("%q: event %s is %s, want %s", query, e.name, e.data, want)
+			}
+		}
+	}
+	for _, query := range []string{"?version=", "?version=0", "?version=x"} {
+		if res := n.get(t, query, "Accept", "text/event-stream"); res.StatusCode != http.StatusBadRequest {
+			t.Errorf("a stream with %s: %s", query, res.Status)
+		}
 	}
 }
 

@@ -109,11 +109,12 @@ func (t *tail) pieceFrom(i int) int {
 	return i + max(n, 1)
 }
 
-// appendHead appends an event about the head: log, head, as_of and age_ms of the page. Only
+// appendHead appends an event about the head: version, log, head, as_of and age_ms of the page. Only
 // "head" itself has an id: after it, the reader has everything.
 func (t *tail) appendHead(b []byte, event string, p revoked.Page) []byte {
 	var buf [160]byte
-	data := append(append(buf[:0], `{"log":`...), t.quoted...)
+	data := strconv.AppendInt(append(buf[:0], `{"version":`...), revoked.Version, 10)
+	data = append(append(data, `,"log":`...), t.quoted...)
 	data = strconv.AppendInt(append(data, `,"head":`...), p.Head, 10)
 	data = p.AsOf.UTC().AppendFormat(append(data, `,"as_of":"`...), httpkit.TimeFormat)
 	data = strconv.AppendInt(append(data, `","age_ms":`...), p.Age, 10)

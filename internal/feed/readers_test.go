@@ -26,6 +26,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/revocation"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/verify"
 	"github.com/watchword-auth/watchword/verify/revoked"
 	"github.com/watchword-auth/watchword/verify/verifytest"
@@ -139,8 +140,7 @@ func TestFeedPagesTogetherAreTheLog(t *testing.T) {
 		}
 	}
 	n := startLongFeed(t, numbers, live)
-	seed := uint64(time.Now().UnixNano())
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(testenv.Seed(t), 0))
 	for round := range 6 {
 		after, limit := random.Int64N(numbers+1), 1+random.IntN(feedMaxPage)
 		if round%4 == 0 {
@@ -161,14 +161,14 @@ func TestFeedPagesTogetherAreTheLog(t *testing.T) {
 			query := fmt.Sprintf("?after=%d&limit=%d", after, limit)
 			page := readPage(t, n, query, "identity")
 			if zipped := readPage(t, n, query, "gzip"); fmt.Sprint(zipped.Entries, zipped.More, zipped.Head) != fmt.Sprint(page.Entries, page.More, page.Head) {
-				t.Fatalf("seed %d, %s: in gzip the page is another one", seed, query)
+				t.Fatalf("%s: in gzip the page is another one", query)
 			}
 			if len(page.Entries) > limit || len(page.Entries) > len(want) || page.More && len(page.Entries) == 0 || page.Head != numbers {
-				t.Fatalf("seed %d, %s: %d entries, more: %t, head %d", seed, query, len(page.Entries), page.More, page.Head)
+				t.Fatalf("%s: %d entries, more: %t, head %d", query, len(page.Entries), page.More, page.Head)
 			}
 			for i, e := range page.Entries {
 				if e.Seq != want[i] || e.ID != revoked.Digest(revoked.Token, strconv.FormatInt(e.Seq, 10)) {
-					t.Fatalf("seed %d, %s: entry %d is %d, want %d", seed, query, i, e.Seq, want[i])
+					t.Fatalf("%s: entry %d is %d, want %d", query, i, e.Seq, want[i])
 				}
 			}
 			want, after = want[len(page.Entries):], page.Next()
@@ -181,7 +181,7 @@ func TestFeedPagesTogetherAreTheLog(t *testing.T) {
 			}
 		}
 		if len(want) > 0 {
-			t.Fatalf("seed %d: %d entries are missing, from %d on", seed, len(want), want[0])
+			t.Fatalf("%d entries are missing, from %d on", len(want), want[0])
 		}
 	}
 }

@@ -19,7 +19,7 @@ type CORS struct {
 // What pages may send and read beyond what the standard lets every page.
 const (
 	corsRequestHeaders = "Accept, Authorization, Cache-Control, Content-Type, If-None-Match, Last-Event-ID"
-	corsAnswerHeaders  = "Date, ETag, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id"
+	corsAnswerHeaders  = "Age, Date, ETag, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id"
 	// corsMaxAge is for how many seconds a browser need not ask again. Longer, and a page
 	// whose origin was just named would be kept out for as long.
 	corsMaxAge = "600"

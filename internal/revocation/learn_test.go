@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/verify/revoked"
 )
 
 // Whatever becomes of the log in the database, a replica that starts refuses what a live one has
@@ -86,5 +87,30 @@ func TestLearningEnds(t *testing.T) {
 		r.run(t)
 		synctest.Wait()
 		r.expect(t, token("a"), nil)
+	})
+}
+
+// Of a page in a later version of the feed nothing is learned, because this replica does not know
+// what it says.
+func TestNothingIsLearnedOfALaterVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog()
+		one := start(t, log, Outage{})
+		if _, err := one.log.Revoke(t.Context(), line("a")); err != nil {
+			t.Fatal(err)
+		}
+		r, _, peers := prepared(t, log)
+		peers.are(func(p *revoked.Page) { p.Version = revoked.Version + 1 }, one)
+		r.Learn(t.Context())
+		if n := r.list.Len(); n != 0 || !strings.Contains(r.logged.String(), "this is version 2 of the feed") {
+			t.Errorf("%d entries, %s", n, r.logged)
+		}
+		peers.are(nil, one)
+		r.Learn(t.Context())
+		if n := r.list.Len(); n != 1 {
+			t.Errorf("%d entries of version 1", n)
+		}
+		r.run(t)
+		synctest.Wait()
 	})
 }

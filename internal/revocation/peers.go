@@ -70,6 +70,9 @@ func (v *View) learnLog(ctx context.Context, log string) {
 
 // learn adds a page of a log that this replica has not read yet.
 func (v *View) learn(p revoked.Page) error {
+	if err := revoked.CheckVersion(p.Version); err != nil {
+		return err
+	}
 	v.reading.Lock()
 	defer v.reading.Unlock()
 	if v.log != "" {
@@ -152,6 +155,9 @@ func (v *View) position() (log string, after int64) {
 
 // takePage adds a peer's page, for which the peer was asked at that time.
 func (v *View) takePage(log string, p revoked.Page, asked time.Time) error {
+	if err := revoked.CheckVersion(p.Version); err != nil {
+		return err
+	}
 	v.reading.Lock()
 	defer v.reading.Unlock()
 	was := v.confirmed.Load()
@@ -163,7 +169,7 @@ func (v *View) takePage(log string, p revoked.Page, asked time.Time) error {
 		return err
 	}
 	v.heard = max(v.heard, p.Next())
-	asOf := asked.Add(-time.Duration(p.Age) * time.Millisecond)
+	asOf := asked.Add(-revoked.Milliseconds(p.Age))
 	if !p.More && asOf.After(was.asOf) {
 		v.confirmLocked(confirmation{store.LogHead{ID: p.Log, Seq: p.Head}, asOf, was.round})
 	}

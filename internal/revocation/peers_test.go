@@ -94,6 +94,14 @@ func TestAViewThatIsCutOffFollowsItsPeers(t *testing.T) {
 		}
 		r.expect(t, token("a"), nil)
 
+		// What is older than a duration can be is old.
+		peers.are(func(p *revoked.Page) { p.Age = 9223372036855 }, one)
+		time.Sleep(5*time.Second + time.Millisecond)
+		r.expect(t, token("a"), ErrStale)
+		peers.are(nil, one)
+		pass(3 * time.Second)
+		r.expect(t, token("a"), nil)
+
 		// The log can be read again where the peer's page ended.
 		way.away.Store(false)
 		if _, err := r.log.Revoke(t.Context(), line("b")); err != nil {
@@ -151,6 +159,7 @@ func TestPagesThatDoNotFit(t *testing.T) {
 		"behind what was read": func(p *revoked.Page) { p.Head-- },
 		"old":                  func(p *revoked.Page) { p.Age += 7000 },
 		"unfinished":           func(p *revoked.Page) { p.More = true },
+		"of a later version":   func(p *revoked.Page) { p.Version = revoked.Version + 1 },
 		"of an unknown kind": func(p *revoked.Page) {
 			p.Entries = []revoked.Entry{{Seq: p.Head + 1, Kind: "x", ExpiresAt: time.Now().Add(time.Hour).Unix()}}
 		},

@@ -27,7 +27,7 @@ func FuzzCheck(f *testing.F) {
 			f.Add(seed)
 		}
 	}
-	for name, value := range map[string]any{"amr": "otp", "acr": []string{"aal2"}, "auth_time": "now"} {
+	for name, value := range map[string]any{"amr": "otp", "acr": []string{"aal2"}, "scope": "a  b", "auth_time": "now"} {
 		f.Add(sign(f, header("ES256"), with(claims(), name, value)))
 	}
 	f.Add(sign(f, header("ES256"), with(claims(), "amr", []any{"pwd", 1})))

@@ -26,6 +26,8 @@ type Token struct {
 	AMR []string // amr: the methods by which the user authenticated (RFC 8176); nil when absent
 	ACR string   // acr: how strong that was (OpenID Connect Core §2); empty when absent
 
+	Scope string // scope: what the token is good for, with a space between two (RFC 8693 §4.2); empty when absent
+
 	payload string
 	claims  map[string]any // all members of the payload; never changed
 }
@@ -70,6 +72,16 @@ func (t *Token) HasValue(name, value string) bool {
 	return value != "" && slices.Contains(strings.Split(t.Claim(name), ","), value)
 }
 
+// HasScope reports whether the token has the scope.
+func (t *Token) HasScope(name string) bool {
+	for one := range strings.SplitSeq(t.Scope, " ") {
+		if one == name && name != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // parseClaims reads the payload. Names are compared exactly ("EXP" is not exp),
 // each required claim (RFC 9068 §2.2) is there, and each is of its type. The
 // token is nil if the payload cannot be read at all.
@@ -96,6 +108,7 @@ func parseClaims(payload string) (*Token, []error) {
 		AuthTime:  r.date("auth_time", false),
 		AMR:       r.texts("amr"),
 		ACR:       r.text("acr", false),
+		Scope:     r.scope(),
 		payload:   payload,
 		claims:    m,
 	}, r.faults
@@ -151,6 +164,33 @@ func (r *reader) texts(name string) []string {
 		all[i] = s
 	}
 	return all
+}
+
+// scope is a string of scopes, with one space between two of them (RFC 8693 §4.2).
+func (r *reader) scope() string {
+	v, present := r.claims["scope"]
+	if !present {
+		return ""
+	}
+	s, _ := v.(string)
+	for one := range strings.SplitSeq(s, " ") {
+		if !IsScope(one) {
+			r.wrong("scope", "a string of scopes with one space between two of them")
+			return ""
+		}
+	}
+	return s
+}
+
+// IsScope reports whether a text can be a scope: it has one character at least, of printable
+// ASCII without the space, the quotation mark and the backslash (RFC 6749 §3.3).
+func IsScope(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return text != ""
 }
 
 // audience is one string or an array of them (RFC 7519 §4.1.3).

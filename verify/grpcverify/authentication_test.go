@@ -13,6 +13,24 @@ import (
 	"github.com/watchword-auth/watchword/verify/verifytest"
 )
 
+// A call may need scopes. The status says which ones.
+func TestCallsThatNeedScopes(t *testing.T) {
+	w := newWorld(t, func(v *verify.Verifier) *grpcverify.Guard {
+		return grpcverify.New(v).Method("/ship.Log/Open", verify.Scope("log:read", "log:write"))
+	})
+	with := func(scope string) string {
+		return "Bearer " + w.issuer.Sign("u", map[string]any{"scope": scope})
+	}
+	if got, err := w.call("/ship.Log/Open", with("log:write log:read")); err != nil || got != "u" {
+		t.Errorf("with the scopes: %q, %v", got, err)
+	}
+	_, err := w.call("/ship.Log/Open", with("log:read"))
+	w.want(err, codes.PermissionDenied, "forbidden")
+	if m := status.Convert(err).Message(); !strings.Contains(m, "scope=log:read and scope=log:write") {
+		t.Errorf("it does not say what is needed: %q", m)
+	}
+}
+
 // A call may need an authentication of its own. The status says that the client has to
 // authenticate again, and how.
 func TestCallsThatNeedAnAuthentication(t *testing.T) {

@@ -208,7 +208,8 @@ func (s *guardedStream) SendMsg(m any) error {
 }
 
 // refusal returns an error as a status. The status message begins with the stable code, such as
-// "reauthentication_required: ", which comes with Unauthenticated.
+// "reauthentication_required: ", which comes with Unauthenticated. gRPC has no challenges, so
+// nothing says where the metadata of verify.Config.Resource are.
 func refusal(err error) error {
 	e := &accesstoken.Error{}
 	if !errors.As(err, &e) {

@@ -103,8 +103,28 @@ func (e Entry) Check() error {
 // present one. Replicas that start ask for them. No log has this name.
 const Former = "~former"
 
+// Version is the highest version of the feed that this package knows. A version says which
+// kinds of entries there are; version 1 has Key, User, Session and Token. A reader names the
+// highest one that it knows, as the version of its query, and is answered in that one or a
+// lower one. What an entry of a later kind revokes, an older reader is told in entries of its
+// own version that revoke exactly the same tokens (docs/revocation.md).
+const Version = 1
+
+// CheckVersion returns what is wrong with the version that a page, or an event of a stream,
+// names, or nil. 0 stands for none, which is version 1. What is of a later version than was
+// asked for may revoke tokens in a way that this reader does not know.
+func CheckVersion(version int) error {
+	if version < 0 || version > Version {
+		return fmt.Errorf("revoked: this is version %d of the feed; this reader knows version %d and must be updated", version, Version)
+	}
+	return nil
+}
+
 // A Page is a part of the feed, as JSON.
 type Page struct {
+	// Version is the version of the feed that the page is in; 0: it does not say, and is in
+	// version 1.
+	Version int `json:"version,omitempty"`
 	// Log is the id of the log. A reader that knew another one begins again from 0, and
 	// forgets nothing.
 	Log string `json:"log"`
@@ -131,6 +151,11 @@ type Page struct {
 	// has everything up to Head.
 	More bool `json:"more"`
 }
+
+// Milliseconds returns a member of a Page, such as Age, as a duration. What is above 34 years is
+// taken for that: a duration that overflows would be a negative one, and a confirmation with a
+// negative age would hold for ever.
+func Milliseconds(n int64) time.Duration { return time.Duration(min(n, 1<<40)) * time.Millisecond }
 
 // Age returns how long ago a time was. Of the monotonic and the wall clock it takes the one
 // that says more, because the monotonic one may have stood still with the machine.

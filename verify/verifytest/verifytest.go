@@ -252,7 +252,7 @@ func (i *Issuer) await(r *http.Request, after int64, limit int, wait time.Durati
 func (i *Issuer) page(after int64, limit int) (revoked.Page, <-chan struct{}) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	p := revoked.Page{Log: logID, Head: i.head, AsOf: time.Now().UTC(), Heartbeat: heartbeat.Milliseconds(), Entries: i.list.After(after, limit)}
+	p := revoked.Page{Version: revoked.Version, Log: logID, Head: i.head, AsOf: time.Now().UTC(), Heartbeat: heartbeat.Milliseconds(), Entries: i.list.After(after, limit)}
 	p.More = len(p.Entries) == limit
 	return p, i.news
 }
