@@ -1,21 +1,16 @@
 #!/usr/bin/env bash
 # Installs the distribution's packages that the tests use and that are missing, and the
-# npm packages of test/interop and test/browser by their lock file.
+# npm packages of test/interop, test/browser and sdk/js and the Python packages of sdk/python by
+# their lock files.
 # The tests start these servers themselves; none of them runs as a service.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# npm_packages installs nothing if what is there is what the lock file says.
-npm_packages() {
-	cd test/interop/stacks
-	cmp -s package-lock.json node_modules/.installed && return
-	echo "installing the npm packages of test/interop"
-	for pause in 5 20 0; do
-		npm ci --no-update-notifier >/dev/null && cp package-lock.json node_modules/.installed && return
-		sleep $pause
-	done
-	echo "could not install the npm packages of test/interop" >&2
-	return 1
+# other_packages installs what comes from npm and from PyPI, both at the same time.
+other_packages() {
+	sdk/python/venv.sh >/dev/null &
+	local python=$!
+	scripts/npm.sh test/interop/stacks sdk/js && wait $python
 }
 
 missing=()
@@ -24,7 +19,7 @@ while read -r package; do
 	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
 done <.ci/packages.txt
 command -v npm >/dev/null || missing+=(npm) # another Node.js than the distribution's brings its own
-((${#missing[@]})) || { npm_packages; exit; }
+((${#missing[@]})) || { other_packages; exit; }
 
 echo "installing what the tests need: ${missing[*]}"
 as_root=()
@@ -44,7 +39,7 @@ for pause in 5 10 20 40 0; do
 	apt update || true # what is known already may be enough
 	if apt install -y --no-install-recommends "${missing[@]}"; then
 		rm -f "$log"
-		npm_packages
+		other_packages
 		exit
 	fi
 	echo "an attempt failed:"
