@@ -96,7 +96,7 @@ docs-check: docs ## Fail if what is generated is stale
 	@git diff --exit-code --stat -- docs '*_templ.go' || { echo "stale documents or templates: run make docs and commit"; exit 1; }
 
 bench: tools ## Every table of docs/benchmarks.md by its command, into bin/benchmarks; ONLY=WORD: commands with it
-	@$(GO) run ./test/bench/cmd/tables docs/benchmarks.md $(ONLY)
+	@PATH="$(CURDIR)/bin/node/node_modules/.bin:$$PATH" $(GO) run ./test/bench/cmd/tables docs/benchmarks.md $(ONLY)
 
 # All load comes from one address and few users, whom the defaults would refuse.
 bench-cluster: export WATCHWORD_LIMITS_LOGIN_PER_ADDRESS = off
