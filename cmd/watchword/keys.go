@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/operator"
+	"github.com/watchword-auth/watchword/internal/token"
 )
 
 func newKeys() *cobra.Command {
@@ -30,9 +34,9 @@ docs/signing-keys.md has the steps for each source of keys (tokens.keys).`,
 }
 
 func newKeysList() *cobra.Command {
-	var asJSON bool
+	var asJSON, asPEM bool
 	cmd := &cobra.Command{
-		Use:   "list",
+		Use:   "list [KID]",
 		Short: "List the signing keys and the state of each",
 		Long: `List the signing keys, where each comes from (tokens.keys), its state, and in how
 many seconds the next state begins. The states are published (in the key set, signs
@@ -44,14 +48,31 @@ Keys in memory have their state by the clock: one that is active signs nothing a
 if its replica has stopped, which "watchword cluster status" shows.
 
 The signing secrets of this configuration are listed, too, with a line for each
-algorithm: active (signs, when all replicas accept it), accepted, removed or revoked.`,
-		Example: "  watchword keys list\n  watchword keys list --json",
-		Args:    arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+algorithm: active (signs, when all replicas accept it), accepted, removed or revoked.
+
+With --pem the public keys of the key set are written (published, active and retiring),
+each in PEM (RFC 7468) after a line with its kid, its algorithm and its state. With a KID,
+only that key: with --pem nothing but its PEM, for a file. A KID that begins with a hyphen
+stands after "--".`,
+		Example: `  watchword keys list
+  watchword keys list --json
+  watchword keys list --pem
+  watchword keys list --pem -- auth-0-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
+		Args: arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			return reading(cmd, func(ctx context.Context, p *operator.Parts, cfg *config.Config) error {
 				keys, err := p.SigningKeys(ctx, cfg, time.Now())
 				if err != nil {
 					return err
+				}
+				if len(args) > 0 {
+					keys = slices.DeleteFunc(keys, func(k operator.SigningKey) bool { return k.ID != args[0] })
+					if len(keys) == 0 {
+						return keyring.ErrUnknownKey
+					}
+				}
+				if asPEM {
+					return writePEM(cmd.OutOrStdout(), keys, len(args) > 0)
 				}
 				if asJSON {
 					lines := json.NewEncoder(cmd.OutOrStdout())
@@ -75,7 +96,37 @@ algorithm: active (signs, when all replicas accept it), accepted, removed or rev
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write each key as JSON on a line of its own")
+	cmd.Flags().BoolVar(&asPEM, "pem", false, "write the public keys of the key set in PEM")
+	cmd.MarkFlagsMutuallyExclusive("json", "pem")
 	return cmd
+}
+
+// writePEM writes those of the keys that are in the key set; alone, without the line that says
+// which key it is, and with an error if the one key is not.
+func writePEM(w io.Writer, keys []operator.SigningKey, alone bool) error {
+	var text bytes.Buffer
+	for _, k := range keys {
+		if !k.InKeySet() {
+			if alone {
+				return fmt.Errorf("the key is %s, and not in the key set", k.State)
+			}
+			continue
+		}
+		key, err := k.Public()
+		if err != nil {
+			return err
+		}
+		block, err := token.PublicPEM(key)
+		if err != nil {
+			return err
+		}
+		if !alone {
+			fmt.Fprintf(&text, "# %s %s %s\n", key.ID, key.Algorithm, k.State)
+		}
+		text.Write(block)
+	}
+	_, err := w.Write(text.Bytes())
+	return err
 }
 
 func newKeysRotate() *cobra.Command {

@@ -22,7 +22,7 @@ func newTable(out io.Writer, names ...string) *table {
 
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		if c == "" {
+		if cells[i] = strings.ReplaceAll(printable([]byte(c)), "\n", `\u000a`); c == "" { // of clients, too
 			cells[i] = "-"
 		}
 	}

@@ -260,7 +260,7 @@ type call struct {
 // whoever adds one says here for which tokens it is.
 var routes = map[string][]call{
 	"POST /api/login": {{open, "", ""}}, "POST /api/renew": {{open, "", ""}},
-	"GET /api/pkeys": {{open, "", ""}}, "GET /.well-known/jwks.json": {{open, "", ""}}, "GET /api/revocations": {{open, "", ""}},
+	"GET /api/pkeys": {{open, "", ""}}, "GET /api/pkeys/{kid}.pem": {{open, "/api/pkeys/none.pem", ""}}, "GET /.well-known/jwks.json": {{open, "", ""}}, "GET /api/revocations": {{open, "", ""}},
 	"GET /.well-known/oauth-authorization-server": {{open, "", ""}},
 	"GET /health": {{open, "", ""}}, "GET /livez": {{open, "", ""}}, "GET /readyz": {{open, "", ""}},
 	"POST /api/cluster/verify":  {{open, "", ""}}, // for peers, which prove themselves by the secret

@@ -19,7 +19,7 @@ import (
 
 // takesNone are the routes that need no credential and take none.
 var takesNone = []string{
-	"GET /api/pkeys", "GET /.well-known/jwks.json", "GET /api/revocations", "GET /.well-known/oauth-authorization-server",
+	"GET /api/pkeys", "GET /api/pkeys/{kid}.pem", "GET /.well-known/jwks.json", "GET /api/revocations", "GET /.well-known/oauth-authorization-server",
 	"GET /health", "GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json",
 	"POST /api/cluster/verify",        // of a replica, which shows first that it knows the cluster's secret
 	"POST /api/cluster/examine",       // the same

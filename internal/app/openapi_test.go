@@ -209,6 +209,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 			pattern = strings.Replace(pattern, "/"+id, "/{id}", 1)
 		}
 		pattern = strings.Replace(pattern, "/192.0.2.1", "/{address}", 1)
+		pattern = regexp.MustCompile(`^/api/pkeys/[^/]+\.pem`).ReplaceAllString(pattern, "/api/pkeys/{kid}.pem")
 		pattern, _, _ = strings.Cut(pattern, "?")
 		op, ok := d.Paths[pattern][strings.ToLower(method)]
 		if !ok {
@@ -307,6 +308,10 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 	for _, path := range []string{"/api/pkeys", "/.well-known/jwks.json"} {
 		hold("GET", path, "", nil, http.Header{"If-None-Match": {etag}})
 	}
+	asPEM := "/api/pkeys/" + decode[httpapi.JWKS](t, w.do("GET", "/api/pkeys", "", nil)).Keys[0].KeyID + ".pem"
+	hold("GET", asPEM+"?local=true", "", nil, nil)
+	hold("GET", asPEM, "", nil, http.Header{"If-None-Match": {w.do("GET", asPEM, "", nil).header.Get("ETag")}})
+	hold("GET", "/api/pkeys/none.pem", "", nil, nil)
 	for _, before := range []any{nil, time.Now().Add(-time.Hour).Unix(), 1.5, time.Now().Add(-time.Hour).Format(time.RFC3339)} {
 		body := map[string]any{"user": "tester"}
 		if before != nil {
@@ -350,7 +355,7 @@ func TestOpenAPIIsWhatIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	hold("GET", "/health", "", nil, nil)
-	for _, one := range []string{"GET /readyz 503", "GET /health 503", "GET /api/pkeys 304", "GET /api/revocations 200", "GET /api/revocations 400", "POST /api/groups 415", "POST /api/revocations 200",
+	for _, one := range []string{"GET /readyz 503", "GET /health 503", "GET /api/pkeys 304", "GET /api/pkeys/{kid}.pem 200", "GET /api/pkeys/{kid}.pem 304", "GET /api/pkeys/{kid}.pem 404", "GET /api/revocations 200", "GET /api/revocations 400", "POST /api/groups 415", "POST /api/revocations 200",
 		"POST /auth/logout 204", "POST /api/logout 401",
 		"PUT /api/me/password 200", "PUT /api/me/password 401",
 		"POST /api/login 401", "POST /api/login/mfa 200", "POST /api/login/mfa/options 200", "POST /api/login/mfa/enrol 422", "POST /api/login/passkey 200", "POST /api/login/passkey/options 200",

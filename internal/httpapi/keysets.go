@@ -19,6 +19,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/login"
 	"github.com/watchword-auth/watchword/internal/problem"
+	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -55,6 +56,10 @@ type localAnswer struct {
 const (
 	keySetType = "application/jwk-set+json"
 	jwksPath   = "/.well-known/jwks.json"
+
+	// pemType is what servers and clients use: no type is registered for a public key in PEM.
+	// application/pem-certificate-chain (RFC 8555 §9.1) is for certificates.
+	pemType = "application/x-pem-file"
 )
 
 var (
@@ -89,6 +94,17 @@ func (k *KeySets) Mount(api *httpkit.API) {
 	api.Handle(route, k.serve)
 	route.Path, route.ID, route.Summary = jwksPath, "jwks", "The same as /api/pkeys"
 	api.Handle(route, k.serve)
+	api.Handle(httpkit.Route{
+		Method: http.MethodGet, Path: "/api/pkeys/{kid}.pem", Pattern: "/api/pkeys/{file}", ID: "public-key", Tag: "keys",
+		Summary: "One key of the set as PEM (RFC 7468 §13)", Errors: []int{http.StatusNotFound},
+		Parameters: []*huma.Param{
+			{Name: "kid", In: "path", Required: true, Description: "the kid of the key", Schema: &huma.Schema{Type: "string"}},
+			{Name: "local", In: "query", Description: "true: of the keys of this replica alone", Schema: &huma.Schema{Type: "boolean"}},
+			{Name: "If-None-Match", In: "header", Description: "the ETag of the key that is known", Schema: &huma.Schema{Type: "string"}},
+		},
+		Status: http.StatusOK, Answer: &huma.Schema{Type: "string"}, Type: pemType,
+		OtherAnswers: []httpkit.Other{{Status: http.StatusNotModified}},
+	}, k.servePEM)
 }
 
 // serve answers both paths with the same bytes; with ?local=true, with the keys of
@@ -130,6 +146,50 @@ func (k *KeySets) serveLocal(w http.ResponseWriter, r *http.Request) {
 	writePeer(w, keySetType, body, instance, mac)
 }
 
+// servePEM answers with one key. Only the keys that are at hand are looked through: a kid that
+// nobody knows costs neither a look at the registry nor memory, so a flood needs no bound here.
+func (k *KeySets) servePEM(w http.ResponseWriter, r *http.Request) {
+	kid, isPEM := strings.CutSuffix(r.PathValue("file"), ".pem")
+	if !isPEM {
+		httpkit.WriteProblem(w, errNoRoute)
+		return
+	}
+	a, err := k.pemAnswer(kid, r.URL.Query().Get("local") == "true")
+	if err != nil {
+		httpkit.WriteProblem(w, err)
+		return
+	}
+	a.write(w, r)
+}
+
+// pemAnswer makes the answer for one key of the merged set or, with local, of this replica.
+func (k *KeySets) pemAnswer(kid string, local bool) (*keySetAnswer, error) {
+	set := k.Keys()
+	if local {
+		var keys []accesstoken.Key
+		for _, key := range k.Local() {
+			keys = append(keys, key.Key)
+		}
+		var err error
+		if set, err = accesstoken.NewKeySet(keys...); err != nil {
+			return nil, fmt.Errorf("httpapi: key set: %w", err)
+		}
+	}
+	key, known := set.Key(kid)
+	switch {
+	case set.Len() == 0 && !k.MayBeEmpty:
+		return nil, errNoKeys
+	case !known:
+		return nil, keyring.ErrUnknownKey
+	}
+	body, err := token.PublicPEM(key)
+	if err != nil {
+		return nil, fmt.Errorf("httpapi: public key: %w", err)
+	}
+	a := k.prepare(body, pemType)
+	return &a, nil
+}
+
 func (a *keySetAnswer) write(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	for _, f := range a.header {
@@ -157,7 +217,7 @@ func (k *KeySets) answer() (*keySetAnswer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("httpapi: key set: %w", err)
 	}
-	a := k.prepare(body)
+	a := k.prepare(body, keySetType)
 	a.set = set
 	k.merged.Store(&a)
 	return &a, nil
@@ -189,17 +249,17 @@ func (k *KeySets) localAnswer() (*localAnswer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("httpapi: key set: %w", err)
 	}
-	a := &localAnswer{keys, k.prepare(body)}
+	a := &localAnswer{keys, k.prepare(body, keySetType)}
 	k.local.Store(a)
 	return a, nil
 }
 
-// prepare makes an answer of a body.
-func (k *KeySets) prepare(body []byte) keySetAnswer {
+// prepare makes an answer of a body of a type.
+func (k *KeySets) prepare(body []byte, kind string) keySetAnswer {
 	sum := sha256.Sum256(body)
 	a := keySetAnswer{body: body, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`}
 	a.header = [4]headerField{
-		{"Content-Type", []string{keySetType}},
+		{"Content-Type", []string{kind}},
 		{"Content-Length", []string{strconv.Itoa(len(body))}},
 		{"Etag", []string{a.etag}},
 		// A set that cannot be refreshed is better than none: keys leave it only

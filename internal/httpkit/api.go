@@ -1,6 +1,7 @@
 package httpkit
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -215,7 +216,9 @@ var (
 // A Route describes a route with a handler of its own.
 type Route struct {
 	// Method is empty for a route that takes every method.
-	Method, Path     string
+	Method, Path string
+	// Pattern is what the mux matches instead of Path, where its patterns cannot say as much.
+	Pattern          string
 	ID, Tag, Summary string
 	Bearer           bool // it needs an access token
 	// Class is the one in which the credential that it takes is counted. Access tokens are
@@ -275,7 +278,7 @@ func (a *API) Handle(r Route, h http.HandlerFunc) {
 		}
 		return
 	}
-	a.mux.HandleFunc(r.Method+" "+r.Path, h)
+	a.mux.HandleFunc(r.Method+" "+cmp.Or(r.Pattern, r.Path), h)
 	a.describe(r)
 }
 

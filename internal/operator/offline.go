@@ -181,7 +181,7 @@ func (p *Parts) publicKeys(ctx context.Context, cfg *config.Config) (*accesstoke
 		}
 		key, err := accesstoken.ParseJWK(row.PublicJWK)
 		if err != nil {
-			return nil, fmt.Errorf("the signing key %s in the database cannot be read: %w", row.ID, err)
+			return nil, fmt.Errorf("the signing key %q in the database cannot be read: %w", row.ID, err)
 		}
 		keys = append(keys, key)
 	}

@@ -2,6 +2,9 @@ package operator
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/config"
@@ -28,6 +31,25 @@ type SigningKey struct {
 	VerifiesUntil time.Time `json:"verifies_until,omitzero"`
 	Next          string    `json:"next_state,omitempty"`      // the state that follows; "": none
 	NextIn        int64     `json:"next_in_seconds,omitempty"` // until then, in whole seconds, rounded up
+
+	public []byte // a JWK; nil: a signing secret
+}
+
+// InKeySet reports whether the key is among the public keys that replicas serve.
+func (k *SigningKey) InKeySet() bool {
+	return k.public != nil && slices.Contains([]keyring.Phase{keyring.Published, keyring.Active, keyring.Retiring}, keyring.Phase(k.State))
+}
+
+// Public returns the public key of a key in the database.
+func (k *SigningKey) Public() (accesstoken.Key, error) {
+	key, err := accesstoken.ParseJWK(k.public)
+	if err == nil && (key.ID != k.ID || key.Algorithm != k.Algorithm) {
+		err = errors.New("its row is of another key")
+	}
+	if err != nil {
+		return accesstoken.Key{}, fmt.Errorf("the signing key %q in the database cannot be read: %w", k.ID, err)
+	}
+	return key, nil
 }
 
 func (k *SigningKey) next(state string, at, now time.Time) {
@@ -58,7 +80,7 @@ func signingKeyOf(row store.Key, believed func(store.Key) bool, now time.Time) S
 	phase := keyring.State(row, now)
 	k := SigningKey{
 		ID: row.ID, Algorithm: row.Algorithm, Source: keysource.NameOf(row.Sealed), State: string(phase),
-		SignsFrom: row.ActivateAt, SignsUntil: row.RetireAt, VerifiesUntil: row.RemoveAt,
+		SignsFrom: row.ActivateAt, SignsUntil: row.RetireAt, VerifiesUntil: row.RemoveAt, public: row.PublicJWK,
 	}
 	ended := phase == keyring.Revoked || phase == keyring.Removed
 	switch {

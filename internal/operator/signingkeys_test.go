@@ -1,6 +1,8 @@
 package operator
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -8,9 +10,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/store"
+	"github.com/watchword-auth/watchword/internal/token"
 	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
@@ -89,6 +93,23 @@ func TestSigningKeys(t *testing.T) {
 	expect(cfg,
 		"HS256|secret|active|0 ", "HS384|secret|accepted|0 ", "HS512|secret|accepted|0 ",
 		"HS256|secret|accepted|18000 removed", "HS384|secret|accepted|18000 removed", "HS256|secret|removed|0 ")
+	list, err := p.SigningKeys(t.Context(), cfg, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inKeySet []string
+	for _, k := range list {
+		if k.InKeySet() {
+			inKeySet = append(inKeySet, k.ID)
+			if _, err := k.Public(); err == nil {
+				t.Errorf("the row of %s has no JWK, and a public key", k.ID)
+			}
+		}
+	}
+	slices.Sort(inKeySet)
+	if want := []string{"active", "published"}; !slices.Equal(inKeySet, want) {
+		t.Errorf("in the key set are %q, want %q", inKeySet, want)
+	}
 
 	// The present one is revoked: the former one signs, with what it is long enough for.
 	keys, err := accesstoken.SecretKeys(present)
@@ -135,5 +156,33 @@ func TestKeysOfASignerUnderAKeyFile(t *testing.T) {
 	list, err := p.SigningKeys(t.Context(), cfg, now)
 	if err != nil || len(list) != 1 || list[0].State != stateNotBelieved {
 		t.Errorf("the list is %v (%v), want the row, which has no MAC, as not believed", list, err)
+	}
+}
+
+// A kid that a writer of the database has chosen makes no second key of a line of the list.
+func TestPublicKeysWithAStrangeID(t *testing.T) {
+	private, err := token.GenerateKey(rand.Reader, "ES256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := token.NewSigner("auth-0", "ES256", private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := signer.Public().MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]bool{
+		"auth-0": true, "a\n-----BEGIN PUBLIC KEY-----": false, "a\r": false, "a b": false, "\x1b[2J": false, "a\u202e": false, "é": false,
+	} {
+		text, err := json.Marshal(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := SigningKey{ID: id, Algorithm: "ES256", public: bytes.Replace(good, []byte(`"auth-0"`), text, 1)}
+		if _, err := k.Public(); (err == nil) != want || err != nil && strings.ContainsFunc(err.Error(), unicode.IsControl) {
+			t.Errorf("%q: %v", id, err)
+		}
 	}
 }

@@ -3,13 +3,16 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -25,6 +28,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/state/sqlstate"
 	"github.com/watchword-auth/watchword/test/kit"
 	"github.com/watchword-auth/watchword/test/replica"
+	"github.com/watchword-auth/watchword/verify/accesstoken"
 )
 
 func TestBadInput(t *testing.T) {
@@ -153,6 +157,95 @@ func TestKeySetCaching(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != 304 || resp.Header.Get("Cache-Control") == "" {
 		t.Errorf("revalidation: %s", resp.Status)
+	}
+}
+
+// Each key of the set is there as PEM, byte for byte the key that the set has under its kid.
+func TestPublicKeyAsPEM(t *testing.T) {
+	t.Parallel()
+	w := replica.New(t, func(c *config.Config) { c.Tokens.Algorithms = []string{"ES256", "ES512", "EdDSA", "RS256"} })
+	var set *accesstoken.KeySet
+	w.Await("a key of each algorithm", func() bool {
+		var err error
+		if set, err = accesstoken.ParseKeySet(w.Do("GET", "/api/pkeys", "", nil).Body); err != nil {
+			t.Fatal(err)
+		}
+		return set.Len() == 4
+	})
+	var etags []string
+	for _, key := range set.Keys() {
+		path := "/api/pkeys/" + key.ID + ".pem"
+		a := w.Want(w.Do("GET", path, "", nil), 200, "")
+		block, rest := pem.Decode(a.Body)
+		if block == nil || block.Type != "PUBLIC KEY" || len(rest) > 0 || !strings.HasPrefix(string(a.Body), "-----BEGIN") {
+			t.Fatalf("%s: %s", key.Algorithm, a.Body)
+		}
+		public, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := accesstoken.NewKey(key.ID, key.Algorithm, public); err != nil || !got.Equal(key) {
+			t.Errorf("%s: another key (%v): %s", key.Algorithm, err, a.Body)
+		}
+		for name, want := range map[string]string{
+			"Content-Type": "application/x-pem-file", "Content-Length": strconv.Itoa(len(a.Body)),
+			"Cache-Control": "public, max-age=30, stale-while-revalidate=3, stale-if-error=86400",
+		} {
+			if got := a.Header.Get(name); got != want {
+				t.Errorf("%s: %s is %q, want %q", key.Algorithm, name, got, want)
+			}
+		}
+		etag := a.Header.Get("Etag")
+		if etag == "" || slices.Contains(etags, etag) {
+			t.Errorf("%s: the ETag is %q", key.Algorithm, etag)
+		}
+		etags = append(etags, etag)
+		if head := w.Want(w.Do("HEAD", path, "", nil), 200, ""); head.Header.Get("Etag") != etag || len(head.Body) > 0 {
+			t.Errorf("HEAD: %v with %d bytes", head.Header, len(head.Body))
+		}
+		r := w.Request("GET", path, "", nil)
+		r.Header.Set("If-None-Match", etag)
+		if again := w.Want(w.Send(r), 304, ""); len(again.Body) > 0 || again.Header.Get("Cache-Control") == "" {
+			t.Errorf("304: %v with %d bytes", again.Header, len(again.Body))
+		}
+		if local := w.Want(w.Do("GET", path+"?local=true", "", nil), 200, ""); string(local.Body) != string(a.Body) {
+			t.Errorf("?local=true gives %s", local.Body)
+		}
+		// Under its name alone, with something more, or below something else, it is not there.
+		w.Want(w.Do("GET", "/api/pkeys/"+key.ID, "", nil), 404, "no_such_path")
+		w.Want(w.Do("GET", path+"/", "", nil), 404, "no_such_path")
+		w.Want(w.Do("GET", "/api/pkeys/x/"+key.ID+".pem", "", nil), 404, "no_such_path")
+		w.Want(w.Do("GET", "/api/pkeys/"+key.ID+".pem.pem", "", nil), 404, "unknown_key")
+		w.Want(w.Do("GET", "/api/pkeys/"+key.ID+"%00.pem", "", nil), 404, "unknown_key")
+		w.Want(w.Do("GET", "/api/pkeys/"+strings.ToLower(key.ID)+"X.pem", "", nil), 404, "unknown_key")
+	}
+	for _, kid := range []string{
+		"none", ".", "", "%2e%2e%2fjwks", "..%2F..%2Fetc%2Fpasswd", "%22%0d%0aX-Injected:%201%0d%0a%0d%0a", "%3Cscript%3E", "{kid}", "%25", "%F0%9F%97%9D", strings.Repeat("k", 5000),
+		"0123456789012345678901234567890123456789012", // of the form of one of ours
+	} {
+		a := w.Want(w.Do("GET", "/api/pkeys/"+kid+".pem", "", nil), 404, "unknown_key")
+		if text := string(a.Body); a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Etag") != "" || a.Header.Get("X-Injected") != "" ||
+			len(kid) > 3 && strings.Contains(text, kid[:4]) || strings.Contains(text, "script") {
+			t.Errorf("%q: %v %s", kid, a.Header, text)
+		}
+	}
+	if a := w.Want(w.Do("POST", "/api/pkeys/"+set.Keys()[0].ID+".pem", "", nil), 405, "method_not_allowed"); a.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("Allow is %q", a.Header.Get("Allow"))
+	}
+}
+
+// A signing secret has no public key, and its kids are as unknown as any other.
+func TestASecretHasNoPEM(t *testing.T) {
+	t.Parallel()
+	secret := strings.Repeat("0123456789abcdef", 4)
+	w := replica.New(t, func(c *config.Config) { c.Tokens.Keys, c.Tokens.Secret = config.KeysSecret, secret })
+	keys, err := accesstoken.SecretKeys(secret)
+	if err != nil || len(keys) != 3 {
+		t.Fatal(keys, err)
+	}
+	for _, key := range keys {
+		w.Want(w.Do("GET", "/api/pkeys/"+key.ID+".pem", "", nil), 404, "unknown_key")
+		w.Want(w.Do("GET", "/api/pkeys/"+key.ID+".pem?local=true", "", nil), 404, "unknown_key")
 	}
 }
 

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
@@ -52,6 +53,11 @@ type stackCase struct {
 	Elsewhere string `json:"elsewhere"`
 
 	early, late func() string // make Early and Late
+
+	// sign signs a token with the key that has a kid, and private and public are the keys.
+	sign    func(kid, alg string, change func(*token.Access)) string
+	private map[string]crypto.Signer
+	public  map[string]accesstoken.Key
 }
 
 // A stackResult is what a library made of the tokens. Each text is what was wrong; it is
@@ -171,7 +177,10 @@ func sameRow(a, b string, butVersion bool) bool {
 
 func newStackCase(t *testing.T) stackCase {
 	t.Helper()
-	c := stackCase{Issuer: issuer, Audience: issuer, Algorithms: accesstoken.Algorithms(), Tokens: make(map[string]string)}
+	c := stackCase{
+		Issuer: issuer, Audience: issuer, Algorithms: accesstoken.Algorithms(), Tokens: make(map[string]string),
+		private: make(map[string]crypto.Signer), public: make(map[string]accesstoken.Key),
+	}
 	now := time.Now()
 	signers := make(map[string]*token.Signer)
 	sign := func(kid, alg string, change func(*token.Access)) string {
@@ -184,7 +193,7 @@ func newStackCase(t *testing.T) stackCase {
 			if s, err = token.NewSigner(kid, alg, private); err != nil {
 				t.Fatal(err)
 			}
-			signers[kid] = s
+			signers[kid], c.private[kid], c.public[kid] = s, private, s.Public()
 		}
 		id, err := token.NewID(rand.Reader)
 		if err != nil {
@@ -206,6 +215,7 @@ func newStackCase(t *testing.T) stackCase {
 		}
 		return compact
 	}
+	c.sign = sign
 	for _, alg := range c.Algorithms {
 		c.Tokens[alg] = sign(alg, alg, nil)
 	}
