@@ -205,6 +205,25 @@ func TestHelpTeaches(t *testing.T) {
 	check(newRoot())
 }
 
+// Neither does what clients have sent and a table has, such as the names in the audit trail.
+func TestATableDoesNotSpeakToTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	table := newTable(&out, "ACTOR", "TARGET")
+	table.row("\x1b]0;title\x07\r\u009b2J\u202e", "a\nroot\tall \xff ünïcödé 😀")
+	if err := table.flush(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 3 || !strings.HasSuffix(lines[1], "  a\\u000aroot\\u0009all \ufffd ünïcödé 😀") {
+		t.Errorf("%q", lines)
+	}
+	for _, c := range out.String() {
+		if c != '\n' && !unicode.IsPrint(c) {
+			t.Errorf("%U is written to the terminal", c)
+		}
+	}
+}
+
 // A token is looked into because it is strange: nothing in it reaches the terminal
 // but as text.
 func TestATokenDoesNotSpeakToTheTerminal(t *testing.T) {

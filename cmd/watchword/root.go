@@ -29,7 +29,7 @@ a replica is running on it or not.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	},
-		newServe(), newConfig(), newMigrate(), newBackup(), newRestore(), newUser(), newGroup(), newClaim(),
+		newServe(), newConfig(), newMigrate(), newBackup(), newRestore(), newUser(), newImport(), newGroup(), newClaim(),
 		newAudit(), newLimits(), newKeys(), newCluster(), newToken(), newCanary(), newBench(), newDoctor(), newStorage(), newHashPassword(), newVersion(),
 	)
 	// Known to every command before the next word is looked at, which is no value of it.

@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"verify"},
 	{"internal/secretfile", "internal/newfile", "internal/problem", "internal/timing", "internal/poll", "internal/trace", "internal/token", "internal/seal", "internal/names", "internal/yamlfile", "internal/csvfile", "internal/config", "internal/passkey", "internal/canary", "internal/sqldb"},
 	{"internal/store", "internal/state", "internal/bell", "internal/discovery", "internal/backup"},
-	{"internal/audit", "internal/keysource", "internal/sharedsecret", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/password", "internal/limit", "internal/initfile", "internal/userfile", "internal/directory", "internal/mfa", "internal/login", "internal/activity"},
+	{"internal/audit", "internal/keysource", "internal/sharedsecret", "internal/keyring", "internal/cluster", "internal/revocation", "internal/session", "internal/password", "internal/limit", "internal/initfile", "internal/userfile", "internal/stoke", "internal/directory", "internal/mfa", "internal/login", "internal/activity"},
 	{"internal/httpkit", "internal/feed", "internal/web/page", "internal/web/signin", "internal/web/account", "internal/web/admin", "internal/httpapi"},
 	{"internal/doctor", "internal/loadgen", "internal/operator", "internal/graceful", "internal/app"},
 	{"state", "store", "", "cmd/watchword", "examples"},

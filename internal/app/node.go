@@ -234,6 +234,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 
 	n.loop(background, n.checkUsers)
+	n.loop(background, n.parts.Directory.FollowCensus)
 	if cfg.Pages.Enabled {
 		n.activity = activity.New(activity.Config{
 			State: n.state, Instance: n.instance, Gatherer: registry, Rights: n.parts.Directory, Now: o.Now, Logger: o.Logger, Registerer: registry,

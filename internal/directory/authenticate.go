@@ -72,19 +72,28 @@ func (s *Service) candidate(ctx context.Context, username string) (store.User, e
 	return user, err
 }
 
-// rehash stores a new hash of the password if the old one was not made at today's cost.
-// When that fails, the next login tries again.
+// rehash stores a new hash of the password if the old one was not made by Argon2id at today's cost.
+// It does so only if the user is still as they were when the password was checked, so that a change
+// of the password is never undone, and of several logins at once exactly one does. The login does not
+// wait for a worker: among many logins the user, whose dear hash has just had one, would come last. When
+// it fails, the next login tries again.
 func (s *Service) rehash(ctx context.Context, user store.User, prepared string) store.User {
 	if !s.Hasher.Outdated(user.PasswordHash) {
 		return user
 	}
-	hash, err := s.Hasher.Hash(ctx, prepared)
+	hash, err := s.Hasher.HashNow(ctx, prepared)
+	if errors.Is(err, password.ErrNoWorker) {
+		return user
+	}
 	if err == nil {
 		renewed := user
 		renewed.PasswordHash = hash
-		if err = s.Store.UpdateUser(ctx, renewed); err == nil {
+		switch err = s.Store.UpdateUser(ctx, renewed); {
+		case err == nil:
 			renewed.Version++
 			return renewed
+		case errors.Is(err, store.ErrStale): // another login has done it, or the user was changed
+			return user
 		}
 	}
 	s.Logger.WarnContext(ctx, "a password could not be hashed again at today's cost", "user", user.ID, "err", err)

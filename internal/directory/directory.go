@@ -13,6 +13,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/limit"
+	"github.com/watchword-auth/watchword/internal/password"
 	"github.com/watchword-auth/watchword/internal/problem"
 	"github.com/watchword-auth/watchword/internal/state"
 	"github.com/watchword-auth/watchword/internal/store"
@@ -93,8 +94,12 @@ type Revoker interface {
 // A Hasher computes the hashes of passwords (package password).
 type Hasher interface {
 	Hash(ctx context.Context, prepared string) (phc string, err error)
+	// HashNow is Hash for what can be done later: password.ErrNoWorker, instead of waiting for a worker.
+	HashNow(ctx context.Context, prepared string) (phc string, err error)
 	Verify(ctx context.Context, prepared, phc string) (bool, error)
 	Outdated(phc string) bool
+	// Pretend says what a name that nobody has should cost.
+	Pretend(c password.Census)
 }
 
 // Config is what a Service needs.

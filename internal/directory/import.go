@@ -266,7 +266,7 @@ func (i *Import) refuse(row userfile.Row, p *problem.Error) {
 	i.progress.Refused++
 	if len(i.progress.Refusals) < MaxRefusals {
 		i.progress.Refusals = append(i.progress.Refusals, Refusal{
-			Line: row.Line, Username: cut(row.Username, names.MaxUsername), Code: p.Code, Why: cut(p.Detail, 300),
+			Line: row.Line, Username: cut(userfile.HideHashes(row.Username), names.MaxUsername), Code: p.Code, Why: cut(userfile.HideHashes(p.Detail), 300),
 		})
 	}
 }

@@ -56,8 +56,8 @@ func (s *Service) CreateUser(ctx context.Context, actor Actor, n NewUser) (store
 	return s.createUser(ctx, actor, n, "")
 }
 
-// createUser is CreateUser for a user who may have a hash (PHC string) in the place of a
-// password.
+// createUser is CreateUser for a user who may have a hash of another system in the place of a
+// password (password.Foreign).
 func (s *Service) createUser(ctx context.Context, actor Actor, n NewUser, hash string) (store.User, error) {
 	const action = "user.create"
 	user, err := n.user()
@@ -65,10 +65,9 @@ func (s *Service) createUser(ctx context.Context, actor Actor, n NewUser, hash s
 		return store.User{}, err
 	}
 	if hash != "" {
-		if err := password.CheckForeign(hash); err != nil {
+		if user.PasswordHash, err = password.Foreign(hash); err != nil {
 			return store.User{}, err
 		}
-		user.PasswordHash = hash
 	}
 	if n.Password != "" {
 		if user.PasswordHash, err = s.hashFor(ctx, actor, action, user.Username, n.Password); err != nil {

@@ -2,7 +2,6 @@ package password
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +47,7 @@ type Hasher struct {
 	limit   int64 // KiB: what all hashes in work may take
 	metrics poolMetrics
 	decoy   encoded // in place of the hash of a user who has none
+	census  atomic.Pointer[Census]
 
 	garbage    atomic.Int64 // KiB that finished hashes have left behind
 	collecting sync.Mutex
@@ -85,7 +85,7 @@ func New(c Config) (*Hasher, error) {
 	h.queue = newQueue(h.limit, c.Queue, c.Now)
 	h.idle = time.AfterFunc(idleAfter, debug.FreeOSMemory)
 	h.idle.Stop()
-	h.metrics = newMetrics(c.Registerer, h.queue, c.Workers)
+	h.metrics = newMetrics(c.Registerer, h.queue, c.Workers, h.foreignUsers)
 	// The decoy's hash is random: no password leads to it, and comparing with it costs
 	// what comparing with a real hash costs.
 	random := make([]byte, saltBytes+hashBytes)
@@ -100,54 +100,78 @@ func New(c Config) (*Hasher, error) {
 // queue is full, and the context's error when the context ends before a worker is free.
 // From says on whose behalf.
 func (h *Hasher) Hash(ctx context.Context, prepared string) (string, error) {
+	return h.hash(ctx, prepared, h.queue.enter)
+}
+
+// HashNow is Hash for what can be done later: it does not wait. It returns ErrNoWorker when
+// none is free, or others wait for one.
+func (h *Hasher) HashNow(ctx context.Context, prepared string) (string, error) {
+	return h.hash(ctx, prepared, func(_ context.Context, weight int64, _ float64) error { return h.queue.enterNow(weight) })
+}
+
+// An entering is the method of a queue by which a hash gets a worker.
+type entering func(ctx context.Context, weight int64, price float64) error
+
+func (h *Hasher) hash(ctx context.Context, prepared string, enter entering) (string, error) {
 	e := encoded{h.cost, make([]byte, saltBytes), nil}
 	if _, err := io.ReadFull(h.rand, e.salt); err != nil {
 		return "", fmt.Errorf("password: salt: %w", err)
 	}
-	var err error
-	if e.hash, err = h.compute(ctx, prepared, e, hashBytes); err != nil {
+	if err := h.run(ctx, e.cost, enter, func() {
+		e.hash = e.compute(prepared, e.salt, hashBytes)
+	}); err != nil {
 		return "", err
 	}
 	return e.String(), nil
 }
 
-// Verify reports whether the PHC string was made of the prepared password. No password
-// matches an empty string, which costs as much as a hash. Errors are those of Hash and of
-// CheckHash.
-func (h *Hasher) Verify(ctx context.Context, prepared, phc string) (bool, error) {
-	e := h.decoy
-	if phc != "" {
-		var err error
-		if e, err = parsePHC(phc); err != nil {
-			return false, err
-		}
-	}
-	got, err := h.compute(ctx, prepared, e, len(e.hash))
-	if err != nil {
+// Verify reports whether the stored hash was made of the prepared password. No password
+// matches an empty text, which costs as much as the hash of a user could (Pretend). Errors are those
+// of Hash and of CheckHash.
+func (h *Hasher) Verify(ctx context.Context, prepared, text string) (match bool, err error) {
+	var of stored
+	if text == "" {
+		of = h.pretended(ctx)
+	} else if of, err = parse(text); err != nil {
 		return false, err
 	}
-	return subtle.ConstantTimeCompare(got, e.hash) == 1 && phc != "", nil
+	err = h.run(ctx, of, h.queue.enter, func() {
+		match = of.matches(prepared)
+		// A cheaper hash is followed by work that makes it as slow as today's. Otherwise the
+		// fast answer to a wrong password would reveal that the user exists. A dearer hash
+		// does reveal it, until its user logs in and it is replaced, unless those who do not exist
+		// have dear ones as well (Pretend). Hiding that of a single user would make
+		// every login as slow as the dearest stored hash, so that lowering the cost would
+		// help nobody.
+		if rest, more := h.cost.beyond(of.work()); more {
+			rest.compute(prepared, h.decoy.salt, hashBytes)
+		}
+	})
+	return match && text != "" && err == nil, err
 }
 
-// Outdated reports whether the PHC string was made with another cost than today's.
-func (h *Hasher) Outdated(phc string) bool {
-	e, err := parsePHC(phc)
+// Outdated reports whether the stored hash is not one of Argon2id with today's cost.
+func (h *Hasher) Outdated(text string) bool {
+	e, err := parsePHC(text)
 	return err != nil || e.cost != h.cost
 }
 
-// compute runs one hash when a worker is free.
-func (h *Hasher) compute(ctx context.Context, prepared string, e encoded, size int) ([]byte, error) {
+// run computes one hash when a worker is free.
+func (h *Hasher) run(ctx context.Context, of interface {
+	kib() int
+	work() int
+}, enter entering, compute func()) error {
 	// A hash that is cheaper than today's occupies one worker; a dearer one occupies
-	// several, or all.
-	weight := min(max(int64(e.memory), int64(h.cost.memory)), h.limit)
-	price := max(1, float64(e.memory*e.iterations)/float64(h.cost.memory*h.cost.iterations))
+	// several, or all. One that takes longer and needs no memory occupies one for longer.
+	weight := min(max(int64(of.kib()), int64(h.cost.memory)), h.limit)
+	price := max(1, float64(of.work())/float64(h.cost.work()))
 	_, waits := trace.Start(ctx, "wait for a worker")
 	asked := time.Now()
-	err := h.queue.enter(ctx, weight, price)
+	err := enter(ctx, weight, price)
 	waits.End(err)
 	if err != nil {
 		h.metrics.refuse(err)
-		return nil, err
+		return err
 	}
 	began := time.Now()
 	h.metrics.waited.Observe(began.Sub(asked).Seconds())
@@ -160,16 +184,8 @@ func (h *Hasher) compute(ctx context.Context, prepared string, e encoded, size i
 	defer h.collect(weight)
 	_, t := trace.Start(ctx, "hash a password")
 	defer t.End(nil)
-	hash := e.cost.compute(prepared, e.salt, size)
-	// A cheaper hash is followed by work that makes it as slow as today's. Otherwise the
-	// fast answer to a wrong password would reveal that the user exists. A dearer hash
-	// does reveal it, until its user logs in and it is replaced. Hiding that would make
-	// every login as slow as the dearest stored hash, so that lowering the cost would
-	// help nobody.
-	if rest, more := h.cost.beyond(e.cost); more {
-		rest.compute(prepared, e.salt, size)
-	}
-	return hash, nil
+	compute()
+	return nil
 }
 
 // collect runs the garbage collector when finished hashes have left behind as much as all

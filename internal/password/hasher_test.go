@@ -99,7 +99,23 @@ func TestPlantedHashesAreRefused(t *testing.T) {
 		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + hash + "=",
 		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + hash + "$",
 		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + strings.Repeat("A", 1000),
-		"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+		"$2a$15$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+		"$2a$31$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+		"$2a$99$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+		"$2x$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+		"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhW",
+		"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhW=",
+		"$pbkdf2-sha256$i=1000000000$" + salt + "$" + hash,
+		"$pbkdf2-sha256$i=99999999999999999999$" + salt + "$" + hash,
+		"$pbkdf2-sha256$i=0$" + salt + "$" + hash,
+		"$pbkdf2-sha256$i=-1$" + salt + "$" + hash,
+		"$pbkdf2-sha256$i=01000$" + salt + "$" + hash,
+		"$pbkdf2-sha1$i=1000$" + salt + "$" + hash,
+		"$pbkdf2-sha256$1000$" + salt + "$" + hash, // as it is imported, and not as it is stored
+		"pbkdf2_sha256$1000$saltsaltsalt$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc=",
+		"$pbkdf2-sha256$i=1000$$" + hash,
+		"$pbkdf2-sha256$i=1000$" + salt + "$",
+		"$pbkdf2-sha256$i=1000$" + salt + "$" + hash + hash[1:],
 	} {
 		if ok, err := cheap(t).Verify(t.Context(), "password", phc); ok || err == nil {
 			t.Errorf("%q is taken", phc)
@@ -324,5 +340,22 @@ func BenchmarkHash(b *testing.B) {
 		if _, err := h.Hash(b.Context(), "correct horse battery staple"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A hash that can be made later takes no worker that somebody else could have, and waits for none.
+func TestHashNow(t *testing.T) {
+	h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 1, Queue: 1})
+	release := occupy(t, h)
+	if _, err := h.HashNow(t.Context(), "x"); !errors.Is(err, ErrNoWorker) {
+		t.Errorf("%v", err)
+	}
+	release()
+	hash, err := h.HashNow(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if match, err := h.Verify(t.Context(), "x", hash); !match || err != nil {
+		t.Error(match, err)
 	}
 }

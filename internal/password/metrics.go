@@ -15,7 +15,7 @@ type poolMetrics struct {
 	busy, flood  prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, q *queue, workers int) poolMetrics {
+func newMetrics(r prometheus.Registerer, q *queue, workers int, foreign func() float64) poolMetrics {
 	auto := promauto.With(r)
 	refusals := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "watchword_password_hash_refusals_total",
@@ -47,6 +47,7 @@ func newMetrics(r prometheus.Registerer, q *queue, workers int) poolMetrics {
 		func() float64 { return float64(workers) })
 	gauge("watchword_password_hashes_waiting_max", "How many hashes of passwords may wait (password.queue).",
 		func() float64 { return float64(q.room) })
+	gauge("watchword_password_foreign_hashes", "Users whose password is still hashed as another system did it, as counted within the last hour or so.", foreign)
 	return m
 }
 

@@ -1,6 +1,7 @@
 package password
 
 import (
+	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"github.com/watchword-auth/watchword/internal/config"
-	"github.com/watchword-auth/watchword/internal/problem"
 )
 
 // maxEncoded bounds a PHC string from the database or the init file, in bytes.
@@ -23,12 +23,15 @@ func (c cost) compute(prepared string, salt []byte, size int) []byte {
 	return argon2.IDKey([]byte(prepared), salt, uint32(c.iterations), uint32(c.memory), uint8(c.parallelism), uint32(size))
 }
 
-// beyond returns a cost that takes as much time as c takes longer than d. It needs no
+func (c cost) kib() int  { return c.memory }
+func (c cost) work() int { return c.memory * c.iterations }
+
+// beyond returns a cost that takes as much time as c takes longer than the work. It needs no
 // more memory than c. It returns false if c does not take longer, or by too little for a
 // hash.
-func (c cost) beyond(d cost) (rest cost, more bool) {
+func (c cost) beyond(work int) (rest cost, more bool) {
 	rest = c
-	rest.memory = (c.memory*c.iterations - d.memory*d.iterations) / c.iterations
+	rest.memory = (c.work() - work) / c.iterations
 	return rest, rest.memory >= 8*rest.parallelism
 }
 
@@ -40,7 +43,7 @@ func (c cost) check() error {
 		return fmt.Errorf("parallelism must be 1 to %d", config.MaxHashParallelism)
 	case c.memory < 8*c.parallelism || c.memory > int(config.MaxHashMemory): // RFC 9106 §3.1
 		return fmt.Errorf("memory must be %d to %d KiB", 8*c.parallelism, config.MaxHashMemory)
-	case c.memory*c.iterations > int(config.MaxHashWork):
+	case c.work() > int(config.MaxHashWork):
 		return fmt.Errorf("memory × iterations must be at most %d KiB", config.MaxHashWork)
 	}
 	return nil
@@ -54,10 +57,10 @@ type encoded struct {
 
 var errPHC = errors.New("not an Argon2id hash in PHC form ($argon2id$v=19$m=…,t=…,p=…$salt$hash)")
 
-// CheckHash returns an error for a string that is no hash, or one that costs more than
-// is allowed.
-func CheckHash(phc string) error {
-	_, err := parsePHC(phc)
+// CheckHash returns an error for a text that is no hash as it is stored: an Argon2id hash, or one of
+// another system (Foreign). A hash that costs more than is allowed is none either.
+func CheckHash(text string) error {
+	_, err := parse(text)
 	return err
 }
 
@@ -67,23 +70,6 @@ const (
 	minForeignMemory = 7 << 10              // KiB
 	minForeignWork   = minForeignMemory * 5 // memory × iterations
 )
-
-// CheckForeign returns why a hash that another system has made is not taken: it is no hash of
-// this form, costs more than is allowed, or so little that whoever steals the database finds the
-// password. At the first login it is replaced by one of today's cost (Hasher.Outdated).
-func CheckForeign(phc string) error {
-	e, err := parsePHC(phc)
-	switch {
-	case errors.Is(err, errPHC):
-		return problem.New(problem.Invalid, "invalid_password_hash", "this is %v", err)
-	case err != nil:
-		return problem.New(problem.Invalid, "invalid_password_hash", "%v", err)
-	case e.memory < minForeignMemory || e.memory*e.iterations < minForeignWork:
-		return problem.New(problem.Invalid, "weak_password_hash",
-			"a password hash has at least %d KiB of memory, and %d KiB times iterations", minForeignMemory, minForeignWork)
-	}
-	return nil
-}
 
 // parsePHC reads a hash, and refuses whatever this package would not have written, but
 // for costs and lengths within bounds.
@@ -109,6 +95,10 @@ func parsePHC(s string) (encoded, error) {
 		return e, fmt.Errorf("password hash: %w", err)
 	}
 	return e, nil
+}
+
+func (e encoded) matches(prepared string) bool {
+	return subtle.ConstantTimeCompare(e.compute(prepared, e.salt, len(e.hash)), e.hash) == 1
 }
 
 func (e encoded) String() string {

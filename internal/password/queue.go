@@ -2,6 +2,7 @@ package password
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"math"
 	"net/netip"
@@ -34,6 +35,9 @@ var (
 	// has used more than floodUsage.
 	ErrFlood = problem.New(problem.TooMany, "too_many_logins", "too many logins from this network or for this account at this moment; try again later").After(10 * time.Second)
 )
+
+// ErrNoWorker: the hash was not waited for.
+var ErrNoWorker = errors.New("password: no worker is free")
 
 const (
 	// usageHalfLife is how long it takes until half of what a client has used is forgotten:
@@ -113,6 +117,18 @@ func (q *queue) enter(ctx context.Context, weight int64, price float64) error {
 		err = ctx.Err()
 	}
 	return err
+}
+
+// enterNow is enter for a hash that nobody waits for. It takes no place of anybody, so that nobody is
+// charged for it.
+func (q *queue) enterNow(weight int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) > 0 || weight > q.free {
+		return ErrNoWorker
+	}
+	q.free -= weight
+	return nil
 }
 
 // leave makes room for the next hash.

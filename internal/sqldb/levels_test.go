@@ -364,6 +364,7 @@ func storeTour(t *testing.T, s *sqlstore.Store, sessions *sqlstate.Store) {
 	ok(second(s.Group(ctx, "g1")), second(s.GroupByName(ctx, "admins")), second(s.ClaimsOfGroup(ctx, "g1")))
 	ok(second(s.Claim(ctx, "c1")), second(s.ClaimByName(ctx, "admin")), second(s.GroupsWithClaim(ctx, "c1")))
 	ok(second(s.AnyoneHolds(ctx, "admin", "rw")), second(s.AnyoneHoldsAny(ctx, "admin")))
+	ok(second(s.PasswordHashes(ctx)))
 	ok(second(s.UsersWithIDs(ctx, []string{"u1", "none"})), second(s.GroupsOfUsers(ctx, []string{"u1"})), second(s.GrantsOfUser(ctx, "u1")))
 	mark := store.Mark{Kind: "email", Digest: "d", UserID: "u1"}
 	ok(s.PutMark(ctx, mark), second(s.MarksOfUser(ctx, "u1")), second(s.TakenMark(ctx, "email", "d", "u2", at)), second(s.UsersNamed(ctx, "alice", "email", "d")))

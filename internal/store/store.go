@@ -149,6 +149,10 @@ type Marks interface {
 	UsersWithoutMark(ctx context.Context, kind, after string, limit int) ([]User, error)
 }
 
+// HashBegins is how many bytes of a password hash PasswordHashes tells at most: the longest scheme and
+// cost have no more ($pbkdf2-sha512$i=2000000$), and a short one is followed by few bytes of the salt.
+const HashBegins = 25
+
 // Users are people and machines. A new user has Version 1, whatever the record says; so
 // do a new group and a new claim.
 type Users interface {
@@ -202,6 +206,10 @@ type Users interface {
 	// AnyoneHoldsAny reports whether an enabled user holds a claim of the short name,
 	// whatever its value.
 	AnyoneHoldsAny(ctx context.Context, shortName string) (bool, error)
+	// PasswordHashes returns how many users have a password hash that begins so: by its first
+	// HashBegins bytes or fewer, of which the scheme and the cost can be read. It looks at all
+	// users.
+	PasswordHashes(ctx context.Context) (map[string]int64, error)
 }
 
 // A Factor is what a user authenticates with besides the password or in its place (package

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -29,7 +31,7 @@ var (
 
 // wrong is about the file as a whole.
 func wrong(line int, format string, args ...any) *problem.Error {
-	return problem.New(problem.Invalid, "invalid_file", "line %d: %s", line, fmt.Sprintf(format, args...))
+	return problem.New(problem.Invalid, "invalid_file", "line %d: %s", line, HideHashes(fmt.Sprintf(format, args...)))
 }
 
 // wrongRow is about one row.
@@ -57,22 +59,29 @@ func Parse(data []byte) ([]Row, error) {
 			end = len(line)
 		}
 		if !utf8.Valid(line[:end]) {
-			return nil, wrong(n, "this is not UTF-8; save the file in that encoding")
+			return nil, notUTF8(n)
 		}
 		line = line[end:]
 	}
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	var rows []Row
+	add := func(row Row) error {
+		if len(rows) == MaxRows {
+			return errTooManyRows
+		}
+		rows = append(rows, row)
+		return nil
+	}
 	var err error
 	switch first := bytes.TrimLeft(data, " \t\r\n"); {
 	case len(first) == 0:
 		return nil, errEmpty
 	case first[0] == '[':
-		rows, err = parseArray(data)
+		err = newDecoder(bytes.NewReader(data)).rows(add)
 	case first[0] == '{':
-		rows, err = parseLines(data)
+		err = eachObject(bytes.Lines(data), add)
 	default:
-		rows, err = parseTable(data)
+		err = eachRow(bytes.Lines(data), add)
 	}
 	if err != nil {
 		return nil, err
@@ -98,14 +107,13 @@ func findTwice(rows []Row) {
 	}
 }
 
-// parseTable reads a table. Each line is read by itself: no column has texts of several lines, a
-// quotation that does not end concerns one row, and a row is never longer than a line.
-func parseTable(data []byte) ([]Row, error) {
+// eachRow calls f for the rows of a table. Each line is read by itself: no column has texts of several
+// lines, a quotation that does not end concerns one row, and a row is never longer than a line.
+func eachRow(lines iter.Seq[[]byte], f func(Row) error) error {
 	var columns []string
-	var rows []Row
 	n := 0
 	buffer := bufio.NewReader(nil) // one for all lines
-	for text := range bytes.Lines(data) {
+	for text := range lines {
 		n++
 		if len(bytes.TrimRight(text, "\r\n")) == 0 {
 			continue
@@ -113,16 +121,13 @@ func parseTable(data []byte) ([]Row, error) {
 		cells, broken := cellsOf(text, buffer)
 		if columns == nil {
 			if broken != nil {
-				return nil, wrong(n, "%s", broken.Detail)
+				return wrong(n, "%s", broken.Detail)
 			}
 			if err := checkColumns(n, cells); err != nil {
-				return nil, err
+				return err
 			}
 			columns = cells
 			continue
-		}
-		if len(rows) == MaxRows {
-			return nil, errTooManyRows
 		}
 		row := Row{Line: n, Wrong: broken}
 		if broken == nil && len(cells) != len(columns) {
@@ -133,9 +138,11 @@ func parseTable(data []byte) ([]Row, error) {
 				row.Wrong = err
 			}
 		}
-		rows = append(rows, row.checked())
+		if err := f(row.checked()); err != nil {
+			return err
+		}
 	}
-	return rows, nil
+	return nil
 }
 
 // cellsOf returns the cells of a line.
@@ -187,6 +194,21 @@ func unknown(line int, what, name string) *problem.Error {
 		return wrong(line, "there is no %s %s; there are %s", what, quoted(name), strings.Join(Columns, ", "))
 	}
 	return wrong(line, "there is no %s %s; did you mean %s?", what, quoted(name), near)
+}
+
+// word matches what spaces and quotation marks separate.
+var word = regexp.MustCompile(`[^\s"]+`)
+
+// HideHashes returns a message or a name without password hashes. Where a column is headed wrongly, a
+// hash stands where a group should be, and the message would say which group is not there.
+func HideHashes(text string) string {
+	const least = 24 // characters of a hash, and more than what a message says of its form
+	return word.ReplaceAllStringFunc(text, func(part string) string {
+		if len(part) >= least && strings.Count(part, "$") >= 2 {
+			return "(a password hash?)"
+		}
+		return part
+	})
 }
 
 // quoted is a text of the file for a message.

@@ -300,6 +300,24 @@ func (r records) AnyoneHoldsAny(ctx context.Context, shortName string) (bool, er
 	return exists(ctx, r.q, anyoneHolds("c.short_name = ?"), shortName)
 }
 
+// PasswordHashes implements store.Users. The cost of an Argon2id hash is of no interest, and that of
+// bcrypt has its place.
+func (r records) PasswordHashes(ctx context.Context) (map[string]int64, error) {
+	type part struct {
+		begins string
+		users  int64
+	}
+	parts, err := list(ctx, r.q, func(scan sqldb.Scan) (p part, err error) { err = scan(&p.begins, &p.users); return p, err },
+		`SELECT k.begins, COUNT(*) FROM (
+			SELECT SUBSTR(password_hash, 1, CASE WHEN password_hash LIKE '$argon2%' THEN 9 WHEN password_hash LIKE '$2%' THEN 7 ELSE ? END) AS begins FROM users
+		) k GROUP BY k.begins`, store.HashBegins)
+	all := make(map[string]int64, len(parts))
+	for _, p := range parts {
+		all[p.begins] += p.users
+	}
+	return all, err
+}
+
 func anyoneHolds(which string) string {
 	return `SELECT 1 FROM claims c
 		JOIN group_claims gc ON gc.claim_id = c.id

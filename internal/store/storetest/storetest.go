@@ -55,6 +55,7 @@ func Run(t *testing.T, name string, open func(t *testing.T) (a, b store.Store)) 
 			{"verified e-mail addresses", verifiedEmails},
 			{"marks", marks},
 			{"users without a mark", usersWithoutMark},
+			{"how passwords are hashed", passwordHashes},
 			{"claims of members, and of users with a mark", claimsOfMany},
 			{"factors", factors},
 			{"factors in a transaction", factorsInUpdate},
@@ -590,6 +591,21 @@ func usersWithoutMark(t *testing.T, a, b store.Store) {
 	equal(t, without("", 10), []string{"a", "c", "d"})
 	equal(t, without("", 2), []string{"a", "c"})
 	equal(t, without("id-c", 2), []string{"d"})
+}
+
+func passwordHashes(t *testing.T, a, b store.Store) {
+	ctx := t.Context()
+	for name, hash := range map[string]string{
+		"a": "$argon2id$v=19$m=19456,t=2,p=1$x$y", "b": "$argon2id$v=19$m=64,t=2,p=1$x$z", "c": "$2b$12$abcdefghijklmnopqrstuu", "d": "$2b$12$zyxwvutsrqponmlkjihgff",
+		"e": "$2B$12$abcdefghijklmnopqrstuu", "f": "$pbkdf2-sha512$i=2000000$salt$hash", "g": "",
+	} {
+		u := user(name)
+		u.PasswordHash = hash
+		ok(t, a.CreateUser(ctx, u))
+	}
+	equal(t, must(b.PasswordHashes(ctx))(t), map[string]int64{
+		"$argon2id": 2, "$2b$12$": 2, "$2B$12$": 1, "$pbkdf2-sha512$i=2000000$": 1, "": 1,
+	})
 }
 
 func claimsOfMany(t *testing.T, a, b store.Store) {

@@ -279,7 +279,7 @@ func importContent(m page.Message, imports []directory.Progress, now time.Time) 
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "An argon2id hash in PHC form. Without one, the user cannot sign in by a password until a recovery link is made.")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "A hash of Argon2id in PHC form, of bcrypt or of PBKDF2. Without one, the user cannot sign in by a password until a recovery link is made.")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
