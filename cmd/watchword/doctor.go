@@ -124,7 +124,7 @@ func placesNamed(cmd *cobra.Command, peers []string) (places []string, err error
 func listChecks(cmd *cobra.Command, checks []doctor.Check) error {
 	t := newTable(cmd.OutOrStdout(), "CHECK", "FINDS", "WHAT HOLDS")
 	for _, c := range checks {
-		t.row(c.ID, string(c.Severity), c.Title)
+		t.row(c.ID, c.Finds(), c.Title)
 	}
 	return t.flush()
 }

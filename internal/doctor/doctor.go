@@ -22,13 +22,29 @@ const (
 type Check struct {
 	ID       string   // stable, such as "redis-eviction"; documents and alerts name it
 	Title    string   // what holds when nothing is found, as a sentence without a full stop
-	Severity Severity // of what it finds
+	Severity Severity // of what it finds; see Finds for where it is milder
 	// Means is what goes wrong while it finds something, and what to do in general: one or two
 	// sentences for docs/doctor.md, which is made from the checks.
 	Means string
 	// Run returns what is wrong; nothing: it is as the title says. Skip says that the check
 	// has nothing to look at here. Any other error means that it could not look.
 	Run func(ctx context.Context, d *Deployment) ([]Finding, error)
+}
+
+// Finds returns the severity of what the check finds in words, for lists of checks.
+func (c Check) Finds() string {
+	if copiesOnly[c.ID] {
+		return fmt.Sprintf("%s; %s with tiered", c.Severity, Warning)
+	}
+	return string(c.Severity)
+}
+
+// severity is that of what the check finds in a deployment.
+func (c Check) severity(d *Deployment) Severity {
+	if copiesOnly[c.ID] && !d.redisAlone() {
+		return Warning
+	}
+	return c.Severity
 }
 
 // A Finding is one fault.
@@ -110,7 +126,7 @@ func (c Check) run(ctx context.Context, d *Deployment) Result {
 	case <-time.After(checkGrace):
 		took := time.Since(began)
 		return Result{
-			ID: c.ID, Title: c.Title, Severity: c.Severity, Status: Unknown,
+			ID: c.ID, Title: c.Title, Severity: c.severity(d), Status: Unknown,
 			Reason: fmt.Sprintf("the check has not ended after %v: what it looks at hangs", took.Round(time.Second)),
 		}
 	}
@@ -133,7 +149,7 @@ func oneAtATime(c Check) Check {
 }
 
 func (c Check) look(ctx context.Context, d *Deployment) (r Result) {
-	r = Result{ID: c.ID, Title: c.Title, Severity: c.Severity, Status: OK}
+	r = Result{ID: c.ID, Title: c.Title, Severity: c.severity(d), Status: OK}
 	defer func() {
 		if thrown := recover(); thrown != nil {
 			r.Status, r.Reason = Unknown, fmt.Sprintf("the check failed: %v", thrown)

@@ -25,9 +25,9 @@ var redisChecks = []Check{
 	{"redis-reachable", "Redis answers", Error,
 		"With `state.backend` redis, nobody can log in, renew or log out meanwhile. With tiered, everything works from the database and is slower.", redisReachable},
 	{"redis-primary", "The server of Redis is a primary", Error,
-		"A replica of Redis may be behind and takes no writes. Watchword believes none.", redisPrimary},
+		"A replica of Redis may be behind and takes no writes. Watchword believes none, as if Redis did not answer.", redisPrimary},
 	{"redis-writes", "Redis takes writes", Error,
-		"A server without memory, disk or enough replicas answers, and takes no writes.", redisWrites},
+		"A server without memory, disk or enough replicas answers, and takes no writes. With `state.backend` redis nobody can log in then; with tiered, sessions have no new copies.", redisWrites},
 	{"redis-eviction", "Redis deletes nothing before it expires", Error,
 		"With an `allkeys-*` or `volatile-*` policy a full Redis drops what has not expired: sessions, counters of attempts, records of revoked tokens. With `state.backend` redis nothing else has them (revocations are in the database, too).", redisEviction},
 	{"redis-eviction-copies", "Redis keeps copies of sessions and of revocations until they expire", Advice,
@@ -43,9 +43,9 @@ var redisChecks = []Check{
 	{"redis-replicas", "What Redis has acknowledged is on a replica of it, too", Warning,
 		"A failover loses what the new primary did not have: with `state.backend` redis sessions and counted attempts.", redisReplicas},
 	{"redis-cluster", "The Redis Cluster serves all keys", Error,
-		"The keys of a user are in one slot. While that is not served, the user cannot sign in.", redisCluster},
+		"The keys of a user are in one slot. While that is not served, the user cannot sign in; with `state.backend` tiered, the user's sessions are recognised from the database.", redisCluster},
 	{"redis-cluster-coverage", "A Redis Cluster that has lost a part serves the others", Advice,
-		"By default a Redis Cluster that has lost one slot serves none.", redisClusterCoverage},
+		"By default a Redis Cluster that has lost one slot serves none: with `state.backend` redis no user can sign in then.", redisClusterCoverage},
 	{"redis-password", "Redis on a network demands a password", Warning,
 		"Whoever reaches a Redis without a password can read, change and delete what is in it, and, with `state.backend` redis, sign in as anybody.", redisPassword},
 	{"redis-tls", "Connections to Redis over a network are encrypted, and its certificate is verified", Warning,
@@ -59,6 +59,13 @@ var redisChecks = []Check{
 	{"redis-installations", "No other installation uses this Redis", Warning,
 		"Installations do not read each other's keys, but they share memory, `FLUSHDB` and failures. A copy of a database must be separated first (`watchword storage separate`): it has the id of its original, and is not seen here.", redisInstallations},
 }
+
+// copiesOnly are the checks of errors whose findings are warnings where Redis has nothing but copies: everything
+// works from the database then, slower, and nothing is lost.
+var copiesOnly = map[string]bool{"redis-reachable": true, "redis-primary": true, "redis-writes": true, "redis-cluster": true}
+
+// redisAlone reports whether Redis alone has the sessions and the limits.
+func (d *Deployment) redisAlone() bool { return d.Config.StateBackend() == config.StateRedis }
 
 // redis returns the client if Redis is used and answers.
 func (d *Deployment) redis() (rueidis.Client, error) {
@@ -75,7 +82,7 @@ func (d *Deployment) redis() (rueidis.Client, error) {
 
 // redisHolds returns the client if Redis alone has the sessions and the limits.
 func (d *Deployment) redisHolds() (rueidis.Client, error) {
-	if d.Config.Redis.URL != "" && d.Config.StateBackend() != config.StateRedis {
+	if d.Config.Redis.URL != "" && !d.redisAlone() {
 		return nil, Skip("the database has everything that Redis has (state.backend " + string(d.Config.StateBackend()) + ")")
 	}
 	return d.redis()
@@ -258,7 +265,7 @@ func redisEviction(ctx context.Context, d *Deployment) ([]Finding, error) {
 }
 
 func redisEvictionCopies(ctx context.Context, d *Deployment) ([]Finding, error) {
-	if d.Config.Redis.URL != "" && d.Config.StateBackend() == config.StateRedis {
+	if d.Config.Redis.URL != "" && d.redisAlone() {
 		return nil, Skip("Redis alone has the sessions: see redis-eviction")
 	}
 	c, err := d.redis()
@@ -431,8 +438,12 @@ func redisCluster(ctx context.Context, d *Deployment) ([]Finding, error) {
 		if state == nil || slots == nil || state[1] == "ok" && slots[1] == "16384" {
 			return nil, nil
 		}
+		harm := "the users whose keys are in the others cannot sign in"
+		if !d.redisAlone() {
+			harm = "the sessions of users whose keys are in the others are recognised from the database"
+		}
 		return []Finding{{
-			Seen: fmt.Sprintf("cluster_state is %s, and %s of 16384 slots are served: the users whose keys are in the others cannot sign in", state[1], slots[1]),
+			Seen: fmt.Sprintf("cluster_state is %s, and %s of 16384 slots are served: %s", state[1], slots[1], harm),
 			Mend: fmt.Sprintf("redis-cli --cluster check %s shows which are missing; start their nodes, or redis-cli --cluster fix %s", address, address),
 		}}, nil
 	})
@@ -448,8 +459,12 @@ func redisClusterCoverage(ctx context.Context, d *Deployment) ([]Finding, error)
 		if err != nil || full != "yes" {
 			return nil, err
 		}
+		harm := "no user can sign in"
+		if !d.redisAlone() {
+			harm = "no session is recognised from a copy"
+		}
 		return []Finding{{
-			Seen: "cluster-require-full-coverage is yes: when one primary is lost without a replica, no user can sign in, not only those whose keys it has",
+			Seen: "cluster-require-full-coverage is yes: when one primary is lost without a replica, " + harm + ", not only those whose keys it has",
 			Mend: configSet("cluster-require-full-coverage", "no"),
 		}}, nil
 	})
@@ -465,7 +480,7 @@ func redisPassword(ctx context.Context, d *Deployment) ([]Finding, error) {
 		return nil, Skip("Redis is on this machine")
 	}
 	const harm = "who can reach it can sign in as any user, end sessions, or delete everything"
-	if d.Config.StateBackend() != config.StateRedis {
+	if !d.redisAlone() {
 		const copies = "who can reach it sees who is signed in from where, and can delete everything"
 		return redisOpen(ctx, c, copies)
 	}

@@ -275,6 +275,21 @@ func TestRedisForCopies(t *testing.T) {
 			return func() { shared(); policy() }
 		}, []string{"also revocations (revoked_token:…), so that replicas no longer believe Redis"}},
 	)
+	// What is an error where Redis alone has the sessions is a warning here, and no check finds an error.
+	undo := configSetting("min-replicas-to-write", "1", "0")(b)
+	for backend, want := range map[config.StateBackend]Severity{config.StateRedis: Error, config.StateTiered: Warning, config.StateSQL: Warning, config.StateAuto: Warning} {
+		b.Config.State.Backend = backend
+		if r := b.run("redis-writes"); r.Status != Failed || r.Severity != want {
+			t.Errorf("with state.backend %s: %+v", backend, r)
+		}
+	}
+	undo()
+	b.Config.State.Backend = config.StateTiered
+	for _, r := range Run(t.Context(), b.Deployment, redisChecks) {
+		if r.Severity == Error && r.Status != Skipped {
+			t.Errorf("%s finds errors where nothing is lost", r.ID)
+		}
+	}
 	b.Reach = Own
 	if r := b.run("redis-writes"); r.Status != Skipped {
 		t.Errorf("a replica that looks by itself writes: %+v", r)
@@ -302,13 +317,18 @@ func TestRedisCluster(t *testing.T) {
 	}
 	b.finds(
 		fault{"redis-cluster", planted("CLUSTER DELSLOTS 7", "CLUSTER ADDSLOTS 7"), []string{
-			nodes[0].Addr, "16383 of 16384 slots are served", "redis-cli --cluster fix " + nodes[0].Addr,
+			nodes[0].Addr, "16383 of 16384 slots are served: the users whose keys are in the others cannot sign in", "redis-cli --cluster fix " + nodes[0].Addr,
 		}},
 		fault{"redis-cluster-coverage", planted("CONFIG SET cluster-require-full-coverage yes", "CONFIG SET cluster-require-full-coverage no"), []string{
-			nodes[0].Addr, "CONFIG SET cluster-require-full-coverage no",
+			nodes[0].Addr, "no user can sign in, not only", "CONFIG SET cluster-require-full-coverage no",
 		}},
 		fault{"redis-eviction", planted("CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory-policy noeviction"), []string{
 			nodes[0].Addr, "maxmemory-policy is allkeys-lru",
 		}},
+	)
+	b.Config.State.Backend = config.StateTiered
+	b.finds(
+		fault{"redis-cluster", planted("CLUSTER DELSLOTS 7", "CLUSTER ADDSLOTS 7"), []string{"are recognised from the database"}},
+		fault{"redis-cluster-coverage", planted("CONFIG SET cluster-require-full-coverage yes", "CONFIG SET cluster-require-full-coverage no"), []string{"no session is recognised from a copy"}},
 	)
 }

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"context"
 	"crypto/rand"
 	"log/slog"
 	"os"
@@ -15,6 +16,39 @@ import (
 	"github.com/watchword-auth/watchword/internal/sqldb/sqldbtest"
 	"github.com/watchword-auth/watchword/internal/store"
 )
+
+// earlier is a database whose clock is behind.
+type earlier struct {
+	store.Store
+	by time.Duration
+}
+
+func (e earlier) LastAuditSeal(ctx context.Context) (store.AuditSeal, time.Time, error) {
+	s, now, err := e.Store.LastAuditSeal(ctx)
+	return s, now.Add(-e.by), err
+}
+
+// replicaTrail returns the audit trail and its chain as a replica had them some time ago. Its events are a
+// minute older, and so they can be sealed at once.
+func replicaTrail(t *testing.T, p *Parts, cfg *config.Config, ago time.Duration) (*audit.Trail, *audit.Chain) {
+	t.Helper()
+	box, err := FactorBox(t.Context(), cfg, p.Store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, registry, logger := earlier{p.Store, ago}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
+	chain, err := audit.NewChain(audit.ChainConfig{Store: db, Box: box, Logger: logger, Registerer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trail, err := audit.New(audit.Config{
+		Store: db, Chain: chain, Now: func() time.Time { return time.Now().Add(-ago - time.Minute) }, Rand: rand.Reader, Logger: logger, Registerer: registry,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trail, chain
+}
 
 // What a replica has sealed, the command checks with the same key; it goes over to the next storage
 // key with everything else, and no key is made for a check.
@@ -41,22 +75,7 @@ func TestVerifyAudit(t *testing.T) {
 					t.Fatalf("a key file was made: %v", err)
 				}
 			}
-			box, err := FactorBox(t.Context(), cfg, p.Store) // that of a replica
-			if err != nil {
-				t.Fatal(err)
-			}
-			registry := prometheus.NewRegistry()
-			chain, err := audit.NewChain(audit.ChainConfig{Store: p.Store, Box: box, Logger: slog.New(slog.DiscardHandler), Registerer: registry})
-			if err != nil {
-				t.Fatal(err)
-			}
-			trail, err := audit.New(audit.Config{
-				Store: p.Store, Chain: chain, Now: func() time.Time { return time.Now().Add(-time.Minute) }, Rand: rand.Reader,
-				Logger: slog.New(slog.DiscardHandler), Registerer: registry,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			trail, chain := replicaTrail(t, p, cfg, 0)
 			trail.Record(t.Context(), store.AuditEvent{Action: "login", Outcome: audit.OK})
 			if err := chain.Seal(t.Context()); err != nil {
 				t.Fatal(err)

@@ -56,7 +56,7 @@ const introduction = "# The doctor: what can be wrong with a deployment\n\n" +
 	"that are secret are never sent, but an HMAC of each under a key that follows from `cluster.secret`, by which two replicas can be compared.\n\n" +
 	"## The checks\n\n" +
 	"An *error* breaks a promise now, or keeps one from being kept. A *warning* does when something else happens, such as a restart.\n" +
-	"*Advice* could be better.\n"
+	"*Advice* could be better. Some errors of Redis are warnings with `state.backend: tiered`, or `sql`: nothing is lost then, but it is slower.\n"
 
 // page is the page about the checks.
 func page(groups []doctor.Group) []byte {
@@ -65,7 +65,7 @@ func page(groups []doctor.Group) []byte {
 	for _, g := range groups {
 		fmt.Fprintf(&b, "\n### %s\n\n| check | finds | what holds | what goes wrong otherwise, and what to do |\n|---|---|---|---|\n", g.Title)
 		for _, c := range g.Checks {
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c.ID, c.Severity, c.Title, c.Means)
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c.ID, c.Finds(), c.Title, c.Means)
 		}
 	}
 	return b.Bytes()
