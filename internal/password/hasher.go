@@ -58,6 +58,10 @@ type Hasher struct {
 // returning memory that it needs again.
 const idleAfter = 10 * time.Second
 
+// worthReturning is the memory of hashes, in KiB, below which none is returned: that takes a
+// collection of the whole heap, and takes from the process what it needs for other things.
+const worthReturning = 4 << 10
+
 // Workers returns how many hashes are computed at once with the setting n. 0 stands for one
 // fewer than runtime.GOMAXPROCS, so that what needs no hash finds a CPU free, but at least
 // one.
@@ -197,7 +201,9 @@ func (h *Hasher) run(ctx context.Context, of interface {
 // It takes longer when the process holds much other memory. But then the runtime lets
 // garbage grow to the size of the live heap, and collect lets it grow nearly as far.
 func (h *Hasher) collect(kib int64) {
-	h.idle.Reset(idleAfter)
+	if h.limit >= worthReturning {
+		h.idle.Reset(idleAfter)
+	}
 	allowed := max(h.limit, 2*int64(h.cost.memory), liveHeap()-h.limit)
 	if h.garbage.Add(kib) < allowed {
 		return

@@ -24,6 +24,29 @@ func TestIdleHasherGivesMemoryBack(t *testing.T) {
 	})
 }
 
+// A hasher whose hashes take little memory does not have the whole heap collected for it.
+func TestIdleHasherLeavesTheHeapAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hasher(t, Config{Memory: 64, Iterations: 1, Parallelism: 1, Workers: 2, Queue: 1})
+		if _, err := h.Verify(t.Context(), "x", ""); err != nil {
+			t.Fatal(err)
+		}
+		before := forced()
+		time.Sleep(2 * idleAfter)
+		synctest.Wait()
+		if after := forced(); after != before {
+			t.Errorf("%d collections were forced", after-before)
+		}
+	})
+}
+
+// forced returns how often a collection was asked for.
+func forced() uint32 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.NumForcedGC
+}
+
 // taken returns the bytes that the process has from the system for its heap.
 func taken() uint64 {
 	var m runtime.MemStats
