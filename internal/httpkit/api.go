@@ -378,21 +378,22 @@ func describeAnswers(op *huma.Operation) {
 // errorHeaders come with every error of the status.
 var errorHeaders = map[string]string{"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 
-// Document completes the description of all routes. The function that it returns renders
-// it when it is first called: most replicas are never asked for it, and their start need
-// not wait for it.
+// Document returns a function that renders the description of all routes when it is first
+// called: most replicas are never asked for it, and their start need not wait for it.
 func (a *API) Document() func() ([]byte, error) {
 	doc := a.huma.OpenAPI()
-	schemas := doc.Components.Schemas
+	schemas := doc.Components.Schemas // requests read them, so nothing may change them later
 	schemas.Schema(reflect.TypeFor[Problem](), true, "")
-	for _, item := range doc.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Head, item.Post, item.Put, item.Patch, item.Delete, item.Options, item.Trace} {
-			if op != nil {
-				describeAnswers(op)
-			}
-		}
-	}
 	delete(schemas.Map(), "ErrorModel")
 	delete(schemas.Map(), "ErrorDetail")
-	return sync.OnceValues(func() ([]byte, error) { return json.MarshalIndent(doc, "", "  ") })
+	return sync.OnceValues(func() ([]byte, error) {
+		for _, item := range doc.Paths {
+			for _, op := range []*huma.Operation{item.Get, item.Head, item.Post, item.Put, item.Patch, item.Delete, item.Options, item.Trace} {
+				if op != nil {
+					describeAnswers(op)
+				}
+			}
+		}
+		return json.MarshalIndent(doc, "", "  ")
+	})
 }
