@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from issuer import Handler, Issuer, until
 
-from watchword_verify import Moment, Verifier, VerifyError
+from watchword_verify import Moment, Verifier, VerifyError, _http
 from watchword_verify._feed import FeedState
 from watchword_verify._headers import Headers
 from watchword_verify._http import Address, Current, Limits
@@ -382,6 +382,14 @@ def test_tls_and_its_proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setenv("https_proxy", proxy.url)
         port = issuer.url.rpartition(":")[2]
         trusting = ssl.create_default_context(cafile=str(certificate))
+        held = set()
+
+        class Observed(ssl.SSLSocket):
+            def do_handshake(self, block: bool = False) -> None:
+                held.add((_http.openssl.locked(), self.gettimeout()))
+                super().do_handshake(block)
+
+        trusting.sslsocket_class = Observed
         results = []
         for host, given in (("issuer.invalid", trusting), ("other.invalid", trusting), ("issuer.invalid", None)):
             url = f"https://{host}:{port}"
@@ -389,6 +397,7 @@ def test_tls_and_its_proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_pa
             with Verifier(issuer.url, max_staleness=60, ssl_context=given, **options) as verifier:  # type: ignore[arg-type]
                 results.append(code(verifier, issuer.token()))
         assert results == ["", "key_set_unavailable", "key_set_unavailable"]
+        assert held == {(True, 0.0)}  # a fork waits for each step of a handshake, and no step waits for the server
         assert all(one.startswith("CONNECT ") for one in proxy.requests)
         assert "Proxy-Authorization: Basic dXNlcjpwQHNz\r\n" in proxy.requests[0]
 

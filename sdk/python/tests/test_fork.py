@@ -2,266 +2,80 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import multiprocessing
 import os
-import pickle
-import random
 import re
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from issuer import Issuer, until
 
-from watchword_verify import Moment, Verifier, VerifyError, system_clock
-from watchword_verify._revoked import Entries
-
-
-def code(verifier: Verifier, token: str, **options: Any) -> str:
-    try:
-        verifier.verify(token, **options)
-    except VerifyError as e:
-        return e.code
-    return ""
-
-
-def in_child(report: Callable[[], object], fork: Callable[[], int] = os.fork) -> Callable[[], Any]:
-    """Call something in a child. Returns a function that waits for what it has returned."""
-    reading, writing = os.pipe()
-    pid = fork()
-    if pid == 0:
-        text = '"it failed"'
-        try:
-            os.close(reading)
-            text = json.dumps(report())
-        except BaseException as e:
-            text = json.dumps(repr(e))
-        finally:
-            os.write(writing, text.encode())
-            os._exit(0)
-    os.close(writing)
-
-    def wait() -> Any:
-        watchdog = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
-        watchdog.start()
-        with os.fdopen(reading) as pipe:
-            text = pipe.read()
-        watchdog.cancel()
-        os.waitpid(pid, 0)
-        return json.loads(text)
-
-    return wait
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-
-def test_a_child_goes_on_with_a_copy(issuer: Issuer) -> None:
-    """A child needs no answer to use what it has copied. It begins threads and connections of its own, and both
-    processes hear of what is revoked later."""
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        good, old, later = issuer.token(), issuer.token(), issuer.token()
-        issuer.revoke("jti", "token-2")
-        until(lambda: code(verifier, old) == "token_revoked")
-        issuer.wait_for_request("streaming")
-
-        def child() -> object:
-            before = [t.name for t in threading.enumerate() if t.name.startswith("watchword-")]
-            first = [code(verifier, good), code(verifier, old), code(verifier, later)]
-            names = sorted(t.name for t in threading.enumerate() if t.name.startswith("watchword-"))
-            until(lambda: code(verifier, later) == "token_revoked")
-            verifier.close()
-            return [before, first, names]
-
-        wait = in_child(child)
-        issuer.wait_for_request("streaming", 2)
-        issuer.revoke("jti", "token-3")
-        assert wait() == [[], ["", "token_revoked", ""], ["watchword-feed", "watchword-keys"]]
-        until(lambda: code(verifier, later) == "token_revoked")
-        assert code(verifier, good) == ""
-        assert issuer.requests.count("stream") == 2  # that of the parent goes on
-        issuer.revoke("jti", "token-1")
-        until(lambda: code(verifier, good) == "token_revoked")
-
-
-def test_the_confirmation_of_a_copy_ages(issuer: Issuer) -> None:
-    """While the server is away, a child is stale when its parent would be."""
-    late = 0.0
-    with Verifier(
-        issuer.url, max_staleness=60, clock=lambda: Moment(*(t + late for t in system_clock()))) as verifier:
-        good, old = issuer.token(), issuer.token()
-        issuer.revoke("jti", "token-2")
-        until(lambda: code(verifier, old) == "token_revoked")
-        for what in ("keys", "pages", "stream"):
-            issuer.faults[what] = lambda handler: handler.answer("application/json", b"", 503)
-
-        def child() -> object:
-            nonlocal late
-            first = [code(verifier, good), code(verifier, old)]
-            late = 60
-            return [*first, code(verifier, good), code(verifier, old), code(verifier, good, on_stale="accept")]
-
-        assert in_child(child)() == ["", "token_revoked", "revocation_stale", "token_revoked", ""]
-        assert code(verifier, good) == ""
-
-
-@pytest.mark.parametrize("what", ["keys", "feed", "known"])
-def test_a_fork_waits_for_the_end_of_a_change(issuer: Issuer, what: str) -> None:
-    """A child never has half of a change, and no lock of its own is held by a thread that it does not have."""
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        good, half, begun = issuer.token(), False, threading.Event()
-        assert code(verifier, good) == ""
-
-        def change() -> None:
-            nonlocal half
-            with getattr(verifier, f"_{what}").lock:
-                half = True
-                begun.set()
-                time.sleep(0.05)
-                half = False
-
-        thread = threading.Thread(target=change)
-        thread.start()
-        begun.wait()
-        wait = in_child(lambda: [half, code(verifier, good), code(verifier, issuer.token())])
-        assert wait() == [False, "", ""]
-        thread.join()
-
-
-def test_forks_beside_busy_threads(issuer: Issuer) -> None:
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        good, stop = issuer.token(), threading.Event()
-        assert code(verifier, good) == ""
-        feed, chosen, written = verifier._feed, random.Random(3), list[bytes]()
-        assert feed is not None
-
-        def busy() -> None:
-            while not stop.is_set():
-                id = chosen.randbytes(16)
-                with feed.lock:
-                    feed.list.apply(Entries(1, [False], [id], [0], [0], [4_000_000_000]))
-                    written.append(id)
-                code(verifier, issuer.token())
-
-        def child() -> object:
-            whole = len(feed.list) == len(written)
-            for id in written:
-                whole = whole and feed.list._others[id[0] % 64].find(id, int.from_bytes(id[4:8], "little")) >= 0
-            return [whole, code(verifier, good), code(verifier, issuer.token())]
-
-        threads = [threading.Thread(target=busy) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(4):
-                assert in_child(child)() == [True, "", ""]
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-
-
-def test_a_closed_verifier_stays_closed_in_a_child(issuer: Issuer) -> None:
-    verifier = Verifier(issuer.url, max_staleness=60)
-    token = issuer.token()
-    assert code(verifier, token) == ""
-    verifier.close()
-    assert in_child(lambda: [code(verifier, token), threading.active_count()])() == ["", 1]
-
-
-def test_a_child_of_a_child(issuer: Issuer) -> None:
-    """The child in between never used the verifier, and has no background."""
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        good, old = issuer.token(), issuer.token()
-        assert code(verifier, good) == ""
-        issuer.wait_for_request("streaming")
-
-        def grandchild() -> object:
-            first = code(verifier, good)
-            until(lambda: code(verifier, old) == "token_revoked")
-            return first
-
-        wait = in_child(lambda: in_child(grandchild)())
-        issuer.wait_for_request("streaming", 2)
-        issuer.revoke("jti", "token-2")
-        assert wait() == ""
-
-
-def test_a_server_that_forks_in_c(issuer: Issuer) -> None:
-    """uWSGI tells Python of a fork only afterwards, in the child."""
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        good, old = issuer.token(), issuer.token()
-        assert code(verifier, good) == ""
-        issuer.wait_for_request("streaming")
-
-        def child() -> object:
-            first = code(verifier, good)
-            until(lambda: code(verifier, old) == "token_revoked")
-            return first
-
-        def fork() -> int:
-            pid: int = ctypes.PyDLL(None).fork()
-            if pid == 0:
-                ctypes.pythonapi.PyOS_AfterFork_Child()
-            return pid
-
-        wait = in_child(child, fork)
-        issuer.wait_for_request("streaming", 2)
-        issuer.revoke("jti", "token-2")
-        assert wait() == ""
-
-
-def test_forks_while_verifiers_come_and_go(issuer: Issuer) -> None:
-    """A child can use each one that it has."""
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        good, stop = issuer.token(), threading.Event()
-        assert code(verifier, good) == ""
-
-        def busy() -> None:
-            while not stop.is_set():
-                Verifier(issuer.url, max_staleness=60).close()
-
-        thread = threading.Thread(target=busy)
-        thread.start()
-        try:
-            for _ in range(5):
-                assert in_child(lambda: [code(verifier, good), verifier._process == os.getpid()])() == ["", True]
-        finally:
-            stop.set()
-            thread.join()
-
-
-def make_and_verify(url: str, token: str) -> str:
-    with Verifier(url, max_staleness=60) as verifier:
-        return code(verifier, token)
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_processes_that_do_not_fork(issuer: Issuer, method: str) -> None:
-    """Each makes its own verifier: one cannot be sent to another process, and errors can."""
-    with Verifier(issuer.url, max_staleness=60) as verifier:
-        token = issuer.token()
-        with pytest.raises(TypeError):
-            pickle.dumps(verifier)
-        issuer.revoke("jti", "token-1")
-    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
-        assert pool.submit(make_and_verify, issuer.url, token).result(60) == "token_revoked"
-
-
 SOURCES = os.pathsep.join(str(Path(__file__).parents[1] / name) for name in ("src", "tests"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCES, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+
+def group(leader: int) -> Iterator[int]:
+    """Find the processes of a group."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(path.name)) == leader:
+                yield int(path.name)
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [
+        [
+            "a_child_goes_on_with_a_copy",
+            "the_confirmation_of_a_copy_ages",
+            "a_fork_waits_for_the_end_of_a_change keys",
+            "a_fork_waits_for_the_end_of_a_change feed",
+            "a_fork_waits_for_the_end_of_a_change known",
+            "a_fork_waits_for_the_end_of_a_change handshake",
+            "forks_beside_busy_threads",
+            "a_closed_verifier_stays_closed_in_a_child",
+            "a_child_of_a_child",
+            "forks_while_verifiers_come_and_go",
+        ],
+        ["a_server_that_forks_in_c"],  # after which Python's own forks are not to be used
+        ["processes_that_do_not_fork spawn", "processes_that_do_not_fork forkserver"],
+    ],
+    ids=["in Python", "in C", "none"],
+)
+def test_forks(programs: list[str], tmp_path: Path) -> None:
+    """The programs of forks.py are in process groups of their own: a child that hangs must hold up nothing. Where
+    the processes are that are left after a failure, or after 90 s, is shown.
+    """
+    options = ["-X", "faulthandler", "-W", "error", "-W", "ignore:This process:DeprecationWarning"]  # of os.fork
+    command = [sys.executable, *options, str(Path(__file__).with_name("forks.py")), *programs]
+    with open(tmp_path / "log", "w+") as log:
+        running = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, process_group=0)
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(90)
+            if running.returncode != 0:
+                for pid in group(running.pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGABRT)
+                    time.sleep(0.2)  # for one after the other, whose lines are then not mixed
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+        log.seek(0)
+        text = log.read()
+    assert running.returncode == 0, text
+    assert [line for line in text.splitlines() if line in programs] == programs
 
 
 def test_gunicorn_with_preload(issuer: Issuer, tmp_path: Path) -> None:
@@ -305,7 +119,7 @@ def test_gunicorn_with_preload(issuer: Issuer, tmp_path: Path) -> None:
                         return e.code, json.loads(e.read())["code"]
 
             token, workers = issuer.token(), set[str]()
-            end = time.monotonic() + 30
+            end = time.monotonic() + 90
             while len(workers) < 2:
                 status, text = get(token)
                 if status == 200:
@@ -320,6 +134,21 @@ def test_gunicorn_with_preload(issuer: Issuer, tmp_path: Path) -> None:
         finally:
             server.terminate()
             server.wait(30)
+
+
+def test_nothing_is_imported_later(issuer: Issuer) -> None:
+    """A child would wait for ever for a module that a thread of its parent was about to import."""
+    program = f"""
+import sys
+from watchword_verify import Verifier
+before = set(sys.modules)
+with Verifier({issuer.url!r}, max_staleness=60) as verifier, Verifier("https://127.0.0.1:1") as _:
+    verifier.verify({issuer.token()!r})
+print(sorted(set(sys.modules) - before))
+"""
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=90)
+    assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
 
 
 @pytest.mark.parametrize("what", ["keys", "pages", "stream", ""])

@@ -13,6 +13,7 @@ import encodings.idna  # noqa: F401  a child must not import it: a thread of the
 import http.client
 import io
 import ipaddress
+import selectors
 import socket
 import ssl
 import threading
@@ -26,6 +27,11 @@ from urllib.request import getproxies_environment, proxy_bypass
 from ._headers import Headers
 
 _AGENT = "watchword-verify"
+
+openssl = threading.Lock()
+"""Held over a fork, and by a thread that shakes hands, but not while it waits for the server. OpenSSL and the C
+library have locks for that. A child would wait for ever for one that a thread of its parent had held.
+"""
 
 
 class Limits:
@@ -91,11 +97,12 @@ class Address:
             elif self._proxy is not None:
                 full = f"http://{self._authority}{full}"
             if self.secure:
-                context = self._context()
-                raw = tls = context.wrap_socket(raw, server_hostname=self.host, do_handshake_on_connect=False)
+                with openssl:
+                    raw = tls = self._context().wrap_socket(
+                        raw, server_hostname=self.host, do_handshake_on_connect=False
+                    )
                 current.hold(raw)  # which has taken the descriptor over
-                tls.settimeout(limits.left())
-                tls.do_handshake()
+                _shake_hands(tls, limits)
             timed = _TimedSocket(raw, limits)
             request = http.client.HTTPConnection(self.host, self.port)
             request.sock = timed
@@ -260,6 +267,27 @@ def _connect(host: str, port: int, limits: Limits, current: Current) -> socket.s
             raw.close()
             failed = e
     raise failed
+
+
+def _shake_hands(tls: ssl.SSLSocket, limits: Limits) -> None:
+    tls.setblocking(False)
+    while True:
+        try:
+            with openssl:
+                return tls.do_handshake()
+        except ssl.SSLWantReadError:
+            awaited = selectors.EVENT_READ
+        except ssl.SSLWantWriteError:
+            awaited = selectors.EVENT_WRITE
+        with selectors.DefaultSelector() as selector:
+            selector.register(tls, awaited)
+            selector.select(limits.left())
+
+
+def after_fork() -> None:
+    """Make a lock of the child's own."""
+    global openssl
+    openssl = threading.Lock()
 
 
 def _proxy(scheme: str, host: str) -> tuple[str, int, str] | None:

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
+from cryptography.hazmat.backends import default_backend
 from jwt.algorithms import Algorithm, get_default_algorithms
 
 from ._strict import decode_base64, decode_object, encode_base64
+
+default_backend()  # has it loaded now: a child must not import it, as a thread of its parent may have held its lock
 
 MAX_KEY_ID = 256
 """The greatest length of a kid. It is looked up before anything has been verified."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from . import requirements
+from . import _http, requirements
 from ._answers import Answer, Resource, refusal
 from ._background import FeedFollower, KeyFollower
 from ._clock import Clock, Moment, system_clock
@@ -392,6 +392,8 @@ def _before_fork() -> None:
         for lock in verifier._locks():
             lock.acquire()
             _held.append(lock)
+    _http.openssl.acquire()
+    _held.append(_http.openssl)
 
 
 def _after_fork_in_parent() -> None:
@@ -404,6 +406,7 @@ def _after_fork_in_child() -> None:
     global _forking
     _forking = threading.RLock()
     _held.clear()
+    _http.after_fork()
     for verifier in list(_alive):  # whether or not there was a _before_fork: uWSGI may leave it out
         verifier._after_fork_in_child()
 
