@@ -38,7 +38,7 @@ test('a long header is read in one pass', () => {
   assert(performance.now() - begun < 1000) // with a pass for each space it takes more than five
 })
 
-test('an answer that was given meanwhile is no fault', { timeout: 10_000 }, async t => {
+test('an answer that was given meanwhile is no fault', { timeout: 60_000 }, async t => {
   const { issuer, verifier } = await start(t)
   const token = await issuer.token()
   let fail
@@ -189,7 +189,7 @@ test('a wall clock that is set on while a stream is open ends it', () => {
   assert(!feed.within(10_000, back(14_000)))
 })
 
-test('an answer that nobody reads is not kept open, also by a fetch that is deaf to its signal', { timeout: 10_000 }, async t => {
+test('an answer that nobody reads is not kept open, also by a fetch that is deaf to its signal', { timeout: 60_000 }, async t => {
   let open = 0
   const url = await serve(t, (req, res) => {
     open++
@@ -214,7 +214,7 @@ test('an answer that nobody reads is not kept open, also by a fetch that is deaf
   }
 })
 
-test('no fault of the network, of a fetch or of a logger ends a process, and close returns in every state', { timeout: 20_000 }, async t => {
+test('no fault of the network, of a fetch or of a logger ends a process, and close returns in every state', { timeout: 60_000 }, async t => {
   const child = spawn(process.execPath, ['--unhandled-rejections=strict', new URL('faults.js', import.meta.url).pathname], { stdio: ['ignore', 'pipe', 'inherit'] })
   t.after(() => child.kill('SIGKILL'))
   let printed = ''

@@ -33,7 +33,7 @@ test('the types and the README have each option and each code', () => {
   for (const name of [...options, ...codes]) assert(readme.includes(`\`${name}\``), name)
 })
 
-test('the programs of the README run', { timeout: 20_000 }, async t => {
+test('the programs of the README run', { timeout: 60_000 }, async t => {
   const issuer = await Issuer.start(t)
   const server = net.createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

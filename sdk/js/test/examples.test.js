@@ -12,7 +12,7 @@ import { Issuer } from './issuer.js'
 const directory = new URL('../examples/', import.meta.url)
 
 for (const name of readdirSync(directory).filter(name => name.endsWith('.mjs'))) {
-  test(`examples/${name}`, { timeout: 30_000 }, async t => {
+  test(`examples/${name}`, { timeout: 60_000 }, async t => {
     const issuer = await Issuer.start(t)
     const child = spawn(process.execPath, [new URL(name, directory).pathname, issuer.url], { env: { ...process.env, PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] })
     t.after(() => child.kill('SIGKILL'))

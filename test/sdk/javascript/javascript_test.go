@@ -13,17 +13,23 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/test/sdk/programs"
 )
 
 const (
 	root = "../../.."
 	sdk  = root + "/sdk/js"
+	// bound is how long each program may take, on a busy machine.
+	bound = 5 * time.Minute
 )
 
 // install installs the npm packages that `make tools` has not installed.
 func install(t *testing.T) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), root+"/scripts/npm.sh", "sdk/js").CombinedOutput(); err != nil {
+	out, err := programs.Run(t, bound, exec.CommandContext(t.Context(), root+"/scripts/npm.sh", "sdk/js"))
+	if err != nil {
 		t.Fatalf("scripts/npm.sh: %v\n%s", err, out)
 	}
 }
@@ -33,8 +39,7 @@ func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Dir = sdk
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return programs.Run(t, bound, cmd)
 }
 
 func TestJavaScript(t *testing.T) {
@@ -62,7 +67,8 @@ func tests(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("there are no tests: %v", err)
 	}
-	args := []string{"--test", "--test-reporter=tap", "--test-concurrency=4"} // they wait for most of the time
+	// They wait for most of the time, and one that hangs is named.
+	args := []string{"--test", "--test-reporter=tap", "--test-concurrency=4", "--test-timeout=120000"}
 	for _, file := range files {
 		args = append(args, "test/"+filepath.Base(file))
 	}

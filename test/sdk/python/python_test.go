@@ -1,75 +1,51 @@
 package python
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/watchword-auth/watchword/test/sdk/programs"
 )
 
-// interpreter is the Python of the environment that venv.sh makes by a lock file with hashes,
-// unless it is there.
-var interpreter = sync.OnceValues(func() (string, error) {
-	cmd := exec.Command("./venv.sh")
-	cmd.Dir = directory
-	out, err := cmd.Output()
-	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		err = errors.New(string(failed.Stderr))
-	}
-	return strings.TrimSpace(string(out)), err
-})
+// bound is how long each program may take, on a busy machine.
+const bound = 5 * time.Minute
 
-var directory = filepath.Join("..", "..", "..", "sdk", "python")
-
-// run returns what a module of Python prints that must not fail.
-func run(t *testing.T, module string, args ...string) string {
+// interpreter returns the Python of the environment that venv.sh makes by a lock file with hashes, unless it is
+// there.
+func interpreter(t *testing.T) string {
 	t.Helper()
-	out, err := try(t, module, args...)
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", module, err, out)
-	}
-	return out
+	out := run(t, "./venv.sh")
+	return out[strings.LastIndexByte(strings.TrimSpace(out), '\n')+1:]
 }
 
-func try(t *testing.T, module string, args ...string) (string, error) {
+// run returns what a program prints in sdk/python that must not fail.
+func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	python, err := interpreter()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = filepath.Join("..", "..", "..", "sdk", "python")
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", // nothing is left behind
+		"PYTHONFAULTHANDLER=1") // one that hangs says where
+	out, err := programs.Run(t, bound, cmd)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
-	cmd := exec.CommandContext(t.Context(), python, append([]string{"-m", module}, args...)...)
-	cmd.Dir = directory
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1") // nothing is left behind
-	cmd.WaitDelay = time.Minute                                 // what a test has left behind may hold the pipe
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return strings.TrimSpace(out)
 }
 
 var (
 	vectors = regexp.MustCompile(`(?m)^vectors: (\d+) passed .*$`)
-	hangs   = regexp.MustCompile(`(?m)^Timeout \(`) // faulthandler's
 	total   = regexp.MustCompile(`(?m)^(\d+) passed in .*$`)
 )
 
 // All tests pass, none was skipped or left out, and the vectors are among them.
 func TestPython(t *testing.T) {
 	t.Parallel()
-	pytest := []string{"-q", "--basetemp", filepath.Join(t.TempDir(), "pytest")}
-	out, err := try(t, "pytest", pytest...)
-	if err != nil && hangs.MatchString(out) {
-		// One of some twelve runs hung for a reason that is not known. It forks beside threads. What
-		// each thread did is shown, and a second time is a failure.
-		t.Logf("summary: a test hung, and all are run again\n%s", out)
-		out, err = try(t, "pytest", pytest...)
-	}
-	if err != nil {
-		t.Fatalf("pytest: %v\n%s", err, out)
-	}
+	out := run(t, interpreter(t), "-m", "pytest", "-q", "--basetemp", filepath.Join(t.TempDir(), "pytest"))
 	passed, counted := total.FindString(out), vectors.FindString(out)
 	if passed == "" || counted == "" {
 		t.Fatalf("some tests did not run:\n%s", out)
@@ -81,9 +57,6 @@ func TestPython(t *testing.T) {
 // The types are complete and right, also those of the tests and the examples.
 func TestTypes(t *testing.T) {
 	t.Parallel()
-	python, err := interpreter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, "mypy", "--cache-dir", filepath.Join(filepath.Dir(filepath.Dir(python)), "mypy"))
+	python := interpreter(t)
+	run(t, python, "-m", "mypy", "--cache-dir", filepath.Join(filepath.Dir(filepath.Dir(python)), "mypy"))
 }
