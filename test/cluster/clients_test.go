@@ -32,6 +32,10 @@ const (
 	answerTime  = 60 * time.Second
 )
 
+// pace is how long a client that presents all live tokens waits after each. A token lives for a
+// thousand of it, and is presented everywhere at once when it is new.
+const pace = 10 * time.Millisecond
+
 // A client sends requests under a name, which the history keeps.
 type client struct {
 	w    *world
@@ -317,7 +321,7 @@ func (c *crowd) verifyAt(name string, replicas ...*replica) {
 				for _, r := range replicas {
 					if r.isUp() && c.ctx.Err() == nil {
 						me.verify(r, t)
-						pause(c.ctx, 5*time.Millisecond)
+						pause(c.ctx, pace)
 					}
 				}
 			}
@@ -336,7 +340,7 @@ func (c *crowd) resourceServers(ctx context.Context) {
 			for i, v := range c.users {
 				c.ask(i, v, "verify", t.compact, t)
 			}
-			pause(ctx, 5*time.Millisecond)
+			pause(ctx, pace)
 			if ctx.Err() != nil {
 				return
 			}

@@ -11,7 +11,7 @@
 // new each time. Lines that begin with "summary:" say what a run has done; `make test`
 // shows them.
 //
-// With WATCHWORD_SOAK=1 each test takes its long form: more replicas, more clients and
-// all tests at once, so that the machine is too busy now and then; a witness tells when.
+// With WATCHWORD_SOAK=1 each test takes its long form: more replicas and more
+// clients, so that the machine is too busy now and then; a witness tells when.
 // The short form excuses nothing by the machine.
 package cluster

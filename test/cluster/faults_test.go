@@ -15,12 +15,26 @@ import (
 )
 
 // Everything goes wrong, one thing after the other, and only the clients of the broken
-// part notice. The short form runs alone and leaves half of the machine idle.
+// part notice. In the short form two clusters share the faults.
 func TestFaults(t *testing.T) {
-	if long {
-		t.Parallel()
-	}
+	t.Parallel()
 	t.Logf("seed %d", *seed)
+	idleBefore, allBefore := idle()
+	t.Run("worlds", func(t *testing.T) {
+		if long {
+			t.Run("everything", func(t *testing.T) { withFaults(t, (*director).toReplicas, (*director).toTheRest) })
+			return
+		}
+		t.Run("replicas", func(t *testing.T) { withFaults(t, (*director).toReplicas) })
+		t.Run("network and database", func(t *testing.T) { withFaults(t, (*director).toTheRest) })
+	})
+	idleAfter, allAfter := idle()
+	summarise(t, "the machine was idle for %d %% of the time", 100*(idleAfter-idleBefore)/(allAfter-allBefore))
+}
+
+// withFaults makes some kinds of faults in a world of their own.
+func withFaults(t *testing.T, kinds ...func(*director) []func()) {
+	t.Parallel()
 	p := plan{
 		replicas: 4, pair: true, redis: true,
 		ahead:  map[int]time.Duration{1: 5 * time.Second}, // TestNoInstanceID has one that is behind
@@ -35,13 +49,14 @@ func TestFaults(t *testing.T) {
 	w := newWorld(t, p)
 	w.start(3)
 	w.clocksDiffer()
-	idleBefore, allBefore := idle()
 	crowd := w.populate(2*clients, 1, clients, clients)
 	d := &director{world: w, rand: w.random("director")}
-	d.everything()
+	var acts []func()
+	for _, of := range kinds {
+		acts = append(acts, of(d)...)
+	}
+	d.all(acts)
 	crowd.end()
-	idleAfter, allAfter := idle()
-	summarise(t, "the machine was idle for %d %% of the time", 100*(idleAfter-idleBefore)/(allAfter-allBefore))
 	w.history.report(t)
 	if t.Failed() {
 		t.Log(w.logs())
@@ -84,18 +99,26 @@ type director struct {
 	rand *rand.Rand
 }
 
-func (d *director) everything() {
-	acts := []func(){
-		d.killOne, d.terminateOne, d.freezeOne, d.scale,
-		d.loseRedis, d.flushRedis, d.restartDatabase, d.failOver,
-		d.isolateOne,
-	}
+// toReplicas are the faults of replicas and of Redis.
+func (d *director) toReplicas() []func() {
+	acts := []func(){d.killOne, d.terminateOne, d.freezeOne, d.scale, d.loseRedis, d.flushRedis}
 	if long {
 		acts = append(acts, d.killOne, d.rollAll)
 	}
+	return acts
+}
+
+// toTheRest are the faults of the database and of the network.
+func (d *director) toTheRest() []func() {
+	acts := []func(){d.restartDatabase, d.failOver, d.isolateOne}
 	for _, f := range networkFaults {
 		acts = append(acts, func() { d.network(f.name, f.Fault) })
 	}
+	return acts
+}
+
+// all makes faults in an order that the random numbers decide.
+func (d *director) all(acts []func()) {
 	d.rand.Shuffle(len(acts), func(i, j int) { acts[i], acts[j] = acts[j], acts[i] })
 	for _, act := range acts {
 		if d.t.Failed() {

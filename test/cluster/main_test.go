@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		*seed = time.Now().UnixNano()
 	}
 	if given := isSet("test.parallel"); !given {
-		at := "10" // they mostly wait
+		at := "12" // they mostly wait
 		if long {
 			at = "16"
 		}
