@@ -51,12 +51,46 @@ func (v violation) String() string {
 // of pages must be allowed, though a page need not have any.
 func Axe(t testing.TB, b *Browser, leftOut ...string) {
 	t.Helper()
-	for _, v := range b.axe(leftOut) {
+	b.isFree(t, practices(leftOut))
+}
+
+// AxeColours is Axe by the rules about colours alone. It is for a page that Axe has judged in
+// another scheme, where nothing but colours differs.
+func AxeColours(t testing.TB, b *Browser) {
+	t.Helper()
+	b.isFree(t, colours)
+}
+
+var colours = map[string]any{
+	"runOnly":     map[string]any{"type": "rule", "values": []string{"color-contrast", "link-in-text-block"}},
+	"resultTypes": violations,
+}
+
+// isFree fails the test for each violation that axe-core finds.
+func (b *Browser) isFree(t testing.TB, options map[string]any) {
+	t.Helper()
+	for _, v := range b.axe(options) {
 		t.Errorf("axe: %s: %s", b.Path(), v)
 	}
 }
 
-func (b *Browser) axe(leftOut []string) (found []violation) {
+// violations are what axe-core looks at to the end.
+var violations = []string{"violations"}
+
+// practices are the options of axe-core for all rules but those that are left out.
+func practices(leftOut []string) map[string]any {
+	rules := map[string]any{"target-size": map[string]bool{"enabled": true}} // WCAG 2.2, and not on by itself
+	for _, id := range leftOut {
+		rules[id] = map[string]bool{"enabled": false}
+	}
+	return map[string]any{
+		"runOnly":     []string{"wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"},
+		"rules":       rules,
+		"resultTypes": violations,
+	}
+}
+
+func (b *Browser) axe(options map[string]any) (found []violation) {
 	b.t.Helper()
 	source, err := axe()
 	if err != nil {
@@ -67,15 +101,7 @@ func (b *Browser) axe(leftOut []string) (found []violation) {
 	// scripts do not see it, and it is gone with the page.
 	frame := call(b, page.GetFrameTree, cdp.Empty{}).FrameTree.Frame.ID
 	world := call(b, page.CreateIsolatedWorld, page.CreateIsolatedWorldParams{FrameID: frame, WorldName: "axe"}).ExecutionContextID
-	rules := map[string]any{"target-size": map[string]bool{"enabled": true}} // WCAG 2.2, and not on by itself
-	for _, id := range leftOut {
-		rules[id] = map[string]bool{"enabled": false}
-	}
-	options, err := json.Marshal(map[string]any{
-		"runOnly":     []string{"wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"},
-		"rules":       rules,
-		"resultTypes": []string{"violations"},
-	})
+	chosen, err := json.Marshal(options)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -83,7 +109,7 @@ func (b *Browser) axe(leftOut []string) (found []violation) {
 	defer cancel()
 	yes := true
 	answer, err := chromedp.Call(ctx, runtime.Evaluate, runtime.EvaluateParams{
-		Expression: source + "\n;axe.run(document, " + string(options) + ").then(r => JSON.stringify(r.violations))",
+		Expression: source + "\n;axe.run(document, " + string(chosen) + ").then(r => JSON.stringify(r.violations))",
 		ContextID:  world, AwaitPromise: &yes, ReturnByValue: &yes,
 	})
 	if err == nil && answer.ExceptionDetails != nil {

@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/css"
+	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 )
@@ -75,6 +78,11 @@ func open(t testing.TB, parent context.Context, options ...chromedp.ContextOptio
 			t.Errorf("in the browser: %s", p)
 		}
 	})
+	// What chromedp asks for and nothing here needs: several events for each element and style
+	// sheet of each page, and one to each tab for whatever another one does.
+	call(b, css.Disable, cdp.Empty{})
+	call(b, dom.Disable, cdp.Empty{})
+	call(b, target.SetDiscoverTargets, target.SetDiscoverTargetsParams{})
 	call(b, webauthn.Enable, webauthn.EnableParams{})
 	b.View(Desktop)
 	return b

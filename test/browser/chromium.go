@@ -81,6 +81,8 @@ func (c *chromium) start(t testing.TB) {
 		chromedp.Flag("disable-gpu", true),
 		// Besides what chromedp turns off: a process for each page that may come.
 		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,SpareRendererForSitePerProcess"),
+		// A profile needs one for its empty page and those of Watchword. Without a limit it has two.
+		chromedp.Flag("renderer-process-limit", "1"),
 		chromedp.Flag("no-sandbox", true), // which many containers forbid; it sees the tests' own pages alone
 		chromedp.Flag("ignore-certificate-errors", true),
 		// Pictures are the same on every machine.

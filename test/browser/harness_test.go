@@ -370,7 +370,7 @@ func TestAxe(t *testing.T) {
 	b.Scheme(Light)
 	b.Open(origin + "/poor")
 	var ids []string
-	for _, v := range b.axe(nil) {
+	for _, v := range b.axe(practices(nil)) {
 		ids = append(ids, v.ID)
 		t.Log(v)
 	}
@@ -379,10 +379,13 @@ func TestAxe(t *testing.T) {
 			t.Errorf("axe-core says nothing of %s: %v", want, ids)
 		}
 	}
-	for _, v := range b.axe([]string{"label"}) {
+	for _, v := range b.axe(practices([]string{"label"})) {
 		if v.ID == "label" {
 			t.Error("label was left out")
 		}
+	}
+	if found := b.axe(colours); len(found) != 1 || found[0].ID != "color-contrast" {
+		t.Errorf("of the colours axe-core says %v", found)
 	}
 }
 

@@ -40,13 +40,28 @@ var payloads = []string{
 	"\u202e<x onclick=alert(1)>",
 }
 
+// alive are the parts of a page that only a payload can have made.
+const alive = `script:not([src]), img[src=x], svg[onload], iframe, [onfocus], [onclick], [onerror], a[href^="javascript:"], [style], meta[http-equiv]`
+
 // harmless fails the test if something of the payload has become a part of the page. Dialogs and
 // violations of the policy fail it anyway.
 func (p *person) harmless(what string) {
 	p.t.Helper()
-	found := browser.Eval[[]string](p.Browser, `[...document.querySelectorAll('script:not([src]), img[src=x], svg[onload], iframe, [onfocus], [onclick], [onerror], a[href^="javascript:"], [style], meta[http-equiv]')].map(e => e.outerHTML)`)
+	found := browser.Eval[[]string](p.Browser, "[...document.querySelectorAll('"+alive+"')].map(e => e.outerHTML)")
 	for _, e := range found {
 		p.t.Errorf("%s: the page has %s", what, e)
+	}
+}
+
+// answerIsHarmless is harmless for the answer to a request of the page, which the browser parses
+// as a document and does not show.
+func (p *person) answerIsHarmless(path string) {
+	p.t.Helper()
+	found, err := p.Run(`const answer = await fetch(x.path), page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+		return page.querySelector('main') ? [...page.querySelectorAll(x.alive)].map(e => e.outerHTML) : ['no page: ' + answer.status]`,
+		map[string]string{"path": path, "alive": alive})
+	if err != nil || string(found) != "[]" {
+		p.t.Errorf("%s: the page has %s %v", path, found, err)
 	}
 }
 

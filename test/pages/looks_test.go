@@ -14,13 +14,13 @@ import (
 )
 
 // looks has axe-core judge a page, and fails the test if a phone must scroll sideways. If there
-// is a name for pictures it takes them, and axe-core judges the dark page too.
+// is a name for pictures it takes them, and axe-core judges the colours of the dark page too.
 func (p *person) looks(picture string) {
 	p.t.Helper()
 	browser.Axe(p.t, p.Browser)
 	if picture != "" {
 		p.Scheme(browser.Dark)
-		browser.Axe(p.t, p.Browser)
+		browser.AxeColours(p.t, p.Browser)
 	}
 	p.View(browser.View{Width: 360, Height: 800, Phone: true}) // nothing changes between there and 390
 	p.Fits()

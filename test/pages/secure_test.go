@@ -2,6 +2,7 @@ package pages
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -15,6 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/testenv"
 	"github.com/watchword-auth/watchword/test/browser"
+	"github.com/watchword-auth/watchword/test/kit"
 )
 
 // secureWorld is a world behind TLS, at https://auth.test:PORT, with low limits, and where a
@@ -104,7 +106,7 @@ func TestBehindTLS(t *testing.T) {
 		p.at("/account/factors", 200)
 		p.Follow("link", "Rename")
 		p.Fill("Name", "Another name")
-		p.staleElsewhere("/account/factors/passkeys")
+		p.awaitStale("/account/factors/passkeys")
 		p.Follow("button", "Rename")
 		if p.Status() != http.StatusUnauthorized {
 			t.Fatal(p.Describe())
@@ -138,22 +140,21 @@ func TestBehindTLS(t *testing.T) {
 	})
 }
 
-// stale opens a page that needs a fresh confirmation, until the last one is too old.
+// stale waits until the last confirmation is too old for a page, and opens that.
 func (p *person) stale(path string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		p.open(path)
-		if strings.HasPrefix(p.Path(), "/signin/again") {
-			return
-		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("the confirmation stays fresh\n%s", p.Describe())
-		}
-	}
+	p.awaitStale(path)
+	p.open(path)
 }
 
-// staleElsewhere does what stale does in another tab.
-func (p *person) staleElsewhere(path string) {
+// awaitStale waits until the last confirmation is too old for a page. It shows none.
+func (p *person) awaitStale(path string) {
 	p.t.Helper()
-	p.tab().stale(path)
+	kit.Eventually(p.t, func() error {
+		at, err := p.Run(`return (await fetch(x)).url.slice(location.origin.length)`, path)
+		if err == nil && !strings.HasPrefix(string(at), `"/signin/again`) {
+			err = fmt.Errorf("the confirmation stays fresh: %s", at)
+		}
+		return err
+	})
 }

@@ -386,14 +386,20 @@ func TestPermissionsOfPagesAreThoseOfTheAPI(t *testing.T) {
 	} {
 		v := o.visitor(slices.DeleteFunc([]string{permission}, func(s string) bool { return s == "" })...)
 		may := map[string]bool{}
+		x := o.things() // as nobody has changed them: what is refused leaves them so
 		for _, op := range operations {
-			page, api := op.page(o.things()), op.api(o.things())
+			page := op.page(x)
 			var got int
 			if page.method == "POST" {
 				got = v.post(page.path, page.fields...).status
 			} else {
 				got = v.get(page.path).status
 			}
+			ok := got == 200 || got == 303
+			if ok && page.method == "POST" {
+				x = o.things()
+			}
+			api := op.api(x)
 			var body any
 			if api.body != nil {
 				body = api.body
@@ -401,14 +407,15 @@ func TestPermissionsOfPagesAreThoseOfTheAPI(t *testing.T) {
 			want := v.o.Do(cmp.Or(api.method, "GET"), api.path, v.token, body).Status
 			if may[op.name] = want < 300; may[op.name] {
 				allowed++
+				if api.method != "" {
+					x = o.things()
+				}
 			}
 			compared++
-			ok := got == 200 || got == 303
 			if ok != (want < 300) || !ok && got != want {
 				t.Errorf("%s with %q: the page answers %d, the API %d", op.name, permission, got, want)
 			}
 		}
-		x := o.things()
 		for _, op := range operations {
 			if op.on == nil {
 				continue

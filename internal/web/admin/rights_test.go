@@ -24,7 +24,8 @@ func TestOversightRights(t *testing.T) {
 		method, path string
 		body         any
 	}
-	// Each operation has a victim of its own.
+	// Each operation has a victim to whom nothing has been done: one of its own, or one for whom
+	// operations were refused.
 	type victim struct{ id, session, token string }
 	victims := 0
 	fresh := func() victim {
@@ -37,6 +38,12 @@ func TestOversightRights(t *testing.T) {
 	get := func(path string) func(*desk, victim) seen {
 		return func(d *desk, v victim) seen { return d.get(path + v.id) }
 	}
+	desks, tokens := make(map[string]*desk), make(map[string]string)
+	for who, permissions := range people {
+		o.user(who, permissions...)
+		desks[who], tokens[who] = o.desk(who), o.begin(who, false, "192.0.2.7", "app").AccessToken
+	}
+	v := fresh()
 	noKid := map[string]string{"kid": "no-such-key", "reason": "test"}
 	for name, op := range map[string]struct {
 		page    func(*desk, victim) seen
@@ -91,16 +98,18 @@ func TestOversightRights(t *testing.T) {
 		"export of the trail": {get("/admin/audit/export?form=csv&actor="), func(v victim) call { return call{"GET", "/api/audit", nil} }, 2},
 	} {
 		allowed := 0
-		for who, permissions := range people {
-			if _, err := o.people.User(t.Context(), directory.System(), who); err != nil {
-				o.user(who, permissions...)
+		for who := range people {
+			shown := op.page(desks[who], v)
+			if alike(shown.Code) == http.StatusOK {
+				v = fresh()
 			}
-			token := o.begin(who, false, "192.0.2.7", "app").AccessToken
-			shown := op.page(o.desk(who), fresh())
-			c := op.api(fresh())
-			answered := o.call(token, c.method, c.path, c.body)
+			c := op.api(v)
+			answered := o.call(tokens[who], c.method, c.path, c.body)
 			if name == "end a session" && answered.Code == http.StatusForbidden { // the API knows two ways
-				answered = o.call(token, "POST", "/api/revocations", map[string]string{"session_id": fresh().session})
+				answered = o.call(tokens[who], "POST", "/api/revocations", map[string]string{"session_id": v.session})
+			}
+			if alike(answered.Code) == http.StatusOK {
+				v = fresh()
 			}
 			if alike(shown.Code) != alike(answered.Code) {
 				t.Errorf("%s, as %s: the page answers %d, the API %d: %s", name, who, shown.Code, answered.Code, answered.Body)
