@@ -56,7 +56,7 @@ func TestAFloodOfLogins(t *testing.T) {
 		})
 	}
 	<-full
-	for n := range 10 {
+	for n := range 4 {
 		for _, username := range []string{"tester", "other"} {
 			if a := login(fmt.Sprint("203.0.113.", n), username, password); a.status != 200 {
 				t.Errorf("%s is refused: %d %s", username, a.status, a.body)

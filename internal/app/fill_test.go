@@ -201,17 +201,17 @@ func TestAnOrdinaryUserDoesNotFillTheDatabase(t *testing.T) {
 			}
 		}
 		g := w.login("tester")
-		attack("refusals", 100, 31, 0, func(int) (answer, bool) {
+		attack("refusals", 50, 31, 0, func(int) (answer, bool) {
 			return w.do("POST", "/api/users", g.AccessToken, httpapi.NewUser{Username: "x"}), false
 		})
-		attack("ending nothing", 100, 0, 0, func(int) (answer, bool) { return w.do("DELETE", "/api/sessions", g.AccessToken, nil), false })
+		attack("ending nothing", 20, 0, 0, func(int) (answer, bool) { return w.do("DELETE", "/api/sessions", g.AccessToken, nil), false })
 		attack("revoking up to a moment", 100, 30, 60, func(i int) (answer, bool) {
 			return w.do("POST", "/api/revocations", g.AccessToken, map[string]any{"user": tester, "issued_before": 1_000_000 + i}), true
 		})
-		attack("guessing", 100, 31, 0, func(int) (answer, bool) {
+		attack("guessing", 50, 31, 0, func(int) (answer, bool) {
 			return w.do("POST", "/api/login", "", httpapi.LoginRequest{Username: "tester", Password: "wrong"}), false
 		})
-		attack("guessing the own password", 100, 31, 0, func(int) (answer, bool) {
+		attack("guessing the own password", 50, 31, 0, func(int) (answer, bool) {
 			return w.do("PUT", "/api/me/password", g.AccessToken, map[string]string{"current_password": "wrong password", "new_password": "another password"}), false
 		})
 		attack("logging in and out", 620, 30, 600, func(int) (answer, bool) {

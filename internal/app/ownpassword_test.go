@@ -104,8 +104,11 @@ func TestAPasswordChangeBesideLogins(t *testing.T) {
 	worlds := []*world{join(t, database, patient), join(t, database, patient)}
 	kit.SameKeySet(t, 2, &worlds[0].Client, &worlds[1].Client)
 	worlds[0].user("tester")
-	current := password
-	for round := range 4 {
+	current, rounds := password, 2
+	if kit.Soak() {
+		rounds = 8
+	}
+	for round := range rounds {
 		next, former := fmt.Sprint("password number ", round), current
 		var first httpapi.Grant
 		for _, w := range worlds {

@@ -26,12 +26,12 @@ func TestPagesDoNotAskForEachRow(t *testing.T) {
 	for _, page := range c.pages(users, events) {
 		c.page(page.path, cookie) // prepares the statements
 		asked := c.trips(page.path, cookie)
-		for range tries {
-			asked = min(asked, c.trips(page.path, cookie))
-		}
 		most := int64(most)
 		if slices.Contains([]string{"sessions", "sessions-deep", "sessions-ended"}, page.name) {
 			most += 2 * audit.MaxPage
+		}
+		for n := 0; asked > most && n < tries; n++ {
+			asked = min(asked, c.trips(page.path, cookie))
 		}
 		t.Logf("summary: %s: %d", page.name, asked)
 		if asked > most {

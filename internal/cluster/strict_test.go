@@ -35,8 +35,8 @@ const strictEvery = 15 * time.Minute
 // rotation.
 func TestStrictVerifiers(t *testing.T) {
 	for name, c := range map[string]strictCase{
-		keysource.NameDatabase: {source: keysource.NameDatabase, ahead: 20 * time.Minute, hours: 12},
-		keysource.NameHSM:      {source: keysource.NameHSM, ahead: 20 * time.Minute, hours: 8},
+		keysource.NameDatabase: {source: keysource.NameDatabase, ahead: 20 * time.Minute, hours: 6},
+		keysource.NameHSM:      {source: keysource.NameHSM, ahead: 20 * time.Minute, hours: 6},
 		keysource.NameMemory:   {source: keysource.NameMemory, ahead: 20 * time.Minute, hours: 6},
 		// Two versions of tokens.algorithm run beside each other most of the time.
 		"algorithms": {source: keysource.NameDatabase, ahead: 20 * time.Minute, hours: 6, mixed: true},

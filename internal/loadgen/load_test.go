@@ -289,14 +289,19 @@ func TestFaults(t *testing.T) {
 				return 200, rec.Body.String()
 			})
 		}, LimitOverrun, func(c *Config) { c.ProbeLimits = true }},
-		"an expected limit is not there": {func(*service) {}, LimitOverrun, func(c *Config) { c.Limits = []Limit{{"renew-account", 20, time.Minute}} }},
+		"an expected limit is not there": {func(*service) {}, LimitOverrun, func(c *Config) { c.Rate, c.Limits = 200, []Limit{{"renew-account", 20, time.Minute}} }},
 		"no limit to probe":              {func(*service) {}, WrongAnswer, func(c *Config) { c.ProbeLimits = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService()
 				c.fault(s)
-				rep := try(t, s, c.run)
+				rep := try(t, s, func(to *Config) {
+					to.Rate = 100
+					if c.run != nil {
+						c.run(to)
+					}
+				})
 				err := rep.Verdict()
 				if !strings.Contains(fmt.Sprint(err), string(c.want)+": ") {
 					t.Fatalf("the verdict is %v, want %q", err, c.want)

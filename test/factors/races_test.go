@@ -12,11 +12,15 @@ import (
 	"github.com/watchword-auth/watchword/test/kit"
 )
 
-// many is how many try the same at once, and some where that differs little from what many do.
-const (
-	many = 100
-	some = 20
-)
+// many is how many try the same at once: more than the replicas have connections to a database
+// together. some is for where that differs little from what many do.
+var many, some = 40, 10
+
+func init() {
+	if kit.Soak() {
+		many, some = 100, 20
+	}
+}
 
 // atOnce does the same many times at the same moment. All of them may wait for one row, on a busy
 // machine some for longer than a transaction may take.
@@ -51,6 +55,7 @@ func (c *cluster) once(t *testing.T, what string, answers []kit.Answer, status i
 			wrong[problem]++
 		}
 	}
+	what = fmt.Sprintf("%d %s", len(answers), what)
 	t.Logf("summary: mfa: %s, %s: %d accepted, %d refused (%s)", what, c.replicas(), accepted, len(answers)-accepted, c.name)
 	if accepted != 1 || len(wrong) > 0 {
 		t.Errorf("%s: %d accepted, refused %v, and %v, which must not be", what, accepted, refused, wrong)
@@ -118,7 +123,7 @@ func codesAtOnce(t *testing.T, c *cluster) {
 		tokens := c.begins(p, many)
 		code := kind.code(p)
 		answers := atOnce(many, func(i int) kit.Answer { return c.answer(i, tokens[i], kind.method, code, nil) })
-		won := c.once(t, "100 uses of one "+kind.name+" at once", answers, 200, "401 code_used")
+		won := c.once(t, "uses of one "+kind.name+" at once", answers, 200, "401 code_used")
 		c.want(c.answer(won+1, tokens[won], kind.method, code, nil), 401, "invalid_mfa_token")
 		for i := range c.worlds { // the token of a loser goes on, with another code
 			a := c.answer(i, tokens[(won+1)%many], kind.method, code, nil)
@@ -137,7 +142,7 @@ func codesAtOnce(t *testing.T, c *cluster) {
 		token := c.begin(p, 0)
 		code = kind.code(p)
 		answers = atOnce(many, func(i int) kit.Answer { return c.answer(i, token, kind.method, code, nil) })
-		c.once(t, "100 uses of one "+kind.name+" with one mfa_token at once", answers, 200, "401 invalid_mfa_token")
+		c.once(t, "uses of one "+kind.name+" with one mfa_token at once", answers, 200, "401 invalid_mfa_token")
 		if n := c.sessions(p) - before; n != 1 {
 			t.Errorf("%d sessions have begun", n)
 		}
@@ -169,7 +174,7 @@ func passkeysAtOnce(t *testing.T, c *cluster) {
 	token := c.begin(p, 1)
 	assertion = p.get(c, c.options(2, token))
 	answers := atOnce(many, func(i int) kit.Answer { return c.answer(i, token, "passkey", "", assertion) })
-	c.once(t, "100 uses of one passkey challenge at once, the second factor", answers, 200, "401 invalid_mfa_token")
+	c.once(t, "uses of one passkey challenge at once, the second factor", answers, 200, "401 invalid_mfa_token")
 	if n := c.sessions(p) - before; n != 2 {
 		t.Errorf("%d sessions have begun", n)
 	}
@@ -179,7 +184,7 @@ func passkeysAtOnce(t *testing.T, c *cluster) {
 	alone := func(i int) kit.Answer {
 		return c.do(i, "POST", "/api/login/passkey", "", httpapi.PasskeyLogin{Credential: assertion})
 	}
-	c.once(t, "100 uses of one passkey challenge at once, the only factor", atOnce(many, alone), 200, "401 passkey_refused")
+	c.once(t, "uses of one passkey challenge at once, the only factor", atOnce(many, alone), 200, "401 passkey_refused")
 	if n := c.sessions(p) - before; n != 3 {
 		t.Errorf("%d sessions have begun", n)
 	}
@@ -200,7 +205,7 @@ func tokenAtOnce(t *testing.T, c *cluster) {
 		}
 		return c.answer(i, token, "backup_code", p.codes[i%12], nil)
 	})
-	c.once(t, "100 uses of one mfa_token at once", answers, 200, "401 invalid_mfa_token")
+	c.once(t, "uses of one mfa_token at once", answers, 200, "401 invalid_mfa_token")
 	if n := c.sessions(p) - before; n != 1 {
 		t.Errorf("%d sessions have begun", n)
 	}
@@ -222,7 +227,7 @@ func enrolmentsAtOnce(t *testing.T, c *cluster) {
 	p.token = c.worlds[0].Login(p.name).AccessToken
 	p.enrol(c)
 	answers := atOnce(many, func(i int) kit.Answer { return c.confirmApp(p, i) })
-	won := c.once(t, "100 confirmations of one TOTP enrolment at once", answers, 200, ended...)
+	won := c.once(t, "confirmations of one TOTP enrolment at once", answers, 200, ended...)
 	p.token = kit.Decode[httpapi.Grant](t, answers[won]).AccessToken
 	c.replica(0).Accepts(p.token)
 	c.want(c.answer(0, c.begin(p, 1), "totp", p.next(c), nil), 200, "")
@@ -231,7 +236,7 @@ func enrolmentsAtOnce(t *testing.T, c *cluster) {
 	answers = atOnce(some, func(i int) kit.Answer {
 		return c.do(i, "POST", "/api/mfa/backup-codes/confirm", p.token, httpapi.Code{Code: p.codes[i%10]})
 	})
-	c.once(t, "20 confirmations of one set of backup codes at once", answers, 200, ended...)
+	c.once(t, "confirmations of one set of backup codes at once", answers, 200, ended...)
 	for i, code := range p.codes {
 		c.want(c.answer(i, c.begin(p, i), "backup_code", code, nil), 200, "")
 	}
@@ -241,7 +246,7 @@ func enrolmentsAtOnce(t *testing.T, c *cluster) {
 	options := kit.Decode[json.RawMessage](t, c.want(c.do(1, "POST", "/api/mfa/passkeys", p.token, nil), 200, ""))
 	made := p.create(c, options)
 	answers = atOnce(some, func(i int) kit.Answer { return c.confirmKey(p, i, made) })
-	c.once(t, "20 confirmations of one passkey at once", answers, 200, append(ended, "401 passkey_refused")...)
+	c.once(t, "confirmations of one passkey at once", answers, 200, append(ended, "401 passkey_refused")...)
 	token := c.begin(p, 0)
 	c.want(c.answer(2, token, "passkey", "", p.get(c, c.options(1, token))), 200, "")
 
@@ -257,7 +262,7 @@ func enrolmentsAtOnce(t *testing.T, c *cluster) {
 	answers = atOnce(2, func(i int) kit.Answer {
 		return c.do(i, "POST", "/api/mfa/totp/confirm", tokens[i], httpapi.Code{Code: mfatest.Code(t, secrets[i], p.enrolled)})
 	})
-	won = c.once(t, "2 TOTP enrolments at once", answers, 200, append(ended, "401 invalid_code")...)
+	won = c.once(t, "TOTP enrolments at once", answers, 200, append(ended, "401 invalid_code")...)
 	p.secret = secrets[won]
 	c.want(c.answer(0, c.begin(p, 1), "totp", p.next(c), nil), 200, "")
 
@@ -273,7 +278,7 @@ func enrolmentsAtOnce(t *testing.T, c *cluster) {
 		}
 		return c.do(i, "POST", "/api/mfa/passkeys/confirm", tokens[1], httpapi.NewPasskey{Credential: made})
 	})
-	won = c.once(t, "an app and a passkey enrolled at once, from two sessions", answers, 200, ended...)
+	won = c.once(t, "enrolments of an app and a passkey at once, from two sessions", answers, 200, ended...)
 	if got, want := c.methods(p, 0), []string{"totp", "passkey"}[won:won+1]; !slices.Equal(got, want) {
 		t.Errorf("%v, and not %v", got, want)
 	}
@@ -295,7 +300,7 @@ func enrolmentsAtLogin(t *testing.T, c *cluster) {
 			made = p.create(c, a.Body)
 		}
 		answers := atOnce(some, func(i int) kit.Answer { return c.answer(i, token, method, code, made) })
-		c.once(t, "20 enrolments by "+method+" with one mfa_token at once", answers, 200, "401 invalid_mfa_token", "409 nothing_pending")
+		c.once(t, "enrolments by "+method+" with one mfa_token at once", answers, 200, "401 invalid_mfa_token", "409 nothing_pending")
 		if got := c.methods(p, 2); !slices.Equal(got, []string{method}) {
 			t.Errorf("%v", got)
 		}
@@ -317,7 +322,7 @@ func enrolmentsAtLogin(t *testing.T, c *cluster) {
 			}
 		}
 		answers = atOnce(2, func(i int) kit.Answer { return c.answer(i, tokens[i], method, codes[i], keys[i]) })
-		c.once(t, "2 logins enrol by "+method+" at once", answers, 200, "401 token_revoked", "401 invalid_mfa_token", "409 already_enrolled")
+		c.once(t, "logins enrol by "+method+" at once", answers, 200, "401 token_revoked", "401 invalid_mfa_token", "409 already_enrolled")
 		if n := c.sessions(p); n != 1 {
 			t.Errorf("%d sessions have begun", n)
 		}
@@ -333,7 +338,7 @@ func recoveryAtOnce(t *testing.T, c *cluster) {
 	answers := atOnce(many, func(i int) kit.Answer {
 		return c.do(i, "POST", "/api/login/recover", "", httpapi.Recover{RecoveryToken: recovery, NewPassword: password(i)})
 	})
-	won := c.once(t, "100 uses of one recovery token at once", answers, 204, "401 invalid_recovery_token")
+	won := c.once(t, "uses of one recovery token at once", answers, 204, "401 invalid_recovery_token")
 	for i := range c.worlds {
 		c.want(c.do(i, "POST", "/api/login", "", httpapi.LoginRequest{Username: p.name, Password: password(won)}), 200, "")
 		c.want(c.do(i, "POST", "/api/login", "", httpapi.LoginRequest{Username: p.name, Password: password(won + 1)}), 401, "invalid_credentials")
@@ -349,10 +354,10 @@ func stepUpAtOnce(t *testing.T, c *cluster) {
 	up := func(n int, body httpapi.StepUp) []kit.Answer {
 		return atOnce(n, func(i int) kit.Answer { return c.do(i, "POST", "/api/login/step-up", p.token, body) })
 	}
-	c.once(t, "100 step-ups with one TOTP step at once", up(many, httpapi.StepUp{Method: "totp", Code: p.next(c)}), 200, "401 code_used")
-	c.once(t, "20 step-ups with one backup code at once", up(some, httpapi.StepUp{Method: "backup_code", Code: p.codes[1]}), 200, "401 code_used")
+	c.once(t, "step-ups with one TOTP step at once", up(many, httpapi.StepUp{Method: "totp", Code: p.next(c)}), 200, "401 code_used")
+	c.once(t, "step-ups with one backup code at once", up(some, httpapi.StepUp{Method: "backup_code", Code: p.codes[1]}), 200, "401 code_used")
 	options := kit.Decode[json.RawMessage](t, c.want(c.do(1, "POST", "/api/login/step-up/options", p.token, nil), 200, ""))
-	c.once(t, "20 step-ups with one passkey challenge at once", up(some, httpapi.StepUp{Method: "passkey", Credential: p.get(c, options)}), 200, "401 passkey_refused", "409 nothing_pending")
+	c.once(t, "step-ups with one passkey challenge at once", up(some, httpapi.StepUp{Method: "passkey", Credential: p.get(c, options)}), 200, "401 passkey_refused", "409 nothing_pending")
 	if n := c.sessions(p); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
