@@ -91,6 +91,7 @@ func TestLimitsCountedLocally(t *testing.T) {
 		rate := config.Limit{PerAddress: config.Rate{Count: limit, Per: long}}
 		cfg.Limits.Login, cfg.Limits.API = rate, rate
 		cfg.Limits.OnOutage = config.LimitsLocal
+		cfg.Revocation.MaxStaleness = 5 * time.Minute // tokens are accepted for as long as a busy machine needs
 	}
 	// An outage is one of the state. What can be answered meanwhile depends on what is there.
 	type outage struct {
@@ -133,42 +134,67 @@ func TestLimitsCountedLocally(t *testing.T) {
 			for _, w := range worlds {
 				w.Await("it knows all three replicas", func() bool { return w.Metric(`watchword_cluster_replicas{state="live"}`) == 3 })
 			}
-			// passed returns how many of several attempts pass.
-			passed := func(w *replica.World, address string, tries int) (n int) {
+			// passed returns how many of several attempts pass, and how many a busy machine answered 503,
+			// which may have been counted.
+			passed := func(w *replica.World, address string, tries int) (n, unknown int) {
 				for range tries {
-					if a := try(w, address); !refused(t, a) {
+					switch a := try(w, address); {
+					case refused(t, a):
+					case a.Status == 503 && a.Header.Get("Retry-After") != "":
+						unknown++
+					default:
 						w.Want(a, o.answer, a.Code())
 						n++
 					}
 				}
-				return n
+				return n, unknown
 			}
+			// A busy machine may have an outage of its own.
+			begun := func(w *replica.World) int {
+				return strings.Count(w.Log.String(), "this replica counts attempts by itself")
+			}
+			ended := func(w *replica.World) int { return strings.Count(w.Log.String(), "counted over all replicas again") }
+			lost := 0
 			for _, w := range worlds {
-				if n := passed(w, "192.0.2.1", before/3); n != before/3 {
+				n, unknown := passed(w, "192.0.2.1", before/3)
+				if n+unknown != before/3 {
 					t.Fatalf("%d passed", n)
 				}
+				if begun(w) > 0 {
+					unknown = before / 3
+				}
+				lost += unknown
 			}
 			o.begin()
-			// One that a busy machine keeps from its beat does not count as one of three.
-			part := func(w *replica.World) int { return limit / int(w.Metric(`watchword_cluster_replicas{state="live"}`)) }
-			for i, w := range worlds {
-				first, n, last := part(w), passed(w, "192.0.2.1", limit), part(w)
-				if n < min(first, last) || n > max(first, last) {
-					t.Errorf("replica %d: %d passed, and not its part, %d", i, n, last)
+			address, tries := "192.0.2.1", 0
+			kit.Eventually(t, func() error {
+				// A replica that a busy machine keeps from its beat does not count as one of three for a
+				// moment. The parts are others then, and are asked for again, with another address.
+				if tries++; tries > 1 {
+					address = fmt.Sprintf("198.51.%d.%d", tries/250, tries%250)
 				}
-			}
+				for i, w := range worlds {
+					n, _ := passed(w, address, limit)
+					if part := limit / int(w.Metric(`watchword_cluster_replicas{state="live"}`)); n != part {
+						return fmt.Errorf("replica %d: %d passed, and not its part, %d", i, n, part)
+					}
+				}
+				time.Sleep(1100 * time.Millisecond) // until they ask the state again
+				for i, w := range worlds {
+					if n, _ := passed(w, address, 2); n != 0 {
+						return fmt.Errorf("replica %d: %d passed in the end", i, n)
+					}
+				}
+				return nil
+			})
 			if a := attempt(worlds[0], "192.0.2.2", "admin", kit.Password); a.Status != 503 || a.Header.Get("Retry-After") == "" {
 				t.Errorf("%d %s", a.Status, a.Body)
 			}
-			time.Sleep(1100 * time.Millisecond) // until they ask the state again
 			for i, w := range worlds {
-				if n := passed(w, "192.0.2.1", 2); n != 0 {
-					t.Errorf("replica %d: %d passed in the end", i, n)
-				}
 				if n := w.Metric("watchword_limit_counting_locally"); n != 1 {
 					t.Errorf("replica %d: watchword_limit_counting_locally is %v", i, n)
 				}
-				if n := strings.Count(w.Log.String(), "this replica counts attempts by itself"); n != 1 {
+				if n := begun(w) - ended(w); n != 1 {
 					t.Errorf("replica %d has logged it %d times", i, n)
 				}
 			}
@@ -179,16 +205,17 @@ func TestLimitsCountedLocally(t *testing.T) {
 					tries++
 					return !refused(t, try(w, fmt.Sprintf("10.%d.%d.%d", i, tries/250, tries%250))) && w.Metric("watchword_limit_counting_locally") == 0
 				})
-				if n := strings.Count(w.Log.String(), "counted over all replicas again"); n != 1 {
-					t.Errorf("it has logged it %d times", n)
+				if n := ended(w); n != begun(w) {
+					t.Errorf("it has logged %d times that it counts by itself, and %d times that it ends", begun(w), n)
 				}
 			}
-			total := 0
+			total, unknown := 0, 0
 			for i := range 2 * limit {
-				total += passed(worlds[i%3], "192.0.2.1", 1)
+				n, u := passed(worlds[i%3], "192.0.2.1", 1)
+				total, unknown = total+n, unknown+u
 			}
-			if total != limit-before {
-				t.Errorf("%d passed afterwards, and not %d", total, limit-before)
+			if total > limit-before+lost || total+unknown < limit-before {
+				t.Errorf("%d passed afterwards, and not %d; %d and before %d were answered 503", total, limit-before, unknown, lost)
 			}
 		})
 	}

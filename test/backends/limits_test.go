@@ -52,6 +52,13 @@ func attempt(w *replica.World, address, username, password string) kit.Answer {
 	return w.Send(r)
 }
 
+// patient is an attempt that is made again where a busy machine answers 503. The one before may
+// have been counted.
+func patient(w *replica.World, address, username, password string) kit.Answer {
+	w.T.Helper()
+	return kit.Patiently(func() kit.Answer { return attempt(w, address, username, password) }, func(a kit.Answer) int { return a.Status })
+}
+
 // refused reports whether an answer refuses an attempt because there were too many.
 func refused(t *testing.T, a kit.Answer) bool {
 	t.Helper()
@@ -104,9 +111,10 @@ func (f flood) run(worlds []*replica.World, first int, attempt func(w *replica.W
 	clients.Wait()
 }
 
+// The rates are low: what is proved happens at the last attempt that passes, with dozens beside it.
 const (
-	perAddress = 100
-	perAccount = 40
+	perAddress = 50
+	perAccount = 20
 )
 
 func count(n int, what string) string {
@@ -179,13 +187,11 @@ func entrances(worlds []*replica.World) (list []*entrance) {
 			add(replicas, false, "right passwords", 200, several, login(kit.Password))
 			add(replicas, true, "right passwords", 200, own, login(kit.Password))
 			add(replicas, true, "names that do not exist", 401, nobody, login(kit.Password))
+			add(replicas, false, "GET /api/verify", 200, several, verify)
+			add(replicas, true, "GET /api/verify", 200, own, verify)
 		}
 		if most || replicas == 1 {
 			add(replicas, false, "names that do not exist", 401, nobody, login(kit.Password))
-		}
-		if most || replicas == 5 {
-			add(replicas, false, "GET /api/verify", 200, several, verify)
-			add(replicas, true, "GET /api/verify", 200, own, verify)
 		}
 		add(replicas, true, "wrong passwords", 401, own, login("wrong"))
 	}
@@ -208,8 +214,12 @@ func TestLimitsAreExact(t *testing.T) {
 			rates(cfg)
 		})}
 	}
+	replicas := 3
+	if kit.Soak() {
+		replicas = 5
+	}
 	shared := func(state string) func(t *testing.T) []*replica.World {
-		return func(t *testing.T) []*replica.World { return countingReplicas(t, state, 5, rates) }
+		return func(t *testing.T) []*replica.World { return countingReplicas(t, state, replicas, rates) }
 	}
 	for name, start := range map[string]func(t *testing.T) []*replica.World{
 		"sqlite": sqlite, "postgres": shared("postgres"), "mariadb": shared("mariadb"), "redis": shared("redis"),

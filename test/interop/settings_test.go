@@ -64,10 +64,11 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	early := func() string { return c.sign(es256, es256, at(4*time.Second)) }
 	s := settingsCase{
 		Issuer: c.Issuer, Audience: c.Audience, Plain: c.Base + "/keys/mixed", Secure: c.Secure + "/keys/mixed",
 		Tokens: map[string]string{
-			"good": good, "early by 4 s": c.sign(es256, es256, at(4*time.Second)),
+			"good": good, "early by 4 s": early(),
 			"early by 10 min": c.sign(es256, es256, at(10*time.Minute)), "late by 10 min": c.sign(es256, es256, at(-70*time.Minute)),
 			"another signature": c.Tampered, "another issuer": c.Foreign, "another audience": c.Elsewhere, "an unknown key": c.Next,
 			"another algorithm":       c.sign(accesstoken.RS256, accesstoken.RS256, nil),
@@ -82,6 +83,9 @@ func TestSettings(t *testing.T) {
 		verify := library(s.Issuer, s.Audience, s.Plain)
 		for what, compact := range s.Tokens {
 			results[name][what] = ""
+			if what == "early by 4 s" {
+				compact = early() // the one before is not early for long, and a library without leeway refuses it
+			}
 			if err := verify(compact); err != nil {
 				results[name][what] = err.Error()
 			}

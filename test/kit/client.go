@@ -154,10 +154,12 @@ func (c *Client) Login(username string) httpapi.Grant {
 	return c.LoginWith(username, Password)
 }
 
-// LoginWith logs a user in.
+// LoginWith logs a user in, again where a busy machine answers 503.
 func (c *Client) LoginWith(username, password string) httpapi.Grant {
 	c.T.Helper()
-	a := c.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: username, Password: password})
+	a := Patiently(func() Answer {
+		return c.Do("POST", "/api/login", "", httpapi.LoginRequest{Username: username, Password: password})
+	}, func(a Answer) int { return a.Status })
 	return Decode[httpapi.Grant](c.T, c.Want(a, 200, ""))
 }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/watchword-auth/watchword/internal/sqldb"
+	"github.com/watchword-auth/watchword/internal/state/redisstate"
 	"github.com/watchword-auth/watchword/internal/store"
 )
 
@@ -57,7 +57,7 @@ func Await(t testing.TB, what string, happened func() bool, more ...func() strin
 }
 
 // Within fails the test if what should take a time at most took longer than that and as long as a
-// sample of ordinary work takes eight times: the machine may be busy, and then the sample is slow, too.
+// sample of ordinary work takes sixteen times: the machine may be busy, and then the sample is slow, too.
 func Within(t testing.TB, what string, took, most time.Duration, sample func()) {
 	t.Helper()
 	if took <= most {
@@ -70,18 +70,18 @@ func Within(t testing.TB, what string, took, most time.Duration, sample func()) 
 		usual[i] = time.Since(began)
 	}
 	slices.Sort(usual[:])
-	if median := usual[len(usual)/2]; took > most+8*median {
-		t.Errorf("%s after %v, where %v and eight times %v are right at most", what, took, most, median)
+	if median := usual[len(usual)/2]; took > most+16*median {
+		t.Errorf("%s after %v, where %v and sixteen times %v are right at most", what, took, most, median)
 	}
 }
 
-// Patiently does what the database of a busy machine may refuse with a 503, again each time that it was
-// refused after a wait. What is refused at once is refused for another reason.
+// Patiently does what a database or a Redis of a busy machine may refuse with a 503, again each time that
+// it was refused after a wait. What is refused at once is refused for another reason.
 func Patiently[A any](do func() A, status func(A) int) A {
 	for began := time.Now(); ; {
 		asked := time.Now()
 		a := do()
-		if status(a) != 503 || time.Since(asked) < sqldb.DefaultAcquireTimeout || time.Since(began) > Patience {
+		if status(a) != 503 || time.Since(asked) < redisstate.Timeout || time.Since(began) > Patience {
 			return a
 		}
 	}

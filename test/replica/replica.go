@@ -95,7 +95,9 @@ func JoinWith(t testing.TB, database string, o Options, change func(*config.Conf
 func (w *World) Parts() *operator.Parts {
 	w.T.Helper()
 	if w.parts == nil {
-		parts, err := operator.Open(w.T.Context(), w.Config, slog.New(slog.DiscardHandler))
+		cfg := *w.Config
+		cfg.Database.AcquireTimeout = config.MaxAcquireTimeout // what a test prepares may wait for a busy machine
+		parts, err := operator.Open(w.T.Context(), &cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			w.T.Fatal(err)
 		}
