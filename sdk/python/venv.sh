@@ -18,7 +18,7 @@ if [[ ! -e $venv/.installed ]]; then
 	rm -rf .venv
 	"$python" -m venv "$venv"
 	install() {
-		"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes "$@" >&2
+		"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --require-hashes "$@" >&2
 	}
 	for pause in 5 20 0; do
 		install -r requirements.lock && install --target "$venv/least" -r requirements-least.lock && touch "$venv/.installed" && break
