@@ -5,7 +5,9 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -180,5 +182,23 @@ func TestPgBouncer(t *testing.T) {
 	var n int
 	if err := db.QueryRowContext(t.Context(), "SELECT $1::int + 1", 41).Scan(&n); err != nil || n != 42 {
 		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// What looks like a name in a configuration is left alone in a certificate.
+func TestCertificatesAreWrittenAsTheyAre(t *testing.T) {
+	t.Parallel()
+	certificate := "-----BEGIN CERTIFICATE-----\nMIIBDIRxLISTENzz\n-----END CERTIFICATE-----\n"
+	s := StartProxy(t, map[string]string{
+		"haproxy.cfg": "defaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\nfrontend front\n  bind LISTEN\n  http-request return status 200 content-type text/plain file DIR/a.pem\n",
+		"a.pem":       certificate,
+	}, "haproxy", "-db", "-f", "DIR/haproxy.cfg")
+	res, err := http.Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if got, err := io.ReadAll(res.Body); err != nil || string(got) != certificate {
+		t.Errorf("%q %v", got, err)
 	}
 }
